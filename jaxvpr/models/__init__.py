@@ -1,0 +1,72 @@
+"""Images to descriptors: backbones, aggregators, and the model that joins one of each."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxvpr.models.aggregators.cosplace import CosPlace
+from jaxvpr.models.aggregators.gem import GeM
+from jaxvpr.models.backbones.resnet import ResNet
+from jaxvpr.models.backbones.squeezenet import SqueezeNet
+from jaxvpr.models.features import Features
+from jaxvpr.models.place_model import IMAGENET_MEAN, IMAGENET_STD, PlaceModel
+
+__all__ = ["AGGREGATORS", "BACKBONES", "Features", "PlaceModel", "build"]
+
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "resnet18": partial(ResNet, sizes=(2, 2, 2, 2)),
+    "resnet34": partial(ResNet, sizes=(3, 4, 6, 3)),
+    "resnet50": partial(ResNet, sizes=(3, 4, 6, 3), bottleneck=True),
+    "resnet101": partial(ResNet, sizes=(3, 4, 23, 3), bottleneck=True),
+    "resnet152": partial(ResNet, sizes=(3, 8, 36, 3), bottleneck=True),
+    "resnet_small": partial(ResNet, sizes=(1, 1, 1, 1), widths=(16, 32, 64, 128), stem="small"),
+    "squeezenet": SqueezeNet,
+}
+
+AGGREGATORS: dict[str, Callable[..., nn.Module]] = {"gem": GeM, "cosplace": CosPlace}
+
+
+def build(
+    *,
+    backbone: str,
+    aggregator: str,
+    dtype: Any = "float32",
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+    backbone_options: Mapping[str, Any] | None = None,
+    aggregator_options: Mapping[str, Any] | None = None,
+) -> PlaceModel:
+    """Joins a backbone and an aggregator by name.
+
+    Args:
+      backbone, aggregator: keys of `BACKBONES` and `AGGREGATORS`.
+      dtype: type of the backbone's computation, "float32" or "bfloat16". Parameters, BatchNorm statistics, pooling and
+        descriptors are float32 either way.
+      mean, std: of the colours, see `PlaceModel`.
+      backbone_options, aggregator_options: attributes of those modules; lists count as tuples.
+
+    Raises:
+      ValueError: for a name or an option that does not exist; lists those that do.
+    """
+    return PlaceModel(
+        backbone=_make("backbone", BACKBONES, backbone, {**(backbone_options or {}), "dtype": jnp.dtype(dtype)}),
+        aggregator=_make("aggregator", AGGREGATORS, aggregator, dict(aggregator_options or {})),
+        mean=tuple(mean),
+        std=tuple(std),
+    )
+
+
+def _make(kind: str, builders: Mapping[str, Callable[..., nn.Module]], name: str, options: dict[str, Any]) -> nn.Module:
+    if name not in builders:
+        raise ValueError(f"no {kind} {name!r}; there are {sorted(builders)}")
+    builder = builders[name]
+    module = builder.func if isinstance(builder, partial) else builder
+    known = [field.name for field in fields(module) if field.name not in ("parent", "name")]  # type: ignore[arg-type]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"{kind} {name!r} has no option {unknown}; there are {known}")
+    return builder(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})

@@ -1,0 +1,93 @@
+"""Softmax losses with a margin on the sphere, over classes that may be sharded along a mesh axis.
+
+Written for one global-view `jax.jit`: with `prototypes` sharded along their classes, logits stay sharded the same way.
+Only sums over classes and the gradient of the descriptors cross devices, never the prototypes or the logits, because
+the label is picked by comparison and not by gathering.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxvpr.models.layers import l2_normalise
+
+Scalar = jax.Array | float
+
+
+def cosface(
+    descriptors: jax.Array,
+    labels: jax.Array,
+    prototypes: jax.Array,
+    *,
+    scale: Scalar,
+    margin: Scalar,
+    mask: jax.Array | None = None,
+    classes: jax.Array | int | None = None,
+) -> jax.Array:
+    """Large-margin cosine loss: cross entropy of `scale * (cos - margin * [class is the label])` (Wang et al., 2018).
+
+    Args:
+      descriptors: [B, D], of any length; the cosine divides by it.
+      labels: int32 [B], in [0, classes). Those of masked rows may be anything.
+      prototypes: [C, D], of any length.
+      scale, margin: numbers or traced scalars.
+      mask: bool [B], rows that count; None counts all.
+      classes: how many of the C rows are classes; the rows after them pad and have no influence. None: all.
+
+    Returns:
+      float32 scalar, the mean over the rows that count (0 where none does).
+
+    Raises:
+      ValueError: for shapes that do not fit.
+    """
+    cosine, hit = _cosines(descriptors, labels, prototypes)
+    return _cross_entropy(jnp.where(hit, cosine - margin, cosine) * scale, hit, mask, classes)
+
+
+def arcface(
+    descriptors: jax.Array,
+    labels: jax.Array,
+    prototypes: jax.Array,
+    *,
+    scale: Scalar,
+    margin: Scalar,
+    mask: jax.Array | None = None,
+    classes: jax.Array | int | None = None,
+) -> jax.Array:
+    """Additive angular margin: cross entropy of `scale * cos(angle + margin * [class is the label])` (Deng et al., 2019).
+
+    Where the angle passes pi - margin the cosine would rise again; from there on `cos - margin * sin(margin)` is used, as
+    the original does, which keeps falling. Arguments, result and errors are those of `cosface`; `margin` in radians.
+    """
+    cosine, hit = _cosines(descriptors, labels, prototypes)
+    margin = jnp.asarray(margin, jnp.float32)
+    # The floor keeps the root's derivative finite where a descriptor meets its prototype.
+    sine = jnp.sqrt(jnp.maximum((1 - cosine) * (1 + cosine), 1e-7))
+    turned = cosine * jnp.cos(margin) - sine * jnp.sin(margin)
+    past = cosine <= -jnp.cos(margin)
+    turned = jnp.where(past, cosine - margin * jnp.sin(margin), turned)
+    return _cross_entropy(jnp.where(hit, turned, cosine) * scale, hit, mask, classes)
+
+
+def _cosines(descriptors: jax.Array, labels: jax.Array, prototypes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cosines float32 [B, C], and bool [B, C]: which of them belongs to the row's label."""
+    if descriptors.ndim != 2 or prototypes.ndim != 2 or descriptors.shape[1] != prototypes.shape[1]:
+        raise ValueError(f"descriptors {descriptors.shape} and prototypes {prototypes.shape} must be [B, D] and [C, D]")
+    if labels.shape != descriptors.shape[:1]:
+        raise ValueError(f"labels {labels.shape} must be [{descriptors.shape[0]}], one per descriptor")
+    cosine = jnp.einsum(
+        "bd,cd->bc", l2_normalise(descriptors), l2_normalise(prototypes), precision=jax.lax.Precision.HIGHEST
+    )
+    column = jax.lax.broadcasted_iota(labels.dtype, cosine.shape, 1)
+    return cosine, column == labels[:, None]
+
+
+def _cross_entropy(
+    logits: jax.Array, hit: jax.Array, mask: jax.Array | None, classes: jax.Array | int | None
+) -> jax.Array:
+    if classes is not None:
+        column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
+        logits = jnp.where(column < classes, logits, -1e30)
+    target = jnp.sum(jnp.where(hit, logits, 0), 1)
+    loss = jax.nn.logsumexp(logits, axis=1) - target
+    weight = jnp.ones_like(loss) if mask is None else mask.astype(loss.dtype)
+    return jnp.sum(jnp.where(weight > 0, loss, 0)) / jnp.maximum(jnp.sum(weight), 1)

@@ -1,0 +1,57 @@
+"""SqueezeNet 1.0 up to its last fire module, `features.12` of torchvision (Iandola et al., 2016)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvpr.models.features import Features
+from jaxvpr.models.layers import Conv, max_pool, torch_default
+
+# position in torchvision's Sequential -> (squeeze, expand) channels, or None for a pooling layer
+LAYERS = {
+    2: None,
+    3: (16, 64),
+    4: (16, 64),
+    5: (32, 128),
+    6: None,
+    7: (32, 128),
+    8: (48, 192),
+    9: (48, 192),
+    10: (64, 256),
+    11: None,
+    12: (64, 256),
+}
+
+
+class Fire(nn.Module):
+    """A 1x1 squeeze, then 1x1 and 3x3 expansions side by side."""
+
+    squeeze: int
+    expand: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` to `[B, H, W, 2 expand]`."""
+        options = {"use_bias": True, "dtype": self.dtype, "kernel_init": torch_default}
+        x = nn.relu(Conv(self.squeeze, 1, name="squeeze", **options)(x))
+        narrow = Conv(self.expand, 1, name="expand1x1", **options)(x)
+        wide = Conv(self.expand, 3, padding=1, name="expand3x3", **options)(x)
+        return nn.relu(jnp.concatenate([narrow, wide], -1))
+
+
+class SqueezeNet(nn.Module):
+    """A small network without batch normalisation; 512 channels at a sixteenth of the image's size."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> Features:
+        """Normalised images `[B, H, W, 3]` to a map `[B, h, w, 512]`; `train` changes nothing."""
+        x = Conv(96, 7, 2, use_bias=True, dtype=self.dtype, kernel_init=torch_default, name="features_0")(images)
+        x = nn.relu(x)
+        for i, channels in LAYERS.items():
+            x = Fire(*channels, self.dtype, name=f"features_{i}")(x) if channels else max_pool(x, 3, 2, ceil=True)
+        return Features(x)

@@ -1,0 +1,54 @@
+"""Images in, descriptors out: the one model that every objective trains and every evaluation runs."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvpr.models.layers import l2_normalise
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class PlaceModel(nn.Module):
+    """A backbone and an aggregator, with the normalisation of images before and of descriptors after them.
+
+    Attributes:
+      backbone: module, `(images [B, H, W, 3], train) -> Features`.
+      aggregator: module, `(Features, train) -> [B, D]`.
+      mean, std: of the three colours of images in [0, 1], as the backbone's weights expect them.
+    """
+
+    backbone: nn.Module
+    aggregator: nn.Module
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Describes images.
+
+        Args:
+          images: [B, H, W, 3] RGB in [0, 255], uint8 or floating point.
+          train: normalise by the batch and update `batch_stats` (a mutable collection then).
+
+        Returns:
+          float32 [B, D] of unit length.
+
+        Raises:
+          ValueError: for images of another shape, or too small for the backbone.
+        """
+        if images.ndim != 4 or images.shape[-1] != 3:
+            raise ValueError(f"images of shape {images.shape}, expected [B, H, W, 3]")
+        features = self.backbone(normalise(images, self.mean, self.std), train)
+        if 0 in features.map.shape:
+            raise ValueError(f"images of {images.shape[1]}x{images.shape[2]} pixels are too small for this backbone")
+        return l2_normalise(self.aggregator(features, train))
+
+
+def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+    """Images [B, H, W, 3] in [0, 255] as float32 `(images / 255 - mean) / std`."""
+    x = images.astype(jnp.float32) / 255
+    centre = jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, -1)
+    spread = jnp.asarray(std, jnp.float32).reshape(1, 1, 1, -1)
+    return (x - centre) / spread

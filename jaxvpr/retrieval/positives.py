@@ -1,0 +1,273 @@
+"""The ground truth of a query set: which database images show the same place.
+
+Every recall is computed from `Positives`, whatever they were made from: a radius in metres (with a tolerance in degrees),
+a tolerance in frames, an equal place, or a published list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from data_pipelines.places import Places
+from jaxvpr.errors import UserError
+
+Array = np.ndarray
+Maker = Callable[[Places, Places], "Positives"]
+
+GRAMMAR = (
+    "'25m' (metres), '1m_5deg' (metres and degrees of heading), '1frame' (frames either side), "
+    "'label' (equal place) or 'list' (the data set's published list)"
+)
+CANDIDATES_AT_ONCE = 1 << 22  # pairs looked at together by `within_metres`: some 200 MB of temporaries
+
+
+@dataclass(frozen=True)
+class Positives:
+    """Positives of every query as compressed rows.
+
+    Attributes:
+      indptr: int64 [Q + 1]; the positives of query q are `indices[indptr[q]:indptr[q + 1]]`.
+      indices: int64 [P], rows of the database, ascending and without repetition within a query.
+    """
+
+    indptr: Array
+    indices: Array
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def __getitem__(self, query: int) -> Array:
+        """int64 [P_q], the database rows of one query."""
+        if not 0 <= query < len(self):
+            raise IndexError(f"query {query} of {len(self)}")
+        return self.indices[self.indptr[query] : self.indptr[query + 1]]
+
+    @property
+    def counts(self) -> Array:
+        """int64 [Q], how many positives each query has."""
+        return np.diff(self.indptr)
+
+    def take(self, queries: Array) -> Positives:
+        """The rows of `queries` (int [M] or bool [Q]), in that order."""
+        queries = np.asarray(queries)
+        queries = np.flatnonzero(queries) if queries.dtype == bool else queries
+        gather, indptr = _ranges(self.indptr[queries], self.counts[queries])
+        return Positives(indptr, self.indices[gather])
+
+    def hits(self, predictions: Array) -> Array:
+        """bool [Q, k]: is each prediction (int [Q, k], a database row, -1 pads) a positive of its query?"""
+        predictions = np.asarray(predictions, np.int64)
+        if predictions.ndim != 2 or len(predictions) != len(self):
+            raise ValueError(f"predictions have shape {predictions.shape}, but there are {len(self)} queries")
+        if not self.indices.size:
+            return np.zeros(predictions.shape, bool)
+        # One ascending list of (query, row) keys answers all memberships with one binary search each.
+        stride = max(int(self.indices.max()), int(predictions.max(initial=0))) + 1
+        keys = np.repeat(np.arange(len(self)), self.counts) * stride + self.indices
+        wanted = np.arange(len(self))[:, None] * stride + predictions
+        found = keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)]
+        return (found == wanted) & (predictions >= 0)
+
+
+def within_metres(database: Places, queries: Places, metres: float, degrees: float | None = None) -> Positives:
+    """Positives at most `metres` away (inclusive), and, if `degrees` is given, seen under a heading that close.
+
+    The database is sorted into square cells as wide as the radius, so that each query looks at nine cells only; time and
+    memory grow with the pairs in those cells, never with Q x N.
+
+    Raises:
+      DataError: images without coordinates (or heading, where `degrees` is given), or in several UTM zones.
+    """
+    if metres < 0 or (degrees is not None and degrees < 0):
+        raise ValueError(f"a tolerance cannot be negative: metres={metres}, degrees={degrees}")
+    _require_one_zone(database, queries)
+    at, to = _positions(database), _positions(queries)
+    headings = (_headings(database), _headings(queries)) if degrees is not None else None
+    parts = []
+    for query, row in _nearby_pairs(at, to, metres):
+        delta = at[row] - to[query]
+        near = (delta * delta).sum(axis=1) <= metres * metres
+        if headings is not None:
+            turn = np.abs(headings[0][row] - headings[1][query]) % 360
+            near &= np.minimum(turn, 360 - turn) <= degrees
+        parts.append((query[near], row[near]))
+    return _from_pairs(parts, len(queries))
+
+
+def within_frames(database: Places, queries: Places, frames: int) -> Positives:
+    """Positives whose frame number differs by at most `frames`, for drives aligned frame by frame (Nordland).
+
+    Raises:
+      DataError: images without a frame number.
+    """
+    for places in (database, queries):
+        unknown = np.flatnonzero(places.frame < 0)
+        if len(unknown):
+            raise DataError(
+                f"{places.name}: {len(unknown)} images have no frame number (first: {places.path[unknown[0]]}), "
+                "which a threshold in frames needs; use one in metres, 'label' or 'list'"
+            )
+    order = np.argsort(database.frame, kind="stable")
+    ordered = database.frame[order]
+    starts = np.searchsorted(ordered, queries.frame - frames, side="left")
+    counts = np.searchsorted(ordered, queries.frame + frames, side="right") - starts
+    gather, indptr = _ranges(starts, counts)
+    return from_lists(indptr, order[gather])
+
+
+def same_place(database: Places, queries: Places) -> Positives:
+    """Positives with the query's `place`; an image of unknown place (-1) has none and is nobody's.
+
+    Raises:
+      DataError: where no query or no database image has a place.
+    """
+    for places in (database, queries):
+        if len(places) and not (places.place >= 0).any():
+            raise DataError(
+                f"{places.name}: no image has a place, which the threshold 'label' needs; use one in metres"
+            )
+    order = np.argsort(database.place, kind="stable")
+    ordered = database.place[order]
+    starts = np.searchsorted(ordered, queries.place, side="left")
+    counts = np.searchsorted(ordered, queries.place, side="right") - starts
+    gather, indptr = _ranges(starts, np.where(queries.place >= 0, counts, 0))
+    return Positives(indptr, order[gather])
+
+
+def from_lists(indptr: Array, indices: Array) -> Positives:
+    """Positives of a published list in compressed rows; sorts each query's rows and drops repetitions.
+
+    Raises:
+      DataError: where the rows are not well formed.
+    """
+    indptr, indices = np.asarray(indptr, np.int64), np.asarray(indices, np.int64)
+    if not len(indptr) or indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
+        raise DataError(f"list of positives: the row offsets do not ascend from 0 to the {len(indices)} indices")
+    if (indices < 0).any():
+        raise DataError(f"list of positives: {int(indices.min())} is no row of a database")
+    query = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    return _from_pairs([(query, indices)], len(indptr) - 1)
+
+
+def parse_threshold(text: str, lists: tuple[Array, Array] | None = None) -> Maker:
+    """Turns '25m', '1m_5deg', '1frame', 'label' or 'list' into a maker `(database, queries) -> Positives`.
+
+    Args:
+      text: the threshold, as in a config and as a key of `metrics.json`.
+      lists: `(indptr, indices)` of the published list, for 'list'.
+
+    Raises:
+      UserError: for other text, with the grammar.
+    """
+    number = r"(\d+(?:\.\d+)?)"
+    if match := re.fullmatch(rf"{number}m(?:_{number}deg)?", text):
+        metres, degrees = float(match[1]), float(match[2]) if match[2] else None
+        return lambda database, queries: within_metres(database, queries, metres, degrees)
+    if match := re.fullmatch(r"(\d+)frame", text):
+        frames = int(match[1])
+        return lambda database, queries: within_frames(database, queries, frames)
+    if text == "label":
+        return same_place
+    if text == "list":
+        return lambda database, queries: _published(lists, database, queries)
+    raise UserError(f"threshold {text!r} is not understood; it is one of {GRAMMAR}")
+
+
+def _published(lists: tuple[Array, Array] | None, database: Places, queries: Places) -> Positives:
+    if lists is None:
+        raise UserError(f"threshold 'list': {queries.name} comes without a published list of positives; use {GRAMMAR}")
+    positives = from_lists(*lists)
+    if len(positives) != len(queries) or positives.indices.max(initial=-1) >= len(database):
+        raise DataError(
+            f"{queries.name}: the list of positives has {len(positives)} queries and rows up to "
+            f"{positives.indices.max(initial=-1)}, but there are {len(queries)} queries and {len(database)} database images"
+        )
+    return positives
+
+
+def _require_one_zone(database: Places, queries: Places) -> None:
+    zones = database.single_zone(), queries.single_zone()
+    if len(database) and len(queries) and zones[0] != zones[1]:
+        raise DataError(
+            f"{database.name}: the database lies in UTM zone {zones[0]}, the queries in {zones[1]}, and their metres cannot "
+            f"be compared ({database.path[0]}; {queries.path[0]}). Read both into one zone (-1 is a local frame)."
+        )
+
+
+def _positions(places: Places) -> Array:
+    """float64 [N, 2], or a DataError that names the first image without coordinates."""
+    positions = np.stack([places.east, places.north], axis=1)
+    unknown = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+    if len(unknown):
+        raise DataError(
+            f"{places.name}: {len(unknown)} images have no coordinates (first: {places.path[unknown[0]]}), which a threshold "
+            "in metres needs; use 'frame', 'label' or 'list', or leave these images out"
+        )
+    return positions
+
+
+def _headings(places: Places) -> Array:
+    unknown = np.flatnonzero(~np.isfinite(places.heading))
+    if len(unknown):
+        raise DataError(
+            f"{places.name}: {len(unknown)} images have no heading (first: {places.path[unknown[0]]}), which a threshold "
+            "in degrees needs; use one in metres only"
+        )
+    return places.heading.astype(np.float64)
+
+
+def _nearby_pairs(at: Array, to: Array, metres: float) -> Iterator[tuple[Array, Array]]:
+    """Yields (query, row) int64 [pairs] whose cells touch: all pairs within `metres` and some beyond."""
+    if not len(at) or not len(to):
+        return
+    low = np.minimum(at.min(axis=0), to.min(axis=0))
+    span = float((np.maximum(at.max(axis=0), to.max(axis=0)) - low).max())
+    # A hair wider than the radius, so that rounding never puts a neighbour two cells away; and never so narrow that the
+    # cell numbers overflow.
+    side = max(metres * (1 + 1e-6), span / (1 << 30), 1e-9)
+    cell, around = (np.floor((points - low) / side).astype(np.int64) for points in (at, to))
+    width = int(max(cell[:, 0].max(), around[:, 0].max())) + 3
+    order = np.argsort(cell[:, 1] * width + cell[:, 0] + 1, kind="stable")
+    keys = (cell[:, 1] * width + cell[:, 0] + 1)[order]
+    # The three cells beside each other in a row are one range of the sorted keys, so nine cells are three ranges.
+    first = (around[:, 1, None] + np.array([-1, 0, 1])) * width + around[:, 0, None]
+    starts = np.searchsorted(keys, first, side="left")
+    counts = np.searchsorted(keys, first + 2, side="right") - starts
+    for block in _blocks(counts.sum(axis=1), CANDIDATES_AT_ONCE):
+        gather, _ = _ranges(starts[block].ravel(), counts[block].ravel())
+        yield np.repeat(np.arange(block.start, block.stop), counts[block].sum(axis=1)), order[gather]
+
+
+def _blocks(sizes: Array, most: int) -> Iterator[slice]:
+    """Cuts [0, len(sizes)) into slices whose sizes sum to at most `most`, or that hold one item."""
+    ends, start = np.cumsum(sizes), 0
+    while start < len(sizes):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+        yield slice(start, stop)
+        start = stop
+
+
+def _ranges(starts: Array, counts: Array) -> tuple[Array, Array]:
+    """The ranges [start, start + count) one after the other (int64), and their offsets [len + 1]."""
+    offsets = np.zeros(len(starts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1]), offsets
+
+
+def _from_pairs(parts: list[tuple[Array, Array]], queries: int) -> Positives:
+    """Compressed rows of (query, row) pairs, sorted and without repetition."""
+    query = np.concatenate([np.empty(0, np.int64), *(part[0] for part in parts)])
+    row = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
+    order = np.lexsort((row, query))
+    query, row = query[order], row[order]
+    fresh = np.ones(len(query), bool)
+    fresh[1:] = (np.diff(query) != 0) | (np.diff(row) != 0)
+    indptr = np.zeros(queries + 1, np.int64)
+    np.cumsum(np.bincount(query[fresh], minlength=queries), out=indptr[1:])
+    return Positives(indptr, row[fresh])

@@ -53,10 +53,10 @@ def arcface(
     mask: jax.Array | None = None,
     classes: jax.Array | int | None = None,
 ) -> jax.Array:
-    """Additive angular margin: cross entropy of `scale * cos(angle + margin * [class is the label])` (Deng et al., 2019).
+    """Angular margin loss: cross entropy of `scale * cos(angle + margin * [class is the label])` (Deng et al., 2019).
 
-    Where the angle passes pi - margin the cosine would rise again; from there on `cos - margin * sin(margin)` is used, as
-    the original does, which keeps falling. Arguments, result and errors are those of `cosface`; `margin` in radians.
+    Where the angle passes pi - margin the cosine would rise again; from there on `cos - margin * sin(margin)` is used,
+    as in the original, which keeps falling. Arguments, result and errors are those of `cosface`; `margin` in radians.
     """
     cosine, hit = _cosines(descriptors, labels, prototypes)
     margin = jnp.asarray(margin, jnp.float32)

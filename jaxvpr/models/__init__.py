@@ -35,8 +35,8 @@ def build(
     backbone: str,
     aggregator: str,
     dtype: Any = "float32",
-    mean: tuple[float, float, float] = IMAGENET_MEAN,
-    std: tuple[float, float, float] = IMAGENET_STD,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
     backbone_options: Mapping[str, Any] | None = None,
     aggregator_options: Mapping[str, Any] | None = None,
 ) -> PlaceModel:

@@ -21,8 +21,8 @@ class PlaceModel(nn.Module):
 
     backbone: nn.Module
     aggregator: nn.Module
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:

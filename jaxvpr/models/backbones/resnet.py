@@ -73,8 +73,8 @@ class ResNet(nn.Module):
         of stride 2 alone, for images of some 64 to 128 pixels.
       cut: the last stage, "layer1" to "layer4".
       frozen_until: the last frozen stage ("stem", "layer1", ...), or None. No gradient passes below its output.
-      frozen_bn: "update" keeps training BatchNorm statistics in frozen stages, as the originals of CosPlace, EigenPlaces,
-        Deep VG and MixVPR do; "fixed" runs those stages on their running averages.
+      frozen_bn: "update" keeps updating BatchNorm statistics in frozen stages, as the originals of CosPlace,
+        EigenPlaces, Deep VG and MixVPR do; "fixed" runs those stages on their running averages.
       remat: recompute each block in the backward pass instead of storing its inner activations.
       dtype: type of the computation; parameters and statistics stay float32.
     """
@@ -100,7 +100,7 @@ class ResNet(nn.Module):
         kind = Bottleneck if self.bottleneck else Basic
         block = nn.remat(kind) if self.remat else kind
         x = self._stem(images, self._average("stem" in frozen, train))
-        if frozen == {"stem"}:
+        if self.frozen_until == "stem":
             x = jax.lax.stop_gradient(x)
         for number, stage in enumerate(stages):
             average = self._average(stage in frozen, train)

@@ -1,0 +1,171 @@
+"""Carries weights between PyTorch's originals and ours, strictly: every name on both sides is accounted for.
+
+`variables` is the nested dict of a whole `PlaceModel`, `{"params": …, "batch_stats": …}`. Our parameters are named by
+their path without the collection, `backbone/layer1_0/conv1/kernel`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxvpr.errors import UserError
+from jaxvpr.weights.files import read
+from jaxvpr.weights.tables import FAMILIES, Family, name_of
+
+Tensors = Mapping[str, np.ndarray]
+Variables = Mapping[str, Any]
+Key = tuple[str, ...]
+
+
+class _Match(NamedTuple):
+    """Which tensor fills which of our parameters, and everything that does not fit, one line a kind."""
+
+    values: dict[Key, np.ndarray]
+    problems: list[str]
+
+
+def from_torch(family: str, tensors: Tensors, variables: Variables, pattern: str | None = None) -> dict[str, Any]:
+    """`variables` with the values of an original's tensors.
+
+    Args:
+      family: key of `FAMILIES`. A family of backbones (torchvision's) leaves the aggregator as it is.
+      tensors: by the original's names, as `files.read` gives them.
+      variables: of our model, for names, shapes and types; arrays or `jax.ShapeDtypeStruct`.
+      pattern: regular expression searched in our paths. Only those that match are replaced, and the file may then hold
+        more than they need.
+
+    Returns:
+      A new nested dict; the replaced leaves are NumPy arrays.
+
+    Raises:
+      UserError: for an unknown family; or listing names that are missing or left over on either side and shapes that
+        differ.
+    """
+    match = _match(_family(family), tensors, variables, pattern)
+    if match.problems:
+        raise UserError(f"the weights do not fit this model as {family}:\n  " + "\n  ".join(match.problems))
+    return unflatten_dict({**flatten_dict(variables), **match.values})
+
+
+def to_torch(family: str, variables: Variables) -> dict[str, np.ndarray]:
+    """The tensors of our model under an original's names, which its own loader accepts with strict matching.
+
+    BatchNorm's `num_batches_tracked`, which nothing reads, is written as 0. A family of backbones leaves the aggregator
+    out.
+
+    Raises:
+      UserError: for an unknown family; or listing our parameters that the original has no name for.
+    """
+    table = _family(family)
+    ours = {path: value for (_, path), value in _paths(variables).items() if path.startswith(table.covers)}
+    names = {path: name_of(table, path) for path in ours}
+    nameless = [path for path, name in names.items() if name is None]
+    if nameless:
+        raise UserError(
+            f"this model cannot be written as {family}, which has no name for {_some(nameless)}. "
+            "The family jaxvpr has a name for everything"
+        )
+    tensors = {str(names[path]): _turn(table, path, np.asarray(value), back=True) for path, value in ours.items()}
+    if table.counters:
+        norms = [name.removesuffix("running_mean") for name in tensors if name.endswith("running_mean")]
+        tensors |= {f"{norm}num_batches_tracked": np.zeros((), np.int64) for norm in norms}
+    return tensors
+
+
+def init_from(variables: Variables, path: str | os.PathLike[str], pattern: str | None = None) -> dict[str, Any]:
+    """`variables` with the weights of a file, whichever family's names it uses.
+
+    Args:
+      variables, pattern: as for `from_torch`.
+      path: `.pth` or `.safetensors`.
+
+    Raises:
+      UserError: for a file that cannot be read, or that fits as no family; says for each what is missing.
+    """
+    tensors = read(path)
+    return from_torch(guess_family(tensors, variables, pattern, path), tensors, variables, pattern)
+
+
+def guess_family(
+    tensors: Tensors, variables: Variables, pattern: str | None = None, source: str | os.PathLike[str] = "the weights"
+) -> str:
+    """The one family under whose names `tensors` fit `variables` strictly.
+
+    Raises:
+      UserError: where there is none; says for each family what does not fit, nearest first. `source` is what it calls
+        the tensors.
+    """
+    problems = {}
+    for family, table in FAMILIES.items():
+        match = _match(table, tensors, variables, pattern)
+        if not match.problems:
+            return family
+        problems[family] = (-len(match.values), match.problems)
+    nearest = sorted(problems, key=lambda family: problems[family][0])
+    lines = [f"  as {family}: " + "; ".join(problems[family][1]) for family in nearest]
+    raise UserError(f"{source}: its names fit this model as none of {sorted(FAMILIES)}:\n" + "\n".join(lines))
+
+
+def _family(name: str) -> Family:
+    if name not in FAMILIES:
+        raise UserError(f"no family of weights {name!r}; there are {sorted(FAMILIES)}")
+    return FAMILIES[name]
+
+
+def _match(table: Family, tensors: Tensors, variables: Variables, pattern: str | None) -> _Match:
+    paths = _paths(variables)
+    ours = [key for key in paths if key[1].startswith(table.covers)]
+    chosen = [key for key in ours if pattern is None or re.search(pattern, key[1])]
+    names = {key: name_of(table, key[1]) for key in chosen}
+    values, shapes = {}, []
+    for key, name in names.items():
+        if name is not None and name in tensors:
+            value, wanted = _turn(table, key[1], tensors[name]), paths[key]
+            if value.shape == wanted.shape:
+                values[key[0], *key[1].split("/")] = np.ascontiguousarray(value).astype(wanted.dtype)
+            else:
+                shapes.append(f"{name} {tensors[name].shape} for {key[1]} {tuple(wanted.shape)}")
+    lacking = {
+        "no parameter of ours matches": [] if chosen else [pattern or table.covers],
+        "ours, without a name there": [key[1] for key, name in names.items() if name is None],
+        "missing in the file": [name for name in names.values() if name and name not in tensors],
+        "left over in the file": _left_over(table, tensors, set(names.values())) if pattern is None else [],
+        "of other shapes": shapes,
+    }
+    return _Match(values, [f"{what}: {_some(items)}" for what, items in lacking.items() if items])
+
+
+def _left_over(table: Family, tensors: Tensors, used: set[str | None]) -> list[str]:
+    """Names in a file that nothing uses and the family's table does not expect."""
+    extras = [*table.extras, *([r".+\.num_batches_tracked"] if table.counters else [])]
+    stages = {match[0] for name in used if table.stages and name and (match := re.match(table.stages, name))}
+    beyond_cut = [
+        name for name in tensors if table.stages and (m := re.match(table.stages, name)) and m[0] not in stages
+    ]
+    expected = {name for name in tensors if any(re.fullmatch(extra, name) for extra in extras)} | set(beyond_cut)
+    return [name for name in tensors if name not in used and name not in expected]
+
+
+def _turn(table: Family, path: str, value: np.ndarray, back: bool = False) -> np.ndarray:
+    """A PyTorch tensor in our axes, or (`back`) ours in PyTorch's: OIHW and HWIO, [out, in] and [in, out]."""
+    if table.same_layout or not path.endswith("/kernel"):
+        return value
+    if value.ndim == 4:
+        return value.transpose((3, 2, 0, 1) if back else (2, 3, 1, 0))
+    return value.T
+
+
+def _paths(variables: Variables) -> dict[tuple[str, str], Any]:
+    """Our leaves by (collection, path)."""
+    return {(key[0], "/".join(key[1:])): value for key, value in flatten_dict(variables).items()}
+
+
+def _some(items: Iterable[str], most: int = 6) -> str:
+    items = list(items)
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

@@ -1,0 +1,106 @@
+"""The one way in and the one way out for files of weights: `.pth` (and `.pt`, `.tar`) and `.safetensors`.
+
+Reading either, and writing `.safetensors`, needs no torch; writing `.pth` does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxvpr.errors import UserError
+from jaxvpr.weights import safetensors, torch_files
+
+TORCH = (".pth", ".pt", ".tar", ".ckpt", ".bin")
+# Where training files keep the model among optimisers and counters (`spec`: CosPlace, Deep VG, CliqueMining, others).
+NESTS = ("model_state_dict", "state_dict", "model")
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The named tensors of a file of weights.
+
+    A training file's model is found under `model_state_dict`, `state_dict` or `model`; the prefix `module.` that
+    data-parallel training leaves on every name is taken off.
+
+    Raises:
+      UserError: for a file that is missing, of another kind, cut short, or that holds more than data.
+    """
+    path = _existing(path)
+    if path.suffix == ".safetensors":
+        return _without_module(safetensors.load(path)[0])
+    return _without_module(_model_of(torch_files.load(path), path))
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The text notes of a `.safetensors` file; a `.pth` file has none.
+
+    Raises:
+      UserError: as `read`.
+    """
+    path = _existing(path)
+    return safetensors.load(path)[1] if path.suffix == ".safetensors" else {}
+
+
+def write(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes named tensors: by the ending a `.safetensors` file, or a `.pth` that PyTorch loads as a state dict.
+
+    The file appears whole or not at all. `metadata` is kept in `.safetensors` only.
+
+    Raises:
+      UserError: for another ending, or for `.pth` where PyTorch is not installed.
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".pth", ".pt"):
+        raise UserError(f"{path}: weights are written as .safetensors, .pth or .pt; give one of these endings")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if path.suffix == ".safetensors":
+            safetensors.save(partial, tensors, metadata or {})
+        else:
+            _save_torch(partial, tensors)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _save_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"{path.name}: writing PyTorch's format needs PyTorch: pip install jaxvpr[torch]. "
+            "Or write .safetensors, which needs nothing"
+        ) from error
+    torch.save({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}, path)
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file of weights")
+    if path.suffix not in (*TORCH, ".safetensors"):
+        raise UserError(f"{path}: weights are read from {', '.join(TORCH)} and .safetensors files")
+    return path
+
+
+def _model_of(content: Any, path: Path) -> dict[str, np.ndarray]:
+    """The deepest dict of tensors on the way down through `NESTS`."""
+    while isinstance(content, dict) and (nest := next((n for n in NESTS if isinstance(content.get(n), dict)), None)):
+        content = content[nest]
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, np.ndarray)} if isinstance(content, dict) else {}
+    if not tensors:
+        keys = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{path}: no tensors by name, but {keys}; expected a state dict, bare or under one of {NESTS}")
+    return tensors
+
+
+def _without_module(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if tensors and all(name.startswith("module.") for name in tensors):
+        return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors

@@ -1,0 +1,167 @@
+"""Random crops and colours of uint8 RGB images, with the parameters of torchvision and an explicit generator.
+
+Brightness, contrast and saturation are affine maps of a pixel's colour, so each is one call of `cv2.transform`, which
+rounds and saturates to 0..255. Hue turns in OpenCV's 8-bit HSV.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from data_pipelines.images import Array, Size, resize
+
+GREY = np.array([0.2989, 0.587, 0.114])  # torchvision.transforms.functional.rgb_to_grayscale
+Strength = float | tuple[float, float]
+Box = tuple[int, int, int, int]  # top, left, height, width
+
+
+def adjust_brightness(image: Array, factor: float) -> Array:
+    """`factor` * image, saturated; 0 is black, 1 the identity."""
+    return image if factor == 1 else cv2.transform(image, np.eye(3) * factor)
+
+
+def adjust_contrast(image: Array, factor: float) -> Array:
+    """Blends with the image's mean grey: `factor` 0 is that grey everywhere, 1 the identity."""
+    if factor == 1:
+        return image
+    mean = float(GREY @ np.array(cv2.mean(image)[:3]))
+    return cv2.transform(image, np.column_stack([np.eye(3) * factor, np.full(3, (1 - factor) * mean)]))
+
+
+def adjust_saturation(image: Array, factor: float) -> Array:
+    """Blends with the grey of each pixel: `factor` 0 is a grey image, 1 the identity."""
+    return image if factor == 1 else cv2.transform(image, np.eye(3) * factor + (1 - factor) * np.tile(GREY, (3, 1)))
+
+
+def adjust_hue(image: Array, turns: float) -> Array:
+    """Turns the hue by `turns` of the colour circle (0 is the identity, 0.5 the opposite colour)."""
+    shift = round(turns * 256) % 256
+    if not shift:
+        return image
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8(shift)  # wraps round: the circle has 256 steps
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+ADJUSTMENTS = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+
+
+def color_jitter(
+    image: Array,
+    rng: np.random.Generator,
+    brightness: Strength = 0,
+    contrast: Strength = 0,
+    saturation: Strength = 0,
+    hue: Strength = 0,
+) -> Array:
+    """Random brightness, contrast, saturation and hue, in random order (torchvision's ColorJitter).
+
+    Args:
+      image: uint8 [H, W, 3] RGB.
+      rng: draws the same amount of numbers whatever the strengths are.
+      brightness, contrast, saturation: strength s draws a factor from [max(0, 1 - s), 1 + s]; a pair is the range.
+      hue: strength s <= 0.5 draws a turn from [-s, s]; a pair is the range.
+
+    Raises:
+      ValueError: for a strength or range that makes no sense.
+    """
+    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+    ranges = [_range(name, strength) for name, strength in strengths.items()]
+    order, unit = rng.permutation(4), rng.random(4)
+    for index in order:
+        low, high = ranges[index]
+        image = ADJUSTMENTS[index](image, low + (high - low) * float(unit[index]))
+    return image
+
+
+def _range(name: str, strength: Strength) -> tuple[float, float]:
+    centre, least, most = (0.0, -0.5, 0.5) if name == "hue" else (1.0, 0.0, math.inf)
+    if isinstance(strength, tuple):
+        low, high = strength
+    else:
+        low, high = max(centre - strength, least) if name != "hue" else -strength, centre + strength
+    if not least <= low <= high <= most:
+        raise ValueError(f"{name}={strength}: expected a strength of at least 0 or a range within [{least}, {most}]")
+    return low, high
+
+
+def crop_box(
+    rng: np.random.Generator, full: Size, scale: tuple[float, float], ratio: tuple[float, float] = (3 / 4, 4 / 3)
+) -> Box:
+    """A random box of an image (torchvision's RandomResizedCrop.get_params).
+
+    Args:
+      rng: ten tries are drawn, one after the other, until one fits.
+      full: (height, width) of the image.
+      scale: range of the box's share of the area.
+      ratio: range of its width over its height; drawn evenly in the logarithm.
+
+    Returns:
+      (top, left, height, width). Where no try fits: the largest box in the middle whose ratio is in range.
+    """
+    height, width = full
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    h = min(height, max(1, round(width / ratio[0])))
+    w = min(width, max(1, round(height * ratio[1])))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def crop_resize(image: Array, box: Box, size: Size, rule: str) -> Array:
+    """Cuts `box` = (top, left, height, width) and resizes it to `size` by `rule` of `images.RULES`."""
+    top, left, height, width = box
+    return resize(image[top : top + height, left : left + width], size, rule)
+
+
+def random_resized_crop(
+    image: Array,
+    rng: np.random.Generator,
+    size: Size,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    rule: str = "pil_bilinear",
+) -> Array:
+    """A random part of uint8 [H, W, 3] resized to `size` (torchvision's RandomResizedCrop); see `crop_box`."""
+    return crop_resize(image, crop_box(rng, (image.shape[0], image.shape[1]), scale, ratio), size, rule)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Crop, flip and colour jitter of one image, in this order; picklable, so that it travels to workers.
+
+    Attributes:
+      brightness, contrast, saturation, hue: see `color_jitter`.
+      scale, ratio: see `crop_box`; scale None keeps the whole image.
+      flip: probability of mirroring left and right (a mirrored street is another street: 0 for place recognition).
+    """
+
+    brightness: Strength = 0
+    contrast: Strength = 0
+    saturation: Strength = 0
+    hue: Strength = 0
+    scale: tuple[float, float] | None = None
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.0
+
+    def __call__(self, image: Array, rng: np.random.Generator, size: Size, rule: str) -> Array:
+        """uint8 [H, W, 3] to uint8 [*size, 3]."""
+        box = self.box(rng, (image.shape[0], image.shape[1]))
+        return self.finish(crop_resize(image, box, size, rule), rng)
+
+    def box(self, rng: np.random.Generator, full: Size) -> Box:
+        """The part to keep of an image of `full` = (height, width); known before a pixel is decoded."""
+        return (0, 0, *full) if self.scale is None else crop_box(rng, full, self.scale, self.ratio)
+
+    def finish(self, image: Array, rng: np.random.Generator) -> Array:
+        """Flip and colours, after the crop."""
+        if rng.random() < self.flip:
+            image = np.ascontiguousarray(image[:, ::-1])
+        return color_jitter(image, rng, self.brightness, self.contrast, self.saturation, self.hue)

@@ -1,0 +1,300 @@
+"""From drawn rows to batches: decode, augment, stack, and prefetch with grain.
+
+Every host knows the global batch of a step (a `Draw`) and decodes its own slice of it. What an image looks like depends
+on the seed, the step, the stream and the image's position in the global batch, never on threads, workers or hosts; so a
+run may stop at any step and go on with other numbers of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import grain
+import numpy as np
+from absl import flags
+
+from data_pipelines.augment import Augment, crop_resize
+from data_pipelines.errors import DataError
+from data_pipelines.images import RULES, Array, ImageError, Size, pixels, read, resize
+from data_pipelines.places import Paths
+
+Batch = dict[str, Array]
+
+
+class Draw(NamedTuple):
+    """The global batch of one step, the same on every host; NumPy arrays of fixed shapes.
+
+    Attributes:
+      rows: int64 [B], [B, frames of a clip] or [B, 2 + negatives]; -1 pads.
+      view: float32 [B], heading in degrees to cut from a panorama, or NaN.
+      label: int32 [B].
+      mask: bool [B], False where the element does not count.
+    """
+
+    rows: Array
+    view: Array
+    label: Array
+    mask: Array
+
+    @classmethod
+    def of(cls, rows: Array, label: Array | int = -1, view: Array | float = np.nan) -> Draw:
+        """A draw of `rows`; scalars fill their column, and the mask is False where an element's (first) row is -1."""
+        rows = np.asarray(rows, np.int64)
+        size = rows.shape[:1]
+        return cls(
+            rows=rows,
+            view=np.broadcast_to(np.asarray(view, np.float32), size),
+            label=np.broadcast_to(np.asarray(label, np.int32), size),
+            mask=rows.reshape(len(rows), -1)[:, 0] >= 0,
+        )
+
+
+class Source(Protocol):
+    """Where a stream's arrays come from: image files, or memory-mapped descriptors. Must be picklable."""
+
+    def read(self, draw: Draw, seed: int, step: int, stream: str, part: slice = slice(None)) -> Batch:
+        """The elements `part` of the global batch."""
+        ...
+
+
+def generator(seed: int, step: int, stream: str, position: int) -> np.random.Generator:
+    """The random numbers of one element of the global batch.
+
+    The four numbers are key and counter of Philox, so no two elements share any part of their sequences, and building
+    it takes microseconds.
+    """
+    words = [seed, zlib.crc32(stream.encode()), 0, position, step, 0]
+    key_and_counter = np.array([word % 2**64 for word in words], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key_and_counter[:2], counter=key_and_counter[2:]))
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Decodes image files.
+
+    Attributes:
+      paths: the file of every row.
+      size: (height, width) of the images in a batch; images of other sizes are squashed to it.
+      rule: one of `images.RULES`.
+      augment: crop, flip and colours of a training image; None for none.
+      on_error: what an unreadable image does: "raise" stops with its ImageError, "skip" gives zeros, mask False and
+        bad True.
+      reduce: decode JPEGs at 1/2, 1/4 or 1/8 where that is no smaller than the result. Faster and nearly the same, but
+        not bit for bit what a published preprocessing gives. None: only while augmenting.
+      shared: give all images of one element (the frames of a clip) the same random numbers.
+    """
+
+    paths: Paths
+    size: Size
+    rule: str = "pil_bilinear"
+    augment: Augment | None = None
+    on_error: str = "raise"
+    reduce: bool | None = None
+    shared: bool = False
+
+    def __post_init__(self):
+        if self.rule not in RULES:
+            raise DataError(f"no resize rule {self.rule!r}; there are {', '.join(RULES)}")
+        if self.on_error not in ("raise", "skip"):
+            raise DataError(f"on_error={self.on_error!r}: expected 'raise' or 'skip'")
+
+    def read(self, draw: Draw, seed: int, step: int, stream: str, part: slice = slice(None)) -> Batch:
+        """Decodes the elements `part` of the global batch.
+
+        Returns:
+          image: uint8 [b, H, W, 3] or [b, F, H, W, 3], zeros where the row is -1 or the file is bad.
+          label: int32 [b]. row: int64, the rows.
+          mask: bool [b], the draw's, and False where a file is bad.
+          bad: bool [b], elements with an unreadable file (only with on_error="skip").
+
+        Raises:
+          ImageError: names the unreadable file (only with on_error="raise").
+          ValueError: where the draw asks for headings of panoramas.
+        """
+        if not np.isnan(draw.view[part]).all():
+            raise ValueError("this source reads whole images: the draw's view must be NaN, not a heading to cut out")
+        rows = draw.rows[part]
+        first, per_element = range(len(draw.rows))[part].start, int(np.prod(rows.shape[1:]))
+        images = np.zeros((rows.size, *self.size, 3), np.uint8)
+        unreadable = np.zeros(rows.size, bool)
+        for index in np.flatnonzero(rows.ravel() >= 0):
+            position = first * per_element + int(index)
+            if self.shared:
+                position -= position % per_element
+            try:
+                images[index] = self.image(rows.flat[index], generator(seed, step, stream, position))
+            except ImageError:
+                if self.on_error == "raise":
+                    raise
+                unreadable[index] = True
+        bad = np.logical_or.reduce(unreadable.reshape(len(rows), per_element), axis=1)
+        return {
+            "image": images.reshape(*rows.shape, *self.size, 3),
+            "label": draw.label[part],
+            "row": rows,
+            "mask": np.logical_and(draw.mask[part], ~bad),
+            "bad": bad,
+        }
+
+    def image(self, row: int, rng: np.random.Generator) -> Array:
+        """uint8 [*size, 3] of one row."""
+        encoded = read(self.paths[row])
+        full = encoded.height, encoded.width
+        reduce = self.augment is not None if self.reduce is None else self.reduce
+        if self.augment is None:
+            return resize(pixels(encoded, self.size if reduce else None), self.size, self.rule)
+        box = self.augment.box(rng, full)
+        # The box must keep as many pixels as the result has, so the whole image needs more by full / box.
+        at_least = _enlarged(self.size, full, box[2:]) if reduce else None
+        decoded = pixels(encoded, at_least)
+        cut = crop_resize(decoded, _scaled(box, full, decoded.shape[:2]), self.size, self.rule)
+        return self.augment.finish(cut, rng)
+
+
+def _enlarged(size: Size, full: Size, box: Size) -> Size:
+    return -(-size[0] * full[0] // box[0]), -(-size[1] * full[1] // box[1])
+
+
+def _scaled(box: tuple[int, int, int, int], full: Size, reduced: Size) -> tuple[int, int, int, int]:
+    """A box of the full image in the pixels of the reduced one, rounded outwards to whole pixels inside it."""
+    if full == reduced:
+        return box
+    top, left = box[0] * reduced[0] // full[0], box[1] * reduced[1] // full[1]
+    bottom, right = -(-(box[0] + box[2]) * reduced[0] // full[0]), -(-(box[1] + box[3]) * reduced[1] // full[1])
+    return top, left, bottom - top, right - left
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Reads rows of a `.npy` file, memory-mapped: cached descriptors instead of images.
+
+    Attributes:
+      file: float array [N, ...].
+      name: the key of the batch that holds the rows.
+    """
+
+    file: str
+    name: str = "descriptor"
+
+    def read(self, draw: Draw, seed: int, step: int, stream: str, part: slice = slice(None)) -> Batch:
+        """{name: float32 [*rows.shape, ...], label, row, mask, bad}; zeros where the row is -1."""
+        rows = draw.rows[part]
+        values = np.load(self.file, mmap_mode="r")[np.maximum(rows, 0)].astype(np.float32)
+        values[rows < 0] = 0
+        batch = {"label": draw.label[part], "row": rows, "mask": draw.mask[part], "bad": np.zeros(len(rows), bool)}
+        return {self.name: values, **batch}
+
+
+@dataclass(frozen=True)
+class StepReader:
+    """Step to batches of every stream: what `batches` calls, in threads or in other processes.
+
+    Attributes:
+      sources: stream name to its source.
+      draw: step to {stream name: Draw}, pure and picklable.
+      seed: of the augmentation.
+      part: the slice of the global batch that this host decodes.
+    """
+
+    sources: Mapping[str, Source]
+    draw: Callable[[int], Mapping[str, Draw]]
+    seed: int = 0
+    part: slice = field(default_factory=lambda: slice(None))
+
+    def __call__(self, step: int) -> dict[str, Batch]:
+        draws = self.draw(step)
+        return {name: self.sources[name].read(draw, self.seed, step, name, self.part) for name, draw in draws.items()}
+
+
+def batches(
+    read_step: Callable[[int], dict[str, Batch]],
+    first: int,
+    last: int,
+    *,
+    threads: int = 4,
+    workers: int = 0,
+    prefetch: int = 4,
+) -> Iterator[tuple[int, dict[str, Batch]]]:
+    """Reads the steps first, first + 1, ..., last - 1 ahead of time and yields them in this order.
+
+    Close the iterator (or drop it) to stop early; its threads and processes end with it.
+
+    Args:
+      read_step: step to {stream: batch}; picklable where `workers` > 0. See `StepReader`.
+      first, last: the steps to read; a run that resumes begins at another `first`.
+      threads: steps decoded at the same time, in this process or in each worker. OpenCV and Pillow let go of the
+        interpreter, so threads alone are usually enough; 0 reads in the caller's thread.
+      workers: further processes, each with its own threads and its own copy of `read_step`; batches come back through
+        shared memory (`/dev/shm` must hold `workers * prefetch` of them).
+      prefetch: batches held ready, per process; at least `threads`.
+
+    Yields:
+      (step, {stream: {key: array}}), one step at a time.
+
+    Raises:
+      ImageError: of a source that does not skip; as from `read_step` itself, from wherever it was raised.
+    """
+    if last <= first:
+        return
+    ahead = max(prefetch, threads)
+    steps = grain.MapDataset.range(first, last).map(functools.partial(_numbered, read_step))
+    dataset = steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
+    if workers:
+        if not flags.FLAGS.is_parsed():  # grain reads its flags, which only an absl app has parsed
+            flags.FLAGS.mark_as_parsed()
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
+        dataset = dataset.mp_prefetch(options)
+    iterator = iter(dataset)
+    try:
+        for step, streams in iterator:
+            yield step, _owned(streams) if workers else streams
+    finally:
+        iterator.close()
+
+
+def _numbered(read_step: Callable[[int], dict[str, Batch]], step: int) -> tuple[int, dict[str, Batch]]:
+    return int(step), read_step(int(step))
+
+
+def _owned(streams: dict[str, Batch]) -> dict[str, Batch]:
+    """Copies what a worker left in shared memory into plain arrays, so that the shared memory is freed."""
+    return {name: {key: np.array(value) for key, value in batch.items()} for name, batch in streams.items()}
+
+
+def sequential_draw(count: int, batch: int) -> Callable[[int], dict[str, Draw]]:
+    """Step to {"source": Draw} over the rows 0..count-1 in order, `batch` at a time; the last is padded with -1.
+
+    There are `ceil(count / batch)` such steps. Picklable.
+    """
+    return functools.partial(_sequential, count, batch)
+
+
+def _sequential(count: int, batch: int, step: int) -> dict[str, Draw]:
+    rows = np.arange(step * batch, (step + 1) * batch)
+    return {"source": Draw.of(np.where(rows < count, rows, -1))}
+
+
+def every_image(source: ImageSource, batch: int, *, part: slice = slice(None), **options) -> Iterator[Batch]:
+    """All images of `source` in order, in batches of `batch` with the last one padded; `options` as `batches` takes.
+
+    Hosts give `part`, their slice of a batch.
+    """
+    reader = StepReader({"source": source}, sequential_draw(len(source.paths), batch), part=part)
+    for _, streams in batches(reader, 0, -(-len(source.paths) // batch), **options):
+        yield streams["source"]
+
+
+def complaints(paths: Paths, batch: Batch) -> list[str]:
+    """Why the bad elements of a batch are bad, one line a file: what a run that skips them prints and counts."""
+    messages = []
+    for row in np.unique(batch["row"][batch["bad"]]):
+        try:
+            if row >= 0:
+                pixels(read(paths[row]))
+        except ImageError as error:
+            messages.append(str(error))
+    return messages

@@ -1,7 +1,7 @@
 """The ground truth of a query set: which database images show the same place.
 
-Every recall is computed from `Positives`, whatever they were made from: a radius in metres (with a tolerance in degrees),
-a tolerance in frames, an equal place, or a published list.
+Every recall is computed from `Positives`, whatever they were made from: a radius in metres (with a tolerance in
+degrees), a tolerance in frames, an equal place, or a published list.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class Positives:
 def within_metres(database: Places, queries: Places, metres: float, degrees: float | None = None) -> Positives:
     """Positives at most `metres` away (inclusive), and, if `degrees` is given, seen under a heading that close.
 
-    The database is sorted into square cells as wide as the radius, so that each query looks at nine cells only; time and
-    memory grow with the pairs in those cells, never with Q x N.
+    The database is sorted into square cells as wide as the radius, so that each query looks at nine cells only; time
+    and memory grow with the pairs in those cells, never with Q x N.
 
     Raises:
       DataError: images without coordinates (or heading, where `degrees` is given), or in several UTM zones.
@@ -185,7 +185,8 @@ def _published(lists: tuple[Array, Array] | None, database: Places, queries: Pla
     if len(positives) != len(queries) or positives.indices.max(initial=-1) >= len(database):
         raise DataError(
             f"{queries.name}: the list of positives has {len(positives)} queries and rows up to "
-            f"{positives.indices.max(initial=-1)}, but there are {len(queries)} queries and {len(database)} database images"
+            f"{positives.indices.max(initial=-1)}, but there are {len(queries)} queries and "
+            f"{len(database)} database images"
         )
     return positives
 
@@ -194,8 +195,8 @@ def _require_one_zone(database: Places, queries: Places) -> None:
     zones = database.single_zone(), queries.single_zone()
     if len(database) and len(queries) and zones[0] != zones[1]:
         raise DataError(
-            f"{database.name}: the database lies in UTM zone {zones[0]}, the queries in {zones[1]}, and their metres cannot "
-            f"be compared ({database.path[0]}; {queries.path[0]}). Read both into one zone (-1 is a local frame)."
+            f"{database.name}: the database lies in UTM zone {zones[0]}, the queries in {zones[1]}, and their metres "
+            f"cannot be compared ({database.path[0]}; {queries.path[0]}). Read both into one zone."
         )
 
 
@@ -205,8 +206,8 @@ def _positions(places: Places) -> Array:
     unknown = np.flatnonzero(~np.isfinite(positions).all(axis=1))
     if len(unknown):
         raise DataError(
-            f"{places.name}: {len(unknown)} images have no coordinates (first: {places.path[unknown[0]]}), which a threshold "
-            "in metres needs; use 'frame', 'label' or 'list', or leave these images out"
+            f"{places.name}: {len(unknown)} images have no coordinates (first: {places.path[unknown[0]]}), which a "
+            "threshold in metres needs; use 'frame', 'label' or 'list', or leave these images out"
         )
     return positions
 
@@ -215,8 +216,8 @@ def _headings(places: Places) -> Array:
     unknown = np.flatnonzero(~np.isfinite(places.heading))
     if len(unknown):
         raise DataError(
-            f"{places.name}: {len(unknown)} images have no heading (first: {places.path[unknown[0]]}), which a threshold "
-            "in degrees needs; use one in metres only"
+            f"{places.name}: {len(unknown)} images have no heading (first: {places.path[unknown[0]]}), which a "
+            "threshold in degrees needs; use one in metres only"
         )
     return places.heading.astype(np.float64)
 
@@ -232,8 +233,9 @@ def _nearby_pairs(at: Array, to: Array, metres: float) -> Iterator[tuple[Array, 
     side = max(metres * (1 + 1e-6), span / (1 << 30), 1e-9)
     cell, around = (np.floor((points - low) / side).astype(np.int64) for points in (at, to))
     width = int(max(cell[:, 0].max(), around[:, 0].max())) + 3
-    order = np.argsort(cell[:, 1] * width + cell[:, 0] + 1, kind="stable")
-    keys = (cell[:, 1] * width + cell[:, 0] + 1)[order]
+    keys = cell[:, 1] * width + cell[:, 0] + 1
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
     # The three cells beside each other in a row are one range of the sorted keys, so nine cells are three ranges.
     first = (around[:, 1, None] + np.array([-1, 0, 1])) * width + around[:, 0, None]
     starts = np.searchsorted(keys, first, side="left")

@@ -1,0 +1,133 @@
+"""Images to descriptors on a mesh: sharded, padded, masked; no image dropped, none counted twice.
+
+The result depends neither on the batch size nor on the order of the batches nor on the number of devices or processes,
+but for rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxvpr.errors import UserError
+
+Array = np.ndarray
+
+
+class Described(NamedTuple):
+    """Descriptors of `count` images.
+
+    Attributes:
+      descriptors: float32 [count, D]; zeros where an image could not be read.
+      missing: int64 [M], the rows that could not be read, ascending. Give them to `search.exact`, or a zero vector will
+        be nearer to a query than a stranger is.
+    """
+
+    descriptors: Array
+    missing: Array
+
+
+def describe(
+    apply: Callable[[Any, Any], Any], variables: Any, batches: Iterable[Mapping[str, Array]], count: int, mesh: Mesh
+) -> Described:
+    """Describes every image of a set once.
+
+    While the devices work on one batch, the next is read and sent: the host never waits for more than one step.
+
+    Args:
+      apply: `(variables, images uint8 [B, H, W, 3]) -> float [B, D]`. Compiled once for each `apply` and mesh, so pass
+        the same object again to reuse it.
+      variables: pytree of arrays, on the mesh or in NumPy.
+      batches: this process's share of each global batch: `image` uint8 [b, H, W, 3], `mask` bool [b] (False: no image
+        here), `row` int [b] (-1 pads). All processes give equally many, of one size; a lone process's may be smaller than the first.
+      count: number of images; the rows are 0 to count - 1, each exactly once over all batches and processes.
+      mesh: the batch is split over all of its axes.
+
+    Returns:
+      `Described`, the whole of it in every process.
+
+    Raises:
+      UserError: no images, or a descriptor that is not finite.
+      RuntimeError: rows that came twice or never: the batches do not cover the set.
+    """
+    seen, present = np.zeros(count, np.int64), np.zeros(count, bool)
+    descriptors = None
+    for values, rows, mask in _one_ahead(_steps(_compiled(apply, mesh), variables, batches, mesh)):
+        real = rows >= 0
+        np.add.at(seen, rows[real], 1)
+        present[rows[mask]] = True
+        _require_finite(values[mask], rows[mask])
+        if descriptors is None:
+            descriptors = np.zeros((count, values.shape[1]), np.float32)
+        descriptors[rows[mask]] = values[mask]
+    if descriptors is None:
+        raise UserError("there are no images to describe: look at the folder or the split that was asked for")
+    if (seen != 1).any():
+        raise RuntimeError(
+            f"{(seen == 0).sum()} of {count} images were never read and {(seen > 1).sum()} more than once "
+            f"(first row: {int(np.flatnonzero(seen != 1)[0])})"
+        )
+    return Described(descriptors, np.flatnonzero(~present))
+
+
+@lru_cache(maxsize=16)
+def _compiled(apply: Callable, mesh: Mesh):
+    """jit of `apply` over the mesh; what comes back is whole on every device, so each process can read all rows."""
+
+    def step(variables, image, row, mask):
+        return apply(variables, image).astype(np.float32), row, mask
+
+    whole = NamedSharding(mesh, P())
+    return jax.jit(step, out_shardings=(whole, whole, whole))
+
+
+def _steps(step: Callable, variables: Any, batches: Iterable[Mapping[str, Array]], mesh: Mesh) -> Iterator[tuple]:
+    """Starts one step after the other and yields its results, which may not be ready yet."""
+    sharding = NamedSharding(mesh, P(mesh.axis_names))
+    local = len([device for device in mesh.devices.flat if device.process_index == jax.process_index()])
+    size = 0
+    for batch in batches:
+        rows = np.asarray(batch["row"], np.int32)
+        mask = np.asarray(batch["mask"], bool) & (rows >= 0)
+        # All batches get the shape of the first, so that nothing is compiled twice.
+        size = max(size, -(-len(rows) // local) * local)
+        padded = (_pad(array, size, fill) for array, fill in ((batch["image"], 0), (rows, -1), (mask, False)))
+        yield step(variables, *(jax.make_array_from_process_local_data(sharding, array) for array in padded))
+
+
+def _one_ahead(results: Iterator[tuple]) -> Iterator[tuple[Array, Array, Array]]:
+    """NumPy copies of the results, each fetched only when the next step was started."""
+    waiting = None
+    for result in results:
+        if waiting is not None:
+            yield _fetch(waiting)
+        waiting = result
+    if waiting is not None:
+        yield _fetch(waiting)
+
+
+def _fetch(result: tuple) -> tuple[Array, Array, Array]:
+    values, rows, mask = (np.asarray(array) for array in result)
+    return values, rows.astype(np.int64), mask
+
+
+def _pad(array: Array, size: int, fill: Any) -> Array:
+    array = np.asarray(array)
+    if len(array) == size:
+        return array
+    return np.concatenate([array, np.full((size - len(array), *array.shape[1:]), fill, array.dtype)])
+
+
+def _require_finite(values: Array, rows: Array) -> None:
+    wrong = rows[~np.isfinite(values).all(axis=1)]
+    if len(wrong):
+        raise UserError(
+            f"the descriptors of {len(wrong)} images are not finite (first: row {wrong[0]}): the weights hold NaN or "
+            "are not those of this model"
+        )

@@ -1,0 +1,83 @@
+"""Two processes on this machine describe and search as one does."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PROGRAM = """
+import sys
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType
+
+port, processes, me, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+if processes > 1:
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"127.0.0.1:{port}", processes, me, local_device_ids=[0, 1])
+from jaxvpr.retrieval.extract import describe
+from jaxvpr.retrieval.search import exact_on_mesh
+
+images = np.random.default_rng(0).integers(0, 256, (21, 4, 4, 3), np.uint8)
+kernel = np.random.default_rng(1).normal(size=(48, 5)).astype(np.float32)
+mesh = jax.make_mesh((jax.device_count() // 2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+
+
+def apply(variables, image):
+    x = image.reshape(len(image), -1).astype(jnp.float32) / 255 @ variables["kernel"]
+    return x / jnp.linalg.norm(x, axis=1, keepdims=True)
+
+
+def batches():
+    for start in range(0, 24, 8):
+        row = np.arange(start, start + 8)
+        row[row >= 21] = -1
+        row = np.split(row, processes)[me]
+        mask = (row >= 0) & (row != 4)
+        yield {"image": images[row], "mask": mask, "row": row}
+
+
+found = describe(apply, {"kernel": kernel}, batches(), 21, mesh)
+distances, indices = exact_on_mesh(found.descriptors, found.descriptors[:7], 3, mesh, missing=found.missing)
+np.savez(f"{out}/{processes}_{me}.npz", *found, distances, indices)
+"""
+
+
+def launch(folder, processes):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONPATH": str(ROOT)}
+    commands = [
+        [sys.executable, "-c", PROGRAM, str(port), str(processes), str(me), str(folder)] for me in range(processes)
+    ]
+    running = [
+        subprocess.Popen(command, env=os.environ | flags, stderr=subprocess.PIPE, text=True) for command in commands
+    ]
+    for process in running:
+        try:
+            _, errors = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            for other in running:
+                other.kill()
+            raise
+        assert process.returncode == 0, errors
+    return [np.load(folder / f"{processes}_{me}.npz") for me in range(processes)]
+
+
+def test_one_process_equals_two(tmp_path):
+    (alone,), together = launch(tmp_path, 1), launch(tmp_path, 2)
+    descriptors, missing = alone["arr_0"], alone["arr_1"]
+    assert missing.tolist() == [4] and not descriptors[4].any()
+    np.testing.assert_allclose(np.linalg.norm(np.delete(descriptors, 4, 0), axis=1), 1, atol=1e-6)
+    for process in together:
+        np.testing.assert_array_equal(process["arr_1"], missing)
+        np.testing.assert_allclose(process["arr_0"], descriptors, atol=1e-5)
+        np.testing.assert_allclose(process["arr_2"], alone["arr_2"], atol=1e-5)
+        np.testing.assert_array_equal(process["arr_3"], alone["arr_3"])

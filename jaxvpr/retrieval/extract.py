@@ -45,7 +45,8 @@ def describe(
         the same object again to reuse it.
       variables: pytree of arrays, on the mesh or in NumPy.
       batches: this process's share of each global batch: `image` uint8 [b, H, W, 3], `mask` bool [b] (False: no image
-        here), `row` int [b] (-1 pads). All processes give equally many, of one size; a lone process's may be smaller than the first.
+        here), `row` int [b] (-1 pads). All processes give equally many, of one size; the batches
+        of a lone process may be smaller than its first.
       count: number of images; the rows are 0 to count - 1, each exactly once over all batches and processes.
       mesh: the batch is split over all of its axes.
 

@@ -1,0 +1,43 @@
+"""What a method costs: memory of the database, time of an image and of a query."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def costs(
+    *,
+    database: int,
+    dimension: int,
+    extraction_ms_per_image: float | None = None,
+    matching_ms_per_query: float | None = None,
+    parameters: int | None = None,
+    model_bytes: int | None = None,
+    flops_per_image: float | None = None,
+    training_seconds: float | None = None,
+    dtype: Any = np.float32,
+) -> dict[str, float | int]:
+    """The `costs` of `metrics.json` (docs/metrics.md); what is not known is left out.
+
+    Args:
+      database: number of database images.
+      dimension, dtype: of the descriptors as they are kept.
+      extraction_ms_per_image: milliseconds, reading and decoding included.
+      matching_ms_per_query: milliseconds of the search.
+      parameters, model_bytes: of the network.
+      flops_per_image: a multiply-add counted as two.
+      training_seconds: wall-clock time.
+    """
+    size = int(dimension) * np.dtype(dtype).itemsize
+    always = {"descriptor_dimension": int(dimension), "descriptor_bytes": size, "database_bytes": int(database) * size}
+    measured = {
+        "extraction_ms_per_image": extraction_ms_per_image,
+        "matching_ms_per_query": matching_ms_per_query,
+        "parameters": parameters,
+        "model_bytes": model_bytes,
+        "flops_per_image": flops_per_image,
+        "training_seconds": training_seconds,
+    }
+    return always | {key: value for key, value in measured.items() if value is not None}

@@ -1,0 +1,165 @@
+"""`metrics.json`: every figure that a run measured, in one documented file (docs/metrics.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxvpr.errors import UserError
+from jaxvpr.retrieval.recall import Recall
+
+FILE = "metrics.json"
+PROTOCOL = {
+    "dataset": str,
+    "split": str,
+    "queries": int,
+    "database": int,
+    "without_positive": dict,
+    "image_size": list,
+    "resize": str,
+    "dimension": int,
+    "index": str,
+    "missing": int,
+}
+
+
+def percentages(recall: Recall, *, answerable: bool = False) -> dict[str, float]:
+    """`{"1": 67.5, "5": ...}`, over all queries or over those with a positive, rounded to 1/10,000 per cent."""
+    values = recall.of_answerable if answerable else recall.of_all
+    return {str(n): round(value, 4) for n, value in values.items()}
+
+
+def result(
+    facts: Mapping[str, Any],
+    recalls: Mapping[str, Recall],
+    baselines: Mapping[str, Mapping[str, Recall]] | None = None,
+    conditions: Mapping[str, Mapping[str, Recall]] | None = None,
+) -> dict[str, Any]:
+    """One entry of `results`.
+
+    Args:
+      facts: see `protocol.protocol`.
+      recalls: threshold -> recall of the method.
+      baselines: name (`thumbnail`, `untrained`) -> threshold -> recall, of the same queries.
+      conditions: name (`night`) -> threshold -> recall of the queries of that condition.
+    """
+    by_condition = {
+        name: {"queries": next(iter(of.values())).queries, "recall": {t: percentages(r) for t, r in of.items()}}
+        for name, of in (conditions or {}).items()
+    }
+    return {
+        "dataset": facts["dataset"],
+        "protocol": dict(facts),
+        "recall": {t: percentages(r) for t, r in recalls.items()},
+        "recall_answerable": {t: percentages(r, answerable=True) for t, r in recalls.items()},
+        "interval95": {t: {str(n): [round(end, 4) for end in r.interval(n)] for n in r.ns} for t, r in recalls.items()},
+        "baselines": {name: {t: percentages(r) for t, r in of.items()} for name, of in (baselines or {}).items()},
+        **({"conditions": by_condition} if by_condition else {}),
+    }
+
+
+def write_metrics(
+    workdir: str | os.PathLike[str],
+    results: Sequence[Mapping[str, Any]],
+    costs: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes `workdir/metrics.json` in one piece: a reader sees the old file or the new one, never half of it.
+
+    Args:
+      results: entries made by `result`.
+      costs: see `costs.costs`.
+      extra: further keys of the document, such as the hash of a test's settings.
+
+    Raises:
+      UserError: where the document does not follow its schema, or holds NaN.
+    """
+    path = Path(workdir) / FILE
+    document = {"results": [dict(entry) for entry in results], "costs": dict(costs), **(extra or {})}
+    validate(document, str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{FILE}.{os.getpid()}")
+    try:
+        draft.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def read_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads and checks a `metrics.json`.
+
+    Raises:
+      UserError: no such file, no JSON, or another schema.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{os.fspath(path)}: cannot be read as metrics: {error}") from error
+    validate(document, os.fspath(path))
+    return document
+
+
+def validate(document: Any, name: str = FILE) -> None:
+    """Checks a document against docs/metrics.md.
+
+    Raises:
+      UserError: names the key, what it holds and what was expected.
+    """
+    _expect(isinstance(document, Mapping), name, document, "an object with 'results' and 'costs'")
+    _expect(isinstance(document.get("results"), list), f"{name}: results", document.get("results"), "a list")
+    for number, entry in enumerate(document["results"]):
+        _validate_result(entry, f"{name}: results[{number}]")
+    costs = document.get("costs")
+    _expect(isinstance(costs, Mapping), f"{name}: costs", costs, "an object")
+    for key, value in costs.items():
+        whole = isinstance(value, list) and all(_is_number(item) for item in value)
+        _expect(whole or _is_number(value), f"{name}: costs.{key}", value, "a finite number or a list of them")
+
+
+def _validate_result(entry: Any, at: str) -> None:
+    _expect(isinstance(entry, Mapping), at, entry, "an object")
+    _expect(isinstance(entry.get("dataset"), str), f"{at}.dataset", entry.get("dataset"), "a name")
+    facts = entry.get("protocol")
+    _expect(isinstance(facts, Mapping), f"{at}.protocol", facts, "an object")
+    for key, kind in PROTOCOL.items():
+        _expect(
+            type(facts.get(key)) is kind, f"{at}.protocol.{key}", facts.get(key), f"a value of type {kind.__name__}"
+        )
+    _validate_recall(entry.get("recall"), f"{at}.recall")
+    _expect(
+        set(entry["recall"]) == set(facts["without_positive"]),
+        f"{at}.recall",
+        list(entry["recall"]),
+        f"the thresholds of the protocol {list(facts['without_positive'])}",
+    )
+    _expect(isinstance(entry.get("baselines"), Mapping), f"{at}.baselines", entry.get("baselines"), "an object")
+    for name, recall in entry["baselines"].items():
+        _validate_recall(recall, f"{at}.baselines.{name}")
+
+
+def _validate_recall(recall: Any, at: str) -> None:
+    """{"25m": {"1": 67.5, "5": 91.0}}: per cent, and never falling with N."""
+    _expect(isinstance(recall, Mapping) and bool(recall), at, recall, "an object with a key for each threshold")
+    for threshold, values in recall.items():
+        where = f"{at}.{threshold}"
+        _expect(isinstance(values, Mapping) and bool(values), where, values, "an object with a key for each N")
+        for n, value in values.items():
+            _expect(str(n).isdecimal(), where, n, "a whole number N as key")
+            _expect(_is_number(value) and 0 <= value <= 100, f"{where}.{n}", value, "per cent, 0 to 100")
+        ascending = [values[n] for n in sorted(values, key=int)]
+        _expect(ascending == sorted(ascending), where, ascending, "a recall that does not fall with N")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _expect(holds: bool, where: str, given: Any, expected: str) -> None:
+    if not holds:
+        raise UserError(f"{where}: expected {expected}, found {given!r:.200}")

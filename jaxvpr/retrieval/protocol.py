@@ -1,0 +1,71 @@
+"""What a recall was measured on: without these facts two recalls cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxvpr.retrieval.positives import Positives
+
+EXACT = "flat L2 (exact)"
+
+
+def protocol(
+    *,
+    dataset: str,
+    split: str,
+    queries: int,
+    database: int,
+    positives: Mapping[str, Positives],
+    image_size: Sequence[int],
+    resize: str,
+    dimension: int,
+    index: str = EXACT,
+    missing: int = 0,
+) -> dict[str, Any]:
+    """The identity of a measurement, as it stands in `metrics.json`.
+
+    Args:
+      dataset, split: which images.
+      queries, database: numbers of images.
+      positives: threshold (`25m`, `1m_5deg`, `1frame`, `label`, `list`) -> positives of these queries.
+      image_size: (height, width) in pixels that the network saw.
+      resize: rule that brought the images to that size.
+      dimension: of the descriptors.
+      index: how neighbours were found.
+      missing: images that could not be read; they count as queries that fail, or were never found.
+    """
+    for threshold, truth in positives.items():
+        if len(truth) != queries:
+            raise ValueError(f"threshold {threshold} has positives of {len(truth)} queries, not of {queries}")
+    return {
+        "dataset": dataset,
+        "split": split,
+        "queries": int(queries),
+        "database": int(database),
+        "without_positive": {threshold: int((truth.counts == 0).sum()) for threshold, truth in positives.items()},
+        "image_size": [int(side) for side in image_size],
+        "resize": resize,
+        "dimension": int(dimension),
+        "index": index,
+        "missing": int(missing),
+    }
+
+
+def line(facts: Mapping[str, Any], threshold: str) -> str:
+    """The protocol in one line, printed beside every recall.
+
+    For example `minicity test | 600 queries (3 without positive) | 2,232 database images | 25m | 64x64 pil_bilinear |
+    256-D | flat L2 (exact)`.
+    """
+    height, width = facts["image_size"]
+    parts = [
+        f"{facts['dataset']} {facts['split']}",
+        f"{facts['queries']:,} queries ({facts['without_positive'][threshold]:,} without positive)",
+        f"{facts['database']:,} database images",
+        threshold,
+        f"{height}x{width} {facts['resize']}",
+        f"{facts['dimension']}-D",
+        facts["index"],
+    ]
+    return " | ".join(parts + [f"{facts['missing']:,} unreadable images"] * bool(facts["missing"]))

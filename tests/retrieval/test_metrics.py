@@ -1,0 +1,118 @@
+"""The protocol line and metrics.json: what is written is what was measured, and mistakes are named by their key."""
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxvpr.errors import UserError
+from jaxvpr.retrieval.costs import costs
+from jaxvpr.retrieval.metrics import read_metrics, result, validate, write_metrics
+from jaxvpr.retrieval.positives import from_lists
+from jaxvpr.retrieval.protocol import line, protocol
+from jaxvpr.retrieval.recall import recall
+
+POSITIVES = from_lists([0, 1, 2, 2, 3], [0, 1, 2])
+PREDICTIONS = np.array([[0, 1], [0, 1], [0, 1], [0, 1]])
+
+
+def facts(**changes):
+    known = {"dataset": "minicity", "split": "test", "queries": 4, "database": 2232, "positives": {"25m": POSITIVES}}
+    shape = {"image_size": (64, 96), "resize": "pil_bilinear", "dimension": 256}
+    return protocol(**(known | shape | changes))
+
+
+def document():
+    found = {"25m": recall(PREDICTIONS, POSITIVES, (1, 2))}
+    night = {"night": {"25m": found["25m"].take(np.array([0, 1]))}}
+    return [result(facts(), found, {"thumbnail": found}, night)]
+
+
+COSTS = {"descriptor_bytes": 1024, "extraction_ms_per_image": 1.5}
+
+
+def test_the_line_carries_every_fact():
+    assert line(facts(), "25m") == (
+        "minicity test | 4 queries (1 without positive) | 2,232 database images | 25m | 64x96 pil_bilinear | 256-D | "
+        "flat L2 (exact)"
+    )
+    assert line(facts(missing=2, index="IVF"), "25m").endswith("256-D | IVF | 2 unreadable images")
+    with pytest.raises(ValueError, match="positives of 4 queries, not of 5"):
+        facts(queries=5)
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    path = write_metrics(tmp_path / "run", document(), COSTS, extra={"difficulty": {"hash": "ab12"}})
+    read = read_metrics(path)
+    assert [file.name for file in path.parent.iterdir()] == ["metrics.json"]
+    entry = read["results"][0]
+    assert entry["recall"] == {"25m": {"1": 25.0, "2": 50.0}}
+    assert entry["recall_answerable"] == {"25m": {"1": 33.3333, "2": 66.6667}}
+    assert entry["protocol"]["without_positive"] == {"25m": 1}
+    assert entry["conditions"]["night"] == {"queries": 2, "recall": {"25m": {"1": 50.0, "2": 100.0}}}
+    low, high = entry["interval95"]["25m"]["1"]
+    assert 0 < low < 25 < high < 100
+    assert read["costs"] == COSTS and read["difficulty"] == {"hash": "ab12"}
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = write_metrics(tmp_path, document(), COSTS)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"costs.extraction_ms_per_image: expected a finite number"):
+        write_metrics(tmp_path, document(), COSTS | {"extraction_ms_per_image": float("nan")})
+    with pytest.raises(TypeError):
+        write_metrics(tmp_path, document(), COSTS, extra={"not json": {1, 2}})
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["results"], None, "results: expected a list"),
+        (["costs"], [], "costs: expected an object"),
+        (["results", 0, "dataset"], 3, r"results\[0\].dataset: expected a name, found 3"),
+        (["results", 0, "protocol", "queries"], "4", r"results\[0\].protocol.queries: expected a value of type int"),
+        (["results", 0, "protocol", "without_positive"], {}, "the thresholds of the protocol"),
+        (["results", 0, "recall", "25m", "1"], 120.0, r"results\[0\].recall.25m.1: expected per cent"),
+        (["results", 0, "recall", "25m", "2"], 10.0, "does not fall with N"),
+        (["results", 0, "recall", "25m"], {}, "a key for each N"),
+        (["results", 0, "recall", "25m", "one"], 1.0, "a whole number N"),
+        (["results", 0, "baselines", "thumbnail"], 5, "baselines.thumbnail: expected"),
+    ],
+)
+def test_mistakes_are_named_by_their_key(keys, value, message):
+    changed = {"results": copy.deepcopy(document()), "costs": dict(COSTS)}
+    validate(changed)
+    at = changed
+    for key in keys[:-1]:
+        at = at[key]
+    at[keys[-1]] = value
+    with pytest.raises(UserError, match=message):
+        validate(changed)
+
+
+def test_unreadable_metrics(tmp_path):
+    (tmp_path / "cut.json").write_text('{"results": [')
+    for name in ("cut.json", "absent.json"):
+        with pytest.raises(UserError, match=name):
+            read_metrics(tmp_path / name)
+
+
+def test_the_documented_example_is_valid():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
+    validate(json.loads(re.search(r"```json\n(.*?)```", text, re.DOTALL)[1]))
+
+
+def test_costs_by_hand():
+    found = costs(database=2000, dimension=256, dtype=np.float16, extraction_ms_per_image=5.0, parameters=7)
+    assert found == {
+        "descriptor_dimension": 256,
+        "descriptor_bytes": 512,
+        "database_bytes": 1_024_000,
+        "extraction_ms_per_image": 5.0,
+        "parameters": 7,
+    }
+    validate({"results": [], "costs": found})

@@ -16,6 +16,7 @@ from data_pipelines.errors import DataError
 
 SPLITS = ("train", "val", "test")
 ROLES = ("database", "query", "target")
+CHUNK = 1 << 18
 Array = np.ndarray
 
 
@@ -58,21 +59,39 @@ class Paths(Sequence[str]):
     def take(self, rows: Array) -> Paths:
         """The paths of `rows` (int [M]) as a new blob, without a Python loop over the rows."""
         rows = np.asarray(rows, np.int64)
-        starts, lengths = self.offsets[rows], np.diff(self.offsets)[rows]
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        gather = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Paths(self.root, self.blob[gather], offsets)
+        starts, lengths = self.offsets[:-1][rows], np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        blob = np.empty(offsets[-1], np.uint8)
+        for first in range(0, len(rows), CHUNK):  # an index per byte is eight times the bytes: never all at once
+            part = slice(first, first + CHUNK)
+            begin, end = offsets[first], offsets[min(first + CHUNK, len(rows))]
+            gather = np.repeat(starts[part] - offsets[:-1][part], lengths[part]) + np.arange(begin, end)
+            blob[begin:end] = self.blob[gather]
+        return Paths(self.root, blob, offsets)
+
+    def under(self, root: str) -> Paths:
+        """The same files with paths relative to `root`, a folder above (or equal to) the present root."""
+        relative = os.path.relpath(os.path.abspath(self.root), root)
+        if relative == ".":
+            return Paths(root, self.blob, self.offsets)
+        if len(self) and (self.blob[np.minimum(self.offsets[:-1], len(self.blob) - 1)] == ord("/")).any():
+            return Paths.of((os.path.relpath(os.path.abspath(self[i]), root) for i in range(len(self))), root)
+        prefix = np.frombuffer(os.fsencode(relative) + b"/", np.uint8)
+        offsets = self.offsets + np.arange(len(self) + 1) * len(prefix)
+        blob = np.empty(offsets[-1], np.uint8)
+        own = np.ones(len(blob), bool)
+        for k, character in enumerate(prefix):
+            blob[offsets[:-1] + k] = character
+            own[offsets[:-1] + k] = False
+        blob[own] = self.blob
+        return Paths(root, blob, offsets)
 
     @staticmethod
     def concat(parts: Sequence[Paths]) -> Paths:
         """One sequence of several; parts with other roots are rewritten under a common one."""
         if len({part.root for part in parts}) > 1:
-            absolute = [os.path.abspath(part.root) for part in parts]
-            root = os.path.commonpath(absolute)
-            parts = [
-                Paths.of((os.path.relpath(part[i], root) for i in range(len(part))), root) for part in parts
-            ]
+            root = os.path.commonpath([os.path.abspath(part.root) for part in parts])
+            parts = [part.under(root) for part in parts]
         sizes = np.cumsum([0] + [len(part.blob) for part in parts])
         offsets = [part.offsets[1:] + size for part, size in zip(parts, sizes, strict=False)]
         return Paths(parts[0].root, np.concatenate([p.blob for p in parts]), np.concatenate([[0], *offsets]))

@@ -1,0 +1,177 @@
+"""Partitions: from columns of positions and headings to groups of classes.
+
+CosPlace (Berton et al., CVPR 2022, section 3.1) cuts the map into square cells and headings into sectors. A class is one
+cell and sector; a group is a set of classes of which no two are neighbours. One classifier is trained per group, in turns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+
+Array = np.ndarray
+LARGEST_KEY = 2**62
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Groups of classes of images, in compressed rows.
+
+    Attributes:
+      rows: int64 [images in kept classes], indices into the columns given, sorted by group, then class, then row.
+      indptr: int64 [classes + 1]; the images of class c are `rows[indptr[c]:indptr[c + 1]]`.
+      groups: int64 [groups + 1]; the classes of group g are `groups[g]` up to `groups[g + 1]`. The label of a class
+        within its group is its number minus `groups[g]`.
+      keys: int64 [classes, 3], the cell of a class: (⌊east / M⌋, ⌊north / M⌋, ⌊heading / alpha⌋), or (place, 0, 0).
+      total: how many rows were given, those of dropped classes included.
+    """
+
+    rows: Array
+    indptr: Array
+    groups: Array
+    keys: Array
+    total: int
+
+    def __len__(self) -> int:
+        """How many groups there are."""
+        return len(self.groups) - 1
+
+    @property
+    def counts(self) -> Array:
+        """int64 [groups], classes in each group: the sizes of the classifiers."""
+        return np.diff(self.groups)
+
+    def group(self, group: int) -> tuple[Array, Array]:
+        """The images of one group: rows int64 [images] sorted by class, and indptr int64 [classes + 1] into them."""
+        if not 0 <= group < len(self):
+            raise DataError(f"group {group} was asked for, but there are {len(self)} groups (0 to {len(self) - 1})")
+        indptr = self.indptr[self.groups[group] : self.groups[group + 1] + 1]
+        return self.rows[indptr[0] : indptr[-1]], indptr - indptr[0]
+
+    def labels(self, group: int) -> tuple[Array, Array]:
+        """The images of one group (int64 [images]) and the label of each within the group (int32 [images])."""
+        rows, indptr = self.group(group)
+        return rows, np.repeat(np.arange(len(indptr) - 1, dtype=np.int32), np.diff(indptr))
+
+
+def cosplace_cells(
+    east: Array,
+    north: Array,
+    heading: Array,
+    *,
+    M: float = 10,
+    alpha: float = 30,
+    N: int = 5,
+    L: int = 2,
+    min_images: int = 10,
+    groups: int | None = None,
+) -> Cells:
+    """Cuts images into CosPlace's classes and groups.
+
+    class = (⌊east / M⌋, ⌊north / M⌋, ⌊heading / alpha⌋), group = its three numbers modulo (N, N, L). Classes of fewer
+    than `min_images` are dropped. Groups come in the order in which their first image of a kept class comes in the rows
+    (so did the published code, whose runs use the first 8); classes within a group are sorted by cell, images by row.
+
+    Args:
+      east, north: metres, float [rows], all in one UTM zone.
+      heading: degrees, float [rows]; 360 is taken as 0.
+      M: side of a cell in metres. alpha: width of a sector in degrees. N, L: how many cells and sectors lie between two
+        classes of one group. min_images: fewest images of a class.
+      groups: how many groups to keep; None keeps all.
+
+    Raises:
+      DataError: rows without position or heading; no class with enough images; fewer groups than asked for.
+    """
+    if M <= 0 or alpha <= 0 or N < 1 or L < 1 or min_images < 1:
+        raise DataError(
+            f"M and alpha must be positive, N, L and min_images at least 1, but {M=} {alpha=} {N=} {L=} {min_images=}"
+        )
+    for column, values in (("east", east), ("north", north), ("heading", heading)):
+        _all_known(column, np.asarray(values))
+    cell_east, cell_north = (np.floor_divide(np.asarray(v, np.float64), M).astype(np.int64) for v in (east, north))
+    turned = np.mod(np.asarray(heading, np.float64), 360.0)
+    turned[turned == 360.0] = 0.0  # what rounding makes of a heading just below 0
+    sector = np.floor_divide(turned, alpha).astype(np.int64)
+    cells = _classes([cell_east, cell_north, sector], min_images, (N, N, L))
+    return cells if groups is None else _first_groups(cells, groups)
+
+
+def label_cells(place: Array, *, min_images: int = 1) -> Cells:
+    """One group whose classes are the rows of equal `place` (int [rows]); rows with place -1 are left out.
+
+    Raises:
+      DataError: where no place has `min_images` images.
+    """
+    place = np.asarray(place, np.int64)
+    known = np.flatnonzero(place >= 0)
+    zeros = np.zeros(len(known), np.int64)
+    cells = _classes([place[known], zeros, zeros], min_images, (1, 1, 1))
+    return Cells(known[cells.rows], cells.indptr, cells.groups, cells.keys, len(place))
+
+
+def _all_known(column: str, values: Array) -> None:
+    bad = ~np.isfinite(values)
+    if bad.any():
+        raise DataError(
+            f"{np.count_nonzero(bad)} of {len(values)} images have no {column} (first: row {np.flatnonzero(bad)[0]}), but "
+            "CosPlace's cells need east, north and heading of each. Leave those images out, or train with classes by place."
+        )
+
+
+def _classes(coordinates: list[Array], min_images: int, moduli: tuple[int, int, int]) -> Cells:
+    """Sorts rows by class, drops small classes and arranges the others by group; see `cosplace_cells`."""
+    total = len(coordinates[0])
+    keys = _combine(coordinates)
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if total else np.zeros(0, np.int64)
+    sizes = np.diff(np.append(starts, total))
+    large = sizes >= min_images
+    if not large.any():
+        raise DataError(
+            f"no class has {min_images} images: the largest of {len(sizes)} classes ({total} images) has "
+            f"{sizes.max(initial=0)}. Lower min_images, make the cells larger, or give more images."
+        )
+    starts, sizes = starts[large], sizes[large]
+    first = order[starts]  # the sort is stable: the first image of a class is its lowest row
+    cells = np.stack([c[first] for c in coordinates], axis=1)
+    _, group = np.unique(np.mod(cells, moduli), axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    earliest = np.full(group.max() + 1, total)
+    np.minimum.at(earliest, group, first)
+    rank = np.argsort(np.argsort(earliest))[group]
+    by_group = np.argsort(rank, kind="stable")  # classes of one group stay sorted by cell
+    starts, sizes = starts[by_group], sizes[by_group]
+    indptr = np.concatenate([[0], np.cumsum(sizes)])
+    rows = order[np.repeat(starts - indptr[:-1], sizes) + np.arange(indptr[-1])]
+    groups = np.concatenate([[0], np.cumsum(np.bincount(rank))])
+    return Cells(rows, indptr, groups, cells[by_group], total)
+
+
+def _combine(coordinates: list[Array]) -> Array:
+    """One int64 key per row that sorts as the tuple of `coordinates` does."""
+    spans = [int(c.max()) - int(c.min()) + 1 if len(c) else 1 for c in coordinates]
+    if np.prod([float(s) for s in spans]) > LARGEST_KEY:
+        # Far-apart rows (mock coordinates): ranks of the values that occur need fewer bits than the values.
+        coordinates = [np.unique(c, return_inverse=True)[1].reshape(-1) for c in coordinates]
+        spans = [int(c.max()) + 1 for c in coordinates]
+    key = np.zeros(len(coordinates[0]), np.int64)
+    for coordinate, span in zip(coordinates, spans, strict=True):
+        key *= span
+        key += coordinate - (coordinate.min() if len(coordinate) else 0)
+    return key
+
+
+def _first_groups(cells: Cells, groups: int) -> Cells:
+    if not 1 <= groups <= len(cells):
+        raise DataError(
+            f"{groups} groups were asked for, but this partition has {len(cells)}: ask for at most {len(cells)}, or raise N or L"
+        )
+    classes = cells.groups[groups]
+    images = cells.indptr[classes]
+    return Cells(
+        cells.rows[:images], cells.indptr[: classes + 1], cells.groups[: groups + 1], cells.keys[:classes], cells.total
+    )

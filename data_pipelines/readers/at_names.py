@@ -1,0 +1,132 @@
+"""Data sets whose file names hold the metadata between '@' signs: SF-XL, SF-XS, GSV-XS, Tokyo-XS, the mini city, ..."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from data_pipelines.places import ROLES, SPLITS, Paths, Places
+from data_pipelines.readers import listing, names
+
+Array = np.ndarray
+
+
+def read(
+    root: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    folders: Sequence[str] | None = None,
+    paths_file: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+) -> Places:
+    """Reads a tree of '@' images; `readers.names.parse` says what the names hold.
+
+    Understood are `<root>[/images]/{train,val,test}/{database,queries,queries_v1,...}/...`, the same with a split that
+    holds images without such folders (SF-XL train: all of them become database), and any other folder of '@' images
+    (role database, no split). A list `<folder>_images_paths.txt` beside a folder spares listing it. Names come sorted.
+    A folder `queries_<condition>` gives its condition to names that hold none.
+
+    Args:
+      root: the data set.
+      split: read only this one of train, val, test; for a folder without splits, what to call it.
+      folders: read only these folders of a split, e.g. `("database", "queries_v1")`; None reads all.
+      paths_file: a text file (may be .gz) with one path relative to `root` per line, to be read instead of the disk; its
+        order is kept. The images need not be there.
+      name: what reports call the data set; the folder's name by default.
+
+    Raises:
+      DataError: a missing, empty or unreadable folder, a file that is no image, a name without coordinates.
+    """
+    if split is not None and split not in SPLITS:
+        raise DataError(f"no split {split!r}; there are {list(SPLITS)}")
+    name = name or Path(os.path.abspath(root)).name
+    if paths_file is not None:
+        return _listed(Path(root), listing.lines(paths_file, root), split, folders, name)
+    root = listing.folder(root)
+    base = root / "images" if (root / "images").is_dir() else root
+    splits = [s for s in SPLITS if (base / s).is_dir()]
+    if not splits:
+        return _places(name, _paths(base), SPLITS.index(split) if split else -1, ["database"])
+    if split is not None and split not in splits:
+        raise DataError(f"{base} has no split {split!r}; it has {splits}")
+    parts = []
+    for one in splits if split is None else [split]:
+        for directory in _folders(base / one, folders):
+            folder = "database" if directory == base / one else directory.name
+            parts.append(_places(name, _paths(directory), SPLITS.index(one), [folder]))
+    if not parts:
+        raise DataError(f"no folder {list(folders or [])} in {base}/{{{','.join(splits)}}}")
+    return Places.concat(parts, name)
+
+
+def _paths(directory: Path) -> Paths:
+    return listing.cached(directory) or listing.images(directory)
+
+
+def _folders(split: Path, wanted: Sequence[str] | None) -> list[Path]:
+    """The database and query folders of a split, or the split itself where it has none."""
+    found = sorted(p for p in split.iterdir() if p.is_dir() and _is_role(p.name))
+    if not found:
+        return [split] if wanted is None or "database" in wanted else []
+    return [p for p in found if wanted is None or p.name in wanted]
+
+
+def _is_role(folder: str) -> bool:
+    return folder == "database" or folder.split("_")[0] == "queries"
+
+
+def _places(name: str, paths: Paths, split: int | Array, folders: Sequence[str], of: int | Array = 0) -> Places:
+    """The table of `paths`; the folder `folders[of]` of each tells its role and perhaps its condition."""
+    columns = names.parse(paths)
+    role = np.array([ROLES.index("query" if f.split("_")[0] == "queries" else "database") for f in folders])[of]
+    beside = np.array([names.condition_of_note(os.fsencode(f.partition("_")[2])) for f in folders])[of]
+    codes = columns.pop("condition")
+    present, condition = np.unique(np.append(np.where(codes < 0, beside, codes), -1), return_inverse=True)
+    return Places.create(
+        name,
+        paths,
+        split=split,
+        role=role,
+        condition=condition.reshape(-1)[:-1] - 1,
+        conditions=[names.CONDITIONS[code] for code in present[1:]],
+        **columns,
+    )
+
+
+def _listed(root: Path, paths: Paths, split: str | None, folders: Sequence[str] | None, name: str) -> Places:
+    """The table of a list of names; split and role come from the first two folders of each path."""
+    of, heads = _heads(paths)
+    parts = [[part for part in head.split("/") if part != "images"] for head in heads]
+    splits = [part[0] if part and part[0] in SPLITS else split for part in parts]
+    of_head = [next((p for p in part[:2] if _is_role(p)), "database") for part in parts]
+    wanted = [
+        split in (None, one) and (folders is None or f in folders) for one, f in zip(splits, of_head, strict=True)
+    ]
+    if not any(wanted):
+        raise DataError(
+            f"no path of the list for {root} is in split {split!r} and folders {folders}; it has {heads[:8]}"
+        )
+    if not all(wanted):
+        rows = np.flatnonzero(np.array(wanted)[of])
+        paths, of = paths.take(rows), of[rows]
+    number = np.array([SPLITS.index(one) if one else -1 for one in splits])
+    return _places(name, paths, number[of], of_head, of)
+
+
+def _heads(paths: Paths) -> tuple[Array, list[str]]:
+    """Which of the distinct leading folders (at most three deep) each path has: int64 [rows], and those folders."""
+    slashes = np.flatnonzero(paths.blob == ord("/"))
+    first = np.searchsorted(slashes, paths.offsets[:-1])
+    count = np.minimum(np.searchsorted(slashes, paths.offsets[1:]) - first, 3)
+    ends = np.append(slashes, 0)[first + np.maximum(count - 1, 0)]
+    length = np.where(count > 0, ends - paths.offsets[:-1], 0)
+    width = int(length.max()) + 1
+    text = np.zeros((len(paths), width), np.uint8)
+    for k in range(width - 1):
+        text[:, k] = np.where(k < length, paths.blob[np.minimum(paths.offsets[:-1] + k, len(paths.blob) - 1)], 0)
+    heads, group = np.unique(text.view(f"S{width}").reshape(-1), return_inverse=True)
+    return group.reshape(-1), [os.fsdecode(head) for head in heads.tolist()]

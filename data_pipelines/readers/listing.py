@@ -1,0 +1,134 @@
+"""Lists of image files: from a folder on disk, from a cached list beside it, or from any text file of names."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from data_pipelines.places import Paths
+
+IMAGES = (b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", b".ppm", b".pgm")
+CLUTTER = (b".txt", b".csv", b".json", b".md", b".gz", b".npy", b".yaml", b".db", b".ini")
+CLUTTER_NAMES = (b"license", b"readme")
+
+
+def folder(path: str | os.PathLike[str], kind: str = "data set") -> Path:
+    """`path` as a Path if it is a folder.
+
+    Raises:
+      DataError: where there is none; shows what lies in the nearest folder that does exist.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return path
+    near = next((p for p in path.parents if p.is_dir()), Path())
+    there = sorted(p.name for p in near.iterdir())[:8]
+    raise DataError(f"{kind} not found: {path} is no folder. {near} holds {there or 'nothing'}; check the path.")
+
+
+def images(root: str | os.PathLike[str]) -> Paths:
+    """Relative paths of all image files under `root`, sub-folders included, in sorted order.
+
+    Hidden files and lists (.txt, .csv, .json, licences, ...) are passed over.
+
+    Raises:
+      DataError: no such folder, one that cannot be read, no image in it, or a file that is neither image nor list.
+    """
+    start = os.fsencode(folder(root, "folder of images"))
+    found: list[bytes] = []
+    open_folders = [b""]
+    while open_folders:
+        below = open_folders.pop()
+        try:
+            with os.scandir(os.path.join(start, below) if below else start) as entries:
+                for entry in entries:
+                    name = below + entry.name
+                    if entry.name.startswith(b"."):
+                        continue
+                    if entry.is_dir():
+                        open_folders.append(name + b"/")
+                    elif _is_image(entry.name, os.fsdecode(entry.path)):
+                        found.append(name)
+        except OSError as error:
+            where = os.fsdecode(os.path.join(start, below).rstrip(b"/"))
+            raise DataError(f"cannot read the folder {where}: {error.strerror}. Check its permissions.") from error
+    if not found:
+        raise DataError(f"no image in {root} or below it; expected files {_text(IMAGES)}. Check the path.")
+    found.sort()
+    return Paths.of(found, root)
+
+
+def cached(root: str | os.PathLike[str]) -> Paths | None:
+    """The sorted relative paths that `<root>_images_paths.txt` beside the folder lists; None where there is no such list.
+
+    Listing millions of files takes minutes, so data sets of this family ship with that cache.
+    """
+    path = Path(root)
+    listed = path.with_name(path.name + "_images_paths.txt")
+    if not listed.is_file():
+        return None
+    paths = lines(listed, root=root)
+    for row in (0, len(paths) - 1):
+        if not os.path.exists(paths[row]):
+            raise DataError(
+                f"{listed} lists {paths.relative(row)}, which is not in {path}. The list is stale or its paths are not "
+                "relative to that folder: delete it, and the folder itself is listed."
+            )
+    return in_order(paths)
+
+
+def lines(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") -> Paths:
+    """The lines of a text file (may be .gz) as paths under `root`, in the order of the file; empty lines are dropped.
+
+    Raises:
+      DataError: a file that is missing, cannot be read or holds no line.
+    """
+    try:
+        data = Path(path).read_bytes()
+        text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"cannot read the list of names {path}: {error}. Check the path and whether it is whole."
+        ) from error
+    blob = np.frombuffer(text.replace(b"\r\n", b"\n").strip(b"\n") + b"\n", np.uint8)
+    newline = np.flatnonzero(blob == ord("\n"))
+    starts, ends = np.concatenate([[0], newline[:-1] + 1]), newline
+    some = ends > starts
+    if not some.any():
+        raise DataError(f"the list of names {path} is empty; expected one path per line")
+    offsets = np.concatenate([[0], np.cumsum((ends - starts)[some])])
+    return Paths(os.fspath(root), blob[blob != ord("\n")], offsets)
+
+
+def in_order(paths: Paths) -> Paths:
+    """The same paths in sorted order, without a Python string each where they are in order already."""
+    text, offsets = paths.blob.tobytes(), paths.offsets.tolist()
+    previous = b""
+    for start, stop in zip(offsets, offsets[1:], strict=False):
+        name = text[start:stop]
+        if name < previous:
+            names = sorted(text[a:b] for a, b in zip(offsets, offsets[1:], strict=False))
+            return Paths.of(names, paths.root)
+        previous = name
+    return paths
+
+
+def _is_image(name: bytes, path: str) -> bool:
+    """Whether a file is an image; False for known clutter."""
+    stem, suffix = os.path.splitext(name.lower())
+    if suffix in IMAGES:
+        return True
+    if suffix in CLUTTER or (not suffix and stem in CLUTTER_NAMES):
+        return False
+    raise DataError(
+        f"{path} is neither an image ({_text(IMAGES)}) nor a list ({_text(CLUTTER)}). Move it out of the folder of images."
+    )
+
+
+def _text(suffixes: tuple[bytes, ...]) -> str:
+    return " ".join(suffix.decode() for suffix in suffixes)

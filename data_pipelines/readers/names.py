@@ -1,0 +1,260 @@
+"""Parses '@' file names to columns, many at once: the bytes of all names are read by NumPy, column of characters by column.
+
+`name.split("@")` holds: 1 UTM east, 2 UTM north, 3 zone number, 4 zone letter, 5 latitude, 6 longitude, 7 panorama, 8 tile,
+9 heading, 10 pitch, 11 roll, 12 height, 13 time `YYYYMMDD_hhmmss` or a prefix of it, 14 note, 15 file suffix.
+Only 1 and 2 must be there. Names of another number of fields, and numbers written in an unusual way, go through a plain
+Python parse one by one, which also words the errors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from data_pipelines.places import Paths
+
+Array = np.ndarray
+CONDITIONS = (
+    "day",
+    "dawn",
+    "dusk",
+    "night",
+    "rain",
+    "snow",
+    "fog",
+    "overcast",
+    "sun",
+    "spring",
+    "summer",
+    "autumn",
+    "winter",
+)
+SEPARATORS = 15
+CHUNK = 1 << 15  # rows at a time: the working arrays stay in the processor's cache
+PADDING = 16
+POWERS = 10.0 ** np.arange(PADDING + 1)
+LETTERS = "CDEFGHJKLMNPQRSTUVWX"
+PLACE_NOTE = re.compile(rb"(\d{1,7})_([^\W\d_]+)")
+EXPECTED = (
+    "a name such as @0554156.86@4174558.49@10@S@@@@@270@@@@201311@@.jpg (east, north, zone, letter, ..., heading, ...)"
+)
+
+
+def parse(paths: Paths) -> dict[str, Array]:
+    """Columns of `Places` from the file names of `paths`; folders in front are ignored.
+
+    East and north are metres; zone is -1 where the name has none, else 1..60 north (letters N..X, or no letter) and
+    101..160 south of the equator (C..M). Heading is reduced to [0, 360), NaN where empty. A note `placeid_CITY` gives
+    `place` (unique over cities, the same in every run), and then field 9 is no compass heading: it is read as NaN. A note
+    whose first part before `_` is one of `CONDITIONS` gives `condition`. A time that is no prefix of a date is NaT.
+
+    Returns:
+      {"east", "north", "zone", "heading", "place", "time", "condition"}, each [len(paths)].
+
+    Raises:
+      DataError: a name without coordinates, or whose zone or heading cannot be read; names the file.
+    """
+    total = len(paths)
+    columns = {
+        "east": np.empty(total),
+        "north": np.empty(total),
+        "zone": np.empty(total, np.int16),
+        "heading": np.empty(total, np.float32),
+        "place": np.full(total, -1, np.int64),
+        "time": np.empty(total, "datetime64[s]"),
+        "condition": np.full(total, -1, np.int16),
+    }
+    for start in range(0, total, CHUNK):
+        stop = min(start + CHUNK, total)
+        first = paths.offsets[start]
+        blob = paths.blob[first : paths.offsets[stop]]
+        chunk, odd = _parse_chunk(blob, paths.offsets[start : stop + 1] - first)
+        for column, values in chunk.items():
+            columns[column][start:stop] = values
+        for row in start + np.flatnonzero(odd):
+            for column, value in _parse_one(paths.relative(row)).items():
+                columns[column][row] = value
+    return columns
+
+
+def _parse_chunk(blob: Array, offsets: Array) -> tuple[dict[str, Array], Array]:
+    """Columns of the names in `blob`, and which rows (bool) have to be parsed one by one instead."""
+    starts, ends = offsets[:-1], offsets[1:]
+    slashes = np.flatnonzero(blob == ord("/"))
+    last_slash = np.append(slashes, -1)[np.searchsorted(slashes, ends) - 1]
+    starts = np.maximum(starts, last_slash + 1)
+    signs = np.flatnonzero(blob == ord("@"))
+    first = np.searchsorted(signs, starts)
+    odd = np.searchsorted(signs, ends) - first != SEPARATORS
+    at = np.zeros((len(starts), SEPARATORS + 1), np.int64)  # odd rows keep empty fields, which are never used
+    at[~odd, :SEPARATORS] = signs[first[~odd, None] + np.arange(SEPARATORS)]
+    at[~odd, SEPARATORS] = ends[~odd]
+    blob = np.append(blob, np.zeros(PADDING + int((ends - starts).max(initial=0)), np.uint8))
+    length = np.diff(at) - 1
+    field = {k: (at[:, k - 1] + 1, length[:, k - 1]) for k in range(1, SEPARATORS + 1)}
+    east, ok_east = _numbers(blob, *field[1])
+    north, ok_north = _numbers(blob, *field[2])
+    zone, ok_zone = _zones(blob, field[3], field[4], field[5])
+    place, condition = _notes(blob, *field[14])
+    heading, ok_heading = _numbers(blob, *field[9])
+    no_compass = (place >= 0) | (field[9][1] <= 0)
+    odd |= ~(ok_east & ok_north & ok_zone & (ok_heading | no_compass))
+    heading = _reduced(np.where(no_compass, np.nan, heading))
+    time = _times(blob, *field[13])
+    columns = {"east": east, "north": north, "zone": zone, "heading": heading, "place": place, "time": time}
+    return {**columns, "condition": condition}, odd
+
+
+def _characters(blob: Array, start: Array, length: Array, width: int) -> Array:
+    """uint8 [width, rows], the first characters of a field, 0 behind its end; `blob` has `PADDING` bytes to spare."""
+    windows = np.lib.stride_tricks.sliding_window_view(blob, width)  # gathers whole rows at once, far faster than bytes
+    characters = np.ascontiguousarray(windows[start].T)
+    characters[np.arange(width)[:, None] >= length] = 0
+    return characters
+
+
+def _numbers(blob: Array, start: Array, length: Array) -> tuple[Array, Array]:
+    """Decimal numbers (float64) and whether each field is one of at most 16 characters: sign, digits, one point.
+
+    The digits are gathered in an integer and divided once by a power of ten, which rounds as `float(text)` does.
+    """
+    width = max(int(min(length.max(initial=0), PADDING)), 1)
+    characters = _characters(blob, start, length, width)
+    digit = characters - np.uint8(ord("0"))  # what is no digit wraps to 10 and more
+    is_digit = digit < 10
+    is_point = characters == ord(".")
+    negative = characters[0] == ord("-")
+    accepted = is_digit | is_point | (characters == 0)
+    accepted[0] |= negative
+    mantissa = np.zeros(len(start), np.int64)
+    for character, said in zip(digit, is_digit, strict=True):
+        mantissa = np.where(said, mantissa * 10 + character, mantissa)
+    decimals = (is_digit & np.logical_or.accumulate(is_point, axis=0)).sum(axis=0)
+    good = (length > 0) & (length <= width) & accepted.all(axis=0) & is_digit.any(axis=0) & (mantissa < 2**53)
+    good &= is_point.sum(axis=0) <= 1
+    value = mantissa / POWERS[decimals]
+    return np.where(negative, -value, value), good
+
+
+def _zones(blob: Array, number: tuple, letter: tuple, latitude: tuple) -> tuple[Array, Array]:
+    """Zones (int16) of number and letter, and whether each was read; rows without a letter follow their latitude's sign."""
+    value, ok = _numbers(blob, *number)
+    ok &= (value >= 1) & (value <= 60) & (value == np.floor(value))
+    character = _characters(blob, *letter, 1)[0]
+    known = np.isin(character, np.frombuffer(LETTERS.encode(), np.uint8)) & (letter[1] == 1)
+    minus = (_characters(blob, *latitude, 1)[0] == ord("-")) & (letter[1] <= 0)
+    south = (known & (character < ord("N"))) | minus
+    zone = np.where(ok, value, 0).astype(np.int16) + np.int16(100) * south
+    empty = number[1] <= 0
+    return np.where(empty, np.int16(-1), zone), empty | (ok & (known | (letter[1] <= 0)))
+
+
+def _notes(blob: Array, start: Array, length: Array) -> tuple[Array, Array]:
+    """`place` (int64) and `condition` (int16, index into `CONDITIONS`) that the notes give, -1 where they give none."""
+    place, condition = np.full(len(start), -1, np.int64), np.full(len(start), -1, np.int16)
+    rows = np.flatnonzero(length > 0)
+    if len(rows):
+        width = int(length.max())
+        characters = np.ascontiguousarray(_characters(blob, start[rows], length[rows], width).T)
+        notes, inverse = np.unique(characters.view(f"S{width}").reshape(-1), return_inverse=True)
+        inverse = inverse.reshape(-1)
+        place[rows] = np.array([place_of_note(note) for note in notes], np.int64)[inverse]
+        condition[rows] = np.array([condition_of_note(note) for note in notes], np.int16)[inverse]
+    return place, condition
+
+
+def place_of_note(note: bytes) -> int:
+    """The place of a note `placeid_CITY`, else -1: 39 bits of the city's hash and 24 bits of its number.
+
+    A hash instead of a counter makes the number independent of which other cities are read along.
+    """
+    match = PLACE_NOTE.fullmatch(note)
+    if match is None:
+        return -1
+    city = int.from_bytes(hashlib.blake2b(match[2], digest_size=5).digest(), "big") >> 1
+    return (city << 24) + int(match[1])
+
+
+def condition_of_note(note: bytes) -> int:
+    """The index into `CONDITIONS` of a note's first part before `_`, else -1."""
+    first = note.split(b"_")[0].decode("utf-8", "replace").lower()
+    return CONDITIONS.index(first) if first in CONDITIONS else -1
+
+
+def _times(blob: Array, start: Array, length: Array) -> Array:
+    """datetime64[s] of `YYYY[MM[DD[_hh[mm[ss]]]]]`; months, days and hours that are not said are the first; else NaT."""
+    characters = _characters(blob, start, length, 15)
+    digit = (characters - np.uint8(ord("0"))).astype(np.int16)
+    is_digit = digit < 10
+    is_digit[8] = characters[8] == ord("_")
+    shape = np.isin(length, [4, 6, 8, 11, 13, 15])
+    shape &= (is_digit | (np.arange(15)[:, None] >= length)).all(axis=0)
+
+    def pair(k: int, otherwise: int) -> Array:
+        return np.where(length > k, digit[k] * 10 + digit[k + 1], otherwise)
+
+    year = pair(0, 0) * 100 + pair(2, 0)
+    month, day, hour, minute, second = pair(4, 1), pair(6, 1), pair(9, 0), pair(11, 0), pair(13, 0)
+    shape &= (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (hour < 24) & (minute < 60) & (second < 60)
+    months = (np.where(shape, (year.astype(np.int64) - 1970) * 12 + month - 1, 0)).astype("datetime64[M]")
+    days = months.astype("datetime64[D]") + np.where(shape, day - 1, 0)
+    shape &= days.astype("datetime64[M]") == months  # 31 February lands in March
+    seconds = days.astype("datetime64[s]") + np.where(shape, (hour.astype(np.int64) * 60 + minute) * 60 + second, 0)
+    return np.where(shape, seconds, np.datetime64("NaT"))
+
+
+def _reduced(heading: Array) -> Array:
+    """Degrees (float32) in [0, 360); what float32 rounds up to 360 is 0."""
+    reduced = np.mod(heading, 360.0).astype(np.float32)
+    return np.where(reduced == 360, np.float32(0), reduced)
+
+
+def _parse_one(path: str) -> dict[str, object]:
+    """Columns of one name, by plain Python; see `parse`."""
+    parts = path.rsplit("/", 1)[-1].split("@")
+    if len(parts) < 4:
+        raise DataError(
+            f"{path}: no coordinates in the file name; expected {EXPECTED}. Rename it, or use the csv reader."
+        )
+    field = parts[:-1] + [""] * SEPARATORS
+    note = field[14].encode("utf-8", "surrogateescape")
+    encoded = np.frombuffer(field[13].encode("ascii", "replace").ljust(PADDING, b"\0"), np.uint8)
+    place = place_of_note(note)
+    return {
+        "east": _number(path, "1 (UTM east, metres)", field[1]),
+        "north": _number(path, "2 (UTM north, metres)", field[2]),
+        "zone": _zone(path, field[3], field[4], field[5]),
+        "heading": _heading(path, field[9] if place < 0 else ""),
+        "place": place,
+        "time": _times(encoded, np.zeros(1, np.int64), np.array([len(field[13])]))[0],
+        "condition": condition_of_note(note),
+    }
+
+
+def _heading(path: str, text: str) -> np.float32:
+    degrees = _number(path, "9 (heading, degrees)", text) if text else np.nan
+    return _reduced(np.array([degrees]))[0]
+
+
+def _number(path: str, field: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        raise DataError(f"{path}: field {field} is {text!r}, not a number; expected {EXPECTED}")
+    return value
+
+
+def _zone(path: str, number: str, letter: str, latitude: str) -> int:
+    if not number:
+        return -1
+    if not (number.isascii() and number.isdigit() and 1 <= int(number) <= 60 and letter in ("", *LETTERS)):
+        raise DataError(
+            f"{path}: fields 3 and 4 (UTM zone) are {number!r} and {letter!r}; expected 1 to 60 and one of {LETTERS}, or nothing"
+        )
+    south = letter < "N" if letter else latitude.startswith("-")
+    return int(number) + 100 * south

@@ -1,0 +1,56 @@
+"""Samplers: which images stand together in a batch, drawn for many steps at once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_pipelines.partitions import Cells
+
+Array = np.ndarray
+
+
+def class_batches(cells: Cells, group: int, *, batch: int, steps: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Draws `batch` classes of one group for each of `steps` steps, and one image of each class.
+
+    Every class comes once per pass over the group, in shuffled order; passes follow one another without a gap. Where the
+    group has at least `batch` classes, those of one batch are distinct, across the seam of two passes too; a smaller group
+    repeats classes as evenly as passes allow. As in CosPlace, a class is drawn first, then its image, so that all classes
+    weigh the same.
+
+    Args:
+      cells: the partition. group: which of its groups.
+      rng: the only source of chance; equal states give equal batches.
+
+    Returns:
+      rows int64 [steps, batch], labels int32 [steps, batch] (0 up to the group's number of classes).
+    """
+    if batch < 1 or steps < 0:
+        raise ValueError(f"batch must be at least 1 and steps at least 0: {batch=} {steps=}")
+    rows, indptr = cells.group(group)
+    labels = shuffled_passes(len(indptr) - 1, batch=batch, steps=steps, rng=rng)
+    picked = rng.integers(indptr[labels], indptr[labels + 1])
+    return rows[picked], labels.astype(np.int32)
+
+
+def shuffled_passes(items: int, *, batch: int, steps: int, rng: np.random.Generator) -> Array:
+    """int64 [steps, batch]: endless shuffled passes over `range(items)`, distinct within a batch where items suffice."""
+    wanted = batch * steps
+    passes = -(-wanted // items)
+    if items <= batch or items % batch == 0:
+        # No batch can hold a seam that matters: all passes are shuffled at once.
+        drawn = np.tile(np.arange(items), (passes, 1))
+        return rng.permuted(drawn, axis=1).reshape(-1)[:wanted].reshape(steps, batch)
+    drawn = np.empty(passes * items, np.int64)
+    for start in range(0, len(drawn), items):
+        fresh = rng.permutation(items)
+        open_ = start % batch
+        drawn[start : start + items] = _beside(fresh, drawn[start - open_ : start], batch) if open_ else fresh
+    return drawn[:wanted].reshape(steps, batch)
+
+
+def _beside(fresh: Array, begun: Array, batch: int) -> Array:
+    """`fresh` reordered so that the items that fill up a batch that is `begun` are not in it yet."""
+    missing = batch - len(begun)
+    late = np.isin(fresh, begun)
+    late[np.flatnonzero(~late)[missing:]] = True
+    return np.concatenate([fresh[~late], fresh[late]])

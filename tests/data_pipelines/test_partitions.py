@@ -1,0 +1,148 @@
+"""CosPlace's cells against a literal per-image loop, and the errors a user meets."""
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_pipelines.errors import DataError
+from data_pipelines.partitions import cosplace_cells, label_cells
+
+
+def slow_cells(east, north, heading, M, alpha, N, L, min_images):
+    """One image at a time, with tuples and dictionaries: a list of groups, each a dict class -> rows."""
+    images = defaultdict(list)
+    for row, (e, n, h) in enumerate(zip(east, north, heading, strict=True)):
+        h = 0.0 if h == 360 else h
+        images[(int(e // M), int(n // M), int(h // alpha))].append(row)
+    kept = {c: rows for c, rows in images.items() if len(rows) >= min_images}
+    groups = defaultdict(dict)
+    for c, rows in sorted(kept.items(), key=lambda item: item[1][0]):
+        groups[(c[0] % N, c[1] % N, c[2] % L)][c] = rows
+    return list(groups.values())
+
+
+def as_dicts(cells):
+    """The same shape as `slow_cells` gives."""
+    out = []
+    for g in range(len(cells)):
+        rows, indptr = cells.group(g)
+        keys = cells.keys[cells.groups[g] : cells.groups[g + 1]]
+        out.append({tuple(k): rows[a:b].tolist() for k, a, b in zip(keys.tolist(), indptr, indptr[1:], strict=False)})
+    return out
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 400),
+    width=st.floats(1, 120),
+    M=st.sampled_from([1, 10, 2.5]),
+    alpha=st.sampled_from([30, 45, 360]),
+    N=st.integers(1, 5),
+    L=st.integers(1, 3),
+    min_images=st.integers(1, 4),
+)
+def test_equals_the_literal_loop(seed, rows, width, M, alpha, N, L, min_images):
+    rng = np.random.default_rng(seed)
+    east, north = rng.uniform(-width, width, (2, rows)).round(2)  # both sides of zero: floors, not truncation
+    heading = rng.choice([0, 15, 30, 44.5, 180, 330, 359.9, 360], rows)
+    options = {"M": M, "alpha": alpha, "N": N, "L": L, "min_images": min_images}
+    expected = slow_cells(east, north, heading, **options)
+    if not expected:
+        with pytest.raises(DataError, match=f"no class has {min_images} images"):
+            cosplace_cells(east, north, heading, **options)
+        return
+    cells = cosplace_cells(east, north, heading, **options)
+    assert as_dicts(cells) == expected  # groups in the same order, rows in the same order
+    assert cells.total == rows
+    assert (np.diff(cells.indptr) >= min_images).all()
+    for g in range(len(cells)):
+        keys = cells.keys[cells.groups[g] : cells.groups[g + 1]].tolist()
+        assert keys == sorted(keys)
+
+
+def test_by_hand():
+    east = [5, 6, 15, 55, 57, 5.0]
+    north = [0, 9.99, 0, 3, 3, -0.01]
+    heading = [0, 29, 0, 360, 20, 0]
+    cells = cosplace_cells(east, north, heading, min_images=2)
+    assert cells.counts.tolist() == [2]  # (0,0,0) and (5,0,0): five cells apart, one group
+    assert cells.keys.tolist() == [[0, 0, 0], [5, 0, 0]]
+    assert cells.rows.tolist() == [0, 1, 3, 4]
+    assert cells.indptr.tolist() == [0, 2, 4]
+    rows, labels = cells.labels(0)
+    assert rows.tolist() == [0, 1, 3, 4] and labels.tolist() == [0, 0, 1, 1] and labels.dtype == np.int32
+
+
+def test_headings_360_and_just_below_zero_are_north():
+    cells = cosplace_cells(np.zeros(4), np.zeros(4), np.array([0.0, 360.0, -1e-20, 720.0]), min_images=1)
+    assert cells.keys.tolist() == [[0, 0, 0]]
+    assert len(cells.rows) == 4
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_classes_of_one_group_are_never_neighbours(seed):
+    rng = np.random.default_rng(seed)
+    east, north, heading = rng.uniform(0, 100, 300), rng.uniform(0, 100, 300), rng.uniform(0, 360, 300)
+    cells = cosplace_cells(east, north, heading, min_images=1, N=2, L=2)
+    for g in range(len(cells)):
+        keys = cells.keys[cells.groups[g] : cells.groups[g + 1]]
+        apart = np.abs(keys[:, None] - keys[None])
+        apart[..., 2] = np.minimum(apart[..., 2], 12 - apart[..., 2])
+        near = (apart <= 1).all(axis=2)
+        assert near.sum() == len(keys)  # only with itself
+
+
+def test_far_apart_mock_coordinates_do_not_overflow():
+    east, north = np.array([-9e12, 9e12, 9e12, 0.0]), np.array([9e12, -9e12, -9e12, 1.0])
+    cells = cosplace_cells(east, north, np.full(4, 90.0), min_images=1, M=0.01)
+    expected = slow_cells(east, north, np.full(4, 90.0), M=0.01, alpha=30, N=5, L=2, min_images=1)
+    assert as_dicts(cells) == expected
+
+
+def test_first_groups_only():
+    rng = np.random.default_rng(1)
+    columns = rng.uniform(0, 60, 500), rng.uniform(0, 60, 500), rng.uniform(0, 360, 500)
+    whole, some = cosplace_cells(*columns, min_images=1), cosplace_cells(*columns, min_images=1, groups=3)
+    assert len(some) == 3 and len(whole) > 3
+    assert as_dicts(some) == as_dicts(whole)[:3]
+
+
+def test_more_groups_than_exist():
+    with pytest.raises(DataError, match="8 groups were asked for, but this partition has 4"):
+        cosplace_cells([0, 10, 0, 10], [0, 0, 10, 10], np.zeros(4), N=2, L=1, min_images=1, groups=8)
+
+
+def test_a_group_that_is_not_there():
+    cells = label_cells(np.array([1, 1]))
+    with pytest.raises(DataError, match="group 1 was asked for, but there are 1"):
+        cells.group(1)
+
+
+def test_no_class_with_enough_images_names_the_largest():
+    with pytest.raises(DataError, match=r"no class has 10 images: the largest of 2 classes \(4 images\) has 3"):
+        cosplace_cells([0, 1, 2, 50], np.zeros(4), np.zeros(4))
+    with pytest.raises(DataError, match=r"the largest of 0 classes \(0 images\) has 0"):
+        cosplace_cells([], [], [])
+
+
+def test_rows_without_heading_are_named():
+    with pytest.raises(DataError, match=r"2 of 3 images have no heading \(first: row 1\)"):
+        cosplace_cells(np.zeros(3), np.zeros(3), [0, np.nan, np.nan])
+
+
+@pytest.mark.parametrize("wrong", [{"M": 0}, {"alpha": -1}, {"N": 0}, {"L": 0}, {"min_images": 0}])
+def test_impossible_parameters(wrong):
+    with pytest.raises(DataError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
+        cosplace_cells([0], [0], [0], **wrong)
+
+
+def test_label_cells():
+    cells = label_cells(np.array([7, -1, 3, 7, 3, 3, 9]), min_images=2)
+    assert cells.keys[:, 0].tolist() == [3, 7]
+    assert cells.rows.tolist() == [2, 4, 5, 0, 3]
+    assert cells.indptr.tolist() == [0, 3, 5] and cells.counts.tolist() == [2] and cells.total == 7

@@ -1,0 +1,1 @@
+"""Recipes: one file a family, each with `get_config(preset)`. Every key there is, and its default, stands in `common.py`."""

@@ -1,0 +1,95 @@
+"""Every key of a configuration with its default, and helpers that recipes share.
+
+A recipe takes `base()`, changes what it is about, and says in its docstring what it costs and what it reached. A key that is
+not here does not exist: the command line refuses it.
+"""
+
+from collections.abc import Callable, Mapping
+
+from ml_collections import ConfigDict
+
+
+def base() -> ConfigDict:
+    """The defaults: the embedded city on any machine."""
+    config = ConfigDict()
+    config.name = ""
+    config.seed = 0
+    # Weights to start from: FILE or FILE:PATTERN (a regular expression of our parameter paths); empty for random.
+    config.init = ""
+
+    config.model = ConfigDict(
+        {
+            "backbone": "resnet18",
+            "backbone_options": ConfigDict({}),
+            "aggregator": "cosplace",
+            "aggregator_options": ConfigDict({}),
+            "dtype": "float32",
+        }
+    )
+    config.image = ConfigDict({"size": (512, 512), "resize": "pil_bilinear"})
+    # Strengths as torchvision's; scale is that of a random resized crop, empty for none.
+    config.augment = ConfigDict(
+        {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "scale": (), "flip": 0.0}
+    )
+
+    # Data sets: {reader, root, name, options of the reader}. The reader "minicity" writes the city first if it is not there.
+    config.city = ConfigDict({})
+    config.train_data = ConfigDict({})
+    config.val_data = ConfigDict({})
+    config.test_data = ConfigDict({})
+
+    config.objective = ConfigDict({"name": "cells"})
+    config.epochs = 50
+    config.steps_per_epoch = 10_000
+    config.batch = 32
+    config.accumulate = 1
+    # Patterns of parameter paths that do not train.
+    config.frozen = ()
+    config.optimizer = optimizer("adam", 1e-5)
+    config.optimizer_extra = optimizer("adam", 1e-2)
+
+    config.mesh = ConfigDict({"model": 1})
+    config.loader = ConfigDict({"threads": 2, "workers": 0, "prefetch": 4, "on_error": "raise"})
+    config.checkpoint = ConfigDict({"keep": 2, "every_steps": 0})
+    config.eval = ConfigDict({"batch": 64, "every_epochs": 1, "recalls": (1, 5, 10, 20, 100), "baselines": True})
+    config.log_seconds = 10.0
+    return config
+
+
+def optimizer(name: str, rate: float, **changes) -> ConfigDict:
+    """An optimiser's keys; `factors` are (pattern, factor) pairs that scale the rate of parameters by path."""
+    keys = {
+        "name": name,
+        "rate": rate,
+        "schedule": "constant",
+        "warmup": 0,
+        "final": 0.0,
+        "weight_decay": 0.0,
+        "momentum": 0.9,
+        "nesterov": False,
+        "b1": 0.9,
+        "b2": 0.999,
+        "eps": 1e-8,
+        "clip": 0.0,
+        "factors": (),
+    }
+    return ConfigDict({**keys, **changes})
+
+
+def data(reader: str, root: str, *, thresholds: tuple[str, ...] = ("25m",), **options) -> ConfigDict:
+    """A data set: which reader, where, and what it is told. `thresholds` say which database images answer a query."""
+    return ConfigDict({"reader": reader, "root": root, "thresholds": thresholds, "options": ConfigDict(options)})
+
+
+def choose(preset: str, presets: Mapping[str, Callable[[], ConfigDict]]) -> ConfigDict:
+    """The configuration of a preset; the first one if none is named.
+
+    Raises:
+      ValueError: for a preset that does not exist; lists those that do.
+    """
+    name = preset or next(iter(presets))
+    if name not in presets:
+        raise ValueError(f"no preset {name!r}; there are {list(presets)}")
+    config = presets[name]()
+    config.name = config.name or name
+    return config

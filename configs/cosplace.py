@@ -1,0 +1,117 @@
+"""CosPlace: classification of cells of the map (Berton et al., "Rethinking Visual Geo-localization for Large-Scale
+Applications", CVPR 2022).
+
+    python -m jaxvpr.main --config=configs/cosplace.py                 # the embedded city, minutes on a laptop
+    python -m jaxvpr.main --config=configs/cosplace.py:city_large      # a larger city, the paper's margin; wants a GPU
+    python -m jaxvpr.main --config=configs/cosplace.py:sf_xl,train_data.root=/data/sf_xl   # the paper's training
+
+Measured results stand in docs/results.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def city() -> ConfigDict:
+    """The embedded city of 2 x 2 blocks: a small ResNet, from random weights, in some three minutes on two cores.
+
+    Few images (75,000 in all) leave no time for the paper's settings: classes are few (N = L = 2), the scale is 20, and
+    the margin grows from 0 to 0.2.
+    """
+    config = common.base()
+    config.name = "cosplace-city"
+    config.model.backbone = "resnet_small"
+    config.model.aggregator_options = ConfigDict({"dim": 256, "fc_norm": True, "l2_before": False})
+    config.image = ConfigDict({"size": (64, 64), "resize": "area"})
+    config.train_data = common.data("minicity", "data/minicity", split="train")
+    config.val_data.minicity_val = common.data("minicity", "data/minicity", split="val")
+    config.test_data.minicity = common.data("minicity", "data/minicity", split="test")
+    config.objective = _cells(M=10.0, alpha=30.0, N=2, L=2, groups=8, min_images=3, scale=20.0, margin=0.2, warmup=0.8)
+    config.epochs = 8
+    config.steps_per_epoch = 150
+    config.batch = 64
+    config.optimizer = common.optimizer("adam", 4e-3, schedule="cosine", warmup=60)
+    config.optimizer_extra = common.optimizer("adam", 3e-2, schedule="cosine", warmup=60)
+    return config
+
+
+def tiny() -> ConfigDict:
+    """One block at 32 pixels and a few steps: shows that everything runs, learns nothing. The tests use it."""
+    config = city()
+    config.name = "cosplace-tiny"
+    config.image.size = (32, 32)
+    config.city = ConfigDict({"blocks": 1, "size": 32, "test_queries": 24, "val_queries": 16, "database_spacing": 20.0})
+    for spec in (config.train_data, config.val_data.minicity_val, config.test_data.minicity):
+        spec.root = "data/minicity-tiny"
+    config.model.backbone_options = ConfigDict({"widths": (8, 8, 16, 16)})
+    config.model.aggregator_options.dim = 32
+    config.objective.groups = 2
+    config.epochs, config.steps_per_epoch, config.batch = 2, 4, 16
+    config.optimizer.warmup = config.optimizer_extra.warmup = 2
+    return config
+
+
+def city_large() -> ConfigDict:
+    """6 x 6 blocks at 128 pixels, queries shifted by 4 m and turned by 20 degrees, a ResNet-18, the paper's margin."""
+    config = city()
+    config.name = "cosplace-city-large"
+    config.city = ConfigDict({"blocks": 6, "size": 128, "query_shift": 4.0, "query_turn": 20.0, "test_queries": 2000})
+    for spec in (config.train_data, config.val_data.minicity_val, config.test_data.minicity):
+        spec.root = "data/minicity-large"
+    config.model.backbone = "resnet18"
+    config.model.aggregator_options = ConfigDict({"dim": 512, "fc_norm": True, "l2_before": False})
+    config.model.dtype = "bfloat16"
+    config.image.size = (128, 128)
+    config.augment = ConfigDict({**config.augment, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1})
+    config.objective = _cells(M=10.0, alpha=30.0, N=5, L=2, groups=8, min_images=3, scale=30.0, margin=0.4, warmup=0.3)
+    config.epochs = 16
+    config.steps_per_epoch = 1000
+    config.batch = 128
+    config.optimizer = common.optimizer("adam", 1e-3, schedule="cosine", warmup=500)
+    config.optimizer_extra = common.optimizer("adam", 1e-2, schedule="cosine", warmup=500)
+    config.loader.threads = 12
+    return config
+
+
+def sf_xl() -> ConfigDict:
+    """The paper's training of a ResNet-18 on SF-XL: 8 of 50 groups, 10,000 steps each, 50 epochs.
+
+    Wants `init=` with torchvision's ImageNet weights and `train_data.root=` with SF-XL.
+    """
+    config = common.base()
+    config.name = "cosplace-sf-xl"
+    config.model.backbone_options = ConfigDict({"cut": "layer4"})
+    config.model.aggregator_options = ConfigDict({"dim": 512})
+    config.frozen = ("backbone/(conv1|bn1|layer1_|layer2_)",)
+    config.augment = ConfigDict(
+        {"brightness": 0.7, "contrast": 0.7, "saturation": 0.7, "hue": 0.5, "scale": (0.5, 1.0), "flip": 0.0}
+    )
+    config.train_data = common.data("at_names", "data/sf_xl/processed", split="train")
+    config.val_data.sf_xl_val = common.data("at_names", "data/sf_xl/processed", split="val")
+    config.test_data.sf_xl_v1 = common.data("at_names", "data/sf_xl/processed", split="test")
+    config.objective = _cells(M=10.0, alpha=30.0, N=5, L=2, groups=8, min_images=10, scale=30.0, margin=0.4, warmup=0.0)
+    return config
+
+
+def _cells(
+    *, M: float, alpha: float, N: int, L: int, groups: int, min_images: int, scale: float, margin: float, warmup: float
+) -> ConfigDict:
+    return ConfigDict(
+        {
+            "name": "cells",
+            "partition": ConfigDict({"by": "cell", "M": M, "alpha": alpha, "N": N, "L": L, "groups": groups, "min_images": min_images}),
+            "loss": "cosface",
+            "scale": scale,
+            "margin": margin,
+            "margin_warmup": warmup,
+        }
+    )
+
+
+PRESETS = {"city": city, "tiny": tiny, "city_large": city_large, "sf_xl": sf_xl}
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """The configuration of a preset."""
+    return common.choose(preset, PRESETS)

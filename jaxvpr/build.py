@@ -1,0 +1,170 @@
+"""From a ConfigDict to plain objects: the one place where the keys of a recipe meet the functions that use them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from data_pipelines import readers
+from data_pipelines.augment import Augment
+from data_pipelines.loaders import ImageSource
+from data_pipelines.partitions import Cells, cosplace_cells, label_cells
+from data_pipelines.places import Places
+from jaxvpr import models, weights
+from jaxvpr.errors import UserError
+from jaxvpr.objectives.cells import cells_objective
+from jaxvpr.objectives.objective import Objective
+from jaxvpr.parallel import hosts
+from jaxvpr.retrieval.evaluator import Benchmark, Describer, benchmark, measure
+from jaxvpr.training.loop import Recipe, Variables
+
+
+def model(config: ConfigDict) -> models.PlaceModel:
+    """The model of a recipe."""
+    options = config.model.to_dict()
+    try:
+        return models.build(**options)
+    except ValueError as error:
+        raise UserError(f"config.model: {error}") from error
+
+
+def places(config: ConfigDict, spec: ConfigDict) -> Places:
+    """The images of a data set; the embedded city is written first where it is not there yet."""
+    options = spec.options.to_dict()
+    if spec.reader == "minicity":
+        options["city"] = config.city.to_dict()
+    read = partial(readers.read, spec.reader, spec.root, **options)
+    return hosts.first_then_others(f"read {spec.root}", read)
+
+
+def benchmarks(config: ConfigDict, specs: ConfigDict) -> list[Benchmark]:
+    """The data sets to measure on, in the order of their names."""
+    return [_benchmark(config, name, spec) for name, spec in sorted(specs.items())]
+
+
+def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
+    lists = readers.ground_truth(spec.root) if "list" in spec.thresholds else None
+    return benchmark(name, places(config, spec), spec.options.get("split") or "test", spec.thresholds, lists)
+
+
+def image_source(config: ConfigDict, images: Places) -> ImageSource:
+    """Training images, augmented."""
+    strengths = {**config.augment.to_dict()}
+    strengths["scale"] = tuple(strengths["scale"]) or None
+    return ImageSource(
+        images.path,
+        tuple(config.image.size),
+        config.image.resize,
+        Augment(**strengths),
+        config.loader.on_error,
+    )
+
+
+def _cells(config: ConfigDict, images: Places) -> Objective:
+    keys = config.objective
+    options = keys.partition.to_dict()
+    cells: Cells
+    if options.pop("by") == "place":
+        cells = label_cells(images.place, min_images=options["min_images"])
+    else:
+        images.single_zone()
+        cells = cosplace_cells(images.east, images.north, images.heading, **options)
+    return cells_objective(
+        model(config),
+        cells,
+        batch=config.batch,
+        steps=config.steps_per_epoch,
+        loss=keys.loss,
+        scale=keys.scale,
+        margin=keys.margin,
+        margin_warmup=keys.margin_warmup,
+        pad_classes=config.mesh.model * 8,
+    )
+
+
+OBJECTIVES = {"cells": _cells}
+
+
+def recipe(config: ConfigDict, mesh: Mesh, validation: list[Benchmark]) -> Recipe:
+    """What the loop trains.
+
+    Raises:
+      UserError, DataError: for names, files and data that do not fit.
+    """
+    if config.objective.name not in OBJECTIVES:
+        raise UserError(f"objective.name={config.objective.name!r} does not exist; there are {sorted(OBJECTIVES)}")
+    images = places(config, config.train_data)
+    objective = OBJECTIVES[config.objective.name](config, images)
+    describer = Describer(apply(config), config, mesh)
+    return Recipe(
+        model=model(config),
+        objective=objective,
+        sources={"source": image_source(config, images)},
+        start=partial(start, config),
+        embed_rows=lambda variables, rows: describer(variables, images.path.take(rows)).descriptors,
+        validate=partial(_validate, describer, validation, config),
+    )
+
+
+def apply(config: ConfigDict) -> Any:
+    """(variables, images) -> descriptors, in evaluation mode."""
+    return model(config).apply
+
+
+def start(config: ConfigDict, variables: Variables) -> Variables:
+    """Variables with the weights that `config.init` names."""
+    if not config.init:
+        return variables
+    file, _, pattern = config.init.partition(":")
+    return weights.init_from(variables, Path(file), pattern or None)
+
+
+def _validate(
+    describer: Describer, validation: list[Benchmark], config: ConfigDict, variables: Variables
+) -> dict[str, float]:
+    """Recall at the first threshold of every validation set: `<set>/R@<N>` in per cent."""
+    values: dict[str, float] = {}
+    for bench in validation:
+        ns = tuple(n for n in config.eval.recalls if n <= len(bench.database))
+        found = next(iter(measure(describer, variables, bench, ns).recalls.values()))
+        values |= {f"{bench.name}/R@{n}": value for n, value in found.of_all.items()}
+    return values
+
+
+def fresh_variables(config: ConfigDict) -> Variables:
+    """Randomly initialised variables of the recipe's model; traceable, so that `eval_shape` gives their shapes."""
+    made = model(config).init(jax.random.key(config.seed), jnp.zeros((1, *config.image.size, 3), jnp.uint8))
+    return {"params": made["params"], "batch_stats": made.get("batch_stats", {})}
+
+
+def initial_variables(config: ConfigDict) -> Variables:
+    """`fresh_variables` with the weights that the recipe starts from, on the host."""
+    return start(config, jax.device_get(jax.jit(lambda: fresh_variables(config))()))
+
+
+def two_folders(config: ConfigDict, database: str, queries: str) -> Benchmark:
+    """A benchmark of two folders of images with coordinates, within 25 m."""
+    parts = [
+        readers.read_folder(folder).with_role(role) for folder, role in ((database, "database"), (queries, "query"))
+    ]
+    return benchmark(Path(queries).resolve().parent.name, Places.concat(parts), "test", ("25m",))
+
+
+def recall_ns(config: ConfigDict, bench: Benchmark) -> tuple[int, ...]:
+    """The N of recall@N that the database is large enough for."""
+    return tuple(n for n in config.eval.recalls if n <= len(bench.database))
+
+
+def identity(config: ConfigDict) -> dict[str, str]:
+    """Digests that say which embedded city, and which difficulty of its test, a figure belongs to."""
+    if not any(spec.reader == "minicity" for spec in [config.train_data, *config.test_data.values()]):
+        return {}
+    city = CityConfig(**config.city.to_dict())
+    return {"city_digest": city.digest(), "city_test_digest": city.test_digest()}

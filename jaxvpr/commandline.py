@@ -1,0 +1,191 @@
+"""The command line: a verb, a recipe, and changes to it. Every mistake is answered with what exists."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import runpy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from jaxvpr.errors import UserError
+
+VERBS = ("train", "evaluate", "extract", "localize")
+FLAGS = {
+    "config": "recipe: FILE[:preset][,key=value ...]",
+    "workdir": "folder of the run: checkpoints, logs, metrics.json, report.html (default: runs/<name of the recipe>)",
+    "checkpoint": "weights to use: best, last, or a step of the workdir, or a FILE of weights",
+    "images": "folder of photos to describe or localise",
+    "database": "folder of database images (evaluate), or descriptors from extract (localize)",
+    "queries": "folder of query images (evaluate)",
+    "out": "file to write",
+    "top": "how many places to name (localize)",
+    "coordinator": "several hosts: HOST:PORT of process 0, or auto",
+    "processes": "several hosts: how many processes",
+    "process": "several hosts: the number of this one",
+}
+DEFAULTS = {"checkpoint": "best", "top": "5"}
+
+
+class Command(NamedTuple):
+    """What was asked for.
+
+    Attributes:
+      verb: one of `VERBS`.
+      flags: values of `FLAGS` that were given or have a default.
+      config: the recipe with its changes, locked.
+    """
+
+    verb: str
+    flags: dict[str, str]
+    config: ConfigDict
+
+
+def usage() -> str:
+    """The help text."""
+    lines = [f"  --{name:<12} {text}" for name, text in FLAGS.items()]
+    return "\n".join(
+        [
+            f"jaxvpr [{'|'.join(VERBS)}] --config=FILE[:preset][,key=value ...] [--config.key=value ...] [flags]",
+            *lines,
+            f"Recipes that come along: {', '.join(_shipped())}. Keys and defaults: configs/common.py.",
+        ]
+    )
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Reads the arguments of a command.
+
+    Raises:
+      UserError: for an unknown verb, flag, recipe, preset or key, or a value of another type; says what exists.
+    """
+    verbs, flags, changes = [], dict(DEFAULTS), []
+    queue = list(arguments)
+    while queue:
+        argument = queue.pop(0)
+        if not argument.startswith("--"):
+            verbs.append(argument)
+            continue
+        name, given, value = argument[2:].partition("=")
+        if not given:
+            if not queue:
+                raise UserError(f"--{name} needs a value: --{name}=VALUE")
+            value = queue.pop(0)
+        if name.startswith("config."):
+            changes.append((name.removeprefix("config."), value))
+        elif name in FLAGS:
+            flags[name] = value
+        else:
+            raise UserError(f"no flag --{name}{_did_you_mean(name, FLAGS)}; there are {_listed(FLAGS, '--')} and --config.KEY")
+    if len(verbs) > 1 or any(verb not in VERBS for verb in verbs):
+        raise UserError(f"no verb {' '.join(verbs)!r}; there are {list(VERBS)}")
+    if "config" not in flags:
+        raise UserError(f"--config=FILE is needed; recipes that come along: {', '.join(_shipped())}")
+    config = load_config(flags["config"])
+    for key, value in changes:
+        override(config, key, value)
+    return Command(verbs[0] if verbs else VERBS[0], flags, config.lock())
+
+
+def load_config(text: str) -> ConfigDict:
+    """Runs the recipe of `FILE[:preset][,key=value ...]`.
+
+    A file that is not found from the working directory is looked up among those that come with the package.
+
+    Raises:
+      UserError: no such file, no `get_config` in it, no such preset or key.
+    """
+    head, *changes = text.split(",")
+    file, _, preset = head.partition(":")
+    function = runpy.run_path(str(find_config(file))).get("get_config")
+    if function is None:
+        raise UserError(f"{file} has no function get_config(preset)")
+    try:
+        config = function(preset)
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
+    for change in changes:
+        key, given, value = change.partition("=")
+        if not given:
+            raise UserError(f"--config={text}: expected key=value after the comma, got {change!r}")
+        override(config, key, value)
+    return config
+
+
+def find_config(file: str) -> Path:
+    """The path of a recipe, in the working directory or beside the package."""
+    beside = Path(__file__).resolve().parent.parent
+    for candidate in (Path(file), beside / file, beside / "configs" / file):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"no recipe {file!r} here or with the package; those that come along: {', '.join(_shipped())}")
+
+
+def override(config: ConfigDict, key: str, text: str) -> None:
+    """Sets a dotted key from text, checked against the type of what is there.
+
+    A group of free options (`backbone_options`, `options` of a reader, `city`) takes new keys; elsewhere an unknown key is
+    an error.
+
+    Raises:
+      UserError: unknown key (lists those beside it) or a value of another type.
+    """
+    *parents, last = key.split(".")
+    group: Any = config
+    for depth, part in enumerate(parents):
+        if not isinstance(group, ConfigDict) or part not in group:
+            raise UserError(_no_key(".".join(parents[: depth + 1]), part, group))
+        group = group[part]
+    free = bool(parents) and parents[-1] in FREE
+    if not isinstance(group, ConfigDict) or (last not in group and not free):
+        raise UserError(_no_key(key, last, group))
+    if isinstance(group.get(last), ConfigDict):
+        raise UserError(f"config.{key} is a group; its keys are {sorted(group[last])}")
+    value = _parsed(text)
+    group[last] = value if last not in group else _as_type_of(key, group[last], value, text)
+
+
+FREE = frozenset(("backbone_options", "aggregator_options", "options", "city"))
+
+
+def _parsed(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _as_type_of(key: str, old: Any, value: Any, text: str) -> Any:
+    if isinstance(old, str):
+        return text
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(old, tuple):
+        return tuple(value) if isinstance(value, list | tuple) else (value,)
+    if old is not None and type(old) is not type(value):
+        raise UserError(f"config.{key}={text!r} is no {type(old).__name__}; its value so far is {old!r}")
+    return value
+
+
+def _no_key(key: str, part: str, group: Any) -> str:
+    keys = sorted(group) if isinstance(group, ConfigDict) else []
+    return f"no key config.{key}{_did_you_mean(part, keys)}; there are {keys}"
+
+
+def _did_you_mean(name: str, names: Any) -> str:
+    near = difflib.get_close_matches(name, list(names), 1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _listed(names: Any, prefix: str) -> str:
+    return ", ".join(prefix + name for name in names)
+
+
+def _shipped() -> list[str]:
+    folder = Path(__file__).resolve().parent.parent / "configs"
+    return sorted(f"configs/{p.name}" for p in folder.glob("*.py") if p.name not in ("__init__.py", "common.py"))

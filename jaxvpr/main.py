@@ -1,0 +1,95 @@
+"""The door: `python -m jaxvpr.main [VERB] --config=FILE[:preset][,key=value ...]`, or `jaxvpr` where it is installed."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipelines.errors import DataError
+from jaxvpr import commandline
+from jaxvpr.errors import UserError
+
+log = logging.getLogger("jaxvpr")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command.
+
+    Returns:
+      0; 2 for a mistake of the user, which is explained without a traceback.
+    """
+    _log_to_console()
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(commandline.usage())
+        return 0
+    try:
+        _run(commandline.parse(arguments))
+    except (UserError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: the disk is full: {error.filename or error}. Free space and start again.", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(command: commandline.Command) -> None:
+    # JAX is imported once the command is known to make sense: a typing error is answered at once.
+    from jaxvpr import photos, verbs, workdir
+    from jaxvpr.parallel import hosts
+
+    flags, config = command.flags, command.config
+    hosts.start(flags.get("coordinator", ""), _whole("processes", flags, 0), _whole("process", flags, -1))
+    if not hosts.is_first():
+        log.setLevel(logging.WARNING)
+    folder = Path(flags.get("workdir") or workdir.default(config))
+    log.info("%s %s on %s, workdir %s", command.verb, config.name, verbs.devices(), folder)
+    checkpoint = flags["checkpoint"]
+    if command.verb == "train":
+        verbs.train(config, folder)
+    elif command.verb == "evaluate":
+        verbs.evaluate(config, folder, checkpoint, flags.get("database", ""), flags.get("queries", ""))
+    elif command.verb == "extract":
+        photos.extract(config, folder, checkpoint, _needed("images", flags), Path(_needed("out", flags)))
+    else:
+        photos.localize(
+            config, folder, checkpoint, _needed("images", flags), Path(_needed("database", flags)),
+            Path(flags.get("out") or folder / "localize"), _whole("top", flags, 5),
+        )  # fmt: skip
+
+
+def _needed(flag: str, flags: dict[str, str]) -> str:
+    if not flags.get(flag):
+        raise UserError(f"this verb needs --{flag}: {commandline.FLAGS[flag]}")
+    return flags[flag]
+
+
+def _whole(flag: str, flags: dict[str, str], default: int) -> int:
+    text = flags.get(flag, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"--{flag}={text!r} is no whole number") from None
+
+
+def _log_to_console() -> None:
+    began = time.time()
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    log.setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda record: setattr(record, "msg", f"[{record.created - began:6.1f}s] {record.msg}") or True)
+
+
+def console() -> None:
+    """The `jaxvpr` command."""
+    sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    console()

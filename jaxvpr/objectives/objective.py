@@ -1,0 +1,81 @@
+"""The seam between the one training loop and every family of methods.
+
+An objective is a tuple of functions. On the host, `plan` decides once a period (an epoch, 1000 queries, ...) what will be
+drawn, and `draw` says which rows make the batch of one step. On the devices, `embed` turns a batch into outputs and `loss`
+turns outputs into a scalar. Everything that changes over a run is passed in and handed back, so that a run can be killed at
+any step and resumed to the bit:
+
+- `plan` and `memory` are flat dicts of NumPy arrays. Both are saved with every checkpoint, a plan whole: a resumed run does
+  not mine again, it goes on with what was mined.
+- `extra` holds trained heads stacked along a leading axis of `slots`; the step trains the slice of the plan's slot alone,
+  so that the idle groups of CosPlace neither move nor let their optimiser state decay.
+- `aux` holds device arrays that are carried but not trained (a cross-batch memory, a teacher's weights).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from data_pipelines.loaders import Draw
+
+Array = jax.Array
+Plan = dict[str, np.ndarray]
+Memory = dict[str, np.ndarray]
+Batch = Mapping[str, Array]
+
+
+class Context(NamedTuple):
+    """Where a run stands, as traced scalars: `step` and `epoch` int32, `progress` float32 in [0, 1), `slot` int32."""
+
+    step: Array
+    epoch: Array
+    progress: Array
+    slot: Array
+
+
+class Objective(NamedTuple):
+    """What a recipe draws and learns.
+
+    Attributes:
+      streams: names of the image streams a step reads: ("source",), or ("source", "target").
+      period: steps that one plan lasts.
+      slots: how many stacked heads `extra` holds; 1 where there is one or none.
+      init: (key, descriptor dimension) -> (extra with leaves [slots, ...], aux).
+      plan: (index of the plan, NumPy generator, memory, embed_rows) -> (plan, memory). `embed_rows(rows)` gives the
+        current descriptors [len(rows), D] of training images. A plan may hold `slot`, an integer.
+      draw: (plan, step within the period) -> {stream: Draw} of the global batch. Pure, picklable, the same on every host.
+      embed: (params, stats, aux, batch, key) -> (outputs, stats). Called once a stream, in training mode.
+      loss: (extra of the slot, aux, {stream: outputs}, {stream: batch}, context) -> (scalar, aux, {name: scalar}).
+        The scalar is a mean over the unmasked rows of the first stream.
+    """
+
+    streams: tuple[str, ...]
+    period: int
+    slots: int
+    init: Callable[[Array, int], tuple[Any, Any]]
+    plan: Callable[[int, np.random.Generator, Memory, Callable[[np.ndarray], np.ndarray]], tuple[Plan, Memory]]
+    draw: Callable[[Plan, int], dict[str, Draw]]
+    embed: Callable[[Any, Any, Any, Batch, Array], tuple[Any, Any]]
+    loss: Callable[[Any, Any, dict[str, Any], dict[str, Batch], Context], tuple[Array, Any, dict[str, Array]]]
+
+
+def embed_images(model: Any) -> Callable[[Any, Any, Any, Batch, Array], tuple[Array, Any]]:
+    """The `embed` of every objective that describes one image a row: a training-mode pass of a `PlaceModel`."""
+
+    def embed(params: Any, stats: Any, aux: Any, batch: Batch, key: Array) -> tuple[Array, Any]:
+        variables = {"params": params, "batch_stats": stats}
+        descriptors, updated = model.apply(
+            variables, batch["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
+        )
+        return descriptors, updated.get("batch_stats", stats)
+
+    return embed
+
+
+def slot_of(plan: Plan) -> int:
+    """The stacked head that a plan trains."""
+    return int(plan.get("slot", 0))

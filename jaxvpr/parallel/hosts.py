@@ -1,0 +1,86 @@
+"""Several hosts as one: start, order, and what happens when one is told to leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import jax
+from jax.experimental import multihost_utils
+
+T = TypeVar("T")
+
+
+def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
+    """Joins the other hosts of this run; does nothing for a run of one.
+
+    Args:
+      coordinator: `host:port` of process 0; "auto" lets JAX ask the cluster (TPU pod, SLURM, Kubernetes, MPI).
+      processes: how many processes there are.
+      process: the number of this one.
+    """
+    if not coordinator:
+        return
+    if jax.config.jax_platforms == "cpu" or os.environ.get("JAX_PLATFORMS") == "cpu":
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if coordinator == "auto":
+        jax.distributed.initialize()
+    else:
+        jax.distributed.initialize(coordinator, processes, process)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def first_then_others(name: str, make: Callable[[], T]) -> T:
+    """Calls `make` on process 0, then on the others: what the first wrote the others find."""
+    if is_first():
+        result = make()
+        barrier(name)
+        return result
+    barrier(name)
+    return make()
+
+
+class Leave:
+    """Whether the run has been asked to stop; asked once a step, answered alike on every host."""
+
+    def __init__(self) -> None:
+        self._told = threading.Event()
+
+    def __call__(self, step: int) -> bool:
+        if jax.process_count() > 1:
+            return bool(multihost_utils.reached_preemption_sync_point(step))
+        return self._told.is_set()
+
+    def tell(self, *_: object) -> None:
+        """Asks the run to stop after the current step."""
+        self._told.set()
+
+
+@contextmanager
+def leave_on_sigterm() -> Iterator[Leave]:
+    """Turns SIGTERM (and, outside a cluster, the first Ctrl-C) into a wish to leave after the step.
+
+    With several processes JAX's own preemption service listens for SIGTERM and agrees on a common step.
+    """
+    leave = Leave()
+    ours = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, leave.tell) if ours else None
+    try:
+        yield leave
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, before)

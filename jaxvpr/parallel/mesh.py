@@ -1,0 +1,77 @@
+"""The mesh of devices and the few ways an array lies on it.
+
+Two axes: `data` splits the batch, `model` splits the class prototypes (class-parallel softmax). The backbone has nothing
+to split over `model`, so the batch of images is split over both axes: no device repeats the work of another.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+DATA, MODEL = "data", "model"
+BATCH = P((DATA, MODEL))
+
+
+def make_mesh(model: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
+    """A `[data, model]` mesh over all devices of all hosts, host by host, so that a host's part of a batch is one slice.
+
+    Args:
+      model: how many devices share one set of class prototypes; divides the number of devices.
+      devices: the devices to use, all by default.
+
+    Raises:
+      ValueError: if `model` does not divide the number of devices.
+    """
+    devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
+    if model < 1 or len(devices) % model:
+        raise ValueError(f"mesh.model={model} must divide the number of devices, which is {len(devices)}")
+    grid = np.asarray(devices).reshape(-1, model)
+    return Mesh(grid, (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same whole array on every device."""
+    return NamedSharding(mesh, P())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis split over all devices."""
+    return NamedSharding(mesh, BATCH)
+
+
+def stacked_head_shardings(mesh: Mesh, tree: Any) -> Any:
+    """Shardings of stacked heads and their optimiser state: `[slots, classes, ...]` is split over `model` by class.
+
+    Leaves of lower rank (a step count a slot) and heads whose classes `model` does not divide are replicated.
+    """
+
+    def rule(leaf: Any) -> NamedSharding:
+        split = len(leaf.shape) >= 3 and leaf.shape[1] % mesh.shape[MODEL] == 0
+        return NamedSharding(mesh, P(None, MODEL) if split else P())
+
+    return jax.tree.map(rule, tree)
+
+
+def local_rows(mesh: Mesh, batch: int) -> slice:
+    """Which rows of a global batch of `batch` this host reads.
+
+    Raises:
+      ValueError: if the devices do not divide the batch.
+    """
+    if batch % mesh.size:
+        raise ValueError(f"a batch of {batch} cannot be split over {mesh.size} devices; use a multiple of {mesh.size}")
+    spans = [index[0] for index in batch_sharding(mesh).addressable_devices_indices_map((batch,)).values()]
+    starts = [span.start or 0 for span in spans]
+    stops = [batch if span.stop is None else span.stop for span in spans]
+    return slice(min(starts), max(stops))
+
+
+def to_global(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """A dict of this host's rows, `[local, ...]` each, as arrays of the global batch on the mesh."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}

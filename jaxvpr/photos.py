@@ -1,0 +1,169 @@
+"""A user's own photos: descriptors of a folder, and where a photo was taken."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipelines import readers
+from data_pipelines.geo import utm_to_latlon
+from data_pipelines.places import Paths, Places
+from jaxvpr import build, workdir
+from jaxvpr.errors import UserError
+from jaxvpr.parallel import hosts
+from jaxvpr.parallel.mesh import make_mesh
+from jaxvpr.reports.pictures import predictions_picture
+from jaxvpr.retrieval import search
+from jaxvpr.retrieval.evaluator import Describer
+from jaxvpr.training.checkpoint import write_json
+from jaxvpr.training.loop import Variables
+
+log = logging.getLogger(__name__)
+COLUMNS = ("path", "east", "north", "zone", "lat", "lon", "heading", "time")
+
+
+class Database(NamedTuple):
+    """What `extract` wrote: descriptors [N, D], memory-mapped, and one dict of `COLUMNS` a row."""
+
+    descriptors: np.ndarray
+    rows: list[dict[str, str]]
+
+
+def extract(config: ConfigDict, folder: Path, checkpoint: str, images: str, out: Path) -> Path:
+    """Describes every image of a folder: `out` (.npy, float32 [N, D]) with `out`.csv (names and coordinates) beside it.
+
+    Rows are in sorted order of the file names; a small `out`.json says which model and weights they are of.
+
+    Raises:
+      UserError: if `out` does not end in .npy.
+    """
+    if out.suffix != ".npy":
+        raise UserError(f"--out={out}: descriptors are written as .npy; end the name so")
+    variables = _weights(config, folder, checkpoint)
+    places = readers.read_folder(images)
+    found = Describer(build.apply(config), config, make_mesh(config.mesh.model))(variables, places.path)
+    if hosts.is_first():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.save(out, found.descriptors)
+        _write_rows(out.with_suffix(".csv"), places)
+        write_json(out.with_suffix(".json"), _identity(config, variables))
+        print(f"wrote {out} {found.descriptors.shape}, {out.with_suffix('.csv')}")
+        if len(found.missing):
+            print(f"{len(found.missing)} images could not be read; their rows are zeros")
+    return out
+
+
+def localize(
+    config: ConfigDict, folder: Path, checkpoint: str, images: str, database: Path, out: Path, top: int
+) -> list[dict[str, Any]]:
+    """Ranks the places of an extracted database for every photo; prints them, and writes a table and pictures to `out`.
+
+    Returns:
+      One dict for each photo and rank: query, rank, path, east, north, lat, lon, distance.
+
+    Raises:
+      UserError: if the database was extracted with another model or other weights.
+    """
+    variables = _weights(config, folder, checkpoint)
+    known = _open(database, _identity(config, variables))
+    paths = readers.list_images(images)
+    found = Describer(build.apply(config), config, make_mesh(config.mesh.model))(variables, paths)
+    top = min(top, len(known.rows))
+    distances, ranked = search.exact(known.descriptors, found.descriptors, top)
+    answers = [
+        {"query": paths[q], "rank": rank + 1, "distance": float(distances[q, rank]), **known.rows[row]}
+        for q in range(len(paths))
+        if q not in found.missing
+        for rank, row in enumerate(ranked[q])
+    ]
+    if hosts.is_first():
+        _show(answers, out)
+        _draw(paths, ranked, distances, known, out)
+        print(f"wrote {out / 'predictions.csv'} and a picture for each photo")
+    return answers
+
+
+def _weights(config: ConfigDict, folder: Path, checkpoint: str) -> Variables:
+    what, variables = workdir.variables(config, folder, checkpoint)
+    log.info("weights: %s", what)
+    return variables
+
+
+def _identity(config: ConfigDict, variables: Variables) -> dict[str, Any]:
+    """Names a model, its weights and its preprocessing."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(variables):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    shape = {"model": config.model.to_dict(), "image": config.image.to_dict()}
+    return json.loads(json.dumps({"recipe": config.name, "weights": digest.hexdigest()[:16], **shape}))
+
+
+def _write_rows(file: Path, places: Places) -> None:
+    lat, lon = utm_to_latlon(places.east, places.north, places.zone)
+    columns = {
+        "east": places.east, "north": places.north, "zone": places.zone,
+        "lat": lat, "lon": lon, "heading": places.heading,
+    }  # fmt: skip
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        for row in range(len(places)):
+            known = {name: _text(values[row]) for name, values in columns.items()}
+            time = "" if np.isnat(places.time[row]) else str(places.time[row])
+            writer.writerow({"path": places.path[row], "time": time, **known})
+
+
+def _text(value: Any) -> str:
+    return "" if np.isnan(value) else f"{value:.7f}".rstrip("0").rstrip(".")
+
+
+def _open(file: Path, identity: dict[str, Any]) -> Database:
+    for needed in (file, file.with_suffix(".csv"), file.with_suffix(".json")):
+        if not needed.is_file():
+            raise UserError(f"{needed} is missing; write the database with: jaxvpr extract --images=FOLDER --out={file}")
+    theirs = json.loads(file.with_suffix(".json").read_text())
+    differ = {key: (theirs.get(key), identity[key]) for key in identity if theirs.get(key) != identity[key]}
+    differ.pop("recipe", None)
+    if differ:
+        raise UserError(f"{file} was extracted with another model, so distances would mean nothing: {differ}")
+    with file.with_suffix(".csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    descriptors = np.load(file, mmap_mode="r")
+    if len(rows) != len(descriptors):
+        raise UserError(f"{file} has {len(descriptors)} descriptors but its table {len(rows)} rows; extract again")
+    return Database(descriptors, rows)
+
+
+def _show(answers: list[dict[str, Any]], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "predictions.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ("query", "rank", "distance", *COLUMNS))
+        writer.writeheader()
+        writer.writerows(answers)
+    for answer in answers:
+        where = _where(answer)
+        print(f"{Path(answer['query']).name}  #{answer['rank']}  {where}  distance {answer['distance']:.3f}  {answer['path']}")
+
+
+def _where(answer: dict[str, Any]) -> str:
+    if answer["lat"] and answer["lon"]:
+        return f"{float(answer['lat']):.6f}, {float(answer['lon']):.6f}"
+    if answer["east"] and answer["north"]:
+        return f"east {float(answer['east']):.1f} m, north {float(answer['north']):.1f} m"
+    return "no coordinates"
+
+
+def _draw(paths: Paths, ranked: np.ndarray, distances: np.ndarray, known: Database, out: Path) -> None:
+    for query in range(len(paths)):
+        rows = [known.rows[row] for row in ranked[query]]
+        captions = [f"#{i + 1}  {_where(row)}  d={d:.2f}" for i, (row, d) in enumerate(zip(rows, distances[query], strict=True))]
+        picture = predictions_picture(paths[query], [row["path"] for row in rows], None, captions)
+        (out / f"{query:04d}_{Path(paths[query]).stem}.png").write_bytes(picture)

@@ -1,0 +1,206 @@
+"""Checkpoints: device state, host arrays and bookkeeping as one unit. The only file that imports orbax.
+
+A checkpoint is `<workdir>/checkpoints/<step>/` with three items: `state` (the `TrainState`, each device its shard), `host`
+(flat dict of NumPy arrays: the plan and the objective's memory) and `meta` (JSON). Orbax writes in the background and
+renames at the end, so a run killed while writing leaves the previous checkpoint whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxvpr.errors import UserError
+from jaxvpr.training.state import TrainState
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Restored(NamedTuple):
+    """What a checkpoint gives back."""
+
+    step: int
+    state: TrainState
+    host: dict[str, np.ndarray]
+    meta: dict[str, Any]
+
+
+class _KeepBestAndLast:
+    """Keeps the newest few checkpoints and the one with the best value (the earliest, if several are)."""
+
+    def __init__(self, last: int):
+        self._last = last
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        best = _best([(info.step, (info.metrics or {}).get("value")) for info in checkpoints])
+        newest = len(checkpoints) - self._last
+        return [index >= newest or info.step == best for index, info in enumerate(checkpoints)]
+
+
+def _best(values: Sequence[tuple[int, float | None]]) -> int | None:
+    known = [(-value, step) for step, value in values if value is not None]
+    return min(known)[1] if known else None
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      folder: `<workdir>/checkpoints`.
+      keep: how many of the newest are kept, beside the best. Two, so that one cut short has a predecessor.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder = folder.resolve()
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=_KeepBestAndLast(keep), cleanup_tmp_directories=True, enable_background_delete=False
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "host", "meta"))
+
+    def save(
+        self, step: int, state: TrainState, host: Mapping[str, np.ndarray], meta: Mapping[str, Any], value: float | None
+    ) -> None:
+        """Starts writing a checkpoint; returns as soon as the arrays have left the devices.
+
+        Args:
+          value: validation measure, higher is better; None where none was taken.
+
+        Raises:
+          UserError: if this or the previous write failed for want of space; names the last whole checkpoint.
+        """
+        if step in self._manager.all_steps():
+            return
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            host=ocp.args.StandardSave(dict(host)),
+            meta=ocp.args.JsonSave(dict(meta)),
+        )
+        try:
+            self._manager.save(step, args=args, metrics=None if value is None else {"value": value})
+        except Exception as error:
+            raise self._explained(error) from error
+
+    def wait(self) -> None:
+        """Waits until everything is on disk; raises as `save`."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._explained(error) from error
+
+    def close(self) -> None:
+        """Waits and lets go."""
+        self.wait()
+        self._manager.close()
+
+    def steps(self) -> list[int]:
+        """The steps there are, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        """The step with the best validation value, None if none was measured."""
+        return _best([(step, (self._manager.metrics(step) or {}).get("value")) for step in self.steps()])
+
+    def restore(self, template: TrainState, which: str | int = "last") -> Restored | None:
+        """Reads a checkpoint; one that cannot be read is passed over for the one before it, and that is said.
+
+        Args:
+          template: shapes, types and shardings to restore into.
+          which: "last", "best" or a step.
+
+        Returns:
+          None if there is no checkpoint at all.
+
+        Raises:
+          UserError: if there are checkpoints but none can be read, or the step asked for does not exist.
+        """
+        return self._first_readable(which, lambda step: self._read(step, template))
+
+    def variables(self, shapes: Mapping[str, Any], which: str | int = "best") -> tuple[int, dict[str, Any]] | None:
+        """The model's variables alone, for one device: (step, {"params", "batch_stats"}); raises as `restore`."""
+        whole = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        template = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+            {"params": shapes["params"], "stats": shapes["batch_stats"]},
+        )
+
+        def read(step: int) -> tuple[int, dict[str, Any]]:
+            asked = ocp.args.PyTreeRestore(
+                template,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(template),
+                partial_restore=True,
+            )
+            state = self._manager.restore(step, args=ocp.args.Composite(state=asked))["state"]
+            return step, {"params": state["params"], "batch_stats": state.get("stats", {})}
+
+        return self._first_readable(which, read)
+
+    def _first_readable(self, which: str | int, read: Callable[[int], T]) -> T | None:
+        steps = self.steps()
+        if not steps:
+            return None
+        first = self._first(which, steps)
+        order = [first, *(step for step in reversed(steps) if step != first and (which == "best" or step < first))]
+        reasons = []
+        for step in order:
+            try:
+                restored = read(step)
+            except Exception as error:  # orbax raises many kinds for a file cut short
+                reasons.append(f"{self.folder / str(step)}: {_first_line(error)}")
+                log.warning("checkpoint %s cannot be read (%s); trying the one before it", step, _first_line(error))
+                continue
+            if reasons:
+                log.warning("went back to checkpoint %d", step)
+            return restored
+        raise UserError("no checkpoint can be read:\n  " + "\n  ".join(reasons) + "\nGive another --workdir to start anew.")
+
+    def _first(self, which: str | int, steps: list[int]) -> int:
+        if which == "last":
+            return steps[-1]
+        if which == "best":
+            best = self.best_step()
+            return steps[-1] if best is None else best
+        if int(which) not in steps:
+            raise UserError(f"{self.folder} has no checkpoint of step {which}; there are {steps}")
+        return int(which)
+
+    def _read(self, step: int, template: TrainState) -> Restored:
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(template),
+            host=ocp.args.StandardRestore(),
+            meta=ocp.args.JsonRestore(),
+        )
+        items = self._manager.restore(step, args=args)
+        return Restored(step, items["state"], items["host"] or {}, items["meta"])
+
+    def drop(self, step: int) -> None:
+        """Deletes one checkpoint."""
+        self._manager.delete(step)
+
+    def _explained(self, error: Exception) -> Exception:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not full and "No space left" not in str(error):
+            return error
+        whole = [path.name for path in self.folder.iterdir() if path.name.isdigit()] if self.folder.is_dir() else []
+        last = max(map(int, whole), default=None)
+        kept = "no checkpoint was finished" if last is None else f"the last whole checkpoint is step {last}"
+        return UserError(f"the disk of {self.folder} is full: {_first_line(error)}; {kept}. Free space and start again.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never half of one."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    part.replace(path)

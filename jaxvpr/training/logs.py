@@ -1,0 +1,117 @@
+"""What a run writes down: JSONL, TensorBoard, and a line on the console. The only file that imports tensorboardX.
+
+`log.jsonl` holds what the run computed and nothing that depends on the clock, so that an interrupted and resumed run leaves
+the same bytes as an uninterrupted one. Rates and waits go to TensorBoard and the console.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+
+class Log:
+    """The log of one run; a process other than the first passes `folder=None` and writes nothing.
+
+    Args:
+      folder: the workdir.
+      offset: bytes of `log.jsonl` that belong to the checkpoint resumed from; what lies beyond is cut.
+      step: the step resumed from; TensorBoard drops later points.
+    """
+
+    def __init__(self, folder: Path | None, offset: int = 0, step: int = 0):
+        self._lines = self._board = None
+        if folder is None:
+            return
+        self._lines = (folder / "log.jsonl").open("ab")
+        self._lines.truncate(offset)
+        self._lines.seek(0, 2)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None, flush_secs=10)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """One record of what the run computed."""
+        if self._lines is None or self._board is None:
+            return
+        self._lines.write(json.dumps({"step": step, **values}).encode() + b"\n")
+        self.clock(step, values)
+
+    def clock(self, step: int, values: Mapping[str, Any]) -> None:
+        """Numbers for TensorBoard alone."""
+        if self._board is None:
+            return
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(name, value, step)
+
+    def offset(self) -> int:
+        """Bytes of `log.jsonl` so far, all of them on disk."""
+        if self._lines is None:
+            return 0
+        self._lines.flush()
+        return self._lines.tell()
+
+    def close(self) -> None:
+        """Writes what is left and lets go."""
+        if self._lines is not None and self._board is not None:
+            self._lines.close()
+            self._board.close()
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All records of `log.jsonl`, oldest first."""
+    path = folder / "log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+class Progress:
+    """A console line every few seconds: step, loss, rate, time left, share of the time spent waiting for data.
+
+    Args:
+      total: steps of the run.
+      images: images a step.
+      every: seconds between lines.
+    """
+
+    def __init__(self, total: int, images: int, every: float = 10.0):
+        self._total, self._images, self._every = total, images, every
+        self._waited, self._last_step, self._last_time = 0.0, -1, time.monotonic()
+
+    def waited(self, seconds: float) -> None:
+        """Adds time that the step waited for its batch."""
+        self._waited += seconds
+
+    def step(self, step: int, loss: float, note: str = "") -> dict[str, float]:
+        """Prints if it is time to; returns the rates when it did."""
+        now = time.monotonic()
+        if self._last_step < 0:  # the first step compiles; rates start after it
+            self._last_step, self._last_time, self._waited = step, now, 0.0
+            return {}
+        span, steps = now - self._last_time, step - self._last_step
+        if span < self._every or not steps:
+            return {}
+        rates = {
+            "steps_per_second": steps / span,
+            "images_per_second": steps * self._images / span,
+            "data_wait_percent": 100 * self._waited / span,
+        }
+        left = (self._total - step) / rates["steps_per_second"]
+        print(
+            f"step {step}/{self._total} {note}loss {loss:.3f}  {rates['images_per_second']:.0f} images/s  "
+            f"data wait {rates['data_wait_percent']:.0f}%  {_clock(left)} left",
+            file=sys.stderr,
+            flush=True,
+        )
+        self._last_step, self._last_time, self._waited = step, now, 0.0
+        return rates
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,270 @@
+"""The one training loop. It serves every objective, and a run killed at any step resumes to the bit.
+
+What makes it exact: a batch depends on the seed, the plan and the step alone; a checkpoint holds the device state, the plan,
+the objective's memory and how far the log had come; whatever follows is recomputed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from data_pipelines.loaders import Draw, ImageSource, StepReader, batches, complaints
+from jaxvpr.errors import UserError
+from jaxvpr.objectives.objective import Objective, Plan, slot_of
+from jaxvpr.parallel import hosts
+from jaxvpr.parallel.mesh import local_rows, to_global
+from jaxvpr.training import optimisers
+from jaxvpr.training.checkpoint import Checkpoints, Restored
+from jaxvpr.training.logs import Log, Progress
+from jaxvpr.training.state import TrainState, abstract, init_state
+from jaxvpr.training.step import make_step
+
+log = logging.getLogger(__name__)
+Variables = dict[str, Any]
+
+
+class Recipe(NamedTuple):
+    """What is trained on what.
+
+    Attributes:
+      model: a `PlaceModel`.
+      objective: what it draws and learns.
+      sources: {stream: where its images come from}.
+      start: fills freshly initialised variables with the weights the run starts from.
+      embed_rows: (variables, rows) -> descriptors [len(rows), D] of training images, for objectives that mine.
+      validate: variables -> {measure: value in per cent}; the first measure decides which checkpoint is best.
+    """
+
+    model: Any
+    objective: Objective
+    sources: Mapping[str, ImageSource]
+    start: Callable[[Variables], Variables]
+    embed_rows: Callable[[Variables, np.ndarray], np.ndarray]
+    validate: Callable[[Variables], dict[str, float]]
+
+
+class Outcome(NamedTuple):
+    """What a run ends with: the best and the initial variables, the best's step, and whether the run was told to leave."""
+
+    best: Variables
+    initial: Variables
+    best_step: int
+    finished: bool
+
+
+@dataclass
+class _Host:
+    """The host side of a run, saved with every checkpoint."""
+
+    step: int = 0
+    plan: Plan = field(default_factory=dict)
+    memory: dict[str, np.ndarray] = field(default_factory=dict)
+    log_offset: int = 0
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        named = {f"plan.{k}": v for k, v in self.plan.items()} | {f"memory.{k}": v for k, v in self.memory.items()}
+        return named | {"step": np.asarray(self.step)}  # orbax refuses an empty tree
+
+    @classmethod
+    def of(cls, restored: Restored) -> _Host:
+        part = {
+            kind: {k.removeprefix(kind): v for k, v in restored.host.items() if k.startswith(kind)}
+            for kind in ("plan.", "memory.")
+        }
+        return cls(restored.step, part["plan."], part["memory."], restored.meta["log_offset"])
+
+
+def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outcome:
+    """Trains, or resumes, the recipe until `config.epochs` plans are done or the run is told to leave.
+
+    Raises:
+      UserError: for a non-finite loss or gradient (the workdir then holds the last good state), a full disk, or a
+        configuration that does not fit the devices.
+    """
+    objective, total = recipe.objective, config.epochs * recipe.objective.period
+    settings = {"total": total, "frozen": tuple(config.frozen), "accumulate": config.accumulate}
+    tuner, tuner_extra = (_optimiser(c, total) for c in (config.optimizer, config.optimizer_extra))
+    _check_batch(config, mesh)
+    state, shardings = init_state(
+        recipe.model, objective, tuner, tuner_extra, mesh,
+        image_size=tuple(config.image.size), frozen=settings["frozen"], seed=config.seed,
+    )  # fmt: skip
+    state = _started(state, shardings, recipe.start)
+    initial = jax.device_get(variables_of(state))
+    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
+    restored = checkpoints.restore(abstract(state))
+    host = _Host()
+    if restored:
+        state, host = restored.state, _Host.of(restored)
+        log.info("resumed at step %d of %d", host.step, total)
+    step = make_step(objective, tuner, tuner_extra, mesh, shardings, **settings)
+    run = _Run(config, recipe, mesh, checkpoints, Log(workdir if hosts.is_first() else None, host.log_offset, host.step))
+    with closing(run), hosts.leave_on_sigterm() as leave:
+        while host.step < total and not leave(host.step):
+            state = run.period(step, state, host, leave)
+        finished = host.step >= total
+        checkpoints.wait()
+        best = checkpoints.restore(abstract(state), "best")
+    chosen, best_step = (best.state, best.step) if best else (state, host.step)
+    return Outcome(jax.device_get(variables_of(chosen)), initial, best_step, finished)
+
+
+def variables_of(state: TrainState) -> Variables:
+    """What `model.apply` takes."""
+    return {"params": state.params, "batch_stats": state.stats}
+
+
+class _Run:
+    """The things a period of training works with; no state of its own but the log and the console's clock."""
+
+    def __init__(self, config: ConfigDict, recipe: Recipe, mesh: Mesh, checkpoints: Checkpoints, written: Log):
+        self.config, self.recipe, self.mesh = config, recipe, mesh
+        self.checkpoints, self.log = checkpoints, written
+        self.period_steps = recipe.objective.period
+        self.total = config.epochs * self.period_steps
+        self.progress = Progress(self.total, config.batch, config.log_seconds)
+        self.unreadable = 0
+
+    def period(self, step: Callable, state: TrainState, host: _Host, leave: hosts.Leave) -> TrainState:
+        """Trains from `host.step` to the end of its period, or until told to leave; saves either way."""
+        objective, config = self.recipe.objective, self.config
+        index, within = divmod(host.step, self.period_steps)
+        if not host.plan:
+            rng = np.random.default_rng([config.seed, index])
+            describe = partial(self.recipe.embed_rows, variables_of(state))
+            host.plan, host.memory = objective.plan(index, rng, host.memory, describe)
+        slot, first = np.int32(slot_of(host.plan)), index * self.period_steps
+        pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
+        with closing(self._batches(host.plan, first, within)) as stream:
+            waiting = time.monotonic()
+            for number, local in stream:
+                self.progress.waited(time.monotonic() - waiting)
+                state, metrics = step(state, self._on_mesh(local), slot, np.int32(number))
+                pending.append((number, metrics))
+                host.step = number + 1
+                if len(pending) > 1:
+                    self._settle(pending, 1, state, host)
+                if host.step < first + self.period_steps:
+                    going = leave(host.step)
+                    every = config.checkpoint.every_steps
+                    if going or (every and host.step % every == 0):
+                        self._settle(pending, 0, state, host)
+                        self._save(state, host, None)
+                    if going:
+                        return state
+                waiting = time.monotonic()
+        self._settle(pending, 0, state, host)
+        host.plan = {}
+        self._finish_period(state, host)
+        return state
+
+    def _finish_period(self, state: TrainState, host: _Host) -> None:
+        epoch, value = host.step // self.period_steps, None
+        if epoch % self.config.eval.every_epochs == 0 or host.step == self.total:
+            measures = self.recipe.validate(variables_of(state))
+            value = next(iter(measures.values()), None)
+            self.log.write(host.step, {"epoch": epoch, **measures})
+            shown = "  ".join(f"{name} {number:.1f}" for name, number in measures.items())
+            log.info("epoch %d/%d  step %d  %s", epoch, self.config.epochs, host.step, shown)
+        self._save(state, host, value)
+
+    def _batches(self, plan: Plan, first: int, within: int) -> Any:
+        loader = self.config.loader
+        read = StepReader(
+            dict(self.recipe.sources),
+            partial(_draw, self.recipe.objective.draw, plan, first),
+            self.config.seed,
+            local_rows(self.mesh, self.config.batch),
+        )
+        return batches(
+            read, first + within, first + self.period_steps,
+            threads=loader.threads, workers=loader.workers, prefetch=loader.prefetch,
+        )  # fmt: skip
+
+    def _on_mesh(self, local: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, jax.Array]]:
+        for stream, batch in local.items():
+            for complaint in complaints(self.recipe.sources[stream].paths, batch) if batch["bad"].any() else ():
+                self.unreadable += 1
+                log.warning("left out of its batch: %s", complaint)
+        return {
+            stream: to_global(self.mesh, {name: batch[name] for name in ("image", "label", "mask")})
+            for stream, batch in local.items()
+        }
+
+    def _settle(self, pending: deque, leave: int, state: TrainState, host: _Host) -> None:
+        """Reads back the metrics of all but the newest `leave` steps, logs them, and stops at a step that went wrong."""
+        while len(pending) > leave:
+            step, metrics = pending.popleft()
+            values = {name: value.item() for name, value in jax.device_get(metrics).items()}
+            if not values.pop("ok"):
+                self._stop(step, values, state, host)
+            self.log.write(step, values)
+            rates = self.progress.step(step + 1, values["loss"])
+            self.log.clock(step, rates)
+
+    def _stop(self, step: int, values: dict[str, float], state: TrainState, host: _Host) -> None:
+        draws = self.recipe.objective.draw(host.plan, step % self.period_steps)
+        paths = [
+            f"{stream}: {self.recipe.sources[stream].paths[row]}"
+            for stream, draw in draws.items()
+            for row in np.unique(draw.rows[draw.rows >= 0])
+        ]
+        host.step = step
+        self._save(state, host, None)
+        self.checkpoints.wait()
+        raise UserError(
+            f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']} is not finite. The state before "
+            f"this step is saved in {self.checkpoints.folder / str(step)}; nothing of the bad step entered it. Its batch:\n  "
+            + "\n  ".join(paths)
+            + "\nLower the learning rate or the margin, or look at these images, and start again."
+        )
+
+    def _save(self, state: TrainState, host: _Host, value: float | None) -> None:
+        meta = {"log_offset": self.log.offset(), "total": self.total}
+        self.checkpoints.save(host.step, state, host.arrays(), meta, value)
+
+    def close(self) -> None:
+        if self.unreadable:
+            log.warning("%d times an image could not be read and was left out of its batch", self.unreadable)
+        self.checkpoints.close()
+        self.log.close()
+
+
+def _draw(draw: Callable, plan: Plan, first: int, step: int) -> dict[str, Draw]:
+    """The draw of a step of the whole run; a module-level function, since loader processes are spawned."""
+    return draw(plan, step - first)
+
+
+def _started(state: TrainState, shardings: TrainState, start: Callable[[Variables], Variables]) -> TrainState:
+    """The initial state with the weights that the run starts from."""
+    filled = start(jax.device_get(variables_of(state)))
+    return state._replace(
+        params=jax.device_put(filled["params"], shardings.params),
+        stats=jax.device_put(filled["batch_stats"], shardings.stats),
+    )
+
+
+def _optimiser(config: ConfigDict, total: int) -> optimisers.Optimiser:
+    options = {key: value for key, value in config.items() if key not in ("name", "schedule")}
+    return optimisers.build(config.name, total=total, schedule_name=config.schedule, **options)
+
+
+def _check_batch(config: ConfigDict, mesh: Mesh) -> None:
+    step = mesh.size * config.accumulate
+    if config.batch % step:
+        raise UserError(
+            f"batch={config.batch} must be a multiple of devices x accumulate = {mesh.size} x {config.accumulate} = {step}"
+        )

@@ -1,0 +1,183 @@
+"""What the command line can do, one function a verb. Each takes the recipe and plain values; `main` parses and prints."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxvpr import build, workdir
+from jaxvpr.errors import UserError
+from jaxvpr.models.costs import flops, model_mib, parameter_count
+from jaxvpr.parallel import hosts
+from jaxvpr.parallel.mesh import make_mesh
+from jaxvpr.run_report import write_run_report
+from jaxvpr.retrieval import costs, metrics, protocol
+from jaxvpr.retrieval.baselines import thumbnail
+from jaxvpr.retrieval.evaluator import Benchmark, Describer, Measured, measure
+from jaxvpr.training import logs, loop
+from jaxvpr.training.loop import Variables
+
+log = logging.getLogger(__name__)
+
+
+class Evaluated(NamedTuple):
+    """One benchmark measured: by the method and by the baselines (`thumbnail`, `untrained`) where they were asked for."""
+
+    bench: Benchmark
+    method: Measured
+    baselines: dict[str, Measured]
+
+
+def train(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
+    """Trains or resumes a recipe, measures the best checkpoint, and writes metrics, model and report into the folder.
+
+    Returns:
+      The content of `metrics.json`, or None where the run was told to leave before its end.
+    """
+    workdir.claim(folder, config)
+    mesh = _mesh(config)
+    validation = build.benchmarks(config, config.val_data)
+    recipe = build.recipe(config, mesh, validation)
+    began = time.monotonic()
+    outcome = loop.train(config, folder, recipe, mesh)
+    if not outcome.finished:
+        log.warning("told to leave; the same command goes on where this one stopped")
+        return None
+    seconds = time.monotonic() - began
+    if hosts.is_first():
+        workdir.save_model(folder, config, outcome.best)
+    log.info("measuring step %d, the best in validation", outcome.best_step)
+    found = _evaluate(config, mesh, outcome.best, build.benchmarks(config, config.test_data), outcome.initial)
+    return _write(config, folder, found, outcome.best, seconds)
+
+
+# The name that tests and notebooks know this kind of function by.
+train_and_evaluate = train
+
+
+def evaluate(
+    config: ConfigDict, folder: Path, checkpoint: str, database: str = "", queries: str = ""
+) -> dict[str, Any] | None:
+    """Measures a checkpoint on the recipe's test sets, or on two folders; writes metrics and report into the folder."""
+    mesh = _mesh(config)
+    what, variables = workdir.variables(config, folder, checkpoint)
+    log.info("measuring %s", what)
+    if bool(database) != bool(queries):
+        raise UserError("--database and --queries go together: two folders of images")
+    benches = [build.two_folders(config, database, queries)] if database else build.benchmarks(config, config.test_data)
+    if not benches:
+        raise UserError("there is nothing to measure on: the recipe has no test_data; give --database and --queries")
+    folder.mkdir(parents=True, exist_ok=True)
+    return _write(config, folder, _evaluate(config, mesh, variables, benches, None), variables, None)
+
+
+def _mesh(config: ConfigDict) -> Mesh:
+    try:
+        return make_mesh(config.mesh.model)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _evaluate(
+    config: ConfigDict, mesh: Mesh, variables: Variables, benches: list[Benchmark], untrained: Variables | None
+) -> list[Evaluated]:
+    """Measures the method on every benchmark, beside thumbnails and, where it is known, the network it started as."""
+    describer = Describer(build.apply(config), config, mesh)
+    found = []
+    for bench in benches:
+        ns = build.recall_ns(config, bench)
+        method = measure(describer, variables, bench, ns)
+        baselines = {}
+        if config.eval.baselines:
+            baselines["thumbnail"] = measure(describer, {}, bench, ns, thumbnail)
+            if untrained is not None:
+                baselines["untrained"] = measure(describer, untrained, bench, ns)
+        found.append(Evaluated(bench, method, baselines))
+        _print(config, found[-1])
+    return found
+
+
+def _facts(config: ConfigDict, one: Evaluated) -> dict[str, Any]:
+    return protocol.protocol(
+        dataset=one.bench.name,
+        split=one.bench.split,
+        queries=len(one.bench.queries),
+        database=len(one.bench.database),
+        positives=one.bench.positives,
+        image_size=config.image.size,
+        resize=config.image.resize,
+        dimension=one.method.dimension,
+        missing=one.method.missing,
+    )
+
+
+def _print(config: ConfigDict, one: Evaluated) -> None:
+    """The recall table of a benchmark, each threshold under its protocol line."""
+    if not hosts.is_first():
+        return
+    for threshold, recall in one.method.recalls.items():
+        print(protocol.line(_facts(config, one), threshold))
+        rows = {**one.baselines, config.name: one.method}
+        width = max(map(len, rows))
+        for name, measured in rows.items():
+            values = "  ".join(f"R@{n} {v:5.1f}" for n, v in measured.recalls[threshold].of_all.items())
+            print(f"  {name:<{width}}  {values}", flush=True)
+        if recall.without_positive:
+            answerable = "  ".join(f"R@{n} {v:5.1f}" for n, v in recall.of_answerable.items())
+            print(f"  of the {recall.queries - recall.without_positive} queries with a positive: {answerable}")
+
+
+def _write(
+    config: ConfigDict, folder: Path, found: list[Evaluated], variables: Variables, seconds: float | None
+) -> dict[str, Any]:
+    """`metrics.json` and `report.html`."""
+    results = [
+        metrics.result(
+            _facts(config, one),
+            one.method.recalls,
+            {name: measured.recalls for name, measured in one.baselines.items()},
+            _by_condition(one),
+        )
+        for one in found
+    ]
+    first = found[0]
+    spent = costs.costs(
+        database=len(first.bench.database),
+        dimension=first.method.dimension,
+        extraction_ms_per_image=first.method.extraction_ms,
+        matching_ms_per_query=first.method.matching_ms,
+        parameters=parameter_count(variables),
+        model_bytes=round(model_mib(variables) * 2**20),
+        flops_per_image=flops(build.model(config), *config.image.size),
+        training_seconds=seconds,
+    )
+    extra = build.identity(config)
+    if hosts.is_first():
+        metrics.write_metrics(folder, results, spent, extra)
+        report = write_run_report(folder / "report.html", config, found, results, spent, logs.read(folder))
+        print(f"wrote {folder / metrics.FILE} and {report}")
+    return {"results": results, "costs": spent, **extra}
+
+
+def _by_condition(one: Evaluated) -> Mapping[str, Any]:
+    """condition -> threshold -> recall, for the conditions that the queries name."""
+    queries = one.bench.queries
+    rows = {name: queries.condition == code for code, name in enumerate(queries.conditions)}
+    return {
+        name: {threshold: recall.take(chosen) for threshold, recall in one.method.recalls.items()}
+        for name, chosen in rows.items()
+        if chosen.any()
+    }
+
+
+def devices() -> str:
+    """What the run computes on, for the console."""
+    kinds = {device.device_kind for device in jax.devices()}
+    return f"{jax.device_count()} x {', '.join(sorted(kinds))}, {jax.process_count()} process(es)"

@@ -1,0 +1,105 @@
+"""The folder of a run: whose it is, and which weights it holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from jaxvpr import build, weights
+from jaxvpr.errors import UserError
+from jaxvpr.parallel import hosts
+from jaxvpr.training.checkpoint import Checkpoints, write_json
+from jaxvpr.training.loop import Variables
+
+# What may change between the parts of one run: it decides neither a weight nor a recall.
+FREE = ("loader.threads", "loader.workers", "loader.prefetch", "checkpoint.", "log_seconds", "test_data.", "eval.batch")
+MODEL_FILE = "model.safetensors"
+
+
+def claim(folder: Path, config: ConfigDict) -> None:
+    """Makes the folder this recipe's, or checks that it is.
+
+    Raises:
+      UserError: if another recipe lives there (names the keys that differ), or the folder cannot be written.
+    """
+    file, ours = folder / "config.json", json.loads(config.to_json())
+    if file.exists():
+        differ = _differences(json.loads(file.read_text()), ours)
+        if differ:
+            raise UserError(
+                f"{folder} holds a run of another configuration; these keys differ:\n  "
+                + "\n  ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in differ.items())
+                + "\nGive another --workdir, or the old values."
+            )
+    if hosts.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(file, ours)
+    hosts.barrier("workdir")
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    flat_old, flat_new = (
+        {key: value for key, value in flatten_dict(tree, sep=".").items() if not key.startswith(FREE)} for tree in (old, new)
+    )
+    absent = "absent"
+    return {
+        key: (flat_old.get(key, absent), flat_new.get(key, absent))
+        for key in sorted(set(flat_old) | set(flat_new))
+        if flat_old.get(key, absent) != flat_new.get(key, absent)
+    }
+
+
+def default(config: ConfigDict) -> Path:
+    """Where a recipe runs if nobody says."""
+    return Path("runs") / config.name
+
+
+def variables(config: ConfigDict, folder: Path, which: str) -> tuple[str, Variables]:
+    """The weights that `--checkpoint` names: (what they are, variables on the host).
+
+    Args:
+      which: "best" or "last" or a step of the folder's checkpoints, or a file of weights of any family.
+
+    Raises:
+      UserError: where there is no such checkpoint and the recipe itself names no weights to start from.
+    """
+    fresh = jax.eval_shape(lambda: build.fresh_variables(config))
+    if not (which in ("best", "last") or which.isdigit()):
+        return which, weights.init_from(build.fresh_variables(config), Path(which))
+    found = None
+    if (folder / "checkpoints").is_dir():
+        checkpoints = Checkpoints(folder / "checkpoints")
+        found = checkpoints.variables(fresh, int(which) if which.isdigit() else which)
+        checkpoints.close()
+    if found:
+        return f"step {found[0]} of {folder}", jax.device_get(found[1])
+    if config.init:
+        return config.init, build.initial_variables(config)
+    raise UserError(
+        f"{folder} holds no checkpoint. Train first, or give --workdir=FOLDER, --checkpoint=FILE, or init=FILE in the recipe."
+    )
+
+
+def save_model(folder: Path, config: ConfigDict, trained: Variables) -> Path:
+    """Writes the model as one file that describes itself: weights under our names, the recipe as metadata."""
+    file = folder / MODEL_FILE
+    weights.write(file, weights.to_torch("jaxvpr", trained), {"jaxvpr_config": config.to_json()})
+    return file
+
+
+def load_model(file: Path) -> tuple[ConfigDict, Variables]:
+    """The inverse of `save_model`.
+
+    Raises:
+      UserError: for a file that `save_model` did not write.
+    """
+    text = weights.read_metadata(file).get("jaxvpr_config")
+    if text is None:
+        raise UserError(f"{file} carries no recipe; give the recipe with --config and this file as --checkpoint")
+    config = ConfigDict(json.loads(text)).lock()
+    return config, weights.from_torch("jaxvpr", weights.read(file), jax.device_get(build.fresh_variables(config)))

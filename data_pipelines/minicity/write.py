@@ -1,0 +1,192 @@
+"""Writes a city as ordinary JPEG files with '@' names, once, in several processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data_pipelines.errors import DataError
+from data_pipelines.minicity.config import CityConfig
+from data_pipelines.minicity.layout import plan
+from data_pipelines.minicity.poses import FOLDERS, TRAIN, Cameras, cameras, file_name, headings
+from data_pipelines.minicity.randomness import Array
+from data_pipelines.minicity.render import City, panorama, views
+
+MARKER, PARTIAL = "minicity.json", "minicity.partial.json"
+CHUNK = 8  # panoramas a task: neighbours along a street see the same façades
+
+_worker: dict = {}
+
+
+def write(
+    root: str | os.PathLike[str], config: CityConfig, *, processes: int | None = None, progress: bool = True
+) -> Path:
+    """Writes the city of `config` under `root`, unless it is there already; an interrupted write is continued.
+
+    Args:
+      root: folder to fill with `images/train`, `images/val/{database,queries}`, `images/test/{database,queries}`
+        and, last, `minicity.json`: settings, digests and the number of images.
+      config: the city.
+      processes: how many processes render; None takes one a core, 1 renders in this one.
+      progress: draw a bar on stderr.
+
+    Returns:
+      `root` as a path.
+
+    Raises:
+      DataError: if `root` holds another city or other files, or cannot be written (no permission, full disk).
+    """
+    root = Path(root)
+    if _ready(root, config):
+        return root
+    shots = cameras(config, plan(config))
+    try:
+        _begin(root, config)
+        _render_all(root, config, shots, processes or os.cpu_count() or 1, progress)
+        _finish(root, config, shots)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the mini city to {root}: {error}. Free space or choose another folder, then run again: "
+            "files already written are kept."
+        ) from error
+    return root
+
+
+def _ready(root: Path, config: CityConfig) -> bool:
+    """Whether `root` holds this city complete; DataError where it holds something else."""
+    try:
+        for name in (MARKER, PARTIAL):
+            if (root / name).is_file():
+                _compare(root / name, config)
+                return name == MARKER
+        foreign = root.is_dir() and next(root.iterdir(), None)
+    except OSError as error:
+        raise DataError(f"cannot read {root}: {error}") from error
+    if foreign:
+        raise DataError(
+            f"{root} is not empty ({foreign.name}) and holds no mini city; give a new folder or an empty one"
+        )
+    return False
+
+
+def _compare(marker: Path, config: CityConfig) -> None:
+    try:
+        found = json.loads(marker.read_text())
+        digest, settings = found["digest"], found["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{marker} is not a mini city's marker ({error}); delete {marker.parent} and write again"
+        ) from error
+    if digest == config.digest():
+        return
+    wanted = json.loads(json.dumps(asdict(config)))
+    differing = [f"{k}: {settings.get(k)!r} there, {v!r} wanted" for k, v in wanted.items() if settings.get(k) != v]
+    raise DataError(
+        f"{marker.parent} holds another mini city ({'; '.join(differing) or 'written by another version'}); "
+        "give another folder or delete that one"
+    )
+
+
+def _marker(config: CityConfig) -> dict:
+    return {"digest": config.digest(), "test_digest": config.test_digest(), "config": asdict(config)}
+
+
+def _begin(root: Path, config: CityConfig) -> None:
+    for folder in FOLDERS + (("panoramas",) if config.panoramas else ()):
+        (root / "images" / folder).mkdir(parents=True, exist_ok=True)
+    if not (root / PARTIAL).exists():
+        _write_whole(root / PARTIAL, json.dumps(_marker(config), indent=1).encode())
+
+
+def _finish(root: Path, config: CityConfig, shots: Cameras) -> None:
+    _write_whole(root / MARKER, json.dumps({**_marker(config), "images": shots.images()}, indent=1).encode())
+    (root / PARTIAL).unlink()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Writes a file under another name first, so that a file with the right name is always whole."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _render_all(root: Path, config: CityConfig, shots: Cameras, processes: int, progress: bool) -> None:
+    total, done, start = int(shots.views.sum()), 0, time.monotonic()
+    for count in _chunks_done(root, config, shots, processes):
+        done += count
+        if progress:
+            _bar(done, total, time.monotonic() - start)
+    if progress:
+        print(file=sys.stderr)
+
+
+def _chunks_done(root: Path, config: CityConfig, shots: Cameras, processes: int) -> Iterator[int]:
+    """Renders all panoramas, yields the number of views after each chunk."""
+    chunks = [range(i, min(i + CHUNK, len(shots))) for i in range(0, len(shots), CHUNK)]
+    if processes == 1:
+        _start_worker(root, config, shots)
+        yield from map(_render_chunk, chunks)
+        _worker.clear()
+        return
+    # Spawned, not forked: a parent may hold threads of JAX.
+    with multiprocessing.get_context("spawn").Pool(
+        min(processes, len(chunks)), _start_worker, (root, config, None)
+    ) as pool:
+        yield from pool.imap_unordered(_render_chunk, chunks)
+
+
+def _start_worker(root: Path, config: CityConfig, shots: Cameras | None) -> None:
+    cv2.setNumThreads(1)
+    city = City(config)
+    _worker.update(root=root, config=config, city=city, shots=shots or cameras(config, city.layout))
+
+
+def _render_chunk(rows: range) -> int:
+    for row in rows:
+        _render_one(_worker["root"], _worker["config"], _worker["city"], _worker["shots"], row)
+    return int(_worker["shots"].views[rows.start : rows.stop].sum())
+
+
+def _render_one(root: Path, config: CityConfig, city: City, shots: Cameras, row: int) -> None:
+    """Writes the views of one panorama, unless they are all there."""
+    part, xy, key = int(shots.part[row]), shots.xy[row], int(shots.key[row])
+    year, condition = int(shots.year[row]), int(shots.condition[row])
+    start, count = float(shots.heading[row]), int(shots.views[row])
+    folder = root / "images" / FOLDERS[part]
+    files = [folder / file_name(config, xy, h, year, condition, key) for h in headings(start, count)]
+    strip = root / "images" / "panoramas" / files[0].name if config.panoramas and part == TRAIN else None
+    if all(file.exists() for file in [*files, *filter(None, [strip])]):
+        return
+    weather = config.conditions[condition]
+    for file, view in zip(files, views(city, xy, year, weather, key, start, count), strict=True):
+        _write_whole(file, encode(view, config.quality))
+    if strip:
+        _write_whole(strip, encode(panorama(city, xy, year, weather, key, start), config.quality))
+
+
+def encode(image: Array, quality: int) -> bytes:
+    """JPEG bytes of an RGB image uint8 [H, W, 3]."""
+    return cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])[
+        1
+    ].tobytes()
+
+
+def _bar(done: int, total: int, seconds: float) -> None:
+    filled = 30 * done // total
+    rate = done / max(seconds, 1e-9)
+    left = (total - done) / max(rate, 1e-9)
+    line = f"\rmini city [{'#' * filled}{'.' * (30 - filled)}] {done}/{total} views, {rate:.0f}/s, {left:.0f} s left  "
+    print(line, end="", file=sys.stderr, flush=True)

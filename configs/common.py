@@ -53,7 +53,8 @@ def base() -> ConfigDict:
     config.checkpoint = ConfigDict({"keep": 2, "every_steps": 0})
     config.eval = ConfigDict({"batch": 64, "every_epochs": 1, "recalls": (1, 5, 10, 20, 100), "baselines": True})
     config.log_seconds = 10.0
-    return config
+    # Locked: a recipe that misspells a key fails instead of adding one.
+    return config.lock()
 
 
 def optimizer(name: str, rate: float, **changes) -> ConfigDict:

@@ -25,8 +25,7 @@ def city() -> ConfigDict:
     config.model.aggregator_options = ConfigDict({"dim": 256, "fc_norm": True, "l2_before": False})
     config.image = ConfigDict({"size": (64, 64), "resize": "area"})
     config.train_data = common.data("minicity", "data/minicity", split="train")
-    config.val_data.minicity_val = common.data("minicity", "data/minicity", split="val")
-    config.test_data.minicity = common.data("minicity", "data/minicity", split="test")
+    _measure_on(config, "minicity", "data/minicity")
     config.objective = _cells(M=10.0, alpha=30.0, N=2, L=2, groups=8, min_images=3, scale=20.0, margin=0.2, warmup=0.8)
     config.epochs = 8
     config.steps_per_epoch = 150
@@ -42,11 +41,11 @@ def tiny() -> ConfigDict:
     config.name = "cosplace-tiny"
     config.image.size = (32, 32)
     config.city = ConfigDict({"blocks": 1, "size": 32, "test_queries": 24, "val_queries": 16, "database_spacing": 20.0})
-    for spec in (config.train_data, config.val_data.minicity_val, config.test_data.minicity):
-        spec.root = "data/minicity-tiny"
+    config.train_data.root = "data/minicity-tiny"
+    _measure_on(config, "minicity", "data/minicity-tiny")
     config.model.backbone_options = ConfigDict({"widths": (8, 8, 16, 16)})
     config.model.aggregator_options.dim = 32
-    config.objective.groups = 2
+    config.objective.partition.groups = 2
     config.epochs, config.steps_per_epoch, config.batch = 2, 4, 16
     config.optimizer.warmup = config.optimizer_extra.warmup = 2
     return config
@@ -57,8 +56,8 @@ def city_large() -> ConfigDict:
     config = city()
     config.name = "cosplace-city-large"
     config.city = ConfigDict({"blocks": 6, "size": 128, "query_shift": 4.0, "query_turn": 20.0, "test_queries": 2000})
-    for spec in (config.train_data, config.val_data.minicity_val, config.test_data.minicity):
-        spec.root = "data/minicity-large"
+    config.train_data.root = "data/minicity-large"
+    _measure_on(config, "minicity_large", "data/minicity-large")
     config.model.backbone = "resnet18"
     config.model.aggregator_options = ConfigDict({"dim": 512, "fc_norm": True, "l2_before": False})
     config.model.dtype = "bfloat16"
@@ -88,10 +87,16 @@ def sf_xl() -> ConfigDict:
         {"brightness": 0.7, "contrast": 0.7, "saturation": 0.7, "hue": 0.5, "scale": (0.5, 1.0), "flip": 0.0}
     )
     config.train_data = common.data("at_names", "data/sf_xl/processed", split="train")
-    config.val_data.sf_xl_val = common.data("at_names", "data/sf_xl/processed", split="val")
-    config.test_data.sf_xl_v1 = common.data("at_names", "data/sf_xl/processed", split="test")
+    config.val_data = ConfigDict({"sf_xl_val": common.data("at_names", "data/sf_xl/processed", split="val")})
+    config.test_data = ConfigDict({"sf_xl_v1": common.data("at_names", "data/sf_xl/processed", split="test")})
     config.objective = _cells(M=10.0, alpha=30.0, N=5, L=2, groups=8, min_images=10, scale=30.0, margin=0.4, warmup=0.0)
     return config
+
+
+def _measure_on(config: ConfigDict, name: str, root: str) -> None:
+    """Validation and test of an embedded city."""
+    config.val_data = ConfigDict({f"{name}_val": common.data("minicity", root, split="val")})
+    config.test_data = ConfigDict({name: common.data("minicity", root, split="test")})
 
 
 def _cells(

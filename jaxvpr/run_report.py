@@ -1,0 +1,1 @@
+def write_run_report(*a): return a[0]

@@ -86,7 +86,10 @@ def plan(config: CityConfig) -> Layout:
     )
     rings = [*blocks, corners + outward]
     lots = [_lots(config.seed, ring, number, style["lot"]) for number, ring in enumerate(rings)]
-    things = [_furniture(config.seed, ring, number, style["trees"]) for number, ring in enumerate(blocks)]
+    things = [
+        _furniture(config.seed, ring, number, style["trees"], pavement(config.style))
+        for number, ring in enumerate(blocks)
+    ]
     return Layout(nodes, street, blocks, _walls(lots), _join(things), extent)
 
 
@@ -172,38 +175,37 @@ def _walls(lots: list) -> Walls:
     )
 
 
-def _furniture(seed: int, ring: Array, number: int, trees: float) -> Things:
+def _furniture(seed: int, ring: Array, number: int, trees: float, kerb: float) -> Things:
     """What stands along one block's pavements: fixed things at the kerb, slots for cars beside it, for people on it."""
-    rows = []
+    rows: list = []
     for side in range(4):
         a, b = ring[side], ring[(side + 1) % 4]
         length = float(np.linalg.norm(b - a))
         along = (b - a) / length
         out, heading = np.array([along[1], -along[0]]), float(np.degrees(np.arctan2(along[0], along[1]))) % 360
         key = (number * 4 + side) * 1024
-        rows += _kerb_row(seed, key, length, trees)
-        rows[-1] = [(kind, a + along * s + out * d, heading, k) for kind, s, d, k in rows[-1]]
-    flat = [thing for row in rows for thing in row]
-    kind, xy, heading, keys = zip(*flat, strict=True)
+        row = _kerb_row(seed, key, length, trees, kerb)
+        rows += [(kind, a + along * s + out * d, heading, k) for kind, s, d, k in row]
+    kind, xy, heading, keys = zip(*rows, strict=True)
     return Things(np.array(kind), np.array(xy), np.array(heading), np.array(keys))
 
 
-def _kerb_row(seed: int, key: int, length: float, trees: float) -> list[list[tuple[int, float, float, int]]]:
+def _kerb_row(seed: int, key: int, length: float, trees: float, kerb: float) -> list[tuple[int, float, float, int]]:
     """(kind, metres along, metres out from the façades, identity) of one side of a block."""
-    row = []
+    row: list[tuple[int, float, float, int]] = []
     leafy = unit(seed, 41, key) < trees
     for k in range(int(length // 7.5)):
         s = 4.0 + 7.5 * k + float(between(-1, 1, seed, 42, key, k))
         if k % 2 == 0:
-            row.append((LAMP, s, 1.9, key + k))
+            row.append((LAMP, s, kerb - 0.4, key + k))
         elif leafy:
-            row.append((TREE, s, 1.8, key + k))
+            row.append((TREE, s, kerb - 0.5, key + k))
         elif unit(seed, 43, key, k) < 0.5:
-            row.append((KIOSK + int(3 * unit(seed, 44, key, k)), s + 2, 1.5, key + k))
+            row.append((KIOSK + int(3 * unit(seed, 44, key, k)), s + 2, kerb - 0.9, key + k))
     parked = unit(seed, 45, key) < 0.6
-    row += [(CAR, s, 3.6, key + 200 + k) for k, s in enumerate(np.arange(7.0, length - 9, 6.2)) if parked]
-    row += [(PERSON, s, 1.1, key + 600 + k) for k, s in enumerate(np.arange(2.0, length, 4.0))]
-    return [row]
+    row += [(CAR, s, kerb + 1.2, key + 200 + k) for k, s in enumerate(np.arange(7.0, length - 9, 6.2)) if parked]
+    row += [(PERSON, s, kerb * 0.45, key + 600 + k) for k, s in enumerate(np.arange(2.0, length, 4.0))]
+    return row
 
 
 def _join(parts: list[Things]) -> Things:

@@ -20,6 +20,8 @@ from data_pipelines.minicity.layout import FRONT, LAMP, Layout, plan
 from data_pipelines.minicity.palettes import GROUND
 from data_pipelines.minicity.randomness import Array, between, bits, generator
 from data_pipelines.minicity.scene import LEVELS, Scene, TexturePool, scene_of
+from data_pipelines.minicity.sprites import pictures
+from data_pipelines.minicity.street import Geometry, draw, seen
 from data_pipelines.minicity.weather import WEATHER, Weather, drift, sky
 
 CAMERA = 2.1  # metres above the ground
@@ -77,6 +79,7 @@ class City:
         self.ground: Ground = ground_of(config, self.layout)
         self.lens = lens_of(config.size, config.fov, config.headings)
         self.pool = TexturePool(config, 8.0 if config.size <= 96 else 12.0)
+        self.pictures = pictures()
         self.lamp_light = _lamp_map(self.layout)
         self.scenes: dict[int, Scene] = {}
         self.skies: dict[tuple[str, int], Array] = {}
@@ -188,7 +191,12 @@ def strip(city: City, xy: Array, year: int, condition: str, key: int, azimuth: A
     with np.errstate(divide="ignore"):
         _paint_walls(city, scene, hits, weather, key, azimuth, np.flatnonzero(covered & ~below), layer, picture, xy)
     _paint_ground(city, weather, xy, azimuth, np.flatnonzero(below), picture)
-    return np.clip(picture, 0, 255).astype(np.uint8).reshape(len(slope), columns, 3)
+    picture = picture.reshape(len(slope), columns, 3)
+    geometry = Geometry(xy, CAMERA, float(azimuth[0]), columns, lens.pitch, slope, hits.distance, hits.top)
+    survey = int(bits(city.config.seed, year, list(WEATHER).index(condition)) >> np.uint64(8))
+    found = seen(city.layout.things, geometry, city.pictures, survey, winter=condition == "snow")
+    draw(picture, found, geometry, city.pictures, weather, np.array(weather.light) * 1.05)
+    return np.clip(picture, 0, 255).astype(np.uint8)
 
 
 def _paint_walls(

@@ -1,0 +1,122 @@
+"""Small pictures for people: embedded thumbnails, and a query beside its first predictions."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+Picture: TypeAlias = "str | os.PathLike[str] | np.ndarray"
+
+RIGHT, WRONG, NEUTRAL = (20, 133, 90), (204, 53, 48), (98, 108, 117)
+INK, PAPER = (28, 34, 39), (255, 255, 255)
+GAP, FRAME, LINE = 14, 5, 20
+
+
+def small(picture: Picture, side: int) -> Image.Image:
+    """The picture as RGB with its EXIF rotation applied, at most `side` pixels wide and high.
+
+    Args:
+      picture: path of an image file, or uint8 [H, W, 3] RGB.
+
+    Raises:
+      OSError: where the file is missing or no image.
+    """
+    if isinstance(picture, np.ndarray):
+        image = Image.fromarray(picture)
+    else:
+        with Image.open(Path(picture)) as opened:
+            opened.draft("RGB", (side, side))
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
+
+
+def data_uri(picture: Picture, side: int, quality: int = 72) -> str | None:
+    """The picture as a JPEG inside a `data:` address, or None where it cannot be read."""
+    try:
+        image = small(picture, side)
+    except (OSError, ValueError):
+        return None
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def predictions_picture(
+    query: Picture,
+    predictions: Sequence[Picture],
+    right: Sequence[bool] | None = None,
+    captions: Sequence[str] = (),
+    *,
+    title: str = "query",
+    side: int = 240,
+) -> bytes:
+    """A query beside its ranked predictions, framed green where right and red where wrong.
+
+    Args:
+      query, predictions: paths or uint8 [H, W, 3] RGB arrays; an unreadable one becomes a grey tile.
+      right: one truth value a prediction; None (the truth is not known) frames them grey.
+      captions: text under each prediction, may have several lines.
+      title: text under the query.
+      side: pixels of a tile's longer side.
+
+    Returns:
+      A PNG file.
+    """
+    colours = [INK] + [NEUTRAL if right is None else RIGHT if right[i] else WRONG for i in range(len(predictions))]
+    marks = [""] + ["" if right is None else " \u2713" if right[i] else " \u2717" for i in range(len(predictions))]
+    texts = [title] + [
+        f"{i + 1}{marks[i + 1]}" + (f"\n{captions[i]}" if i < len(captions) else "") for i in range(len(predictions))
+    ]
+    tiles = [_tile(picture, side) for picture in (query, *predictions)]
+    texts = [_wrapped(text, side) for text in texts]
+    height = max(tile.height for tile in tiles)
+    lines = max(text.count("\n") + 1 for text in texts)
+    step = side + 2 * FRAME + GAP
+    size = (GAP + step * len(tiles), 2 * GAP + height + 2 * FRAME + LINE * lines)
+    sheet = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i, (tile, text, colour) in enumerate(zip(tiles, texts, colours, strict=True)):
+        x = GAP + i * step
+        draw.rectangle((x, GAP, x + tile.width + 2 * FRAME - 1, GAP + tile.height + 2 * FRAME - 1), fill=colour)
+        sheet.paste(tile, (x + FRAME, GAP + FRAME))
+        draw.multiline_text((x, GAP + height + 2 * FRAME + 5), text, fill=colour, font=_font(), spacing=5)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _tile(picture: Picture, side: int) -> Image.Image:
+    """The picture scaled so that its longer side is `side`: small ones are enlarged."""
+    try:
+        image = small(picture, side)
+    except (OSError, ValueError):
+        image = Image.new("RGB", (side, side * 3 // 4), (200, 204, 208))
+        ImageDraw.Draw(image).text((12, 12), "not readable", fill=INK, font=_font())
+    factor = side / max(image.size)
+    return image if factor == 1 else image.resize([max(1, round(n * factor)) for n in image.size])
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(14)
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Breaks lines (of words or of long paths) so that none is wider than a tile."""
+    font, result = _font(), []
+    for line in text.split("\n"):
+        rest = line
+        while rest:
+            fits = next(n for n in range(len(rest), 0, -1) if n == 1 or font.getlength(rest[:n]) <= width)
+            space = rest.rfind(" ", 1, fits) if fits < len(rest) else -1
+            cut = space if space > 0 else fits
+            result.append(rest[:cut])
+            rest = rest[cut:].lstrip(" ")
+    return "\n".join(result)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable
 
 from data_pipelines.errors import DataError
 from data_pipelines.places import Places
-from data_pipelines.readers import at_names
+from data_pipelines.readers import at_names, classes, frames, pairs, photos, table
 
-READERS = {"at_names": at_names.read}
+READERS: dict[str, Callable[..., Places]] = {
+    "at_names": at_names.read,
+    "classes": classes.read,
+    "csv": table.read,
+    "frames": frames.read,
+    "pairs": pairs.read,
+    "photos": photos.read,
+}
 
 
 def read(reader: str, root: str | os.PathLike[str], **options) -> Places:
@@ -19,4 +28,8 @@ def read(reader: str, root: str | os.PathLike[str], **options) -> Places:
     """
     if reader not in READERS:
         raise DataError(f"no reader {reader!r}; there are {sorted(READERS)}")
+    known = list(inspect.signature(READERS[reader]).parameters)[1:]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise DataError(f"the reader {reader} has no option {unknown}; it has {known}")
     return READERS[reader](root, **options)

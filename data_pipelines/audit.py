@@ -1,0 +1,86 @@
+"""What a data set holds, in a few numbers, to be looked at before a run."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_pipelines.places import COLUMNS, ROLES, SPLITS, Places
+
+Array = np.ndarray
+
+
+def audit(places: Places) -> dict:
+    """A summary of `places` that json can write.
+
+    Returns:
+      A dict of
+        name, images: what and how many.
+        counts: {split: {role: images}}; "-" where neither is meant.
+        conditions: {condition: images}; "-" where unknown.
+        zones: {UTM zone: images}; "local" for the data set's own frame.
+        extent_metres: {zone: [east span, north span]} of the known positions.
+        unknown: {column: images without a value}, for the columns that some images lack; a column that all lack is in
+          `absent` instead.
+        places: number of places and [fewest, median, most] images of one, where `place` is known.
+        time: [first, last] as ISO 8601, where known.
+    """
+    missing = {column: int(np.count_nonzero(_unknown(getattr(places, column)))) for column in COLUMNS}
+    return {
+        "name": places.name,
+        "images": len(places),
+        "counts": _counts(places),
+        "conditions": _tally(places.condition, places.conditions),
+        "zones": {_zone(z): int(np.count_nonzero(places.zone == z)) for z in np.unique(places.zone)},
+        "extent_metres": _extent(places),
+        "unknown": {c: n for c, n in missing.items() if 0 < n < len(places) and c not in ("zone", "split", "role")},
+        "absent": [c for c, n in missing.items() if n == len(places) and c != "zone"],
+        "places": _images_per_place(places.place),
+        "time": [str(t) for t in _range(places.time[~np.isnat(places.time)])],
+    }
+
+
+def _unknown(values: Array) -> Array:
+    if values.dtype.kind == "M":
+        return np.isnat(values)
+    return np.isnan(values) if values.dtype.kind == "f" else values < 0
+
+
+def _counts(places: Places) -> dict:
+    names = [("-", *SPLITS), ("-", *ROLES)]
+    table = np.zeros((len(names[0]), len(names[1])), np.int64)
+    np.add.at(table, (places.split + 1, places.role + 1), 1)
+    return {
+        split: {role: int(n) for role, n in zip(names[1], row, strict=True) if n}
+        for split, row in zip(names[0], table, strict=True)
+        if row.any()
+    }
+
+
+def _tally(codes: Array, names: tuple[str, ...]) -> dict[str, int]:
+    counts = np.bincount(codes.astype(np.int64) + 1, minlength=len(names) + 1)
+    return {name: int(n) for name, n in zip(("-", *names), counts, strict=True) if n}
+
+
+def _zone(zone: int) -> str:
+    return "local" if zone < 0 else f"{zone % 100}{'S' if zone > 100 else 'N'}"
+
+
+def _extent(places: Places) -> dict[str, list[float]]:
+    known = np.isfinite(places.east) & np.isfinite(places.north)
+    extent = {}
+    for zone in np.unique(places.zone[known]):
+        rows = known & (places.zone == zone)
+        extent[_zone(zone)] = [round(float(np.ptp(values[rows])), 2) for values in (places.east, places.north)]
+    return extent
+
+
+def _images_per_place(place: Array) -> dict:
+    counts = np.unique(place[place >= 0], return_counts=True)[1]
+    if not len(counts):
+        return {"number": 0}
+    spread = [int(counts.min()), float(np.median(counts)), int(counts.max())]
+    return {"number": len(counts), "images_min_median_max": spread}
+
+
+def _range(values: Array) -> list:
+    return [values.min(), values.max()] if len(values) else []

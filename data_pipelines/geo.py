@@ -1,0 +1,132 @@
+"""Geometry of the currency: latitude and longitude to UTM metres and back, distances, differences of heading.
+
+The transverse Mercator projection follows Krüger's series to the fourth order of the third flattening (Karney 2011,
+"Transverse Mercator with an accuracy of a few nanometers", equations 35 and 36), on the WGS84 ellipsoid: within a zone
+and its neighbours the error is far below a millimetre.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+
+Array = np.ndarray
+SEMI_MAJOR = 6378137.0  # metres
+FLATTENING = 1 / 298.257223563
+SCALE = 0.9996
+FALSE_EAST = 500_000.0
+FALSE_NORTH = 10_000_000.0  # south of the equator only
+EARTH_RADIUS = 6371008.8  # metres, mean
+
+_n = FLATTENING / (2 - FLATTENING)
+ECCENTRICITY = 2 * np.sqrt(_n) / (1 + _n)
+RADIUS = SEMI_MAJOR / (1 + _n) * (1 + _n**2 / 4 + _n**4 / 64)  # of the circle as long as the meridian
+FORWARD = (
+    _n / 2 - 2 / 3 * _n**2 + 5 / 16 * _n**3 + 41 / 180 * _n**4,
+    13 / 48 * _n**2 - 3 / 5 * _n**3 + 557 / 1440 * _n**4,
+    61 / 240 * _n**3 - 103 / 140 * _n**4,
+    49561 / 161280 * _n**4,
+)
+BACKWARD = (
+    _n / 2 - 2 / 3 * _n**2 + 37 / 96 * _n**3 - 1 / 360 * _n**4,
+    1 / 48 * _n**2 + 1 / 15 * _n**3 - 437 / 1440 * _n**4,
+    17 / 480 * _n**3 - 37 / 840 * _n**4,
+    4397 / 161280 * _n**4,
+)
+LATITUDE = (  # from the conformal latitude
+    2 * _n - 2 / 3 * _n**2 - 2 * _n**3 + 116 / 45 * _n**4,
+    7 / 3 * _n**2 - 8 / 5 * _n**3 - 227 / 45 * _n**4,
+    56 / 15 * _n**3 - 136 / 35 * _n**4,
+    4279 / 630 * _n**4,
+)
+
+
+def zone_of(latitude: Array, longitude: Array) -> Array:
+    """UTM zone as in `Places.zone` (int16): 1..60 north of the equator, 101..160 south of it; Norway's exceptions kept."""
+    latitude, longitude = np.broadcast_arrays(np.asarray(latitude, np.float64), np.asarray(longitude, np.float64))
+    east = np.mod(longitude + 180, 360) - 180
+    zone = np.floor_divide(east + 180, 6).astype(np.int16) + 1
+    zone = np.where((latitude >= 56) & (latitude < 64) & (east >= 3) & (east < 12), 32, zone)
+    svalbard = (latitude >= 72) & (latitude < 84) & (east >= 0) & (east < 42)
+    zone = np.where(svalbard, 31 + 2 * np.searchsorted([9, 21, 33], east, side="right"), zone)
+    return (zone + 100 * (latitude < 0)).astype(np.int16)
+
+
+def to_utm(latitude: Array, longitude: Array, zone: Array | int | None = None) -> tuple[Array, Array, Array]:
+    """Projects degrees (WGS84) to UTM.
+
+    Args:
+      latitude, longitude: degrees, [rows].
+      zone: one zone (or one per row) to project to, as in `Places.zone`; None takes each row's own.
+
+    Returns:
+      east, north float64 [rows] in metres, zone int16 [rows].
+
+    Raises:
+      DataError: a latitude outside ±84 or a longitude outside ±360, or one more than 30 degrees from the zone's middle.
+    """
+    latitude, longitude = np.broadcast_arrays(np.asarray(latitude, np.float64), np.asarray(longitude, np.float64))
+    wrong = np.flatnonzero(~((np.abs(latitude) <= 84) & (np.abs(longitude) <= 360)))
+    if len(wrong):
+        row = wrong[0]
+        raise DataError(
+            f"latitude {latitude.flat[row]}, longitude {longitude.flat[row]} (row {row}) cannot be projected to UTM: expected "
+            "degrees within ±84 and ±360. Are the two exchanged?"
+        )
+    zone = zone_of(latitude, longitude) if zone is None else np.broadcast_to(np.int16(zone), latitude.shape)
+    away = np.mod(longitude - _middle(zone) + 180, 360) - 180
+    if (np.abs(away) > 30).any():
+        row = int(np.argmax(np.abs(away)))
+        raise DataError(
+            f"longitude {longitude.flat[row]} (row {row}) is {away.flat[row]:.0f} degrees off zone {zone.flat[row]}"
+        )
+    phi, lam = np.radians(latitude), np.radians(away)
+    sine = np.sin(phi)
+    conformal = np.sinh(np.arctanh(sine) - ECCENTRICITY * np.arctanh(ECCENTRICITY * sine))
+    xi, eta = np.arctan2(conformal, np.cos(lam)), np.arctanh(np.sin(lam) / np.hypot(1, conformal))
+    up, right = xi.copy(), eta.copy()
+    for j, a in enumerate(FORWARD, 1):
+        up += a * np.sin(2 * j * xi) * np.cosh(2 * j * eta)
+        right += a * np.cos(2 * j * xi) * np.sinh(2 * j * eta)
+    north = SCALE * RADIUS * up + np.where(zone > 100, FALSE_NORTH, 0.0)
+    return FALSE_EAST + SCALE * RADIUS * right, north, zone.astype(np.int16)
+
+
+def from_utm(east: Array, north: Array, zone: Array | int) -> tuple[Array, Array]:
+    """Latitude and longitude in degrees (WGS84) of UTM metres; `zone` as in `Places.zone`, one or one per row.
+
+    Raises:
+      DataError: for rows in a local frame (zone -1), which have no place on Earth.
+    """
+    zone = np.asarray(zone, np.int16)
+    if (zone < 1).any():
+        raise DataError("rows of a local frame (zone -1) have no latitude and longitude; only UTM positions do")
+    xi = (np.asarray(north, np.float64) - np.where(zone > 100, FALSE_NORTH, 0.0)) / (SCALE * RADIUS)
+    eta = (np.asarray(east, np.float64) - FALSE_EAST) / (SCALE * RADIUS)
+    up, right = xi.copy(), eta.copy()
+    for j, b in enumerate(BACKWARD, 1):
+        up -= b * np.sin(2 * j * xi) * np.cosh(2 * j * eta)
+        right -= b * np.cos(2 * j * xi) * np.sinh(2 * j * eta)
+    chi = np.arcsin(np.sin(up) / np.cosh(right))
+    phi = chi + sum(d * np.sin(2 * j * chi) for j, d in enumerate(LATITUDE, 1))
+    longitude = _middle(zone) + np.degrees(np.arctan2(np.sinh(right), np.cos(up)))
+    return np.degrees(phi), np.mod(longitude + 180, 360) - 180
+
+
+def haversine(latitude: Array, longitude: Array, latitude2: Array, longitude2: Array) -> Array:
+    """Great-circle distance in metres between points in degrees, on a sphere (up to 0.5 % off the ellipsoid's)."""
+    phi, phi2 = np.radians(latitude), np.radians(latitude2)
+    half = np.sin((phi2 - phi) / 2) ** 2
+    half = half + np.cos(phi) * np.cos(phi2) * np.sin(np.radians(np.subtract(longitude2, longitude)) / 2) ** 2
+    return 2 * EARTH_RADIUS * np.arcsin(np.sqrt(np.minimum(half, 1)))
+
+
+def heading_difference(a: Array, b: Array) -> Array:
+    """The angle between two headings, in degrees in [0, 180]; NaN where either is."""
+    return 180 - np.abs(np.mod(np.subtract(a, b), 360) - 180)
+
+
+def _middle(zone: Array) -> Array:
+    """Longitude in degrees of a zone's central meridian."""
+    return 6.0 * np.mod(zone, 100) - 183

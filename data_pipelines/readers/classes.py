@@ -1,0 +1,42 @@
+"""A folder per class: every sub-folder is a place, and all images below it show that place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from data_pipelines.places import ROLES, SPLITS, Paths, Places
+from data_pipelines.readers import listing
+
+
+def read(
+    root: str | os.PathLike[str], *, split: str | None = None, role: str | None = None, name: str | None = None
+) -> Places:
+    """Reads `<root>/<class>/...`; `place` numbers the classes in sorted order of their folders' names.
+
+    Args:
+      root: the data set; its own files are not read.
+      split, role: what all images are taken as (see `Places`); None leaves it open.
+      name: what reports call the data set; the folder's name by default.
+
+    Raises:
+      DataError: no folder in `root`, one without images, or a file that is no image.
+    """
+    root = listing.folder(root)
+    for value, known in ((split, SPLITS), (role, ROLES)):
+        if value is not None and value not in known:
+            raise DataError(f"no {value!r} among {list(known)}")
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not folders:
+        raise DataError(f"no folder in {root}; expected one for each class, with its images in it")
+    parts = [listing.images(folder) for folder in folders]
+    return Places.create(
+        name or Path(os.path.abspath(root)).name,
+        Paths.concat([part.under(os.path.abspath(root)) for part in parts]),
+        place=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
+        split=SPLITS.index(split) if split else -1,
+        role=ROLES.index(role) if role else -1,
+    )

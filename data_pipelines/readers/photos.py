@@ -1,0 +1,100 @@
+"""A folder of photos whose EXIF data say where and when they were taken."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from data_pipelines import geo
+from data_pipelines.errors import DataError
+from data_pipelines.places import ROLES, Paths, Places
+from data_pipelines.readers import listing
+
+GPS = ExifTags.GPS
+
+
+def read(
+    root: str | os.PathLike[str],
+    *,
+    role: str = "database",
+    zone: int | None = None,
+    without_position: str = "error",
+    name: str | None = None,
+) -> Places:
+    """Reads every photo under `root`: position (projected to UTM), heading of the camera and time, from EXIF.
+
+    Args:
+      root: folder of the photos.
+      role: what all photos are taken as.
+      zone: UTM zone to project to (as in `Places.zone`); None takes each photo's own.
+      without_position: "error" refuses photos without GPS position, "drop" leaves them out, "keep" leaves theirs unknown.
+      name: what reports call the data set; the folder's name by default.
+
+    Raises:
+      DataError: a missing or empty folder, a file that is no image, a photo without position (named).
+    """
+    if without_position not in ("error", "drop", "keep") or role not in ROLES:
+        raise DataError(f"{without_position=} is one of error, drop, keep; {role=} is one of {list(ROLES)}")
+    paths = listing.images(root)
+    facts = [_facts(paths[row]) for row in range(len(paths))]
+    latitude, longitude, heading = np.array([fact[:3] for fact in facts], np.float64).T
+    time = np.array([fact[3] for fact in facts], "datetime64[s]")
+    known = np.isfinite(latitude) & np.isfinite(longitude)
+    if without_position == "error" and not known.all():
+        raise DataError(
+            f"{paths[int(np.argmin(known))]} and {np.count_nonzero(~known) - 1} more of {len(paths)} photos have no GPS "
+            "position in their EXIF data. Leave them out with without_position=drop, or give positions in a CSV."
+        )
+    east, north, zones = np.full(len(paths), np.nan), np.full(len(paths), np.nan), np.full(len(paths), -1, np.int16)
+    east[known], north[known], zones[known] = geo.to_utm(latitude[known], longitude[known], zone)
+    title = name or Path(os.path.abspath(root)).name
+    columns = {"heading": np.mod(heading, 360), "time": time, "role": ROLES.index(role)}
+    places = Places.create(title, paths, east=east, north=north, zone=zones, **columns)
+    return places.take(known) if without_position == "drop" else places
+
+
+def _facts(path: str) -> tuple[float, float, float, np.datetime64]:
+    """Latitude, longitude and heading in degrees (NaN where unknown) and time of one photo."""
+    try:
+        with Image.open(path) as image:
+            exif = image.getexif()
+            gps, details = exif.get_ifd(ExifTags.IFD.GPSInfo), exif.get_ifd(ExifTags.IFD.Exif)
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"cannot read {path} as an image: {error}") from error
+    latitude = _degrees(gps.get(GPS.GPSLatitude), gps.get(GPS.GPSLatitudeRef), "S")
+    longitude = _degrees(gps.get(GPS.GPSLongitude), gps.get(GPS.GPSLongitudeRef), "W")
+    heading = _number(gps.get(GPS.GPSImgDirection))
+    return (
+        latitude,
+        longitude,
+        heading,
+        _time(details.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)),
+    )
+
+
+def _degrees(parts, side, negative: str) -> float:
+    """Degrees of (degrees, minutes, seconds); NaN where they are missing or broken."""
+    try:
+        degrees, minutes, seconds = (_number(part) for part in parts)
+    except (TypeError, ValueError):
+        return np.nan
+    value = degrees + minutes / 60 + seconds / 3600
+    return -value if str(side).upper().startswith(negative) else value
+
+
+def _number(value) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return np.nan
+
+
+def _time(text) -> np.datetime64:
+    try:
+        return np.datetime64(datetime.datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S"), "s")
+    except ValueError:
+        return np.datetime64("NaT", "s")

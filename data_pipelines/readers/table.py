@@ -1,0 +1,218 @@
+"""Data sets described by a CSV file: a row per image, in any order of columns, under any names."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines import geo
+from data_pipelines.errors import DataError
+from data_pipelines.places import ROLES, SPLITS, Paths, Places
+from data_pipelines.readers import listing
+
+Array = np.ndarray
+COLUMNS = (
+    "path", "lat", "lon", "east", "north", "heading", "place", "time", "split", "role", "condition", "sequence", "frame",
+)  # fmt: skip
+ROLE_ALIASES = {"db": "database", "gallery": "database", "ref": "database", "reference": "database", "queries": "query"}
+SPLIT_ALIASES = {"training": "train", "validation": "val", "testing": "test"}
+
+
+def read(
+    root: str | os.PathLike[str],
+    *,
+    file: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    roles: Mapping[str, str] | None = None,
+    split: str | None = None,
+    zone: int | None = None,
+    name: str | None = None,
+) -> Places:
+    """Reads `path[,lat,lon|east,north][,heading,place,time,split,role,condition,sequence,frame]`, with a header line.
+
+    Paths are relative to `root` (or absolute). Degrees are projected to UTM; metres are taken as they are, in a local
+    frame unless `zone` says otherwise. Places and sequences may be whole numbers or any text (numbered in sorted order).
+    Times are ISO 8601. An empty cell means unknown, except for path and coordinates. Other columns are ignored.
+
+    Args:
+      root: folder of the images.
+      file: the CSV file, relative to `root`; by default the only .csv there.
+      columns: our name → the file's name of a column, e.g. `{"path": "image_path", "place": "label", "role": "split"}`.
+        A column of the file that is given to one of ours is not read as another.
+      roles: the file's word → database, query or target, beside `ROLE_ALIASES`.
+      split: the split of all rows, where the file has no such column.
+      zone: UTM zone (as in `Places.zone`) to project all degrees to, or that the metres lie in. By default every row's own
+        zone, which only suits data within one.
+      name: what reports call the data set; the folder's name by default.
+
+    Raises:
+      DataError: a missing file or column, or a bad row; names file and line.
+    """
+    root = listing.folder(root)
+    table = _Table(_file(root, file), columns or {})
+    latitude, east = table.numbers("lat", required=True), table.numbers("east", required=True)
+    longitude, north = table.numbers("lon", required=True), table.numbers("north", required=True)
+    if (latitude is None) != (longitude is None) or (east is None) != (north is None):
+        raise DataError(
+            f"{table.file}: needs both of lat and lon, or both of east and north; its header is {table.header}"
+        )
+    zones: Array | int = -1 if zone is None else zone
+    if latitude is not None and longitude is not None:
+        table.check("lat", np.abs(latitude) <= 84, "degrees within ±84")
+        table.check("lon", np.abs(longitude) <= 180, "degrees within ±180")
+        east, north, zones = geo.to_utm(latitude, longitude, zone)
+    condition, conditions = table.words("condition")
+    known = {
+        "east": east,
+        "north": north,
+        "heading": table.headings(),
+        "place": table.labels("place"),
+        "sequence": table.labels("sequence"),
+        "frame": table.converted("frame", int, -1, "a whole number"),
+        "time": table.converted(
+            "time", _time, np.datetime64("NaT", "s"), "a time in ISO 8601 such as 2019-11-03T08:30:00"
+        ),
+        "role": table.choices("role", ROLES, {**ROLE_ALIASES, **(roles or {})}),
+        "split": table.choices("split", SPLITS, SPLIT_ALIASES),
+    }
+    if known["split"] is None and split is not None:
+        known["split"] = np.full(len(table.rows), _position(split, SPLITS))
+    return Places.create(
+        name or Path(os.path.abspath(root)).name,
+        Paths.of(table.paths(), root),
+        zone=zones,
+        condition=condition,
+        conditions=conditions,
+        **{column: values for column, values in known.items() if values is not None},
+    )
+
+
+class _Table:
+    """The cells of a CSV file, and errors that know their line."""
+
+    def __init__(self, file: Path, columns: Mapping[str, str]):
+        self.file = file
+        unknown = sorted(set(columns) - set(COLUMNS))
+        if unknown:
+            raise DataError(f"no such column {unknown} to read {file} into; there are {list(COLUMNS)}")
+        try:
+            with file.open(newline="", encoding="utf-8-sig") as text:
+                lines = csv.reader(text)
+                self.header = next(lines, [])
+                both = [(row, lines.line_num) for row in lines if row]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"cannot read {file} as CSV in UTF-8: {error}") from error
+        self.rows, self.lines = [row for row, _ in both], [line for _, line in both]
+        for row, line in both:
+            if len(row) != len(self.header):
+                raise DataError(f"{file}, line {line}: {len(row)} fields, but the header has {len(self.header)}")
+        if not both:
+            raise DataError(f"{file} has no rows; expected a header line and one line per image")
+        missing = sorted(set(columns.values()) - set(self.header))
+        if missing:
+            raise DataError(f"{file} has no column {missing}; its header is {self.header}")
+        taken = set(columns.values())
+        self.index = {c: self.header.index(c) for c in COLUMNS if c in self.header and c not in taken}
+        self.index.update({ours: self.header.index(theirs) for ours, theirs in columns.items()})
+        if "path" not in self.index:
+            raise DataError(f"{file} has no column path; its header is {self.header}. Name one by columns.path.")
+
+    def cells(self, column: str) -> list[str] | None:
+        """The column's text, stripped; None where the file has no such column."""
+        if column not in self.index:
+            return None
+        k = self.index[column]
+        return [row[k].strip() for row in self.rows]
+
+    def error(self, row: int, column: str, expected: str) -> DataError:
+        cell = self.rows[row][self.index[column]]
+        there = self.header[self.index[column]]
+        return DataError(f"{self.file}, line {self.lines[row]}, column {there}: {cell!r} is not {expected}")
+
+    def check(self, column: str, good: Array, expected: str) -> None:
+        if not good.all():
+            raise self.error(int(np.argmin(good)), column, expected)
+
+    def converted(self, column: str, convert: Callable, missing: object, expected: str) -> Array | None:
+        """The column's values by `convert`, `missing` for empty cells; None where there is no such column."""
+        cells = self.cells(column)
+        if cells is None:
+            return None
+        values = []
+        for row, cell in enumerate(cells):
+            try:
+                values.append(convert(cell) if cell else missing)
+            except (ValueError, OverflowError) as error:
+                raise self.error(row, column, expected) from error
+        return np.array(values)
+
+    def numbers(self, column: str, required: bool = False) -> Array | None:
+        values = self.converted(column, float, np.nan, "a number")
+        if values is not None:
+            self.check(column, np.isfinite(values) if required else ~np.isinf(values), "a number")
+        return values
+
+    def headings(self) -> Array | None:
+        values = self.numbers("heading")
+        if values is None:
+            return None
+        reduced = np.mod(values, 360).astype(np.float32)
+        return np.where(reduced == 360, np.float32(0), reduced)  # what float32 rounds up
+
+    def words(self, column: str) -> tuple[Array | int, list[str]]:
+        """Indices into the sorted distinct words of a column, -1 for empty cells, and those words."""
+        cells = self.cells(column)
+        if cells is None:
+            return -1, []
+        vocabulary = sorted(set(cells) - {""})
+        number = {"": -1, **{word: k for k, word in enumerate(vocabulary)}}
+        return np.array([number[cell] for cell in cells]), vocabulary
+
+    def labels(self, column: str) -> Array | None:
+        """Whole numbers as they are; where any cell is another text, indices into the sorted texts; -1 for empty."""
+        cells = self.cells(column)
+        if cells is None:
+            return None
+        if all(cell.isdecimal() and cell.isascii() and len(cell) < 19 for cell in cells if cell):
+            return np.array([int(cell) if cell else -1 for cell in cells])
+        return np.asarray(self.words(column)[0])
+
+    def choices(self, column: str, names: Sequence[str], aliases: Mapping[str, str]) -> Array | None:
+        def convert(cell: str) -> int:
+            return names.index(aliases.get(cell, aliases.get(cell.lower(), cell.lower())))
+
+        return self.converted(column, convert, -1, f"one of {list(names)} or of their other names {sorted(aliases)}")
+
+    def paths(self) -> list[str]:
+        cells = self.cells("path") or []
+        for row, cell in enumerate(cells):
+            if not cell:
+                raise self.error(row, "path", "a path")
+        return cells
+
+
+def _file(root: Path, file: str | None) -> Path:
+    if file is not None:
+        return root / file
+    found = sorted(root.glob("*.csv"))
+    if len(found) != 1:
+        raise DataError(f"{root} holds {len(found)} .csv files ({[f.name for f in found]}); say which by `file`")
+    return found[0]
+
+
+def _position(word: str, names: Sequence[str]) -> int:
+    if word not in names:
+        raise DataError(f"no split {word!r}; there are {list(names)}")
+    return names.index(word)
+
+
+def _time(cell: str) -> np.datetime64:
+    moment = datetime.datetime.fromisoformat(cell)
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
+    return np.datetime64(moment, "s")

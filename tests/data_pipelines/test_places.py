@@ -1,0 +1,123 @@
+"""The table itself: paths in a blob, columns, selection, joining, zones; and the audit of one."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_pipelines import places as module
+from data_pipelines.audit import audit
+from data_pipelines.errors import DataError
+from data_pipelines.places import Paths, Places
+
+names = st.lists(
+    st.text(st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), max_size=6), max_size=12
+)
+
+
+@settings(deadline=None)
+@given(names=names, data=st.data())
+def test_paths_are_a_sequence_of_strings(names, data):
+    paths = Paths.of(names, "root")
+    assert [paths.relative(i) for i in range(len(paths))] == names
+    assert list(paths) == [os.path.join("root", n) for n in names]
+    rows = data.draw(st.lists(st.integers(-len(names), len(names) - 1), max_size=20)) if names else []
+    assert [paths.take(np.array(rows, int)).relative(i) for i in range(len(rows))] == [names[r] for r in rows]
+    with pytest.raises(IndexError, match=f"row {len(names)} of {len(names)} paths"):
+        paths.relative(len(names))
+
+
+def test_take_crosses_its_chunks(monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 3)
+    names = [f"{'x' * k}{k}" for k in range(11)]
+    rows = np.random.default_rng(0).permutation(np.repeat(np.arange(11), 2))
+    taken = Paths.of(names).take(rows)
+    assert list(taken) == [names[r] for r in rows]
+
+
+@settings(deadline=None)
+@given(first=names, second=names)
+def test_concat_keeps_whole_paths(first, second):
+    a, b = Paths.of([f"a{n}" for n in first], "/data/one"), Paths.of([f"b{n}" for n in second], "/data/two/deep")
+    both = Paths.concat([a, b])
+    assert list(both) == list(a) + list(b)
+    assert both.root == ("/data" if a.root != b.root else a.root)
+
+
+def test_concat_keeps_absolute_paths_too():
+    both = Paths.concat([Paths.of(["/else/where.jpg"], "/data/one"), Paths.of(["b.jpg"], "/data/two")])
+    assert [os.path.normpath(p) for p in both] == ["/else/where.jpg", "/data/two/b.jpg"]
+
+
+def table(n=4, **columns):
+    return Places.create("some", Paths.of([f"{k}.jpg" for k in range(n)], "r"), **columns)
+
+
+def test_columns_that_are_not_given_are_unknown():
+    places = table(east=[1, 2, 3, 4], zone=32)
+    assert places.east.dtype == np.float64 and places.zone.tolist() == [32] * 4
+    assert np.isnan(places.heading).all() and np.isnat(places.time).all() and (places.place == -1).all()
+    with pytest.raises(DataError, match=r"no such column \['easting'\]"):
+        table(easting=1)
+    with pytest.raises(DataError, match=r"column east has shape \(3,\), but there are 4 paths"):
+        table(east=[1, 2, 3])
+
+
+def test_select_and_concat_join_the_conditions():
+    a = table(condition=[0, 1, -1, 0], conditions=("day", "snow"), split=[0, 1, 2, -1], role=[0, 1, 0, 1])
+    b = table(2, condition=[0, 1], conditions=("snow", "fog"), split=2)
+    both = Places.concat([a, b], "both")
+    assert both.conditions == ("day", "snow", "fog") and both.name == "both"
+    assert [both.conditions[c] if c >= 0 else None for c in both.condition] == [
+        "day",
+        "snow",
+        None,
+        "day",
+        "snow",
+        "fog",
+    ]
+    assert both.select(condition="snow").path.relative(1) == "0.jpg"
+    assert len(both.select(split="test", role="database")) == 1
+    assert list(a.take(np.array([False, True, False, True])).path) == [os.path.join("r", p) for p in ("1.jpg", "3.jpg")]
+    with pytest.raises(DataError, match=r"some: no condition 'fog'; there are \['day', 'snow'\]"):
+        a.select(condition="fog")
+
+
+def test_mixed_zones_are_refused_with_a_file_of_each():
+    assert table(zone=32).single_zone() == 32 and table().single_zone() == -1
+    with pytest.raises(DataError, match=r"2 UTM zones.*zone 32: r/0\.jpg; zone 33: r/2\.jpg"):
+        table(zone=[32, 32, 33, 33]).single_zone()
+
+
+def test_audit_by_hand():
+    places = table(
+        5,
+        east=[0, 10, np.nan, 500, 520],
+        north=[0, 4, 7, 1, 1],
+        zone=[33, 33, 33, 133, 133],
+        heading=[0, 90, np.nan, np.nan, 1],
+        place=[7, 7, 9, -1, 7],
+        split=[0, 0, 2, 2, -1],
+        role=[0, 0, 0, 1, -1],
+        time=np.array(["2019-01-02", "NaT", "2021-05-06", "2018-01-01", "NaT"], "datetime64[s]"),
+        condition=[0, 1, 1, -1, 1],
+        conditions=("day", "night"),
+    )
+    summary = audit(places)
+    assert json.loads(json.dumps(summary)) == summary
+    assert summary == {
+        "name": "some",
+        "images": 5,
+        "counts": {"-": {"-": 1}, "train": {"database": 2}, "test": {"database": 1, "query": 1}},
+        "conditions": {"-": 1, "day": 1, "night": 3},
+        "zones": {"33N": 3, "33S": 2},
+        "extent_metres": {"33N": [10.0, 4.0], "33S": [20.0, 0.0]},
+        "unknown": {"east": 1, "heading": 2, "place": 1, "time": 2, "condition": 1},
+        "absent": ["sequence", "frame"],
+        "places": {"number": 2, "images_min_median_max": [1, 2.0, 3]},
+        "time": ["2018-01-01T00:00:00", "2021-05-06T00:00:00"],
+    }
+    assert audit(table())["places"] == {"number": 0} and audit(table())["zones"] == {"local": 4}

@@ -1,0 +1,193 @@
+"""Readers of folders: a folder per class, pairs with a list, frames of several drives, photos with EXIF."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines import geo
+from data_pipelines.errors import DataError
+from data_pipelines.readers import pairs, photos, read
+
+
+def write(root, *files):
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(b"")
+    return root
+
+
+def test_classes(tmp_path):
+    write(tmp_path, "b/2.jpg", "b/1.png", "a b/deep/x.JPEG", "c/y.jpg", "labels.txt", ".git/z.jpg")
+    places = read("classes", tmp_path, split="train")
+    assert [places.path.relative(i) for i in range(4)] == ["a b/deep/x.JPEG", "b/1.png", "b/2.jpg", "c/y.jpg"]
+    assert places.place.tolist() == [0, 1, 1, 2] and set(places.split) == {0} and set(places.role) == {-1}
+    assert all(os.path.exists(p) for p in places.path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no image in .*empty"):
+        read("classes", tmp_path)
+    with pytest.raises(DataError, match="no folder in .*; expected one for each class"):
+        read("classes", tmp_path / "c")
+    with pytest.raises(DataError, match="no 'trian' among"):
+        read("classes", tmp_path, split="trian")
+
+
+def test_corridor(real_data):
+    places = read("pairs", real_data / "corridor")
+    database, queries = places.select(role="database"), places.select(role="query")
+    assert len(database) == len(queries) == 111 and queries.path.relative(7) == "query/0000007.jpg"
+    assert queries.frame.tolist() == list(range(111))
+    indptr, indices = pairs.ground_truth(real_data / "corridor")
+    assert len(indptr) == 112
+    for query in range(111):  # the published tolerance: two frames
+        wanted = range(max(query - 2, 0), min(query + 3, 111))
+        assert indices[indptr[query] : indptr[query + 1]].tolist() == list(wanted)
+
+
+def lists_of(root, file=None):
+    indptr, indices = pairs.ground_truth(root, file)
+    return [indices[a:b].tolist() for a, b in zip(indptr[:-1], indptr[1:], strict=True)]
+
+
+def test_lists_of_positives_in_all_their_forms(tmp_path):
+    wanted = [[0, 2], [1], [1, 2, 3]]
+    (tmp_path / "ground_truth.csv").write_text("query,references\n2,3 1 2\n0,0 2\n1,1\n")
+    named, plain = np.empty(3, object), np.empty(3, object)
+    for k, references in enumerate(wanted):
+        named[k], plain[k] = [k, references], np.array(references[::-1])
+    square = np.empty((3, 2), object)
+    square[:] = [list(row) for row in named]
+    for name, array in (("named", named), ("plain", plain), ("square", square)):
+        np.save(tmp_path / f"{name}.npy", array, allow_pickle=True)
+    for file in ("ground_truth.csv", "named.npy", "plain.npy", "square.npy"):
+        assert lists_of(tmp_path, file) == wanted, file
+    for name, array in (
+        ("one", np.array([4, 0, 9])),
+        ("column", np.array([[4], [0], [9]])),
+        ("float", np.array([4.0, 0, 9])),
+    ):
+        np.save(tmp_path / f"{name}.npy", array)
+        assert lists_of(tmp_path, f"{name}.npy") == [[4], [0], [9]], name
+    assert lists_of(tmp_path) == wanted  # the csv is found by itself
+    (tmp_path / "ground_truth.csv").write_text("query,references\n2,3\n0,\n")
+    assert lists_of(tmp_path) == [[], [], [3]]  # queries without positives stay
+
+
+class Evil:
+    def __reduce__(self):
+        return os.getcwd, ()
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    array = np.empty(1, object)
+    array[0] = Evil()
+    np.save(tmp_path / "gt.npy", array, allow_pickle=True)
+    with pytest.raises(DataError, match=r"gt\.npy .* its pickle asks for posix\.getcwd, which is not allowed"):
+        pairs.ground_truth(tmp_path, "gt.npy")
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "gt.npy").read_bytes()[:30])
+    with pytest.raises(DataError, match=r"cannot read .*cut\.npy"):
+        pairs.ground_truth(tmp_path, "cut.npy")
+    header = (tmp_path / "gt.npy").read_bytes()[:128]
+    (tmp_path / "list.npy").write_bytes(header + pickle.dumps([1, 2]))
+    with pytest.raises(DataError, match="holds list, not an array of rows"):
+        pairs.ground_truth(tmp_path, "list.npy")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0,1 2\n", "its first line is '0,1 2'; expected query,references"),
+        ("query,references\n0,1\n1,two\n", r"ground_truth\.csv, line 3: \['1', 'two'\] is not a query's number"),
+        ("query,references\n0,-1\n", "line 2: .* holds a negative number"),
+        ("query,references\n0,1,2\n", "line 2: .* is not a query's number"),
+        ("query,references\n", "holds no row"),
+        ("", "its first line is ''"),
+    ],
+)
+def test_bad_lists_are_named(tmp_path, text, message):
+    (tmp_path / "ground_truth.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        pairs.ground_truth(tmp_path)
+
+
+def test_no_list_at_all(tmp_path):
+    with pytest.raises(DataError, match=r"no list of positives in .*; expected ground_truth\.csv or"):
+        pairs.ground_truth(tmp_path)
+    np.save(tmp_path / "half.npy", np.array([0.5]))
+    with pytest.raises(DataError, match=r"half\.npy, row 0"):
+        pairs.ground_truth(tmp_path, "half.npy")
+
+
+def test_nordland_as_trained_and_as_tested(real_data):
+    root = real_data / "nordland_64x32"
+    places = read("frames", root, train=2400, per_place=3)
+    assert len(places) == 7152 and places.conditions == ("summer", "winter")
+    train, test = places.select(split="train"), places.select(split="test")
+    assert len(train) == 4800 and len(test) == 2352
+    assert np.bincount(train.place).tolist() == [6] * 800  # three neighbours in two seasons
+    for place in (0, 1, 799):
+        assert np.ptp(train.frame[train.place == place]) == 2
+    queries = test.select(role="query")
+    assert queries.frame.tolist() == list(range(2400, 3576)) and queries.path.relative(0).startswith("winter/")
+    third = read("frames", root, every=3)
+    assert len(third) == 2 * 1192 and third.frame.max() == 1191
+    assert third.path.relative(1) == places.path.relative(3)
+
+
+def test_frames_by_hand(tmp_path):
+    write(tmp_path, *(f"{s}/f{k}.png" for s in ("day", "night") for k in range(8)))
+    places = read("frames", tmp_path, database="day", query="night", first=1, last=7, every=2, train=1)
+    assert [places.path.relative(i) for i in range(6)] == [f"{s}/f{k}.png" for s in ("day", "night") for k in (1, 3, 5)]
+    assert places.frame.tolist() == places.place.tolist() == [0, 1, 2] * 2
+    assert places.split.tolist() == [0, 2, 2] * 2 and places.role.tolist() == [0] * 3 + [1] * 3
+    (tmp_path / "night" / "f3.png").unlink()
+    with pytest.raises(DataError, match=r"must hold the same file names, but 1 are in one only, such as \['f3\.png'\]"):
+        read("frames", tmp_path, database="day", query="night")
+    with pytest.raises(DataError, match="snow is no folder"):
+        read("frames", tmp_path, database="day", query="snow")
+    with pytest.raises(DataError, match="3 frames are kept .* too few for train=4"):
+        read("frames", tmp_path, database="day", query="day", last=3, train=4)
+    with pytest.raises(DataError, match="every=0"):
+        read("frames", tmp_path, every=0)
+
+
+def photo(path, latitude=None, longitude=None, heading=None, time=None):
+    exif = Image.Exif()
+    if latitude is not None:
+        gps = exif.get_ifd(0x8825)
+        gps.update({1: "S", 2: latitude, 3: "W", 4: longitude})
+        if heading is not None:
+            gps[17] = heading
+    if time:
+        exif.get_ifd(0x8769)[0x9003] = time
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6)).save(path, exif=exif)
+
+
+def test_photos_of_lund(real_data):
+    places = read("photos", real_data / "lund")
+    assert len(places) == 29 and places.single_zone() == 33
+    latitude, longitude = geo.from_utm(places.east, places.north, places.zone)
+    assert np.ptp(latitude) < 0.01 and np.ptp(longitude) < 0.01
+    assert (np.abs(latitude - 55.69) < 0.02).all() and (np.abs(longitude - 13.19) < 0.02).all()  # the town of Lund
+    assert (np.diff(places.north)[:-2] > 0).all()  # a walk to the north, photographed in order
+
+
+def test_photos_by_hand(tmp_path):
+    photo(tmp_path / "a.jpg", (33.0, 30.0, 36.0), (70.0, 30.0, 0.0), 361.5, "2019:11:03 08:30:00")
+    photo(tmp_path / "b.jpg")
+    with pytest.raises(DataError, match=r"b\.jpg and 0 more of 2 photos have no GPS position .* without_position=drop"):
+        read("photos", tmp_path)
+    kept = read("photos", tmp_path, without_position="keep", role="query")
+    east, north, zone = geo.to_utm(-33.51, -70.5)
+    assert kept.east[0] == pytest.approx(east) and kept.north[0] == pytest.approx(north) and kept.zone[0] == zone == 119
+    assert np.isnan(kept.east[1]) and set(kept.role) == {1}
+    assert kept.heading[0] == 1.5 and kept.time[0] == np.datetime64("2019-11-03T08:30:00") and np.isnat(kept.time[1])
+    assert len(read("photos", tmp_path, without_position="drop")) == 1
+    (tmp_path / "c.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"cannot read .*c\.jpg as an image"):
+        photos.read(tmp_path)
+    with pytest.raises(DataError, match="without_position='skip' is one of"):
+        photos.read(tmp_path, without_position="skip")

@@ -1,0 +1,110 @@
+"""The CSV reader: every column, other names for them, and errors that name the line."""
+
+import numpy as np
+import pytest
+
+from data_pipelines import geo
+from data_pipelines.errors import DataError
+from data_pipelines.readers import read
+
+
+def write(tmp_path, text, name="list.csv"):
+    (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_ie_tower(real_data):
+    columns = {"path": "image_path", "place": "label", "role": "split"}
+    places = read("csv", real_data / "ie_tower", columns=columns)
+    assert len(places) == 2877 and np.bincount(places.role).tolist() == [2373, 504] and set(places.split) == {-1}
+    folders = [places.path.relative(i).split("/")[0] for i in range(len(places))]
+    assert len(set(folders)) == len(set(places.place)) == 25
+    order = sorted(set(folders))
+    assert [order[p] for p in places.place] == folders  # the label is the folder, numbered in sorted order
+    assert all((real_data / "ie_tower" / places.path.relative(i)).is_file() for i in (0, 1000, 2876))
+
+
+def test_every_column(tmp_path):
+    write(
+        tmp_path,
+        "\ufeffpath,lat,lon,heading,place,time,split,role,condition,sequence,frame,camera\n"
+        "a.jpg,59.95697,10.64221,370,17,2019-11-03T08:30:00Z,train,gallery,snow,b,4,x\n"
+        '"b,c.jpg", 59.95698 ,10.64222,,,,,,,,,\n'
+        "\n"
+        "d.jpg,59.95699,10.64223,-90,3,2019-11-03 09:30:00+01:00,Validation,Query,day,a,5,\n",
+    )
+    places = read("csv", tmp_path)
+    assert [places.path.relative(i) for i in range(3)] == ["a.jpg", "b,c.jpg", "d.jpg"]
+    east, north, zone = geo.to_utm([59.95697, 59.95698, 59.95699], [10.64221, 10.64222, 10.64223])
+    assert (places.east == east).all() and (places.north == north).all() and (places.zone == zone).all()
+    assert zone.tolist() == [32] * 3
+    assert np.array_equal(places.heading, [10, np.nan, 270], equal_nan=True)
+    assert places.place.tolist() == [17, -1, 3] and places.sequence.tolist() == [1, -1, 0]
+    assert places.frame.tolist() == [4, -1, 5]
+    assert places.time[0] == places.time[2] == np.datetime64("2019-11-03T08:30:00") and np.isnat(places.time[1])
+    assert places.split.tolist() == [0, -1, 1] and places.role.tolist() == [0, -1, 1]
+    assert places.conditions == ("day", "snow") and places.condition.tolist() == [1, -1, 0]
+    assert set(read("csv", tmp_path, zone=33).zone) == {33}
+
+
+def test_metres_stay_as_they_are(tmp_path):
+    write(tmp_path, "path,x,y\na.jpg,-1.5,2e3\n")
+    options = {"columns": {"east": "x", "north": "y"}, "split": "test"}
+    places = read("csv", tmp_path, **options)
+    assert (places.east[0], places.north[0], places.zone[0], places.split[0]) == (-1.5, 2000, -1, 2)
+    assert read("csv", tmp_path, zone=32, **options).zone.tolist() == [32]
+
+
+def test_roles_of_ones_own(tmp_path):
+    write(tmp_path, "path,role\na.jpg,MAP\nb.jpg,walk\n")
+    assert read("csv", tmp_path, roles={"MAP": "database", "walk": "query"}).role.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("path,lat,lon\na.jpg,1,2\nb.jpg,x,2\n", {}, r"list\.csv, line 3, column lat: 'x' is not a number"),
+        ("path,lat,lon\na.jpg,1,2\nb.jpg,,2\n", {}, "line 3, column lat: '' is not a number"),
+        ("path,lat,lon\na.jpg,122,37\n", {}, "line 2, column lat: '122' is not degrees within ±84"),
+        ("path,lat,lon\na.jpg,37,222\n", {}, "line 2, column lon: '222' is not degrees within ±180"),
+        ("path,lat\na.jpg,1\n", {}, "needs both of lat and lon"),
+        ("path,east\na.jpg,1\n", {}, "both of east and north"),
+        ('path,note\n"a\nb.jpg",1\nc.jpg\n', {}, "line 4: 1 fields, but the header has 2"),
+        ("path,heading\na.jpg,inf\n", {}, "'inf' is not a number"),
+        ("path,frame\na.jpg,1.5\n", {}, "column frame: '1.5' is not a whole number"),
+        ("path,time\na.jpg,yesterday\n", {}, "'yesterday' is not a time in ISO 8601"),
+        ("path,split\na.jpg,trian\n", {}, r"'trian' is not one of \['train', 'val', 'test'\]"),
+        ("path,role\na.jpg,walk\n", {}, r"'walk' is not one of \['database', 'query', 'target'\]"),
+        ("image\na.jpg\n", {}, r"no column path; its header is \['image'\]"),
+        ("path\n,\n", {}, "line 2: 2 fields"),
+        ("path,place\n ,3\n", {}, "line 2, column path: ' ' is not a path"),
+        ("path\n", {}, "has no rows"),
+        ("path\na.jpg\n", {"columns": {"place": "label"}}, r"no column \['label'\]; its header is \['path'\]"),
+        ("path\na.jpg\n", {"columns": {"palce": "path"}}, r"no such column \['palce'\]"),
+        ("path\na.jpg\n", {"split": "trian"}, "no split 'trian'"),
+        ("path\na.jpg\n", {"file": "other.csv"}, r"cannot read .*other\.csv"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, text, options, message):
+    with pytest.raises(DataError, match=message):
+        read("csv", write(tmp_path, text), **options)
+
+
+def test_which_file(tmp_path):
+    with pytest.raises(DataError, match=r"holds 0 \.csv files"):
+        read("csv", tmp_path)
+    write(tmp_path, "path\na.jpg\n")
+    write(tmp_path, "path\nb.jpg\nc.jpg\n", "other.csv")
+    with pytest.raises(DataError, match=r"holds 2 \.csv files \(\['list\.csv', 'other\.csv'\]\)"):
+        read("csv", tmp_path)
+    assert len(read("csv", tmp_path, file="other.csv")) == 2
+    (tmp_path / "latin.csv").write_bytes("path\nä.jpg\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"cannot read .*latin\.csv as CSV in UTF-8"):
+        read("csv", tmp_path, file="latin.csv")
+    with pytest.raises(DataError, match="gone is no folder"):
+        read("csv", tmp_path / "gone")
+
+
+def test_unknown_option_lists_those_there_are(tmp_path):
+    with pytest.raises(DataError, match=r"the reader csv has no option \['colums'\]; it has \['file', 'columns'"):
+        read("csv", tmp_path, colums={})

@@ -1,0 +1,61 @@
+"""A run that is killed and started again ends as the run that was left alone: weights, log and recall, to the bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("killed_run.py")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("compiled")
+
+
+def run(config, folder, cache, step=-1, name="SIGKILL"):
+    file = folder.with_suffix(".json")
+    file.write_text(config.to_json())
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(SCRIPT.parents[2]),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_NUMPY_DTYPE_PROMOTION": "standard",  # see conftest.py beside this file
+    }
+    command = [sys.executable, str(SCRIPT), str(file), str(folder), str(step), name]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def with_workers(config, workers):
+    changed = config.copy_and_resolve_references().unlock()
+    changed.loader.workers, changed.checkpoint.every_steps = workers, 2
+    return changed.lock()
+
+
+def test_killed_run_equals_the_uninterrupted_one(tiny_config, tmp_path, cache):
+    alone, broken = tmp_path / "alone", tmp_path / "broken"
+    assert run(with_workers(tiny_config, 0), alone, cache).returncode == 0
+
+    # Told to leave in the middle of the first group, killed in the middle of the second, other numbers of workers.
+    left = run(with_workers(tiny_config, 0), broken, cache, 3, "SIGTERM")
+    assert left.returncode == 0, left.stderr
+    assert "told to leave" in left.stderr
+    assert not (broken / "metrics.json").exists()
+    killed = run(with_workers(tiny_config, 1), broken, cache, 9)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    steps = sorted(int(path.name) for path in (broken / "checkpoints").iterdir() if path.name.isdigit())
+    assert steps[-1] in (6, 8), "the kill came between checkpoints"
+    ended = run(with_workers(tiny_config, 0), broken, cache)
+    assert ended.returncode == 0, ended.stderr
+
+    for name in ("model.safetensors", "log.jsonl"):
+        assert (alone / name).read_bytes() == (broken / name).read_bytes(), name
+    results = [json.loads((folder / "metrics.json").read_text())["results"] for folder in (alone, broken)]
+    assert results[0] == results[1]
+    assert [r["step"] for r in map(json.loads, (alone / "log.jsonl").read_text().splitlines()) if "loss" in r] == [*range(12)]

@@ -162,8 +162,9 @@ def _turn(table: Family, path: str, value: np.ndarray, back: bool = False) -> np
 
 
 def _paths(variables: Variables) -> dict[tuple[str, str], Any]:
-    """Our leaves by (collection, path)."""
-    return {(key[0], "/".join(key[1:])): value for key, value in flatten_dict(variables).items()}
+    """Our leaves by (collection, path); parameters first, since errors show the first few."""
+    leaves = sorted(flatten_dict(variables).items(), key=lambda item: item[0][0] != "params")
+    return {(key[0], "/".join(key[1:])): value for key, value in leaves}
 
 
 def _some(items: Iterable[str], most: int = 6) -> str:

@@ -43,7 +43,7 @@ LATITUDE = (  # from the conformal latitude
 
 
 def zone_of(latitude: Array, longitude: Array) -> Array:
-    """UTM zone as in `Places.zone` (int16): 1..60 north of the equator, 101..160 south of it; Norway's exceptions kept."""
+    """UTM zone (int16) as in `Places.zone`: 1..60 north of the equator, 101..160 south; with Norway's exceptions."""
     latitude, longitude = np.broadcast_arrays(np.asarray(latitude, np.float64), np.asarray(longitude, np.float64))
     east = np.mod(longitude + 180, 360) - 180
     zone = np.floor_divide(east + 180, 6).astype(np.int16) + 1
@@ -71,15 +71,16 @@ def to_utm(latitude: Array, longitude: Array, zone: Array | int | None = None) -
     if len(wrong):
         row = wrong[0]
         raise DataError(
-            f"latitude {latitude.flat[row]}, longitude {longitude.flat[row]} (row {row}) cannot be projected to UTM: expected "
-            "degrees within ±84 and ±360. Are the two exchanged?"
+            f"latitude {latitude.flat[row]}, longitude {longitude.flat[row]} (row {row}) cannot be projected to UTM: "
+            "expected degrees within ±84 and ±360. Are the two exchanged?"
         )
     zone = zone_of(latitude, longitude) if zone is None else np.broadcast_to(np.int16(zone), latitude.shape)
     away = np.mod(longitude - _middle(zone) + 180, 360) - 180
     if (np.abs(away) > 30).any():
         row = int(np.argmax(np.abs(away)))
         raise DataError(
-            f"longitude {longitude.flat[row]} (row {row}) is {away.flat[row]:.0f} degrees off zone {zone.flat[row]}"
+            f"longitude {longitude.flat[row]} (row {row}) is {away.flat[row]:.0f} degrees off zone {zone.flat[row]}; "
+            "leave the zone open, or give the one that the data lie in"
         )
     phi, lam = np.radians(latitude), np.radians(away)
     sine = np.sin(phi)

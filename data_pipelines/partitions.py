@@ -1,7 +1,8 @@
 """Partitions: from columns of positions and headings to groups of classes.
 
-CosPlace (Berton et al., CVPR 2022, section 3.1) cuts the map into square cells and headings into sectors. A class is one
-cell and sector; a group is a set of classes of which no two are neighbours. One classifier is trained per group, in turns.
+CosPlace (Berton et al., CVPR 2022, section 3.1) cuts the map into square cells and headings into sectors. A class is
+one cell and sector; a group is a set of classes of which no two are neighbours. One classifier is trained per group,
+in turns.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ def _all_known(column: str, values: Array) -> None:
     bad = ~np.isfinite(values)
     if bad.any():
         raise DataError(
-            f"{np.count_nonzero(bad)} of {len(values)} images have no {column} (first: row {np.flatnonzero(bad)[0]}), but "
-            "CosPlace's cells need east, north and heading of each. Leave those images out, or train with classes by place."
+            f"{np.count_nonzero(bad)} of {len(values)} images have no {column} (first: row {np.flatnonzero(bad)[0]}), "
+            "but CosPlace's cells need east, north and heading. Leave those out, or take classes by place."
         )
 
 
@@ -168,7 +169,8 @@ def _combine(coordinates: list[Array]) -> Array:
 def _first_groups(cells: Cells, groups: int) -> Cells:
     if not 1 <= groups <= len(cells):
         raise DataError(
-            f"{groups} groups were asked for, but this partition has {len(cells)}: ask for at most {len(cells)}, or raise N or L"
+            f"{groups} groups were asked for, but this partition has {len(cells)}: "
+            f"ask for 1 to {len(cells)}, or raise N or L"
         )
     classes = cells.groups[groups]
     images = cells.indptr[classes]

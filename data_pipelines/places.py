@@ -1,7 +1,8 @@
+# ruff: noqa: PTH100, PTH118 (paths are plain strings here: millions of Path objects would be slow)
 """The one currency for data: a frozen table of columns that describes images.
 
-Every reader returns `Places`; partitions, samplers, positives, loaders and reports take it. Columns are NumPy arrays, and
-the paths are one UTF-8 blob with offsets, so that 5.9 million rows (SF-XL) take some 1.2 GB instead of many more.
+Every reader returns `Places`; partitions, samplers, positives, loaders and reports take it. Columns are NumPy arrays,
+and the paths are one UTF-8 blob with offsets, so that 5.9 million rows (SF-XL) take some 1.2 GB instead of many more.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +37,7 @@ class Paths(Sequence[str]):
         self.root, self.blob, self.offsets = root, blob, offsets
 
     @classmethod
-    def of(cls, relative: Iterable[str], root: str | os.PathLike[str] = "") -> Paths:
+    def of(cls, relative: Iterable[str | bytes], root: str | os.PathLike[str] = "") -> Paths:
         """Packs `relative` paths that lie under `root`."""
         encoded = [os.fsencode(path) for path in relative]
         offsets = np.zeros(len(encoded) + 1, np.int64)
@@ -45,7 +47,7 @@ class Paths(Sequence[str]):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, row):  # type: ignore[override]
+    def __getitem__(self, row):
         """The whole path of one row (an int). Use `take` for many."""
         return os.path.join(self.root, self.relative(int(row)))
 
@@ -98,7 +100,7 @@ class Paths(Sequence[str]):
 
 
 # column -> (dtype, value of a row that does not say)
-COLUMNS = {
+COLUMNS: dict[str, tuple[Any, Any]] = {
     "east": (np.float64, np.nan),
     "north": (np.float64, np.nan),
     "zone": (np.int16, -1),
@@ -155,7 +157,7 @@ class Places:
         unknown = sorted(set(columns) - set(COLUMNS))
         if unknown:
             raise DataError(f"{name}: no such column {unknown}; there are {sorted(COLUMNS)}")
-        table = {}
+        table: dict[str, Array] = {}
         for column, (dtype, missing) in COLUMNS.items():
             values = np.asarray(columns.get(column, missing), dtype)
             if values.ndim == 0:

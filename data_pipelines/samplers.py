@@ -12,10 +12,10 @@ Array = np.ndarray
 def class_batches(cells: Cells, group: int, *, batch: int, steps: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Draws `batch` classes of one group for each of `steps` steps, and one image of each class.
 
-    Every class comes once per pass over the group, in shuffled order; passes follow one another without a gap. Where the
-    group has at least `batch` classes, those of one batch are distinct, across the seam of two passes too; a smaller group
-    repeats classes as evenly as passes allow. As in CosPlace, a class is drawn first, then its image, so that all classes
-    weigh the same.
+    Every class comes once per pass over the group, in shuffled order; passes follow one another without a gap. Where
+    the group has at least `batch` classes, those of one batch are distinct, across the seam of two passes too; a
+    smaller group repeats classes as evenly as passes allow. As in CosPlace, a class is drawn first, then its image, so
+    that all classes weigh the same.
 
     Args:
       cells: the partition. group: which of its groups.
@@ -33,7 +33,7 @@ def class_batches(cells: Cells, group: int, *, batch: int, steps: int, rng: np.r
 
 
 def shuffled_passes(items: int, *, batch: int, steps: int, rng: np.random.Generator) -> Array:
-    """int64 [steps, batch]: endless shuffled passes over `range(items)`, distinct within a batch where items suffice."""
+    """int64 [steps, batch]: shuffled passes over `range(items)`, distinct within a batch where items suffice."""
     wanted = batch * steps
     passes = -(-wanted // items)
     if items <= batch or items % batch == 0:

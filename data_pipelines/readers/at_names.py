@@ -34,8 +34,8 @@ def read(
       root: the data set.
       split: read only this one of train, val, test; for a folder without splits, what to call it.
       folders: read only these folders of a split, e.g. `("database", "queries_v1")`; None reads all.
-      paths_file: a text file (may be .gz) with one path relative to `root` per line, to be read instead of the disk; its
-        order is kept. The images need not be there.
+      paths_file: a text file (may be .gz) with one path relative to `root` per line, to be read instead of the disk;
+        its order is kept. The images need not be there.
       name: what reports call the data set; the folder's name by default.
 
     Raises:
@@ -43,7 +43,7 @@ def read(
     """
     if split is not None and split not in SPLITS:
         raise DataError(f"no split {split!r}; there are {list(SPLITS)}")
-    name = name or Path(os.path.abspath(root)).name
+    name = name or Path(root).absolute().name
     if paths_file is not None:
         return _listed(Path(root), listing.lines(paths_file, root), split, folders, name)
     root = listing.folder(root)
@@ -61,6 +61,11 @@ def read(
     if not parts:
         raise DataError(f"no folder {list(folders or [])} in {base}/{{{','.join(splits)}}}")
     return Places.concat(parts, name)
+
+
+def table(name: str, paths: Paths, role: str) -> Places:
+    """The table of any '@' images, all in one role and in no split."""
+    return _places(name, paths, -1, ["queries" if role == "query" else "database"])
 
 
 def _paths(directory: Path) -> Paths:

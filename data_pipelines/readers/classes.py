@@ -34,8 +34,8 @@ def read(
         raise DataError(f"no folder in {root}; expected one for each class, with its images in it")
     parts = [listing.images(folder) for folder in folders]
     return Places.create(
-        name or Path(os.path.abspath(root)).name,
-        Paths.concat([part.under(os.path.abspath(root)) for part in parts]),
+        name or Path(root).absolute().name,
+        Paths.concat([part.under(str(Path(root).absolute())) for part in parts]),
         place=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
         split=SPLITS.index(split) if split else -1,
         role=ROLES.index(role) if role else -1,

@@ -1,4 +1,4 @@
-"""Folders of frames of the same drive at other times, where the same file name is the same place: Nordland and its kin."""
+"""Folders of frames of one route at different times, where the same file name is the same place, as in Nordland."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def read(
     """Reads the folders `database` and `query` of `root`, database rows first; both must hold the same names.
 
     Kept are the frames `first` up to (not including) `last` in sorted order of names, and of these every `every`-th;
-    `frame` numbers the kept ones from 0, and `place` is `frame // per_place`, so that with `per_place=3` the classes are
-    blocks of frames within two of each other. The first `train` kept frames (of both folders) are the split train, the
-    others test. `condition` is the folder's name.
+    `frame` numbers the kept ones from 0, and `place` is `frame // per_place`, so that with `per_place=3` the classes
+    are blocks of frames within two of each other. The first `train` kept frames (of both folders) are the split train,
+    the others test. `condition` is the folder's name.
 
     Nordland's published protocols count a prediction as right within 1 or within 10 frames: say which.
 
@@ -50,7 +50,7 @@ def read(
         )
     frame = np.arange(len(names))
     split = np.where(frame < train, SPLITS.index("train"), SPLITS.index("test"))
-    name = name or Path(os.path.abspath(root)).name
+    name = name or Path(root).absolute().name
     parts = []
     for code, (folder, role) in enumerate(((database, "database"), (query, "query"))):
         paths = Paths.of((f"{folder}/{one}" for one in names), root)

@@ -1,8 +1,10 @@
+# ruff: noqa: PTH118, PTH122 (names are bytes here, millions of them, which Path does not take)
 """Lists of image files: from a folder on disk, from a cached list beside it, or from any text file of names."""
 
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import zlib
 from pathlib import Path
@@ -64,7 +66,8 @@ def images(root: str | os.PathLike[str]) -> Paths:
 
 
 def cached(root: str | os.PathLike[str]) -> Paths | None:
-    """The sorted relative paths that `<root>_images_paths.txt` beside the folder lists; None where there is no such list.
+    """The sorted relative paths that `<root>_images_paths.txt` beside the folder lists; None where there is no such
+    list.
 
     Listing millions of files takes minutes, so data sets of this family ship with that cache.
     """
@@ -74,7 +77,7 @@ def cached(root: str | os.PathLike[str]) -> Paths | None:
         return None
     paths = lines(listed, root=root)
     for row in (0, len(paths) - 1):
-        if not os.path.exists(paths[row]):
+        if not Path(paths[row]).exists():
             raise DataError(
                 f"{listed} lists {paths.relative(row)}, which is not in {path}. The list is stale or its paths are not "
                 "relative to that folder: delete it, and the folder itself is listed."
@@ -109,10 +112,10 @@ def in_order(paths: Paths) -> Paths:
     """The same paths in sorted order, without a Python string each where they are in order already."""
     text, offsets = paths.blob.tobytes(), paths.offsets.tolist()
     previous = b""
-    for start, stop in zip(offsets, offsets[1:], strict=False):
+    for start, stop in itertools.pairwise(offsets):
         name = text[start:stop]
         if name < previous:
-            names = sorted(text[a:b] for a, b in zip(offsets, offsets[1:], strict=False))
+            names = sorted(text[a:b] for a, b in itertools.pairwise(offsets))
             return Paths.of(names, paths.root)
         previous = name
     return paths
@@ -126,7 +129,8 @@ def _is_image(name: bytes, path: str) -> bool:
     if suffix in CLUTTER or (not suffix and stem in CLUTTER_NAMES):
         return False
     raise DataError(
-        f"{path} is neither an image ({_text(IMAGES)}) nor a list ({_text(CLUTTER)}). Move it out of the folder of images."
+        f"{path} is neither an image ({_text(IMAGES)}) nor a list ({_text(CLUTTER)}). "
+        "Move it out of the folder of images."
     )
 
 

@@ -1,6 +1,8 @@
-"""Parses '@' file names to columns, many at once: the bytes of all names are read by NumPy, column of characters by column.
+"""Parses '@' file names to columns, many at once: the bytes of all names are read by NumPy, column of characters by
+column.
 
-`name.split("@")` holds: 1 UTM east, 2 UTM north, 3 zone number, 4 zone letter, 5 latitude, 6 longitude, 7 panorama, 8 tile,
+`name.split("@")` holds: 1 UTM east, 2 UTM north, 3 zone number, 4 zone letter, 5 latitude, 6 longitude, 7 panorama, 8
+tile,
 9 heading, 10 pitch, 11 roll, 12 height, 13 time `YYYYMMDD_hhmmss` or a prefix of it, 14 note, 15 file suffix.
 Only 1 and 2 must be there. Names of another number of fields, and numbers written in an unusual way, go through a plain
 Python parse one by one, which also words the errors.
@@ -48,8 +50,9 @@ def parse(paths: Paths) -> dict[str, Array]:
 
     East and north are metres; zone is -1 where the name has none, else 1..60 north (letters N..X, or no letter) and
     101..160 south of the equator (C..M). Heading is reduced to [0, 360), NaN where empty. A note `placeid_CITY` gives
-    `place` (unique over cities, the same in every run), and then field 9 is no compass heading: it is read as NaN. A note
-    whose first part before `_` is one of `CONDITIONS` gives `condition`. A time that is no prefix of a date is NaT.
+    `place` (unique over cities, the same in every run), and then field 9 is no compass heading: it is read as NaN. A
+    note whose first part before `_` is one of `CONDITIONS` gives `condition`. A time that is no prefix of a date is
+    NaT.
 
     Returns:
       {"east", "north", "zone", "heading", "place", "time", "condition"}, each [len(paths)].
@@ -58,7 +61,7 @@ def parse(paths: Paths) -> dict[str, Array]:
       DataError: a name without coordinates, or whose zone or heading cannot be read; names the file.
     """
     total = len(paths)
-    columns = {
+    columns: dict[str, Array] = {
         "east": np.empty(total),
         "north": np.empty(total),
         "zone": np.empty(total, np.int16),
@@ -75,7 +78,7 @@ def parse(paths: Paths) -> dict[str, Array]:
         for column, values in chunk.items():
             columns[column][start:stop] = values
         for row in start + np.flatnonzero(odd):
-            for column, value in _parse_one(paths.relative(row)).items():
+            for column, value in _parse_one(paths.relative(int(row))).items():
                 columns[column][row] = value
     return columns
 
@@ -140,12 +143,12 @@ def _numbers(blob: Array, start: Array, length: Array) -> tuple[Array, Array]:
 
 
 def _zones(blob: Array, number: tuple, letter: tuple, latitude: tuple) -> tuple[Array, Array]:
-    """Zones (int16) of number and letter, and whether each was read; rows without a letter follow their latitude's sign."""
+    """Zones (int16) of number and letter, and whether each was read; without a letter the latitude's sign decides."""
     value, ok = _numbers(blob, *number)
     ok &= (value >= 1) & (value <= 60) & (value == np.floor(value))
-    character = _characters(blob, *letter, 1)[0]
+    character = _characters(blob, letter[0], letter[1], 1)[0]
     known = np.isin(character, np.frombuffer(LETTERS.encode(), np.uint8)) & (letter[1] == 1)
-    minus = (_characters(blob, *latitude, 1)[0] == ord("-")) & (letter[1] <= 0)
+    minus = (_characters(blob, latitude[0], latitude[1], 1)[0] == ord("-")) & (letter[1] <= 0)
     south = (known & (character < ord("N"))) | minus
     zone = np.where(ok, value, 0).astype(np.int16) + np.int16(100) * south
     empty = number[1] <= 0
@@ -185,7 +188,7 @@ def condition_of_note(note: bytes) -> int:
 
 
 def _times(blob: Array, start: Array, length: Array) -> Array:
-    """datetime64[s] of `YYYY[MM[DD[_hh[mm[ss]]]]]`; months, days and hours that are not said are the first; else NaT."""
+    """datetime64[s] of `YYYY[MM[DD[_hh[mm[ss]]]]]`, else NaT; a month, day or hour that is not said is the first."""
     characters = _characters(blob, start, length, 15)
     digit = (characters - np.uint8(ord("0"))).astype(np.int16)
     is_digit = digit < 10
@@ -254,7 +257,8 @@ def _zone(path: str, number: str, letter: str, latitude: str) -> int:
         return -1
     if not (number.isascii() and number.isdigit() and 1 <= int(number) <= 60 and letter in ("", *LETTERS)):
         raise DataError(
-            f"{path}: fields 3 and 4 (UTM zone) are {number!r} and {letter!r}; expected 1 to 60 and one of {LETTERS}, or nothing"
+            f"{path}: fields 3 and 4 (UTM zone) are {number!r} and {letter!r}; "
+            f"expected 1 to 60 and one of {LETTERS}, or nothing"
         )
     south = letter < "N" if letter else latitude.startswith("-")
     return int(number) + 100 * south

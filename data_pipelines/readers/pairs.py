@@ -40,7 +40,7 @@ def read(
       DataError: a missing or empty folder, or a file that is no image.
     """
     root = listing.folder(root)
-    name = name or Path(os.path.abspath(root)).name
+    name = name or Path(root).absolute().name
     parts = []
     for role, folder in (("database", database), ("query", query)):
         paths = listing.images(root / folder)

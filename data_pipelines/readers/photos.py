@@ -31,29 +31,36 @@ def read(
       root: folder of the photos.
       role: what all photos are taken as.
       zone: UTM zone to project to (as in `Places.zone`); None takes each photo's own.
-      without_position: "error" refuses photos without GPS position, "drop" leaves them out, "keep" leaves theirs unknown.
+      without_position: "error" refuses photos without GPS position, "drop" leaves them out, "keep" leaves theirs
+        unknown.
       name: what reports call the data set; the folder's name by default.
 
     Raises:
       DataError: a missing or empty folder, a file that is no image, a photo without position (named).
     """
+    title = name or Path(root).absolute().name
+    return table(title, listing.images(root), role=role, zone=zone, without_position=without_position)
+
+
+def table(
+    name: str, paths: Paths, *, role: str = "database", zone: int | None = None, without_position: str = "error"
+) -> Places:
+    """As `read`, of photos that are listed already."""
     if without_position not in ("error", "drop", "keep") or role not in ROLES:
         raise DataError(f"{without_position=} is one of error, drop, keep; {role=} is one of {list(ROLES)}")
-    paths = listing.images(root)
     facts = [_facts(paths[row]) for row in range(len(paths))]
     latitude, longitude, heading = np.array([fact[:3] for fact in facts], np.float64).T
     time = np.array([fact[3] for fact in facts], "datetime64[s]")
     known = np.isfinite(latitude) & np.isfinite(longitude)
     if without_position == "error" and not known.all():
         raise DataError(
-            f"{paths[int(np.argmin(known))]} and {np.count_nonzero(~known) - 1} more of {len(paths)} photos have no GPS "
-            "position in their EXIF data. Leave them out with without_position=drop, or give positions in a CSV."
+            f"{paths[int(np.argmin(known))]} and {np.count_nonzero(~known) - 1} more of {len(paths)} photos have no "
+            "GPS position in their EXIF data. Leave them out with without_position=drop, or give positions in a CSV."
         )
     east, north, zones = np.full(len(paths), np.nan), np.full(len(paths), np.nan), np.full(len(paths), -1, np.int16)
     east[known], north[known], zones[known] = geo.to_utm(latitude[known], longitude[known], zone)
-    title = name or Path(os.path.abspath(root)).name
     columns = {"heading": np.mod(heading, 360), "time": time, "role": ROLES.index(role)}
-    places = Places.create(title, paths, east=east, north=north, zone=zones, **columns)
+    places = Places.create(name, paths, east=east, north=north, zone=zones, **columns)
     return places.take(known) if without_position == "drop" else places
 
 

@@ -17,7 +17,8 @@ from data_pipelines.readers import listing
 
 Array = np.ndarray
 COLUMNS = (
-    "path", "lat", "lon", "east", "north", "heading", "place", "time", "split", "role", "condition", "sequence", "frame",
+    "path", "lat", "lon", "east", "north", "heading", "place",
+    "time", "split", "role", "condition", "sequence", "frame",
 )  # fmt: skip
 ROLE_ALIASES = {"db": "database", "gallery": "database", "ref": "database", "reference": "database", "queries": "query"}
 SPLIT_ALIASES = {"training": "train", "validation": "val", "testing": "test"}
@@ -36,7 +37,7 @@ def read(
     """Reads `path[,lat,lon|east,north][,heading,place,time,split,role,condition,sequence,frame]`, with a header line.
 
     Paths are relative to `root` (or absolute). Degrees are projected to UTM; metres are taken as they are, in a local
-    frame unless `zone` says otherwise. Places and sequences may be whole numbers or any text (numbered in sorted order).
+    frame unless `zone` says otherwise. Places and sequences are whole numbers or any text (numbered in sorted order).
     Times are ISO 8601. An empty cell means unknown, except for path and coordinates. Other columns are ignored.
 
     Args:
@@ -46,8 +47,8 @@ def read(
         A column of the file that is given to one of ours is not read as another.
       roles: the file's word → database, query or target, beside `ROLE_ALIASES`.
       split: the split of all rows, where the file has no such column.
-      zone: UTM zone (as in `Places.zone`) to project all degrees to, or that the metres lie in. By default every row's own
-        zone, which only suits data within one.
+      zone: UTM zone (as in `Places.zone`) to project all degrees to, or that the metres lie in. By default each row
+        is put in its own zone, which only suits data within one.
       name: what reports call the data set; the folder's name by default.
 
     Raises:
@@ -58,9 +59,7 @@ def read(
     latitude, east = table.numbers("lat", required=True), table.numbers("east", required=True)
     longitude, north = table.numbers("lon", required=True), table.numbers("north", required=True)
     if (latitude is None) != (longitude is None) or (east is None) != (north is None):
-        raise DataError(
-            f"{table.file}: needs both of lat and lon, or both of east and north; its header is {table.header}"
-        )
+        raise DataError(f"{table.file}: needs both of lat and lon, or of east and north; its header is {table.header}")
     zones: Array | int = -1 if zone is None else zone
     if latitude is not None and longitude is not None:
         table.check("lat", np.abs(latitude) <= 84, "degrees within ±84")
@@ -83,7 +82,7 @@ def read(
     if known["split"] is None and split is not None:
         known["split"] = np.full(len(table.rows), _position(split, SPLITS))
     return Places.create(
-        name or Path(os.path.abspath(root)).name,
+        name or Path(root).absolute().name,
         Paths.of(table.paths(), root),
         zone=zones,
         condition=condition,

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH118 (os.path.join is the independent way to say what a whole path is)
 """The table itself: paths in a blob, columns, selection, joining, zones; and the audit of one."""
 
 import json

@@ -3,6 +3,7 @@
 import datetime
 import gzip
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,7 +182,7 @@ def test_tree_with_splits_and_roles(tmp_path):
     )
     places = read("at_names", root)
     assert places.name == "city" and len(places) == 5
-    assert len(set(places.path)) == 5 and all(os.path.exists(p) for p in places.path)
+    assert len(set(places.path)) == 5 and all(Path(p).exists() for p in places.path)
     assert sorted(places.conditions) == ["night", "rain", "snow"]
     assert places.select(split="train").east.tolist() == [30, 10]  # "@" sorts before "deep"
     assert places.select(split="test", role="query").east.tolist() == [2, 3]
@@ -193,7 +194,7 @@ def test_tree_with_splits_and_roles(tmp_path):
         read("at_names", root, split="val")
     with pytest.raises(DataError, match="no split 'tset'"):
         read("at_names", root, split="tset")
-    with pytest.raises(DataError, match="no folder .'queries_v9'"):
+    with pytest.raises(DataError, match=r"no folder .'queries_v9'"):
         read("at_names", root, folders=["queries_v9"])
 
 
@@ -208,7 +209,7 @@ def test_cached_list_gives_the_same_table(tmp_path):
     assert list(cached.path) == list(listed.path)
     assert cached.east.tolist() == listed.east.tolist() == [9, 3, 1, 5]
     (tmp_path / "train_images_paths.txt").write_text("gone/" + NAME.format(1, ""))
-    with pytest.raises(DataError, match="which is not in .*delete it"):
+    with pytest.raises(DataError, match=r"which is not in .*delete it"):
         read("at_names", root)
 
 
@@ -248,7 +249,7 @@ def test_folders_that_cannot_be_read(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(DataError, match="cannot read the folder .*good: Permission denied. Check its permissions"):
+    with pytest.raises(DataError, match=r"cannot read the folder .*good: Permission denied. Check its permissions"):
         at_names.read(tmp_path / "good")
 
 

@@ -1,7 +1,9 @@
 """Readers of folders: a folder per class, pairs with a list, frames of several drives, photos with EXIF."""
 
+import itertools
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,11 +26,11 @@ def test_classes(tmp_path):
     places = read("classes", tmp_path, split="train")
     assert [places.path.relative(i) for i in range(4)] == ["a b/deep/x.JPEG", "b/1.png", "b/2.jpg", "c/y.jpg"]
     assert places.place.tolist() == [0, 1, 1, 2] and set(places.split) == {0} and set(places.role) == {-1}
-    assert all(os.path.exists(p) for p in places.path)
+    assert all(Path(p).exists() for p in places.path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no image in .*empty"):
+    with pytest.raises(DataError, match=r"no image in .*empty"):
         read("classes", tmp_path)
-    with pytest.raises(DataError, match="no folder in .*; expected one for each class"):
+    with pytest.raises(DataError, match=r"no folder in .*; expected one for each class"):
         read("classes", tmp_path / "c")
     with pytest.raises(DataError, match="no 'trian' among"):
         read("classes", tmp_path, split="trian")
@@ -48,7 +50,7 @@ def test_corridor(real_data):
 
 def lists_of(root, file=None):
     indptr, indices = pairs.ground_truth(root, file)
-    return [indices[a:b].tolist() for a, b in zip(indptr[:-1], indptr[1:], strict=True)]
+    return [indices[a:b].tolist() for a, b in itertools.pairwise(indptr)]
 
 
 def test_lists_of_positives_in_all_their_forms(tmp_path):
@@ -147,7 +149,7 @@ def test_frames_by_hand(tmp_path):
         read("frames", tmp_path, database="day", query="night")
     with pytest.raises(DataError, match="snow is no folder"):
         read("frames", tmp_path, database="day", query="snow")
-    with pytest.raises(DataError, match="3 frames are kept .* too few for train=4"):
+    with pytest.raises(DataError, match=r"3 frames are kept .* too few for train=4"):
         read("frames", tmp_path, database="day", query="day", last=3, train=4)
     with pytest.raises(DataError, match="every=0"):
         read("frames", tmp_path, every=0)

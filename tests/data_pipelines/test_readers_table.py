@@ -68,7 +68,7 @@ def test_roles_of_ones_own(tmp_path):
         ("path,lat,lon\na.jpg,122,37\n", {}, "line 2, column lat: '122' is not degrees within ±84"),
         ("path,lat,lon\na.jpg,37,222\n", {}, "line 2, column lon: '222' is not degrees within ±180"),
         ("path,lat\na.jpg,1\n", {}, "needs both of lat and lon"),
-        ("path,east\na.jpg,1\n", {}, "both of east and north"),
+        ("path,east\na.jpg,1\n", {}, "or of east and north"),
         ('path,note\n"a\nb.jpg",1\nc.jpg\n', {}, "line 4: 1 fields, but the header has 2"),
         ("path,heading\na.jpg,inf\n", {}, "'inf' is not a number"),
         ("path,frame\na.jpg,1.5\n", {}, "column frame: '1.5' is not a whole number"),

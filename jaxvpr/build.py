@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from data_pipelines import readers
 from data_pipelines.augment import Augment
 from data_pipelines.loaders import ImageSource
+from data_pipelines.minicity import CityConfig
 from data_pipelines.partitions import Cells, cosplace_cells, label_cells
 from data_pipelines.places import Places
 from jaxvpr import models, weights
@@ -50,7 +51,7 @@ def benchmarks(config: ConfigDict, specs: ConfigDict) -> list[Benchmark]:
 
 
 def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
-    lists = readers.ground_truth(spec.root) if "list" in spec.thresholds else None
+    lists = readers.pairs.ground_truth(spec.root) if "list" in spec.thresholds else None
     return benchmark(name, places(config, spec), spec.options.get("split") or "test", spec.thresholds, lists)
 
 
@@ -152,7 +153,7 @@ def initial_variables(config: ConfigDict) -> Variables:
 def two_folders(config: ConfigDict, database: str, queries: str) -> Benchmark:
     """A benchmark of two folders of images with coordinates, within 25 m."""
     parts = [
-        readers.read_folder(folder).with_role(role) for folder, role in ((database, "database"), (queries, "query"))
+        readers.read("folder", folder, role=role) for folder, role in ((database, "database"), (queries, "query"))
     ]
     return benchmark(Path(queries).resolve().parent.name, Places.concat(parts), "test", ("25m",))
 

@@ -79,11 +79,17 @@ def _whole(flag: str, flags: dict[str, str], default: int) -> int:
 
 
 def _log_to_console() -> None:
-    began = time.time()
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    """Our own messages on stderr, each behind the seconds since the start."""
+    began = time.monotonic()
+
+    class Clock(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return f"[{time.monotonic() - began:6.1f}s] {super().format(record)}"
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Clock("%(message)s"))
+    log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(lambda record: setattr(record, "msg", f"[{record.created - began:6.1f}s] {record.msg}") or True)
 
 
 def console() -> None:

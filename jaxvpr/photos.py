@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines import readers
-from data_pipelines.geo import utm_to_latlon
+from data_pipelines.geo import from_utm
 from data_pipelines.places import Paths, Places
 from jaxvpr import build, workdir
 from jaxvpr.errors import UserError
@@ -48,7 +48,7 @@ def extract(config: ConfigDict, folder: Path, checkpoint: str, images: str, out:
     if out.suffix != ".npy":
         raise UserError(f"--out={out}: descriptors are written as .npy; end the name so")
     variables = _weights(config, folder, checkpoint)
-    places = readers.read_folder(images)
+    places = readers.read("folder", images)
     found = Describer(build.apply(config), config, make_mesh(config.mesh.model))(variables, places.path)
     if hosts.is_first():
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def localize(
     """
     variables = _weights(config, folder, checkpoint)
     known = _open(database, _identity(config, variables))
-    paths = readers.list_images(images)
+    paths = readers.folder.paths(images)
     found = Describer(build.apply(config), config, make_mesh(config.mesh.model))(variables, paths)
     top = min(top, len(known.rows))
     distances, ranked = search.exact(known.descriptors, found.descriptors, top)
@@ -107,7 +107,9 @@ def _identity(config: ConfigDict, variables: Variables) -> dict[str, Any]:
 
 
 def _write_rows(file: Path, places: Places) -> None:
-    lat, lon = utm_to_latlon(places.east, places.north, places.zone)
+    lat, lon = np.full(len(places), np.nan), np.full(len(places), np.nan)
+    on_earth = places.zone > 0
+    lat[on_earth], lon[on_earth] = from_utm(places.east[on_earth], places.north[on_earth], places.zone[on_earth])
     columns = {
         "east": places.east, "north": places.north, "zone": places.zone,
         "lat": lat, "lon": lon, "heading": places.heading,
@@ -164,6 +166,6 @@ def _where(answer: dict[str, Any]) -> str:
 def _draw(paths: Paths, ranked: np.ndarray, distances: np.ndarray, known: Database, out: Path) -> None:
     for query in range(len(paths)):
         rows = [known.rows[row] for row in ranked[query]]
-        captions = [f"#{i + 1}  {_where(row)}  d={d:.2f}" for i, (row, d) in enumerate(zip(rows, distances[query], strict=True))]
+        captions = [f"{_where(row)}\ndistance {d:.2f}" for row, d in zip(rows, distances[query], strict=True)]
         picture = predictions_picture(paths[query], [row["path"] for row in rows], None, captions)
         (out / f"{query:04d}_{Path(paths[query]).stem}.png").write_bytes(picture)

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -20,19 +20,11 @@ from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.run_report import write_run_report
 from jaxvpr.retrieval import costs, metrics, protocol
 from jaxvpr.retrieval.baselines import thumbnail
-from jaxvpr.retrieval.evaluator import Benchmark, Describer, Measured, measure
+from jaxvpr.retrieval.evaluator import Benchmark, Describer, Evaluated, measure
 from jaxvpr.training import logs, loop
 from jaxvpr.training.loop import Variables
 
 log = logging.getLogger(__name__)
-
-
-class Evaluated(NamedTuple):
-    """One benchmark measured: by the method and by the baselines (`thumbnail`, `untrained`) where they were asked for."""
-
-    bench: Benchmark
-    method: Measured
-    baselines: dict[str, Measured]
 
 
 def train(config: ConfigDict, folder: Path) -> dict[str, Any] | None:

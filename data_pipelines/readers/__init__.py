@@ -8,13 +8,15 @@ from collections.abc import Callable
 
 from data_pipelines.errors import DataError
 from data_pipelines.places import Places
-from data_pipelines.readers import at_names, classes, frames, pairs, photos, table
+from data_pipelines.readers import at_names, classes, embedded, folder, frames, pairs, photos, table
 
 READERS: dict[str, Callable[..., Places]] = {
     "at_names": at_names.read,
     "classes": classes.read,
     "csv": table.read,
+    "folder": folder.read,
     "frames": frames.read,
+    "minicity": embedded.read,
     "pairs": pairs.read,
     "photos": photos.read,
 }

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -67,6 +67,14 @@ class Measured:
     def percents(self) -> dict[str, dict[str, float]]:
         """{threshold: {N: recall over all queries, per cent}} as metrics.json has it."""
         return {name: {str(n): value for n, value in one.of_all.items()} for name, one in self.recalls.items()}
+
+
+class Evaluated(NamedTuple):
+    """One benchmark measured: by the method and by the baselines (`thumbnail`, `untrained`) where they were asked for."""
+
+    bench: Benchmark
+    method: Measured
+    baselines: dict[str, Measured]
 
 
 def benchmark(name: str, places: Places, split: str, thresholds: tuple[str, ...], lists: Any = None) -> Benchmark:

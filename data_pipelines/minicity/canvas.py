@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from data_pipelines.minicity.randomness import Array
 
@@ -31,7 +32,7 @@ class Canvas:
         top, bottom = rows - round(z1 * self.scale), rows - round(z0 * self.scale)
         return self.texels[max(0, min(top, bottom - 1)) : bottom, a : max(b, a + 1)]
 
-    def fill(self, x0: float, x1: float, z0: float, z1: float, colour: Array, code: int = PLAIN) -> None:
+    def fill(self, x0: float, x1: float, z0: float, z1: float, colour: ArrayLike, code: int = PLAIN) -> None:
         """Paints a rectangle."""
         part = self.part(x0, x1, z0, z1)
         part[..., :3] = np.clip(colour, 0, 255)

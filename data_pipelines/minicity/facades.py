@@ -1,5 +1,7 @@
-"""Draws a façade: material, windows, ground floor, roof. What stays with the structure, the paint and the sign is drawn from
-three generators, so that each can change alone."""
+"""Draws a façade: material, windows, ground floor, roof.
+
+What belongs to the structure, the paint and the sign is drawn from three generators, so that each can change alone.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from data_pipelines.minicity.shops import ground_floor, hanging_sign
 
 
 def facade(house: House, face: int, width: float, scale: float) -> Array:
-    """uint8 RGBA [rows, columns, 4] of one wall of a house, `scale` texels a metre; alpha holds the codes of `canvas`."""
+    """uint8 RGBA [rows, columns, 4] of one wall of a house, `scale` texels a metre; alpha: the codes of `canvas`."""
     structure = generator(house.seed, 71, house.house, house.structure, face)
     paint = generator(house.seed, 72, house.house, house.paint)
     colour = palettes.pick(paint, palettes.WALLS[house.style])

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from data_pipelines.minicity.config import CityConfig
-from data_pipelines.minicity.layout import Layout, inset_polygon, pavement
+from data_pipelines.minicity.layout import STYLE, Layout, inset_polygon
 from data_pipelines.minicity.randomness import Array, generator, unit
 
 # A code of the map is one of these times 8, plus 0..7 for how light the spot is; `palettes.GROUND` has their colours.
@@ -37,7 +37,7 @@ def ground_of(config: CityConfig, layout: Layout) -> Ground:
     kind = np.zeros((rows, columns), np.uint8)
     _patches(config, kind, scale)
     _markings(config, layout, kind, scale)
-    wide = pavement(config.style)
+    wide = STYLE[config.style].pavement
     for corners in layout.blocks:
         outer = inset_polygon(corners, np.full(4, -wide))
         cv2.fillPoly(kind, [_cells(outer, scale)], KERB)
@@ -75,11 +75,11 @@ def _markings(config: CityConfig, layout: Layout, kind: Array, scale: float) -> 
 def _lane(
     config: CityConfig, kind: Array, scale: float, a: Array, b: Array, street: float, ends: Array, key: int
 ) -> None:
-    """One street between two crossings: its surface, centre line and zebra crossings; each street has its own choice."""
+    """One street between two crossings: surface, centre line and zebra crossings, which every street chooses."""
     length = float(np.linalg.norm(b - a))
     along = (b - a) / length
     across = np.array([along[1], -along[0]])
-    road = street / 2 - pavement(config.style)
+    road = street / 2 - STYLE[config.style].pavement
 
     def stripe(s0: float, s1: float, d0: float, d1: float, code: int) -> None:
         corners = [a + along * s + across * d for s, d in ((s0, d0), (s0, d1), (s1, d1), (s1, d0))]

@@ -92,6 +92,6 @@ def outline(roof: Array, u: Array) -> Array:
     slope = 1 - np.abs(2 * u - 1)
     return np.select(
         [roof == GABLE, roof == STEPPED, roof == MANSARD],
-        [slope, np.ceil(slope * 5 - 0.25) / 5, np.minimum(1.0, slope * 8)],
+        [slope, np.ceil(slope * 5 - 0.25) / 5, np.ones_like(slope)],
         0.0,
     )

@@ -1,13 +1,14 @@
-"""Streets, blocks, lots and what stands on the pavement; all in metres, x to the east, y to the north, origin south-west.
+"""Streets, blocks, lots and what stands on the pavement. Metres; x to the east, y to the north, origin south-west.
 
-Street centrelines join nodes of a (possibly crooked) grid. A block is the quadrilateral between four of them, each side moved
-inwards by half its street's width; its edge is cut into lots, and each lot is a box of four walls. The outermost streets
-are closed by one more row of houses, so that no ray leaves the city.
+Street centrelines join nodes of a (possibly crooked) grid. A block is the quadrilateral between four of them, each side
+moved inwards by half its street's width; its edge is cut into lots, and each lot is a box of four walls. The outermost
+streets are closed by one more row of houses, so that no ray leaves the city.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,9 +19,23 @@ LOT_DEPTH = 9.0
 FRONT, SIDE, BACK = 0, 1, 2
 # Street furniture that stays for years, then what comes and goes.
 TREE, LAMP, KIOSK, BENCH, POST, CAR, PERSON = range(7)
+
+
+class Style(NamedTuple):
+    """Measures of one architecture, metres: least and greatest block side and street width (between façades), pavement,
+    usual lot width, how far crossings lie off a straight grid; and the part of kerbs with trees."""
+
+    block: tuple[float, float]
+    street: tuple[float, float]
+    pavement: float
+    lot: float
+    crooked: float
+    trees: float
+
+
 STYLE = {
-    "old_town": {"block": (44, 60), "street": (12.0, 15.0), "lot": 9.0, "crooked": 7.0, "trees": 0.45},
-    "modern": {"block": (60, 84), "street": (18.0, 24.0), "lot": 17.0, "crooked": 0.0, "trees": 0.6},
+    "old_town": Style((44.0, 60.0), (12.0, 15.0), 2.3, 9.0, 7.0, 0.45),
+    "modern": Style((60.0, 84.0), (18.0, 24.0), 3.6, 17.0, 0.0, 0.6),
 }
 
 
@@ -74,38 +89,27 @@ def plan(config: CityConfig) -> Layout:
     """Lays out the city of `config`."""
     style, n = STYLE[config.style], config.blocks + 3
     lines = np.arange(n)
-    street = np.stack([between(*style["street"], config.seed, 31, axis, lines) for axis in (0, 1)])
+    street = np.stack([between(*style.street, config.seed, 31, axis, lines) for axis in (0, 1)])
     nodes = _nodes(config.seed, style, n, street)
     blocks = _blocks(nodes, street)
     extent = nodes.max((0, 1)) + street[:, -1] / 2 + LOT_DEPTH
     corners = np.stack([nodes[0, 0], nodes[0, -1], nodes[-1, -1], nodes[-1, 0]])
-    outward = (
-        np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]])
-        * np.stack([street[0, [0, 0, -1, -1]], street[1, [0, -1, -1, 0]]], 1)
-        / 2
-    )
+    half = np.stack([street[0, [0, 0, -1, -1]], street[1, [0, -1, -1, 0]]], 1) / 2
+    outward = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]]) * half
     rings = [*blocks, corners + outward]
-    lots = [_lots(config.seed, ring, number, style["lot"]) for number, ring in enumerate(rings)]
-    things = [
-        _furniture(config.seed, ring, number, style["trees"], pavement(config.style))
-        for number, ring in enumerate(blocks)
-    ]
+    lots = [_lots(config.seed, ring, number, style.lot) for number, ring in enumerate(rings)]
+    things = [_furniture(config.seed, ring, number, style.trees, style.pavement) for number, ring in enumerate(blocks)]
     return Layout(nodes, street, blocks, _walls(lots), _join(things), extent)
 
 
-def pavement(config_style: str) -> float:
-    """Width of a pavement, metres."""
-    return 2.3 if config_style == "old_town" else 3.6
-
-
-def _nodes(seed: int, style: dict, n: int, street: Array) -> Array:
-    sides = np.stack([between(*style["block"], seed, 32, axis, np.arange(n - 1)) for axis in (0, 1)])
+def _nodes(seed: int, style: Style, n: int, street: Array) -> Array:
+    sides = np.stack([between(*style.block, seed, 32, axis, np.arange(n - 1)) for axis in (0, 1)])
     sides[:, [0, -1]] *= 0.6  # the ring around is only scenery
     steps = sides + (street[:, 1:] + street[:, :-1]) / 2
     lines = np.concatenate([np.zeros((2, 1)), np.cumsum(steps, 1)], 1) + LOT_DEPTH + street[:, :1] / 2
     nodes = np.stack(np.meshgrid(lines[0], lines[1], indexing="ij"), -1)
     i, j = np.meshgrid(np.arange(n), np.arange(n), indexing="ij")
-    shift = np.stack([between(-1, 1, seed, 33, axis, i, j) for axis in (0, 1)], -1) * style["crooked"]
+    shift = np.stack([between(-1, 1, seed, 33, axis, i, j) for axis in (0, 1)], -1) * style.crooked
     nodes[1:-1, 1:-1] += shift[1:-1, 1:-1]
     return nodes
 
@@ -135,8 +139,10 @@ def inset_polygon(corners: Array, inset: Array) -> Array:
 
 
 def _lots(seed: int, ring: Array, number: int, target: float) -> tuple[Array, Array, Array, Array]:
-    """Cuts a polygon's sides into lots: starts, ends [k, 2], house identities [k] and whether a lot is the first and the last
-    of its side [k, 2]. A corner house has two fronts, one on each side."""
+    """Cuts a polygon's sides into lots: starts, ends [k, 2], houses [k], whether first or last of a side [k, 2].
+
+    A corner house has two fronts, one on each side.
+    """
     starts, ends, houses, edges = [], [], [], []
     for side in range(len(ring)):
         a, b = ring[side], ring[(side + 1) % len(ring)]
@@ -177,7 +183,7 @@ def _walls(lots: list) -> Walls:
 
 def _furniture(seed: int, ring: Array, number: int, trees: float, kerb: float) -> Things:
     """What stands along one block's pavements: fixed things at the kerb, slots for cars beside it, for people on it."""
-    rows: list = []
+    rows: list[tuple[int, Array, float, int]] = []
     for side in range(4):
         a, b = ring[side], ring[(side + 1) % 4]
         length = float(np.linalg.norm(b - a))
@@ -186,8 +192,15 @@ def _furniture(seed: int, ring: Array, number: int, trees: float, kerb: float) -
         key = (number * 4 + side) * 1024
         row = _kerb_row(seed, key, length, trees, kerb)
         rows += [(kind, a + along * s + out * d, heading, k) for kind, s, d, k in row]
-    kind, xy, heading, keys = zip(*rows, strict=True)
-    return Things(np.array(kind), np.array(xy), np.array(heading), np.array(keys))
+    rows += [(TREE, _inside(seed, ring, number, k), 0.0, number * 4096 + 4000 + k) for k in range(5)]
+    return Things(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def _inside(seed: int, ring: Array, number: int, k: int) -> Array:
+    """A spot in a block's courtyard, where a tree stands that a gap in the row of houses shows."""
+    share = between(0.3, 0.7, seed, 46, number, k, np.arange(2))
+    south, north = (a + share[0] * (b - a) for a, b in ((ring[0], ring[1]), (ring[3], ring[2])))
+    return south + share[1] * (north - south)
 
 
 def _kerb_row(seed: int, key: int, length: float, trees: float, kerb: float) -> list[tuple[int, float, float, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def _along(layout: Layout, spacing: float) -> tuple[Array, Array]:
     """Points [P, 2] every `spacing` metres along the streets, and the unit vectors [P, 2] of the way there."""
     points, ways = [], []
     for line in layout.camera_lines():
-        for a, b in zip(line[:-1], line[1:], strict=True):
+        for a, b in pairwise(line):
             length = float(np.linalg.norm(b - a))
             s = (np.arange(int(length / spacing)) + 0.5) * spacing
             points.append(a + s[:, None] * (b - a) / length)

@@ -1,4 +1,4 @@
-"""Random numbers that depend on keys alone: the same place, year and seed give the same city in any process and order."""
+"""Random numbers that depend on keys alone: place, year and seed give the same city in any process and order."""
 
 from __future__ import annotations
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from data_pipelines.minicity.city import City
 from data_pipelines.minicity.config import CityConfig
 from data_pipelines.minicity.poses import cameras
 from data_pipelines.minicity.randomness import Array, unit
-from data_pipelines.minicity.render import City, views
+from data_pipelines.minicity.render import views
 
 
 def sheet(config: CityConfig, places: int = 6) -> Array:
-    """uint8 RGB: for each of `places` spots a row of all conditions (one view a year on) and a row of headings by day."""
+    """uint8 RGB: for each of `places` spots a row of all conditions in later years and a row of headings by day."""
     city = City(config)
     shots = cameras(config, city.layout)
     database = np.flatnonzero(shots.part == 3)

@@ -1,4 +1,4 @@
-"""Ground floors: shop windows, doors, gates; sign boards, awnings and hanging signs, which change more often than houses."""
+"""Ground floors: shop windows, doors, gates; sign boards, awnings, hanging signs, which change more than houses."""
 
 from __future__ import annotations
 

@@ -97,12 +97,14 @@ def _tree(variant: int, bare: bool) -> Picture:
     if bare:
         return draw.done()
     green = np.array(((78, 104, 54), (92, 112, 60), (66, 94, 62), (108, 112, 56))[rng.integers(4)], float)
-    for k in range(240):
+    lumps = [(rng.uniform(-0.28, 0.28) * wide, middle + rng.uniform(-0.55, 0.6) * half) for _ in range(9)]
+    for k in range(260):
+        x, z = lumps[k % len(lumps)]
         radius, angle = np.sqrt(rng.uniform(0, 1)), rng.uniform(0, 2 * np.pi)
-        x, z = np.cos(angle) * radius * wide * 0.42, middle + np.sin(angle) * radius * half * 0.86
-        up = (z - stem) / (high - stem)
-        lightness = rng.uniform(0.72, 1.0) + 0.34 * up - (0.16 if k < 90 else 0.0) - 0.1 * (x / wide)
-        size = rng.uniform(0.09, 0.24)
+        x, z = x + np.cos(angle) * radius * wide * 0.22, z + np.sin(angle) * radius * half * 0.4
+        up, lift = (z - stem) / (high - stem), np.sin(angle) * radius
+        lightness = rng.uniform(0.7, 0.95) + 0.24 * up + 0.16 * lift - (0.18 if k < 90 else 0.0) - 0.12 * (x / wide)
+        size = rng.uniform(0.08, 0.2)
         draw.blob(x, z, size * 1.25, size, np.clip(green * lightness, 0, 255))
     return draw.done()
 

@@ -18,8 +18,11 @@ TRAFFIC = {CAR: 0.5, PERSON: 0.14}
 
 
 class Geometry(NamedTuple):
-    """What `draw` must know of the strip: camera [2] and its height, azimuth of the first column, columns, radians a column,
-    slopes of the rows, and of the walls met by each column (`render.Hits`) distance and top [LAYERS, C]."""
+    """What `draw` must know of a strip.
+
+    Camera [2] and its height in metres, azimuth of the first column, number of columns, radians a column, slopes of the
+    rows; and distance and top [LAYERS, C] of the walls that each column meets (`rays.Hits`).
+    """
 
     xy: Array
     camera: float
@@ -32,7 +35,7 @@ class Geometry(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Things that stand in a camera's reach, far to near; rows of [n]. `column` is where their middle stands in the strip."""
+    """Things in a camera's reach, far to near; rows of [n]. `column` of the strip is where their middle stands."""
 
     kind: Array
     variant: Array
@@ -103,8 +106,13 @@ def _paste(
     picture: Array, sprite: Picture, left: float, right: float, distance: float, height: float, geometry: Geometry,
     weather: Weather, light: Array,
 ) -> None:  # fmt: skip
+    """Draws one picture as an upright plane at `distance` that faces the camera, from column `left` to `right`."""
     c0, c1 = round(left), max(round(right), round(left) + 1)
-    r0, r1 = _rows(geometry, (height - geometry.camera) / distance), _rows(geometry, -geometry.camera / distance)
+    above, edge = height - geometry.camera, np.cos((right - left) / 2 * geometry.pitch)
+    r0, r1 = (
+        _rows(geometry, above / distance * (edge if above < 0 else 1.0)),
+        _rows(geometry, -geometry.camera / distance),
+    )
     a, b = max(c0, 0), min(c1, geometry.columns)
     top, bottom = max(r0, 0), min(r1, len(geometry.slope))
     if a >= b or top >= bottom:
@@ -114,8 +122,11 @@ def _paste(
     if not show.any():
         return
     level = next((x for x in reversed(sprite.levels) if x.shape[0] >= r1 - r0), sprite.levels[0])
-    rgba = cv2.resize(level, (c1 - c0, r1 - r0), interpolation=cv2.INTER_LINEAR)
-    rgba = rgba[top - r0 : bottom - r0, a - c0 : b - c0].astype(np.float32)
+    if edge < 0.985:
+        rgba = _bent(level, (left + right) / 2, right - left, distance, height, geometry, (top, bottom, a, b))
+    else:
+        rgba = cv2.resize(level, (c1 - c0, r1 - r0), interpolation=cv2.INTER_LINEAR)
+        rgba = rgba[top - r0 : bottom - r0, a - c0 : b - c0].astype(np.float32)
     rgba *= show[..., None]
     alpha = rgba[..., 3:] / 255
     clear = np.float32(np.exp(-distance * weather.fog))
@@ -123,6 +134,22 @@ def _paste(
     part = picture[top:bottom, a:b]
     part *= 1 - alpha
     part += rgba[..., :3] * (light * clear).astype(np.float32) + alpha * haze
+
+
+def _bent(
+    level: Array, centre: float, wide: float, distance: float, height: float, geometry: Geometry,
+    region: tuple[int, int, int, int],
+) -> Array:  # fmt: skip
+    """A near picture bent onto the cylinder of the strip, so that views show it straight; float32 RGBA of a region."""
+    top, bottom, a, b = region
+    turn = (np.arange(a, b) + 0.5 - centre) * geometry.pitch
+    x = (np.tan(turn) / np.tan(wide / 2 * geometry.pitch) + 1) / 2 * level.shape[1] - 0.5
+    z = geometry.camera + geometry.slope[top:bottom, None] * (distance / np.cos(turn))[None]
+    y = (1 - z / height) * level.shape[0] - 0.5
+    x = np.broadcast_to(x.astype(np.float32), y.shape)
+    return cv2.remap(level, x, y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT).astype(
+        np.float32
+    )
 
 
 def _glow(picture: Array, centre: float, distance: float, height: float, geometry: Geometry, weather: Weather) -> None:

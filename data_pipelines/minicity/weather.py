@@ -18,7 +18,7 @@ class Weather:
       light: factor [3] of what sky light does to a surface; sun: further factor where the sun falls on it.
       zenith, horizon: colours of the sky; clouds: how far clouds lighten (or darken) it.
       fog: part of the light that a metre of air takes, 1/m; haze: its colour.
-      lit: part of the windows with light behind them; shops: likewise for shop windows; lamps: strength of street lamps.
+      lit: part of the windows with light behind them; shops: brightness of shop windows; lamps: of street lamps.
       signs: least factor of sign boards, which shine by night.
       snow: part of ledges, roofs and ground under snow; wet: how far rain darkens the ground.
       flakes, streaks: snow flakes and rain streaks a 64 x 64 view.
@@ -44,14 +44,14 @@ class Weather:
 
 
 WEATHER = {
-    "day": Weather((0.82, 0.84, 0.88), 0.34, (92, 138, 196), (196, 212, 226), 40, 0.0012, (196, 208, 220)),
+    "day": Weather((0.82, 0.84, 0.88), 0.34, (92, 138, 196), (196, 212, 226), 40, 0.0024, (196, 208, 220)),
     "dusk": Weather(
         (0.52, 0.46, 0.50), 0.10, (70, 78, 124), (240, 166, 112), 26, 0.002, (196, 150, 124),
         lit=0.3, shops=0.75, lamps=0.35, signs=0.75, noise=3.0,
     ),
     "night": Weather(
-        (0.27, 0.28, 0.36), 0.0, (14, 18, 36), (56, 52, 62), 8, 0.002, (44, 42, 52),
-        lit=0.4, shops=0.85, lamps=0.75, signs=0.95, noise=4.5,
+        (0.33, 0.34, 0.43), 0.0, (20, 24, 46), (78, 70, 76), 10, 0.003, (58, 54, 64),
+        lit=0.42, shops=0.85, lamps=0.85, signs=0.95, noise=4.5,
     ),
     "rain": Weather(
         (0.60, 0.62, 0.66), 0.03, (120, 128, 138), (164, 168, 174), 20, 0.009, (150, 155, 162),

@@ -15,11 +15,12 @@ import cv2
 import numpy as np
 
 from data_pipelines.errors import DataError
+from data_pipelines.minicity.city import City
 from data_pipelines.minicity.config import CityConfig
 from data_pipelines.minicity.layout import plan
 from data_pipelines.minicity.poses import FOLDERS, TRAIN, Cameras, cameras, file_name, headings
 from data_pipelines.minicity.randomness import Array
-from data_pipelines.minicity.render import City, panorama, views
+from data_pipelines.minicity.render import cut, panorama, views
 
 MARKER, PARTIAL = "minicity.json", "minicity.partial.json"
 CHUNK = 8  # panoramas a task: neighbours along a street see the same façades
@@ -171,10 +172,14 @@ def _render_one(root: Path, config: CityConfig, city: City, shots: Cameras, row:
     if all(file.exists() for file in [*files, *filter(None, [strip])]):
         return
     weather = config.conditions[condition]
-    for file, view in zip(files, views(city, xy, year, weather, key, start, count), strict=True):
-        _write_whole(file, encode(view, config.quality))
     if strip:
-        _write_whole(strip, encode(panorama(city, xy, year, weather, key, start), config.quality))
+        whole = panorama(city, xy, year, weather, key, start)
+        _write_whole(strip, encode(whole, config.quality))
+        pictures = cut(city, whole, weather, key, count)
+    else:
+        pictures = views(city, xy, year, weather, key, start, count)
+    for file, picture in zip(files, pictures, strict=True):
+        _write_whole(file, encode(picture, config.quality))
 
 
 def encode(image: Array, quality: int) -> bytes:

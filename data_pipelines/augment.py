@@ -15,13 +15,14 @@ import numpy as np
 from data_pipelines.images import Array, Size, resize
 
 GREY = np.array([0.2989, 0.587, 0.114])  # torchvision.transforms.functional.rgb_to_grayscale
+EYE, TO_GREY = np.eye(3), np.tile(GREY, (3, 1))
 Strength = float | tuple[float, float]
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 def adjust_brightness(image: Array, factor: float) -> Array:
     """`factor` * image, saturated; 0 is black, 1 the identity."""
-    return image if factor == 1 else cv2.transform(image, np.eye(3) * factor)
+    return image if factor == 1 else cv2.transform(image, EYE * factor)
 
 
 def adjust_contrast(image: Array, factor: float) -> Array:
@@ -29,12 +30,12 @@ def adjust_contrast(image: Array, factor: float) -> Array:
     if factor == 1:
         return image
     mean = float(GREY @ np.array(cv2.mean(image)[:3]))
-    return cv2.transform(image, np.column_stack([np.eye(3) * factor, np.full(3, (1 - factor) * mean)]))
+    return cv2.transform(image, np.hstack([EYE * factor, np.full((3, 1), (1 - factor) * mean)]))
 
 
 def adjust_saturation(image: Array, factor: float) -> Array:
     """Blends with the grey of each pixel: `factor` 0 is a grey image, 1 the identity."""
-    return image if factor == 1 else cv2.transform(image, np.eye(3) * factor + (1 - factor) * np.tile(GREY, (3, 1)))
+    return image if factor == 1 else cv2.transform(image, EYE * factor + TO_GREY * (1 - factor))
 
 
 def adjust_hue(image: Array, turns: float) -> Array:

@@ -8,6 +8,7 @@ run may stop at any step and go on with other numbers of them.
 from __future__ import annotations
 
 import functools
+import gc
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -250,19 +251,21 @@ def batches(
         dataset = dataset.mp_prefetch(options)
     iterator = iter(dataset)
     try:
-        for step, streams in iterator:
-            yield step, _owned(streams) if workers else streams
+        yield from map(_owned, iterator) if workers else iterator
     finally:
         iterator.close()
+        if workers:
+            gc.collect()  # grain's last exception holds the last batches in a cycle, and they hold shared memory
 
 
 def _numbered(read_step: Callable[[int], dict[str, Batch]], step: int) -> tuple[int, dict[str, Batch]]:
     return int(step), read_step(int(step))
 
 
-def _owned(streams: dict[str, Batch]) -> dict[str, Batch]:
+def _owned(element: tuple[int, dict[str, Batch]]) -> tuple[int, dict[str, Batch]]:
     """Copies what a worker left in shared memory into plain arrays, so that the shared memory is freed."""
-    return {name: {key: np.array(value) for key, value in batch.items()} for name, batch in streams.items()}
+    step, streams = element
+    return step, {name: {key: np.array(value) for key, value in batch.items()} for name, batch in streams.items()}
 
 
 def sequential_draw(count: int, batch: int) -> Callable[[int], dict[str, Draw]]:

@@ -98,13 +98,13 @@ def lines(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") -> Pa
         raise DataError(
             f"cannot read the list of names {path}: {error}. Check the path and whether it is whole."
         ) from error
-    blob = np.frombuffer(text.replace(b"\r\n", b"\n").strip(b"\n") + b"\n", np.uint8)
-    newline = np.flatnonzero(blob == ord("\n"))
-    starts, ends = np.concatenate([[0], newline[:-1] + 1]), newline
+    blob = np.frombuffer(text.replace(b"\r\n", b"\n"), np.uint8)
+    bounds = np.concatenate([[-1], np.flatnonzero(blob == ord("\n")), [len(blob)]])
+    starts, ends = bounds[:-1] + 1, bounds[1:]
     some = ends > starts
     if not some.any():
         raise DataError(f"the list of names {path} is empty; expected one path per line")
-    offsets = np.concatenate([[0], np.cumsum((ends - starts)[some])])
+    offsets = np.append(0, np.cumsum((ends - starts)[some]))
     return Paths(os.fspath(root), blob[blob != ord("\n")], offsets)
 
 

@@ -9,7 +9,8 @@ from html import escape
 
 import numpy as np
 
-LEFT, RIGHT, TOP, BOTTOM = 46, 104, 12, 42
+LEFT, TOP, BOTTOM = 46, 12, 42
+LETTER = 7.6  # pixels of a letter of a line's name, to keep room for the longest at the right
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,10 @@ def line_chart(
     low, high = y_range or _padded(ys.min(), ys.max())
     x_ticks = list(x_ticks) if x_ticks is not None else ticks(xs.min(), xs.max())
     x_ends = min(xs.min(), *x_ticks), max(xs.max(), *x_ticks)
-    x_of = _scale(*x_ends, LEFT, width - RIGHT, log=x_log)
+    end = width - 20 - LETTER * max(0 if one.faint else len(one.name) for one in series)
+    x_of = _scale(*x_ends, LEFT, end, log=x_log)
     y_of = _scale(low, high, height - BOTTOM, TOP)
-    parts = [_axes(x_of, y_of, x_ticks, ticks(low, high), x_label, y_label, width, height)]
+    parts = [_axes(x_of, y_of, x_ticks, ticks(low, high), x_label, y_label, end, height)]
     parts += [_line(one, x_of, y_of, y_label) for one in series]
     parts.append(_names([one for one in series if not one.faint], x_of, y_of, height))
     label = escape(f"{y_label} against {x_label}", quote=True)
@@ -73,13 +75,11 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def smooth(values: Sequence[float], weight: float = 0.95) -> list[float]:
-    """Exponential moving average without the bias of its start."""
-    mean, total, result = 0.0, 0.0, []
-    for value in values:
-        mean, total = weight * mean + (1 - weight) * value, weight * total + (1 - weight)
-        result.append(mean / total)
-    return result
+def smooth(values: Sequence[float], reach: int) -> list[float]:
+    """Mean of each value and its neighbours, `reach` to either side, fewer (but equally many) near the ends."""
+    sums, last = np.concatenate([[0.0], np.cumsum(values)]), len(values) - 1
+    reaches = [min(reach, i, last - i) for i in range(len(values))]
+    return [float(sums[i + r + 1] - sums[i - r]) / (2 * r + 1) for i, r in enumerate(reaches)]
 
 
 def thin(x: Sequence[float], y: Sequence[float], most: int = 500) -> tuple[list[float], list[float]]:
@@ -114,16 +114,16 @@ def _scale(low: float, high: float, start: float, stop: float, log: bool = False
     return lambda value: start + (convert(value) - a) / span * (stop - start)
 
 
-def _axes(x_of, y_of, x_ticks, y_ticks, x_label, y_label, width, height) -> str:
+def _axes(x_of, y_of, x_ticks, y_ticks, x_label, y_label, end, height) -> str:
     grid = "".join(
-        f'<line x1="{LEFT}" x2="{width - RIGHT}" y1="{y_of(t):.1f}" y2="{y_of(t):.1f}" stroke="var(--line)"/>'
+        f'<line x1="{LEFT}" x2="{end:.1f}" y1="{y_of(t):.1f}" y2="{y_of(t):.1f}" stroke="var(--line)"/>'
         f'<text x="{LEFT - 8}" y="{y_of(t) + 4:.1f}" text-anchor="end">{number(t)}</text>'
         for t in y_ticks
     )
     marks = "".join(
         f'<text x="{x_of(t):.1f}" y="{height - BOTTOM + 18}" text-anchor="middle">{number(t)}</text>' for t in x_ticks
     )
-    middle = (LEFT + width - RIGHT) / 2
+    middle = (LEFT + end) / 2
     names = (
         f'<text x="{middle:.0f}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text>'
         f'<text transform="translate(11 {(TOP + height - BOTTOM) / 2:.0f}) rotate(-90)" text-anchor="middle">'

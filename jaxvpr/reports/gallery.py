@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from jaxvpr.reports.pictures import data_uri
 
 SIDES = (176, 128, 96)  # pixels of an embedded picture's longer side, tried until all fit into the budget
@@ -49,35 +51,36 @@ class GalleryItem:
         return bool(len(self.right)) and bool(self.right[0])
 
 
-def choose(items: Sequence[GalleryItem], most: int = SHOWN) -> list[GalleryItem]:
-    """At most `most` of the items, wrong ones first, evenly spaced over each kind so that no place dominates."""
-    wrong, right = ([item for item in items if item.correct is kind] for kind in (False, True))
+def spread(correct: Sequence[bool] | np.ndarray, most: int = SHOWN) -> list[int]:
+    """At most `most` query numbers, wrong ones first, evenly spaced over each kind so that no place dominates.
+
+    Args:
+      correct: one truth value a query.
+    """
+    wrong, right = (np.flatnonzero(np.asarray(correct, bool) == kind) for kind in (False, True))
     wanted = min(len(wrong), max(round(most * WRONG_SHARE), most - len(right)))
-    return _spread(wrong, wanted) + _spread(right, min(len(right), most - wanted))
+    parts = (wrong, wanted), (right, min(len(right), most - wanted))
+    return [int(rows[i * len(rows) // count]) for rows, count in parts for i in range(count)]
 
 
 def draw(items: Sequence[GalleryItem], shown: int = 5) -> str:
     """The section with its filter; empty text without items. Shows the first `shown` predictions of each."""
     if not items:
         return ""
-    items = choose(items)
+    items = [items[number] for number in spread([item.correct for item in items])]
     pictures = _embedded(items, shown)
-    columns = 2 + max(min(shown, len(item.predictions)) for item in items)
+    columns = max(1 + len(item.predictions[:shown]) + _shows_truth(item, shown) for item in items)
     answers = "".join(_answer(item, pictures, shown, columns) for item in items)
     return f'<div id="gallery">{_controls(items)}{answers}</div>'
 
 
-def _spread(items: list[GalleryItem], count: int) -> list[GalleryItem]:
-    return [items[i * len(items) // count] for i in range(count)]
-
-
 def _embedded(items: Sequence[GalleryItem], shown: int) -> dict[str, str | None]:
     """Path -> data address of every picture, at the largest size that fits the budget."""
-    paths = {os.fspath(path) for item in items for path in (item.query, *item.predictions[:shown])}
-    paths |= {os.fspath(item.truth) for item in items if item.truth is not None}
+    paths = [os.fspath(path) for item in items for path in (item.query, *item.predictions[:shown])]
+    paths += [os.fspath(item.truth) for item in items if item.truth is not None and _shows_truth(item, shown)]
     for side in SIDES:
-        pictures = {path: data_uri(path, side) for path in sorted(paths)}
-        if sum(len(uri or "") for uri in pictures.values()) <= BUDGET:
+        pictures = {path: data_uri(path, side) for path in set(paths)}
+        if sum(len(pictures[path] or "") for path in paths) <= BUDGET:
             break
     return pictures
 
@@ -107,12 +110,16 @@ def _answer(item: GalleryItem, pictures: dict[str, str | None], shown: int, colu
     facts.append(f'<span class="path">{escape(name)}</span>')
     tiles = [_tile("query", pictures[os.fspath(item.query)], "<b>query</b>", name)]
     tiles += [_prediction(item, i, pictures) for i in range(min(shown, len(item.predictions)))]
-    if item.truth is not None and not any(item.right[:shown]):
+    if item.truth is not None and _shows_truth(item, shown):
         tiles.append(_tile("truth", pictures[os.fspath(item.truth)], "a right answer", os.fspath(item.truth)))
     return (
         f'<div class="answer" data-verdict="{verdict}" data-condition="{escape(item.condition, quote=True)}">'
         f'<header>{"".join(facts)}</header><div class="strip" style="--count:{columns}">{"".join(tiles)}</div></div>'
     )
+
+
+def _shows_truth(item: GalleryItem, shown: int) -> bool:
+    return item.truth is not None and not any(item.right[:shown])
 
 
 def _prediction(item: GalleryItem, i: int, pictures: dict[str, str | None]) -> str:

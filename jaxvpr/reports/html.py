@@ -49,11 +49,11 @@ def write_report(
     body = [
         _head(title, notes, results),
         *(_result(entry) for entry in results),
-        _section("Where it is right and wrong", map_part.draw(map) if map is not None else ""),
-        _section("Queries and their first predictions", gallery_part.draw(gallery)),
         _section("Training", _training(loss_log)),
         _section("Costs", tables.costs_tiles(costs or {})),
         _section("Recipe", _config(config_text)),
+        _section("Where it is right and wrong", map_part.draw(map) if map is not None else ""),
+        _section("Queries and their first predictions", gallery_part.draw(gallery)),
     ]
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -93,15 +93,15 @@ def _training(log: Sequence[Mapping[str, Any]]) -> str:
 def _loss_chart(log: Sequence[Mapping[str, Any]]) -> str:
     steps, losses = _column(log, "loss")
     x, y = thin(steps, losses)
-    lines = [Series("mean", x, smooth(y, 0.9 if len(y) > 30 else 0.0), "run")]
-    if len(y) > 30:
+    lines = [Series("mean", x, smooth(y, len(y) // 40), "run")]
+    if len(y) >= 40:
         lines.insert(0, Series("loss", x, y, "run", faint=True))
     return line_chart(lines, x_label="step", y_label="loss")
 
 
 def _validation_chart(log: Sequence[Mapping[str, Any]]) -> str:
     names = sorted({key for row in log for key in row if RECALL_KEY.search(key)}, key=_rank)
-    colours = ("run", "untrained", "other", "thumbnail", "right")
+    colours = ("run", "other", "right", "thumbnail", "untrained")
     plain = len({_rank(name) for name in names}) == len(names)
     series = [
         Series(f"R@{_rank(name)}" if plain else name, *_column(log, name), colours[i], markers=True)

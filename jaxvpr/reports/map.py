@@ -14,6 +14,7 @@ Array = np.ndarray
 WIDTH, MOST_HEIGHT, LEAST_HEIGHT, EDGE = 1000, 760, 320, 24
 MOST_POINTS = 20_000  # of the database; more would be drawn on top of each other
 MOST_TIPS = 6_000
+ROUND, DIAMOND = "h0", "l.01 .01m-.01-.01"  # a diamond is a square end that looks along the diagonal
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ def draw(data: MapData) -> str:
     queries = np.full(data.queries.shape, np.nan)
     queries[known] = to_map(data.queries[known])
     layers = [
-        _layer("database", _dots(_coarse(to_map(database))), "place", 3.0),
+        _layer("database", _dots(_coarse(to_map(database))), "place", 4.0),
         _layer("lines", _lines(queries, data, ~right & known, to_map), "wrong", 1.0, "opacity:.35"),
-        _layer("right", _dots(queries[right & known]), "right", 6.0),
-        _layer("wrong", _crosses(queries[~right & known]), "wrong", 2.0),
+        _layer("right", _dots(queries[right & known]), "right", 6.5),
+        _layer("wrong", _dots(queries[~right & known], DIAMOND), "wrong", 6.5, cap="square"),
         _scale_bar(metres_a_unit, height),
     ]
     tips = _tips(queries, data, known)
@@ -60,8 +61,8 @@ def draw(data: MapData) -> str:
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Map of database and queries">'
         f"{''.join(layers)}</svg>"
         f'<div class="tip"></div><script type="application/json">{tips}</script>'
-        f'<p class="protocol">North is up. Scroll to zoom, drag to move, double-click to reset; point at a query for '
-        f"its answer.{f' {lost:,} images without coordinates are not shown.' if lost else ''}</p></div>"
+        f'<p class="protocol">North is up. Zoom with the buttons or with Ctrl and the wheel, drag to move; point at a '
+        f"query for its answer.{f' {lost:,} images without coordinates are not shown.' if lost else ''}</p></div>"
     )
 
 
@@ -85,22 +86,23 @@ def _projection(points: Array):
 def _coarse(points: Array) -> Array:
     """One point of each small square, with squares growing until few enough remain."""
     step = 0.5
-    while True:
-        kept = np.unique(np.round(points / step), axis=0) * step
-        if len(kept) <= MOST_POINTS:
-            return kept
+    while len(points := _distinct(points, step)) > MOST_POINTS:
         step *= 1.5
+    return points
 
 
-def _dots(points: Array) -> str:
-    """Dots as zero-length strokes with round ends: some 8 bytes a point, written as steps from the one before."""
-    points = np.unique(np.round(points * 2).astype(np.int64), axis=0)
-    steps = np.diff(points, axis=0, prepend=np.zeros((1, 2), np.int64)) / 2
-    return "".join(f"m{x:g} {y:g}h0" for x, y in steps)
+def _distinct(points: Array, step: float) -> Array:
+    """`points` rounded to multiples of `step`, each once, from left to right."""
+    squares = np.round(points / step).astype(np.int64)
+    keys = np.sort(squares[:, 0] * (1 << 20) + squares[:, 1])
+    keys = keys[np.diff(keys, prepend=-1) != 0]
+    return np.stack([keys >> 20, keys & ((1 << 20) - 1)], axis=1) * step
 
 
-def _crosses(points: Array) -> str:
-    return "".join(f"M{x - 4:.1f} {y - 4:.1f}l8 8m0-8l-8 8" for x, y in points)
+def _dots(points: Array, mark: str = ROUND) -> str:
+    """Marks that keep their size when zoomed: strokes of no length whose ends are the mark, some 8 bytes a point."""
+    steps = np.diff(_distinct(points, 0.5), axis=0, prepend=np.zeros((1, 2)))
+    return "".join(f"m{x:g} {y:g}{mark}" for x, y in steps)
 
 
 def _lines(queries: Array, data: MapData, wrong: Array, to_map) -> str:
@@ -111,11 +113,11 @@ def _lines(queries: Array, data: MapData, wrong: Array, to_map) -> str:
     return "".join(f"M{a[0]:.1f} {a[1]:.1f}L{b[0]:.1f} {b[1]:.1f}" for a, b in zip(queries[drawn], ends, strict=True))
 
 
-def _layer(name: str, path: str, colour: str, stroke: float, style: str = "") -> str:
+def _layer(name: str, path: str, colour: str, stroke: float, style: str = "", cap: str = "round") -> str:
     hidden = ";display:none" if name == "lines" else ""
     return (
         f'<path data-layer="{name}" d="{path}" fill="none" stroke="var(--{colour})" stroke-width="{stroke}" '
-        f'stroke-linecap="round" vector-effect="non-scaling-stroke" style="{style}{hidden}"/>'
+        f'stroke-linecap="{cap}" vector-effect="non-scaling-stroke" style="{style}{hidden}"/>'
     )
 
 
@@ -150,13 +152,17 @@ def _controls(database: int, right: int, wrong: int, data: MapData) -> str:
     layers = [
         ("database", f"database ({database:,})", "place", True),
         ("right", f"right queries ({right:,})", "right", True),
-        ("wrong", f"wrong queries ({wrong:,})", "wrong", True),
+        ("wrong", f"wrong queries ({wrong:,})", "wrong diamond", True),
     ]
     if data.predicted is not None:
-        layers.append(("lines", "lines to wrong answers", "wrong", False))
+        layers.append(("lines", "lines to wrong answers", "wrong line", False))
     boxes = "".join(
         f'<label><input type="checkbox" value="{value}"{" checked" if on else ""}>'
-        f'<span class="dot" style="background:var(--{colour})"></span>{escape(text)}</label>'
-        for value, text, colour, on in layers
+        f'<span class="mark {mark}"></span>{escape(text)}</label>'
+        for value, text, mark, on in layers
     )
-    return f'<div class="controls">{boxes}</div>'
+    zoom = "".join(
+        f'<button type="button" value="{by}" aria-label="{name}">{sign}</button>'
+        for by, name, sign in (("0.5", "zoom in", "+"), ("2", "zoom out", "\u2212"), ("1e9", "whole map", "all"))
+    )
+    return f'<div class="controls">{boxes}<span>{zoom}</span></div>'

@@ -71,23 +71,21 @@ def predictions_picture(
       A PNG file.
     """
     colours = [INK] + [NEUTRAL if right is None else RIGHT if right[i] else WRONG for i in range(len(predictions))]
-    marks = [""] + ["" if right is None else " \u2713" if right[i] else " \u2717" for i in range(len(predictions))]
+    marks = ["" if right is None else " right" if right[i] else " wrong" for i in range(len(predictions))]
     texts = [title] + [
-        f"{i + 1}{marks[i + 1]}" + (f"\n{captions[i]}" if i < len(captions) else "") for i in range(len(predictions))
+        f"{i + 1}{mark}" + (f"\n{captions[i]}" if i < len(captions) else "") for i, mark in enumerate(marks)
     ]
     tiles = [_tile(picture, side) for picture in (query, *predictions)]
     texts = [_wrapped(text, side) for text in texts]
-    height = max(tile.height for tile in tiles)
-    lines = max(text.count("\n") + 1 for text in texts)
     step = side + 2 * FRAME + GAP
-    size = (GAP + step * len(tiles), 2 * GAP + height + 2 * FRAME + LINE * lines)
-    sheet = Image.new("RGB", size, PAPER)
+    height = max(tile.height + LINE * (text.count("\n") + 1) for tile, text in zip(tiles, texts, strict=True))
+    sheet = Image.new("RGB", (GAP + step * len(tiles), 2 * GAP + 2 * FRAME + height), PAPER)
     draw = ImageDraw.Draw(sheet)
     for i, (tile, text, colour) in enumerate(zip(tiles, texts, colours, strict=True)):
         x = GAP + i * step
         draw.rectangle((x, GAP, x + tile.width + 2 * FRAME - 1, GAP + tile.height + 2 * FRAME - 1), fill=colour)
         sheet.paste(tile, (x + FRAME, GAP + FRAME))
-        draw.multiline_text((x, GAP + height + 2 * FRAME + 5), text, fill=colour, font=_font(), spacing=5)
+        draw.multiline_text((x, GAP + tile.height + 2 * FRAME + 4), text, fill=colour, font=_font(), spacing=5)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()

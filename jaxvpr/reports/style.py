@@ -7,11 +7,11 @@ CSS = """
 :root { color-scheme: light dark;
   --page: #f6f6f3; --panel: #ffffff; --ink: #1c2227; --muted: #626c75; --line: #e2e4e1; --soft: #f0f1ee;
   --run: #1f5fc4; --untrained: #b06a10; --thumbnail: #7a828b; --other: #7c4fb0;
-  --right: #14855a; --wrong: #cc3530; --place: #b9bfc4; }
+  --right: #14855a; --wrong: #cc3530; --place: #9aa3aa; }
 @media (prefers-color-scheme: dark) { :root {
   --page: #14171a; --panel: #1c2125; --ink: #e6e9eb; --muted: #9aa4ac; --line: #32393f; --soft: #23292e;
   --run: #74abff; --untrained: #eca557; --thumbnail: #a2aab2; --other: #bd9bea;
-  --right: #43c48c; --wrong: #ff756e; --place: #525b63; } }
+  --right: #43c48c; --wrong: #ff756e; --place: #6b757e; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
@@ -24,32 +24,36 @@ p { margin: 0 0 10px; }
 .protocol { margin: 10px 0 0; overflow-wrap: anywhere; }
 .panel { background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px;
   margin: 0 0 16px; }
-.two { display: grid; gap: 16px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
+.two { display: grid; gap: 16px; margin: 0 0 16px;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
 .two > .panel { margin: 0; }
 .tiles { display: grid; gap: 12px; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); margin: 22px 0 16px; }
 .tile { background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; }
 .tile b { display: block; font-size: 25px; line-height: 1.25; font-weight: 650; font-variant-numeric: tabular-nums; }
+.small b { font-size: 20px; line-height: 1.5; white-space: nowrap; }
 .tile.first b { color: var(--run); }
 .tile span { color: var(--muted); font-size: 13px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: 7px 12px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { padding: 7px 9px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:last-child, td:last-child { padding-right: 0; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { color: var(--muted); font-size: 13px; font-weight: 500; }
 tbody tr:last-child td { border-bottom: 0; }
 tr.run td { font-weight: 650; }
 td small { display: block; color: var(--muted); font-weight: 400; font-size: 12px; }
 .key { display: inline-block; width: 18px; border-top: 3px solid; margin-right: 8px; vertical-align: middle; }
-.bar { position: relative; min-width: 150px; }
-.bar i { position: absolute; left: 0; top: 50%; height: 12px; margin-top: -6px; border-radius: 3px;
-  background: var(--run); opacity: .8; }
+th.bar { text-align: left; padding-left: 28px; }
+td.bar { width: 30%; min-width: 150px; padding-left: 28px; }
+.bar div { background: var(--soft); border-radius: 3px; }
+.bar i { display: block; height: 12px; border-radius: 3px; background: var(--run); }
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--muted); font-size: 12px; font-family: inherit; }
 svg text.name { font-weight: 600; }
 figure { margin: 0; }
 .map { position: relative; }
-.map svg { background: var(--soft); border-radius: 8px; cursor: grab; touch-action: none; max-height: 760px; }
-.map svg:active { cursor: grabbing; }
+.map svg { background: var(--soft); border-radius: 8px; max-height: 760px; }
+.map .controls button { min-width: 36px; margin-left: 4px; }
 .tip { position: absolute; pointer-events: none; background: var(--ink); color: var(--page); border-radius: 6px;
   padding: 4px 9px; font-size: 13px; white-space: nowrap; display: none; }
 .controls { display: flex; flex-wrap: wrap; gap: 8px 16px; align-items: center; margin: 0 0 12px; font-size: 14px; }
@@ -58,7 +62,10 @@ figure { margin: 0; }
   border-radius: 7px; padding: 4px 12px; cursor: pointer; }
 .controls button[aria-pressed=true] { border-color: var(--run); color: var(--run); font-weight: 600; }
 .controls label { display: inline-flex; gap: 6px; align-items: center; cursor: pointer; }
-.dot { width: 10px; height: 10px; border-radius: 50%; display: inline-block; }
+.mark { width: 10px; height: 10px; border-radius: 50%; background: currentColor; display: inline-block; }
+.mark.place { color: var(--place); } .mark.right { color: var(--right); } .mark.wrong { color: var(--wrong); }
+.mark.diamond { border-radius: 0; width: 9px; height: 9px; transform: rotate(45deg); }
+.mark.line { border-radius: 0; width: 16px; height: 1px; }
 .answer { background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px;
   margin: 0 0 12px; }
 .answer header { display: flex; flex-wrap: wrap; gap: 2px 12px; align-items: baseline; margin: 0 0 8px;
@@ -102,32 +109,43 @@ SCRIPT = """
     if (choice) choice.onchange = show;
   }
 
-  // Map: layers on and off, wheel to zoom, drag to move, nearest query under the pointer.
+  // Map: layers on and off, buttons or Ctrl and wheel to zoom, drag to move, nearest query under the pointer.
   const map = document.querySelector('.map');
   if (!map) return;
   const svg = map.querySelector('svg'), tip = map.querySelector('.tip');
   const points = JSON.parse(map.querySelector('script').textContent);
-  const home = svg.viewBox.baseVal, start = [home.x, home.y, home.width, home.height];
+  const start = svg.getAttribute('viewBox').split(' ').map(Number);
   let box = [...start], held = null;
-  const set = () => svg.setAttribute('viewBox', box.join(' '));
+  const set = () => {
+    svg.setAttribute('viewBox', box.join(' '));
+    svg.style.touchAction = box[2] < start[2] ? 'none' : 'auto';
+  };
   const at = event => {
     const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
     return [point.x, point.y];
+  };
+  const zoom = (by, x, y) => {
+    const factor = Math.min(start[2], Math.max(start[2] / 60, box[2] * by)) / box[2];
+    box = [x - (x - box[0]) * factor, y - (y - box[1]) * factor, box[2] * factor, box[3] * factor];
+    if (box[2] >= start[2]) box = [...start];
+    set();
   };
   for (const input of all('input', map)) input.onchange = () => {
     for (const layer of all('[data-layer="' + input.value + '"]', svg))
       layer.style.display = input.checked ? '' : 'none';
   };
+  for (const button of all('button', map)) button.onclick = () =>
+    zoom(Number(button.value), box[0] + box[2] / 2, box[1] + box[3] / 2);
   svg.onwheel = event => {
+    if (!event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
-    const [x, y] = at(event), wanted = box[2] * (event.deltaY > 0 ? 1.2 : 1 / 1.2);
-    const factor = Math.min(start[2], Math.max(start[2] / 60, wanted)) / box[2];
-    box = [x - (x - box[0]) * factor, y - (y - box[1]) * factor, box[2] * factor, box[3] * factor];
-    if (box[2] >= start[2]) box = [...start];
-    set();
+    zoom(event.deltaY > 0 ? 1.2 : 1 / 1.2, ...at(event));
   };
-  svg.ondblclick = () => { box = [...start]; set(); };
-  svg.onpointerdown = event => { held = at(event); svg.setPointerCapture(event.pointerId); };
+  svg.onpointerdown = event => {
+    if (box[2] >= start[2]) return;
+    held = at(event);
+    svg.setPointerCapture(event.pointerId);
+  };
   svg.onpointerup = () => { held = null; };
   svg.onpointermove = event => {
     const [x, y] = at(event);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -30,7 +31,7 @@ def headline(entry: Mapping[str, Any], threshold: str) -> str:
     """Tiles with the recall of a result beside its baselines."""
     values = entry["recall"][threshold]
     tiles = [
-        _tile(f"{values[n]:.1f} %", f"R@{n} within {escape(threshold)}", "first" if i == 0 else "")
+        _tile(f"{values[n]:.1f} %", f"R@{n}, {escape(words(threshold))}", "first" if i == 0 else "")
         for i, n in enumerate(list(values)[:3])
     ]
     first = next(iter(values))
@@ -44,7 +45,7 @@ def recall_section(entry: Mapping[str, Any], threshold: str) -> str:
     """Table and curve of one result at one threshold, with the protocol line."""
     protocol = f'<p class="protocol">{escape(line(entry["protocol"], threshold))}</p>'
     return (
-        f'<div class="two"><div class="panel"><h3>Recall@N, within {escape(threshold)}</h3>'
+        f'<div class="two"><div class="panel"><h3>Recall@N, {escape(words(threshold))}</h3>'
         f'<div class="scroll">{_recall_table(entry, threshold)}</div>{_notes(entry, threshold)}{protocol}</div>'
         f'<div class="panel"><h3>Recall against N</h3>{_recall_curve(entry, threshold)}</div></div>'
     )
@@ -60,12 +61,13 @@ def conditions_table(entry: Mapping[str, Any], threshold: str) -> str:
     for name, part in sorted(found.items(), key=lambda item: -item[1]["recall"][threshold][ns[0]]):
         values = part["recall"][threshold]
         cells = "".join(f"<td>{values[n]:.1f}</td>" for n in ns)
-        bar = f'<td class="bar"><i style="width:{values[ns[0]]:.1f}%"></i></td>'
+        bar = f'<td class="bar"><div><i style="width:{values[ns[0]]:.1f}%"></i></div></td>'
         rows += f"<tr><td>{escape(name)}</td><td>{part['queries']:,}</td>{cells}{bar}</tr>"
     heads = "".join(f"<th>R@{n}</th>" for n in ns)
     return (
         '<div class="panel"><h3>By condition of the query</h3><div class="scroll"><table><thead><tr><th>condition</th>'
-        f"<th>queries</th>{heads}<th>R@{ns[0]}, 0 to 100 %</th></tr></thead><tbody>{rows}</tbody></table></div></div>"
+        f'<th>queries</th>{heads}<th class="bar">R@{ns[0]}, 0 to 100 %</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></div>"
     )
 
 
@@ -74,7 +76,16 @@ def costs_tiles(costs: Mapping[str, Any]) -> str:
     tiles = [_tile(write(costs[key]), label) for key, (label, write) in COSTS.items() if key in costs]
     others = [key for key in costs if key not in COSTS and key != "descriptor_dimension"]
     tiles += [_tile(escape(str(costs[key])), escape(key.replace("_", " "))) for key in others]
-    return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
+    return f'<div class="tiles small">{"".join(tiles)}</div>' if tiles else ""
+
+
+def words(threshold: str) -> str:
+    """'1m_5deg' -> 'within 1 m and 5\u00b0'."""
+    if match := re.fullmatch(r"([\d.]+)m(?:_([\d.]+)deg)?", threshold):
+        return f"within {match[1]} m" + (f" and {match[2]}\u00b0" if match[2] else "")
+    if match := re.fullmatch(r"(\d+)frame", threshold):
+        return f"within {match[1]} frame{'s' * (match[1] != '1')}"
+    return {"label": "same place", "list": "by the published list"}.get(threshold, threshold)
 
 
 def scaled(value: float) -> str:
@@ -131,7 +142,7 @@ def _recall_table(entry: Mapping[str, Any], threshold: str) -> str:
             ends = intervals.get(n) if colour == "run" else None
             small = f"<small>{ends[0]:.0f}\u2013{ends[1]:.0f}</small>" if ends else ""
             cells += f"<td>{values[n]:.1f}{small}</td>" if n in values else "<td>\u2013</td>"
-        stroke = "dashed" if dash else "solid"
+        stroke = "solid" if not dash else "dotted" if dash.startswith("2") else "dashed"
         key = f'<span class="key" style="border-top-color:var(--{colour});border-top-style:{stroke}"></span>'
         rows += f'<tr class="{colour}"><td>{key}{escape(name)}</td>{cells}</tr>'
     heads = "".join(f"<th>R@{n}</th>" for n in ns)

@@ -1,0 +1,88 @@
+"""From predictions to what a report shows of them: items of the gallery and points of the map."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_pipelines.places import Places
+from jaxvpr.reports.gallery import SHOWN, GalleryItem, spread
+from jaxvpr.reports.map import MapData
+from jaxvpr.retrieval.positives import Positives
+
+Array = np.ndarray
+
+
+def gallery_items(
+    database: Places,
+    queries: Places,
+    predictions: Array,
+    distances: Array,
+    positives: Positives,
+    *,
+    shown: int = 5,
+    most: int = SHOWN,
+) -> list[GalleryItem]:
+    """A choice of at most `most` queries with their first predictions, wrong ones first.
+
+    Args:
+      database, queries: the images.
+      predictions: int [Q, k], database rows, best first; -1 pads.
+      distances: float [Q, k], of the descriptors.
+      positives: of the queries.
+      shown: how many predictions of each.
+    """
+    hits = positives.hits(predictions)
+    return [
+        _item(database, queries, row, predictions[row], distances[row], hits[row], positives[row], shown)
+        for row in spread(hits[:, 0], most)
+    ]
+
+
+def map_data(database: Places, queries: Places, predictions: Array, positives: Positives) -> MapData | None:
+    """Where database, queries and first predictions lie; None where no query has coordinates.
+
+    Args:
+      predictions: int [Q, k], database rows, best first; -1 pads.
+    """
+    at, to = _positions(database), _positions(queries)
+    if not np.isfinite(to).all(axis=1).any():
+        return None
+    first = np.asarray(predictions)[:, 0]
+    predicted = np.where((first >= 0)[:, None], at[first], np.nan)
+    notes = [_condition(queries, row) for row in range(len(queries))]
+    return MapData(at, to, positives.hits(predictions)[:, 0], predicted, notes)
+
+
+def _item(
+    database: Places, queries: Places, row: int, found: Array, distances: Array, hits: Array, truth: Array, shown: int
+) -> GalleryItem:
+    to = _positions(queries)[row]
+    first = [int(number) for number in found[:shown] if number >= 0]
+    nearest = None
+    if len(truth):
+        away = _metres(database, truth, to)
+        nearest = database.path[truth[0] if np.isnan(away).all() else truth[np.nanargmin(away)]]
+    return GalleryItem(
+        query=queries.path[row],
+        predictions=[database.path[number] for number in first],
+        right=hits[: len(first)].tolist(),
+        distances=distances[: len(first)].tolist(),
+        metres=_metres(database, np.array(first, np.int64), to).tolist(),
+        condition=_condition(queries, row),
+        truth=nearest,
+        truth_rank=int(hits.argmax()) + 1 if hits.any() else None,
+        name=queries.path.relative(row),
+    )
+
+
+def _positions(places: Places) -> Array:
+    return np.stack([places.east, places.north], axis=1)
+
+
+def _metres(database: Places, rows: Array, to: Array) -> Array:
+    return np.hypot(database.east[rows] - to[0], database.north[rows] - to[1])
+
+
+def _condition(places: Places, row: int) -> str:
+    code = int(places.condition[row])
+    return places.conditions[code] if code >= 0 else ""

@@ -1,0 +1,152 @@
+"""The report as a whole: well formed, self-contained, small, escaped, and saying what the figures say."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines.places import Paths, Places
+from jaxvpr.reports.answers import gallery_items, map_data
+from jaxvpr.reports.html import write_report
+from jaxvpr.retrieval.metrics import result
+from jaxvpr.retrieval.positives import within_metres
+from jaxvpr.retrieval.protocol import protocol
+from jaxvpr.retrieval.recall import recall
+
+VOID = {"meta", "img", "input", "br", "link"}
+EVIL = "<script>alert('1')</script>\"&"
+
+
+class Checker(HTMLParser):
+    """Collects tags, attributes and text, and insists that every element is closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.addresses, self.text = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text.append(data)
+
+
+def parse(path):
+    checker = Checker()
+    checker.feed(path.read_text(encoding="utf-8"))
+    checker.close()
+    assert checker.open == []
+    return checker
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A street of 60 places and 20 queries, every third of which finds its place only at rank 2."""
+    folder = tmp_path_factory.mktemp("street")
+    rng = np.random.default_rng(0)
+    for name in [f"db{i}" for i in range(60)] + [f"q{i}" for i in range(20)]:
+        colours = rng.integers(0, 256, (3, 4, 3), np.uint8)
+        Image.fromarray(colours).resize((320, 240), Image.Resampling.BICUBIC).save(folder / f"{name}.jpg")
+    east = np.arange(60) * 40.0
+    database = Places.create("street", Paths.of((f"db{i}.jpg" for i in range(60)), folder), east=east, north=0.0)
+    queries = Places.create(
+        "street",
+        Paths.of((f"q{i}.jpg" for i in range(20)), folder),
+        east=east[:20] + 3,
+        north=4.0,
+        condition=np.arange(20) % 2,
+        conditions=("day", EVIL),
+    )
+    positives = within_metres(database, queries, 25)
+    predictions = np.arange(20)[:, None] + np.arange(20)
+    predictions[::3, :2] = predictions[::3, 1::-1]
+    found = recall(predictions, positives, (1, 5, 20))
+    facts = protocol(
+        dataset="street",
+        split="test",
+        queries=20,
+        database=60,
+        positives={"25m": positives},
+        image_size=(240, 320),
+        resize="pil_bilinear",
+        dimension=64,
+    )
+    conditions = {name: {"25m": found.take(queries.condition == i)} for i, name in enumerate(queries.conditions)}
+    entry = result(facts, {"25m": found}, {"thumbnail": {"25m": found}, "untrained": {"25m": found}}, conditions)
+    log = [{"step": i, "loss": 5 / i} for i in range(1, 900)] + [{"step": 300, "val/R@1": 41.5, "loss": None}]
+    return {
+        "title": f"A street {EVIL}",
+        "config_text": f"batch: 32\nnote: {EVIL}",
+        "results": [entry],
+        "costs": {"descriptor_bytes": 256, "flops_per_image": 17.29e9, "extraction_ms_per_image": 1.25},
+        "loss_log": log,
+        "gallery": gallery_items(database, queries, predictions, np.linspace(0, 1, 400).reshape(20, 20), positives),
+        "map": map_data(database, queries, predictions, positives),
+        "notes": [f"Took {EVIL} minutes."],
+    }
+
+
+def test_the_page_is_whole_and_needs_no_network(run, tmp_path):
+    path = write_report(tmp_path / "deep" / "report.html", **run)
+    page = parse(path)
+    text = path.read_text(encoding="utf-8")
+    assert page.addresses and all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
+    assert "http" not in re.sub(r"base64,[\w+/=]+", "", text).replace("http-equiv", "")
+    assert path.stat().st_size < 1_500_000
+    headings = ("Recall on street", "Training", "Costs", "Recipe", "Where it is right and wrong", "Queries and their")
+    for heading in headings:
+        assert heading in text
+
+
+def test_figures_and_protocol_are_shown(run, tmp_path):
+    text = " ".join(parse(write_report(tmp_path / "report.html", **run)).text)
+    # 7 of 20 queries (0, 3, ..., 18) are wrong at first.
+    for expected in ("65.0", "100.0", "17.3 GFLOPs", "256 B", "1.25 ms", "within 25 m", "R@20"):
+        assert expected in text, expected
+    assert "street test | 20 queries (0 without positive) | 60 database images | 25m | 240x320 pil_bilinear" in text
+    assert "right queries (13)" in text and "wrong queries (7)" in text
+    assert "wrong (7)" in text and "right (13)" in text
+    assert "first right answer at rank 2" in text
+
+
+def test_all_text_is_escaped(run, tmp_path):
+    text = write_report(tmp_path / "report.html", **run).read_text(encoding="utf-8")
+    assert "alert(" in text and "<script>alert" not in text
+    # The sheet of tips and the script of the page, and no third.
+    assert text.count("<script") == 2 and text.count("</script>") == 2
+
+
+def test_parts_without_data_are_left_out(run, tmp_path):
+    page = parse(write_report(tmp_path / "empty.html", title="Nothing yet"))
+    assert "svg" not in page.tags and "section" not in page.tags and "table" not in page.tags
+    only = parse(write_report(tmp_path / "log.html", title="t", loss_log=run["loss_log"]))
+    assert only.tags.count("svg") == 2
+
+
+def test_other_thresholds_and_missing_baselines(run, tmp_path):
+    entry = dict(run["results"][0], baselines={}, conditions={})
+    for threshold, words in (("1m_5deg", "within 1 m and 5°"), ("1frame", "within 1 frame"), ("label", "same place")):
+        changed = entry | {key: {threshold: entry[key]["25m"]} for key in ("recall", "interval95", "recall_answerable")}
+        changed["protocol"] = entry["protocol"] | {"without_positive": {threshold: 2}}
+        text = " ".join(parse(write_report(tmp_path / "report.html", title="t", results=[changed])).text)
+        assert words in text and "also the 2 without any positive" in text and "thumbnail" not in text
+
+
+def test_broken_pictures_do_not_stop_a_report(run, tmp_path):
+    item = run["gallery"][0]
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    broken = type(item)(tmp_path / "cut.jpg", [tmp_path / "absent.jpg", item.query], [False, True])
+    page = parse(write_report(tmp_path / "report.html", title="t", gallery=[broken]))
+    assert page.text.count("not readable") == 2 and page.tags.count("img") == 1

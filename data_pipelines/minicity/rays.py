@@ -52,7 +52,7 @@ def cast(scene: Scene, origin: Array, azimuth: Array) -> Hits:
     wall, u, near = np.zeros(shape, np.int64), np.zeros(shape, np.float32), np.full(shape, np.inf, np.float32)
     top, cosine = np.zeros(shape, np.float32), np.ones(shape, np.float32)
     seen = np.full(len(azimuth), -np.inf, np.float32)
-    for layer in range(LAYERS):
+    for layer in range(LAYERS if len(rows) else 0):
         first = distance.argmin(0)
         near[layer] = distance[first, columns]
         wall[layer] = rows[first]

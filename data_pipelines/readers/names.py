@@ -135,9 +135,11 @@ def _numbers(blob: Array, start: Array, length: Array) -> tuple[Array, Array]:
     mantissa = np.zeros(len(start), np.int64)
     for character, said in zip(digit, is_digit, strict=True):
         mantissa = np.where(said, mantissa * 10 + character, mantissa)
-    decimals = (is_digit & np.logical_or.accumulate(is_point, axis=0)).sum(axis=0)
+    points = is_point.sum(axis=0, dtype=np.uint8)
+    point = (is_point * np.arange(width, dtype=np.uint8)[:, None]).sum(axis=0, dtype=np.uint8)
+    decimals = np.where(points == 1, np.clip(length, 1, width) - 1 - point, 0)
     good = (length > 0) & (length <= width) & accepted.all(axis=0) & is_digit.any(axis=0) & (mantissa < 2**53)
-    good &= is_point.sum(axis=0) <= 1
+    good &= points <= 1
     value = mantissa / POWERS[decimals]
     return np.where(negative, -value, value), good
 

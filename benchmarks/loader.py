@@ -2,7 +2,9 @@
 
 Both read JPEGs, take a random resized crop (scale 0.5..1), jitter the colours (.7, .7, .7, .5) and stack uint8
 batches. The peer is torchvision's transforms on PIL images in a DataLoader with worker processes. Rounds are
-interleaved, and the first batch of each is not timed, so that starting workers counts for neither.
+interleaved, and the first batch of each is not timed, so that starting workers counts for neither. The processor time
+per image, of all processes together, is reported too: it says the same on a machine that does other work besides
+(for workers it includes starting them).
 "linear" is the rule that recipes may choose for speed; the other rows resize with Pillow's filter, as the peer does.
 
   python -m benchmarks.loader --torchvision FOLDER --out benchmarks/results/loader.json
@@ -15,9 +17,11 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import json
 import os
 import platform
+import resource
 import statistics
 import sys
 import tempfile
@@ -36,10 +40,10 @@ from data_pipelines.places import Paths
 
 # name -> (pixels of the file, pixels of the result, images a round, batch)
 CASES = {
-    "1024 to 224": (1024, 224, 384, 32),
-    "512 to 224": (512, 224, 1024, 32),
-    "128 to 128": (128, 128, 4096, 64),
-    "64 to 64": (64, 64, 8192, 64),
+    "1024 to 224": (1024, 224, 256, 32),
+    "512 to 224": (512, 224, 512, 32),
+    "128 to 128": (128, 128, 2048, 64),
+    "64 to 64": (64, 64, 4096, 64),
 }
 FILES = 64
 JITTER = (0.7, 0.7, 0.7, 0.5)
@@ -105,14 +109,23 @@ def peer(paths: Paths, size: int, batch: int, steps: int, workers: int) -> Itera
     return iter(DataLoader(pictures, batch, num_workers=workers, prefetch_factor=4))
 
 
-def images_per_second(start: Callable[[], Iterator], batch: int, steps: int) -> float:
-    """Of all batches but the first."""
-    iterator = start()
+def processor_seconds() -> float:
+    """Of this process and of those it has waited for."""
+    uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(use.ru_utime + use.ru_stime for use in uses)
+
+
+def one_round(start: Callable[[], Iterator], batch: int, steps: int) -> tuple[float, float]:
+    """(images/s of all batches but the first, processor milliseconds per image of all batches)."""
+    used, iterator = processor_seconds(), start()
     next(iterator)
     began = time.perf_counter()
     count = sum(1 for _ in iterator)
+    seconds = time.perf_counter() - began
     assert count == steps - 1
-    return count * batch / (time.perf_counter() - began)
+    del iterator
+    gc.collect()
+    return count * batch / seconds, 1000 * (processor_seconds() - used) / (steps * batch)
 
 
 def find_torchvision(folder: str | None) -> None:
@@ -139,9 +152,12 @@ def measure(case: str, rounds: int, processes: int) -> dict:
             "threads, linear": functools.partial(ours, *shared, "linear", processes, 0),
         }
         rates: dict[str, list[float]] = {name: [] for name in loaders}
+        costs: dict[str, list[float]] = {name: [] for name in loaders}
         for index in range(rounds):
             for name in list(loaders)[index % len(loaders) :] + list(loaders)[: index % len(loaders)]:
-                rates[name].append(images_per_second(loaders[name], batch, steps))
+                rate, cost = one_round(loaders[name], batch, steps)
+                rates[name].append(rate)
+                costs[name].append(cost)
         kilobytes = statistics.mean(path.stat().st_size for path in Path(folder).iterdir()) / 1000
     ratios = {
         name: statistics.median(a / b for a, b in zip(rates[name], rates["torch DataLoader"], strict=True))
@@ -154,6 +170,7 @@ def measure(case: str, rounds: int, processes: int) -> dict:
         "images per round": images,
         "images/s": {name: [round(rate) for rate in rates[name]] for name in rates},
         "median images/s": {name: round(statistics.median(rates[name])) for name in rates},
+        "median CPU ms/image": {name: round(statistics.median(costs[name]), 3) for name in costs},
         "median ratio to torch": {name: round(ratio, 2) for name, ratio in ratios.items()},
     }
 
@@ -174,11 +191,13 @@ def main() -> None:
     results = []
     for case in arguments.cases:
         results.append(measure(case, arguments.rounds, arguments.processes))
-        print(case, results[-1]["median images/s"], results[-1]["median ratio to torch"], flush=True)
+        for figure in ("median images/s", "median CPU ms/image", "median ratio to torch"):
+            print(f"{case:12} {figure:22} {results[-1][figure]}", flush=True)
     versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "opencv": cv2.__version__}
     report = {
         "command": "python -m benchmarks.loader " + " ".join(sys.argv[1:]),
         "cores": os.cpu_count(),
+        "load average": os.getloadavg(),
         "processor": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "versions": versions,

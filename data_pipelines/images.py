@@ -128,6 +128,7 @@ def pixels(encoded: Encoded, at_least: Size | None = None) -> Array:
 
 
 def _upright_size(name: str, data: bytes, kind: str, height: int, width: int, orientation: int) -> Encoded:
+    orientation = orientation if orientation in UPRIGHT else 1
     if orientation >= 5:
         height, width = width, height
     return Encoded(name, data, kind, height, width, orientation)
@@ -181,10 +182,9 @@ def _orientation(exif: bytes) -> int:
     block = Image.Exif()
     try:
         block.load(exif)
-        value = block.get(ORIENTATION_TAG, 1)
+        return block.get(ORIENTATION_TAG, 1)
     except BROKEN:
         return 1
-    return value if value in UPRIGHT else 1
 
 
 def _jpeg_flag(encoded: Encoded, at_least: Size | None) -> int:

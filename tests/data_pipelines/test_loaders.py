@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 import threading
 import time
+from multiprocessing.shared_memory import SharedMemory
 
 import cv2
 import numpy as np
@@ -90,6 +91,8 @@ def test_bytes_do_not_depend_on_threads_or_workers(paths, reference, threads, wo
     assert [step for step, _ in read] == list(range(STEPS))
     assert all(same(batch, expected) for (_, batch), expected in zip(read, reference, strict=True))
     assert type(read[0][1]["source"]["image"]) is np.ndarray
+    del read
+    assert gone(lambda: not any(isinstance(thing, SharedMemory) for thing in gc.get_objects()))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

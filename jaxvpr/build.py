@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -108,6 +107,7 @@ def recipe(config: ConfigDict, mesh: Mesh, validation: list[Benchmark]) -> Recip
         model=model(config),
         objective=objective,
         sources={"source": image_source(config, images)},
+        example=_blank(config),
         start=partial(start, config),
         embed_rows=lambda variables, rows: describer(variables, images.path.take(rows)).descriptors,
         validate=partial(_validate, describer, validation, config),
@@ -141,7 +141,7 @@ def _validate(
 
 def fresh_variables(config: ConfigDict) -> Variables:
     """Randomly initialised variables of the recipe's model; traceable, so that `eval_shape` gives their shapes."""
-    made = model(config).init(jax.random.key(config.seed), jnp.zeros((1, *config.image.size, 3), jnp.uint8))
+    made = model(config).init(jax.random.key(config.seed), _blank(config))
     return {"params": made["params"], "batch_stats": made.get("batch_stats", {})}
 
 
@@ -169,3 +169,7 @@ def identity(config: ConfigDict) -> dict[str, str]:
         return {}
     city = CityConfig(**config.city.to_dict())
     return {"city_digest": city.digest(), "city_test_digest": city.test_digest()}
+
+
+def _blank(config: ConfigDict) -> np.ndarray:
+    return np.zeros((1, *config.image.size, 3), np.uint8)

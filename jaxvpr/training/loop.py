@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from data_pipelines.loaders import Draw, ImageSource, StepReader, batches, complaints
+from data_pipelines.loaders import Draw, StepReader, batches, complaints
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.objective import Objective, Plan, slot_of
 from jaxvpr.parallel import hosts
@@ -43,6 +43,7 @@ class Recipe(NamedTuple):
       model: a `PlaceModel`.
       objective: what it draws and learns.
       sources: {stream: where its images come from}.
+      example: an input of the model with a batch of one, to initialise it with.
       start: fills freshly initialised variables with the weights the run starts from.
       embed_rows: (variables, rows) -> descriptors [len(rows), D] of training images, for objectives that mine.
       validate: variables -> {measure: value in per cent}; the first measure decides which checkpoint is best.
@@ -50,7 +51,8 @@ class Recipe(NamedTuple):
 
     model: Any
     objective: Objective
-    sources: Mapping[str, ImageSource]
+    sources: Mapping[str, Any]
+    example: np.ndarray
     start: Callable[[Variables], Variables]
     embed_rows: Callable[[Variables, np.ndarray], np.ndarray]
     validate: Callable[[Variables], dict[str, float]]
@@ -100,7 +102,7 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
     _check_batch(config, mesh)
     state, shardings = init_state(
         recipe.model, objective, tuner, tuner_extra, mesh,
-        image_size=tuple(config.image.size), frozen=settings["frozen"], seed=config.seed,
+        example=recipe.example, frozen=settings["frozen"], seed=config.seed,
     )  # fmt: skip
     state = _started(state, shardings, recipe.start)
     initial = jax.device_get(variables_of(state))
@@ -200,7 +202,7 @@ class _Run:
                 self.unreadable += 1
                 log.warning("left out of its batch: %s", complaint)
         return {
-            stream: to_global(self.mesh, {name: batch[name] for name in ("image", "label", "mask")})
+            stream: to_global(self.mesh, {name: batch[name] for name in batch if name not in ("row", "bad")})
             for stream, batch in local.items()
         }
 

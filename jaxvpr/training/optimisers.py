@@ -38,15 +38,16 @@ class Optimiser(NamedTuple):
     def update(self, grads: Any, state: Any, params: Any, step: jax.Array) -> tuple[Any, Any]:
         """One step: (new params, new optimiser state)."""
         if self.clip:
-            shrink = jnp.minimum(1.0, self.clip / (optax.global_norm(grads) + 1e-6))
+            shrink = jnp.minimum(1.0, self.clip / (optax.tree.norm(grads) + 1e-6))
             grads = jax.tree.map(lambda g: g * shrink, grads)
         direction, state = self.transform.update(grads, state, params)
-        rate = self.rate(step)
-        moved = {
-            path: jax.tree.map(lambda p, d, f=self._factor(path): p - (rate * f).astype(p.dtype) * d, params[path], leaf)
-            for path, leaf in direction.items()
-        }
-        return moved, state
+        rate = jnp.asarray(self.rate(step), jnp.float32)
+
+        def move(path: str, leaf: Any) -> Any:
+            far = rate * self._factor(path)
+            return jax.tree.map(lambda p, d: p - far.astype(p.dtype) * d, params[path], leaf)
+
+        return {path: move(path, leaf) for path, leaf in direction.items()}, state
 
     def _factor(self, path: str) -> float:
         return next((factor for pattern, factor in self.factors if re.search(pattern, path)), 1.0)

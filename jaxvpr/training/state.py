@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxvpr.objectives.objective import Objective
@@ -44,21 +45,20 @@ def init_state(
     optimiser_extra: Optimiser,
     mesh: Mesh,
     *,
-    image_size: tuple[int, int],
+    example: np.ndarray,
     frozen: Sequence[str],
     seed: int,
 ) -> tuple[TrainState, TrainState]:
     """The state of step 0, each leaf made where it will live, and the tree of its shardings.
 
-    Prototypes of millions of classes never exist on one device: shapes come from `eval_shape`, and the initialisation is
+    `example` is an input of the model with a batch of one. Prototypes of millions of classes never exist on one device: shapes come from `eval_shape`, and the initialisation is
     compiled with the shardings of the mesh.
     """
 
     def make(key: jax.Array) -> TrainState:
         model_key, head_key, run_key = jax.random.split(key, 3)
-        image = jnp.zeros((1, *image_size, 3), jnp.uint8)
-        descriptors, variables = model.init_with_output(model_key, image)
-        params, stats = variables["params"], variables.get("batch_stats", {})
+        descriptors, variables = model.init_with_output(model_key, jnp.asarray(example))
+        params, stats = variables.get("params", {}), variables.get("batch_stats", {})
         extra, aux = objective.init(head_key, descriptors.shape[-1])
         return TrainState(
             step=jnp.zeros((), jnp.int32),

@@ -90,7 +90,7 @@ def make_step(
             carry, _ = jax.lax.scan(one, (carry[0], zeros[0][1]), (jnp.arange(accumulate), weights, parts))
         (stats, aux), ((grads, grads_extra), metrics) = carry
 
-        norm = optax.global_norm((grads, grads_extra))
+        norm = optax.tree.norm((grads, grads_extra))
         moved, opt = optimiser.update(grads, state.opt, trained, state.step)
         moved_extra, opt_extra = optimiser_extra.update(grads_extra, opt_extra, extra, state.step)
         new = TrainState(

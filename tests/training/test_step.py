@@ -1,0 +1,166 @@
+"""The step: idle heads rest, bad batches leave no trace, parts add up, devices do not matter."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data_pipelines.loaders import Draw
+from jaxvpr import models
+from jaxvpr.errors import UserError
+from jaxvpr.losses.margins import cosface
+from jaxvpr.objectives.objective import Objective, embed_images
+from jaxvpr.parallel.mesh import make_mesh, to_global
+from jaxvpr.training import optimisers
+from jaxvpr.training.state import init_state
+from jaxvpr.training.step import make_step
+
+CLASSES, DIM, BATCH = 8, 16, 16
+MODEL = models.build(
+    backbone="resnet_small",
+    aggregator="cosplace",
+    backbone_options={"widths": (8, 8, 8, 8)},
+    aggregator_options={"dim": DIM},
+)
+
+
+def objective(slots=3):
+    def loss(extra, aux, outputs, batches, at):
+        batch = batches["source"]
+        value = cosface(outputs["source"], batch["label"], extra["prototypes"], scale=20.0, margin=0.1, mask=batch["mask"])
+        return value, aux, {"progress": at.progress}
+
+    return Objective(
+        streams=("source",),
+        period=4,
+        slots=slots,
+        init=lambda key, dim: ({"prototypes": jax.random.normal(key, (slots, CLASSES, dim))}, {}),
+        plan=lambda index, rng, memory, embed_rows: ({}, memory),
+        draw=lambda plan, step: {"source": Draw.of(np.arange(BATCH))},
+        embed=embed_images(MODEL),
+        loss=loss,
+    )
+
+
+def setup(mesh=None, frozen=(), accumulate=1, name="adam", rate=1e-2):
+    mesh = mesh or make_mesh(devices=jax.devices()[:1])
+    tuner = optimisers.build(name, rate=rate, total=100)
+    state, shardings = init_state(
+        MODEL, objective(), tuner, tuner, mesh, example=np.zeros((1, 32, 32, 3), np.uint8), frozen=frozen, seed=0
+    )
+    step = make_step(objective(), tuner, tuner, mesh, shardings, total=100, frozen=frozen, accumulate=accumulate)
+    return mesh, state, step
+
+
+def batch(mesh, seed=0, mask=None, bad=False):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 255, (BATCH, 32, 32, 3)).astype(np.float32 if bad else np.uint8)
+    if bad:
+        image[3, 4, 5, 1] = np.nan
+    rows = {
+        "image": image,
+        "label": rng.integers(0, CLASSES, BATCH).astype(np.int32),
+        "mask": np.ones(BATCH, bool) if mask is None else mask,
+    }
+    return {"source": to_global(mesh, rows)}
+
+
+def leaves(tree):
+    return [np.asarray(jax.device_get(leaf)) for leaf in jax.tree.leaves(tree) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+
+
+def test_only_the_drawn_slot_moves():
+    mesh, state, step = setup()
+    before = jax.device_get((state.extra, state.opt_extra))
+    state, metrics = step(state, batch(mesh), np.int32(1), np.int32(0))
+    after = jax.device_get((state.extra, state.opt_extra))
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        for slot in range(3):
+            assert (slot == 1) != np.array_equal(old[slot], new[slot]), (old.shape, slot)
+    assert bool(metrics["ok"]) and int(state.step) == 1
+
+
+@pytest.mark.parametrize("why", ["nan in an image", "batch of another step"])
+def test_a_refused_batch_leaves_no_trace(why):
+    mesh, state, step = setup()
+    state, _ = step(state, batch(mesh), np.int32(0), np.int32(0))
+    before = leaves(state)
+    number = 1 if "nan" in why else 2
+    state, metrics = step(state, batch(mesh, 1, bad="nan" in why), np.int32(0), np.int32(number))
+    assert not bool(metrics["ok"])
+    assert all(np.array_equal(a, b) for a, b in zip(before, leaves(state), strict=True))
+    assert np.isfinite(float(metrics["loss"])) == ("nan" not in why)
+
+
+def test_frozen_parameters_rest_and_their_statistics_move():
+    mesh, state, step = setup(frozen=("backbone/(conv1|bn1|layer1_)",))
+    before = jax.device_get((state.params, state.stats))
+    state, _ = step(state, batch(mesh), np.int32(0), np.int32(0))
+    after = jax.device_get((state.params, state.stats))
+    for (path, old), new in zip(jax.tree.leaves_with_path(before[0]), jax.tree.leaves(after[0]), strict=True):
+        rests = any(part in jax.tree_util.keystr(path) for part in ("'conv1']['kernel", "bn1", "layer1_"))
+        first = jax.tree_util.keystr(path).startswith(("['backbone']['conv1']", "['backbone']['bn1']", "['backbone']['layer1_"))
+        assert np.array_equal(old, new) == first, (jax.tree_util.keystr(path), rests)
+    assert not np.array_equal(before[1]["backbone"]["bn1"]["mean"], after[1]["backbone"]["bn1"]["mean"])
+
+
+def test_unknown_frozen_pattern_is_an_error():
+    with pytest.raises(UserError, match="layer9.*matches no parameter"):
+        setup(frozen=("backbone/layer9",))
+
+
+def test_accumulated_parts_weigh_by_their_unmasked_rows():
+    """Without BatchNorm in batch mode the parts' mean is the whole's mean, also where masked rows gather in one part."""
+    mask = np.arange(BATCH) % 4 != 1
+    mask[:5] = False
+
+    def frozen_statistics(params, stats, aux, batch, key):
+        return MODEL.apply({"params": params, "batch_stats": stats}, batch["image"]), stats
+
+    results = []
+    for accumulate in (1, 4):
+        mesh = make_mesh(devices=jax.devices()[:1])
+        tuner = optimisers.build("sgd", rate=0.1, total=100)
+        goal = objective()._replace(embed=frozen_statistics)
+        state, shardings = init_state(MODEL, goal, tuner, tuner, mesh, example=np.zeros((1, 32, 32, 3), np.uint8), frozen=(), seed=0)
+        step = make_step(goal, tuner, tuner, mesh, shardings, total=100, accumulate=accumulate)
+        state, metrics = step(state, batch(mesh, mask=mask), np.int32(0), np.int32(0))
+        results.append((leaves((state.params, state.extra)), float(metrics["loss"]), float(metrics["grad_norm"])))
+    assert results[0][1:] == pytest.approx(results[1][1:], rel=1e-5)
+    for one, other in zip(results[0][0], results[1][0], strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-6)
+
+
+@pytest.mark.parametrize("model_axis", [1, 2, 4])
+def test_eight_devices_equal_one(model_axis):
+    runs = []
+    for mesh in (make_mesh(devices=jax.devices()[:1]), make_mesh(model=model_axis)):
+        _, state, step = setup(mesh, name="sgd", rate=0.05)
+        losses = []
+        for number in range(3):
+            state, metrics = step(state, batch(mesh, number), np.int32(number % 2), np.int32(number))
+            losses.append(float(metrics["loss"]))
+        runs.append((losses, leaves((state.params, state.stats, state.extra))))
+        if mesh.size > 1 and model_axis > 1:
+            shard = state.extra["prototypes"].addressable_shards[0].data.shape
+            assert shard == (3, CLASSES // model_axis, DIM), "prototypes are split by class"
+    np.testing.assert_allclose(runs[0][0], runs[1][0], rtol=2e-5)
+    for one, eight in zip(runs[0][1], runs[1][1], strict=True):
+        np.testing.assert_allclose(one, eight, atol=3e-5)
+
+
+def test_batch_norm_statistics_are_those_of_the_global_batch():
+    mesh, state, step = setup(make_mesh())
+    images = batch(mesh)
+    want = np.asarray(images["source"]["image"], np.float32).mean() / 255
+    old = jax.device_get(state.stats["backbone"]["bn1"]["mean"])
+    state, _ = step(state, images, np.int32(0), np.int32(0))
+    new = jax.device_get(state.stats["backbone"]["bn1"]["mean"])
+    _, updated = MODEL.apply(
+        jax.device_get({"params": setup()[1].params, "batch_stats": setup()[1].stats}),
+        np.asarray(images["source"]["image"]),
+        train=True,
+        mutable=["batch_stats"],
+    )
+    np.testing.assert_allclose(new, updated["batch_stats"]["backbone"]["bn1"]["mean"], atol=1e-6)
+    assert 0.3 < want < 0.7 and not np.array_equal(old, new)

@@ -11,7 +11,6 @@ Every field of `CityConfig` is an option; lists are written with commas (`--quer
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -37,9 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw a contact sheet")
     parser.add_argument("--benchmark", action="store_true", help="render 600 views of 128 px or --size, print views/s")
     parser.add_argument("--thumbnails", action="store_true", help="print the recall of raw thumbnails on the test")
-    parser.add_argument(
-        "--processes", type=int, default=os.cpu_count(), help="rendering processes (default: one a core)"
-    )
+    parser.add_argument("--processes", type=int, help="rendering processes (default: one a core)")
     for field in fields(CityConfig):
         parser.add_argument(
             f"--{field.name}", type=_reader(field.default), default=None, help=f"default {field.default}"
@@ -56,7 +53,7 @@ def _reader(default):
     return type(default)
 
 
-def _benchmark(settings: dict, processes: int) -> None:
+def _benchmark(settings: dict, processes: int | None) -> None:
     """Writes a city's training views to a temporary folder and prints the rate, start of the processes apart."""
     shape = {"size": 128, "test_queries": 0, "val_queries": 0, "val_spacing": 1000.0, "database_spacing": 1000.0}
     config = CityConfig(**(shape | settings))
@@ -66,7 +63,7 @@ def _benchmark(settings: dict, processes: int) -> None:
         seconds = time.perf_counter() - start
         count = sum(1 for _ in Path(folder).rglob("*.jpg"))
     print(
-        f"{count} views of {config.size}x{config.size} in {seconds:.1f} s with {processes} processes: "
+        f"{count} views of {config.size}x{config.size} in {seconds:.1f} s with {processes or 'all'} processes: "
         f"{count / seconds:.0f} views/s, JPEG files and the start of the processes included"
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from data_pipelines.minicity.config import CityConfig
@@ -12,6 +14,21 @@ from data_pipelines.minicity.randomness import Array, bits
 from data_pipelines.minicity.scene import Scene, TexturePool, scene_of
 from data_pipelines.minicity.sprites import pictures
 from data_pipelines.minicity.weather import WEATHER, sky
+
+
+class Shot(NamedTuple):
+    """Where and when a picture is taken.
+
+    Attributes:
+      xy: camera, metres [2] in the city's frame.
+      year, condition: which of the city's states it shows.
+      key: an integer that decides clouds, sun and lit windows.
+    """
+
+    xy: Array
+    year: int
+    condition: str
+    key: int
 
 
 class City:

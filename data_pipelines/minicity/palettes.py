@@ -30,6 +30,10 @@ GROUND = (
     (126, 118, 110),
 )  # fmt: skip
 
+SNOW = (235, 239, 246)
+# Light of street lamps as a factor of a surface's colour; of lit windows and shop windows as a colour.
+LAMP_LIGHT, WINDOW_LIGHT, SHOP_LIGHT = (1.0, 0.86, 0.62), (255, 206, 132), (116, 100, 70)
+
 
 def pick(rng: np.random.Generator, colours: tuple, jitter: float = 10.0) -> np.ndarray:
     """One of `colours`, each channel moved by up to `jitter` (lightness and hue alike); float64 [3]."""

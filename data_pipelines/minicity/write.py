@@ -8,6 +8,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import cv2
 import numpy as np
 
 from data_pipelines.errors import DataError
-from data_pipelines.minicity.city import City
+from data_pipelines.minicity.city import City, Shot
 from data_pipelines.minicity.config import CityConfig
 from data_pipelines.minicity.layout import plan
 from data_pipelines.minicity.poses import FOLDERS, TRAIN, Cameras, cameras, file_name, headings
@@ -52,14 +54,24 @@ def write(
     shots = cameras(config, plan(config))
     try:
         _begin(root, config)
-        _render_all(root, config, shots, processes or os.cpu_count() or 1, progress)
+        _render_all(root, config, shots, processes or _cores(), progress)
         _finish(root, config, shots)
     except OSError as error:
         raise DataError(
             f"cannot write the mini city to {root}: {error}. Free space or choose another folder, then run again: "
             "files already written are kept."
         ) from error
+    except BrokenProcessPool as error:
+        raise DataError(
+            f"a process that rendered the mini city to {root} died: memory may have run out (use fewer processes), or the "
+            'calling script lacks its `if __name__ == "__main__":` (processes=1 works without). Run again to continue.'
+        ) from error
     return root
+
+
+def _cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _ready(root: Path, config: CityConfig) -> bool:
@@ -143,10 +155,10 @@ def _chunks_done(root: Path, config: CityConfig, shots: Cameras, processes: int)
         _worker.clear()
         return
     # Spawned, not forked: a parent may hold threads of JAX.
-    with multiprocessing.get_context("spawn").Pool(
-        min(processes, len(chunks)), _start_worker, (root, config, None)
-    ) as pool:
-        yield from pool.imap_unordered(_render_chunk, chunks)
+    context = multiprocessing.get_context("spawn")
+    arguments = (root, config, None)
+    with ProcessPoolExecutor(min(processes, len(chunks)), context, _start_worker, arguments) as pool:
+        yield from pool.map(_render_chunk, chunks)
 
 
 def _start_worker(root: Path, config: CityConfig, shots: Cameras | None) -> None:
@@ -163,21 +175,20 @@ def _render_chunk(rows: range) -> int:
 
 def _render_one(root: Path, config: CityConfig, city: City, shots: Cameras, row: int) -> None:
     """Writes the views of one panorama, unless they are all there."""
-    part, xy, key = int(shots.part[row]), shots.xy[row], int(shots.key[row])
-    year, condition = int(shots.year[row]), int(shots.condition[row])
+    part, year, condition = int(shots.part[row]), int(shots.year[row]), int(shots.condition[row])
+    shot = Shot(shots.xy[row], year, config.conditions[condition], int(shots.key[row]))
     start, count = float(shots.heading[row]), int(shots.views[row])
     folder = root / "images" / FOLDERS[part]
-    files = [folder / file_name(config, xy, h, year, condition, key) for h in headings(start, count)]
+    files = [folder / file_name(config, shot.xy, h, year, condition, shot.key) for h in headings(start, count)]
     strip = root / "images" / "panoramas" / files[0].name if config.panoramas and part == TRAIN else None
     if all(file.exists() for file in [*files, *filter(None, [strip])]):
         return
-    weather = config.conditions[condition]
     if strip:
-        whole = panorama(city, xy, year, weather, key, start)
+        whole = panorama(city, shot, start)
         _write_whole(strip, encode(whole, config.quality))
-        pictures = cut(city, whole, weather, key, count)
+        pictures = cut(city, whole, shot, count)
     else:
-        pictures = views(city, xy, year, weather, key, start, count)
+        pictures = views(city, shot, start, count)
     for file, picture in zip(files, pictures, strict=True):
         _write_whole(file, encode(picture, config.quality))
 

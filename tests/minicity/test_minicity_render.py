@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.minicity import CONDITIONS, CityConfig
-from data_pipelines.minicity.city import City
+from data_pipelines.minicity.city import City, Shot
 from data_pipelines.minicity.houses import FLAT, GABLE
 from data_pipelines.minicity.layout import Things
 from data_pipelines.minicity.lens import CAMERA, HORIZON, lens_of
@@ -79,7 +79,7 @@ def test_a_wall_appears_where_the_pinhole_camera_puts_it(city, distance, height)
     pictures = []
     for one in (scene, away):
         bare.scenes[2016] = one
-        pictures.append(views(bare, np.array([100.0, 100.0]), 2016, "day", 5, 0.0, 1)[0].astype(int))
+        pictures.append(views(bare, Shot(np.array([100.0, 100.0]), 2016, "day", 5), 0.0, 1)[0].astype(int))
     changed = np.abs(pictures[0] - pictures[1]).sum(-1) > 12
     rows, columns = np.flatnonzero(changed.mean(1) > 0.1), np.flatnonzero(changed.mean(0) > 0.1)
     scale = SIZE / 2 / np.tan(np.radians(45))
@@ -93,27 +93,27 @@ def test_a_wall_appears_where_the_pinhole_camera_puts_it(city, distance, height)
 def test_turning_the_camera_shifts_the_columns(city):
     lens, xy = city.lens, city.layout.camera_lines()[0][0] + [0.5, 9.0]
     azimuth = np.arange(120) * lens.pitch
-    a = strip(city, xy, 2016, "day", 3, azimuth)
-    b = strip(city, xy, 2016, "day", 3, azimuth + 16 * lens.pitch)
+    a = strip(city, Shot(xy, 2016, "day", 3), azimuth)
+    b = strip(city, Shot(xy, 2016, "day", 3), azimuth + 16 * lens.pitch)
     assert np.abs(a[:, 16:].astype(int) - b[:, :-16]).mean() < 1
     assert np.abs(a[:, 16:].astype(int) - b[:, 16:]).mean() > 4
 
 
 def test_views_of_a_panorama_equal_single_views(city):
     xy = city.layout.camera_lines()[0][0] + [0.0, 12.0]
-    around = views(city, xy, 2016, "day", 3, 0.0, 12)
+    around = views(city, Shot(xy, 2016, "day", 3), 0.0, 12)
     assert around.shape == (12, SIZE, SIZE, 3)
     for number, heading in ((0, 0.0), (3, 90.0), (11, 330.0)):
-        alone = views(city, xy, 2016, "day", 3, heading, 1)[0]
+        alone = views(city, Shot(xy, 2016, "day", 3), heading, 1)[0]
         assert np.abs(around[number].astype(int) - alone).mean() < 4  # noise of its own, same scene
     assert np.abs(around[0].astype(int) - around[3]).mean() > 8
-    whole = panorama(city, xy, 2016, "day", 3, 0.0)
-    np.testing.assert_array_equal(cut(city, whole, "day", 3, 12), around)
+    whole = panorama(city, Shot(xy, 2016, "day", 3), 0.0)
+    np.testing.assert_array_equal(cut(city, whole, Shot(xy, 2016, "day", 3), 12), around)
 
 
 def test_conditions_change_the_pixels_but_not_the_walls(city):
     xy = city.layout.camera_lines()[0][0] + [0.0, 12.0]
-    pictures = {c: views(city, xy, 2018, c, 3, 0.0, 1)[0].astype(int) for c in CONDITIONS}
+    pictures = {c: views(city, Shot(xy, 2018, c, 3), 0.0, 1)[0].astype(int) for c in CONDITIONS}
     for a in CONDITIONS:
         for b in CONDITIONS:
             assert a == b or np.abs(pictures[a] - pictures[b]).mean() > 5, (a, b)
@@ -128,7 +128,7 @@ def test_fog_hides_what_is_far(city):
     """Contrast of distant walls (around the horizon) falls, that of the sky and the near ground aside."""
     line = city.layout.camera_lines()[0]
     xy, heading = line[0], np.degrees(np.arctan2(*(line[1] - line[0])))
-    day, fog = (views(city, xy, 2016, c, 3, heading, 1)[0].astype(float) for c in ("day", "fog"))
+    day, fog = (views(city, Shot(xy, 2016, c, 3), heading, 1)[0].astype(float) for c in ("day", "fog"))
     middle = slice(int(SIZE * 0.4), int(SIZE * 0.6)), slice(SIZE // 2 - 6, SIZE // 2 + 6)
     assert fog[middle].std() < 0.75 * day[middle].std()
 

@@ -30,7 +30,7 @@ class GalleryItem:
       distances: of the descriptors, squared L2; may be empty.
       metres: from the query to each prediction, NaN where unknown; may be empty.
       condition: of the query, such as "night".
-      truth: path of the nearest positive; shown where no shown prediction is right.
+      truth: path of the nearest positive, None where there is none; shown where no shown prediction is right.
       truth_rank: rank (from 1) of the first right prediction of all, None where there is none.
       name: what the query is called; its file name if empty.
     """
@@ -105,8 +105,7 @@ def _answer(item: GalleryItem, pictures: dict[str, str | None], shown: int, colu
     facts = [f'<span class="badge {verdict}">{mark}</span>']
     facts += [f"<span>{escape(item.condition)}</span>"] if item.condition else []
     if not item.correct:
-        rank = f"first right answer at rank {item.truth_rank:,}" if item.truth_rank else "no right answer found"
-        facts.append(f"<span>{rank}</span>")
+        facts.append(f"<span>{_rank(item)}</span>")
     facts.append(f'<span class="path">{escape(name)}</span>')
     tiles = [_tile("query", pictures[os.fspath(item.query)], "<b>query</b>", name)]
     tiles += [_prediction(item, i, pictures) for i in range(min(shown, len(item.predictions)))]
@@ -116,6 +115,12 @@ def _answer(item: GalleryItem, pictures: dict[str, str | None], shown: int, colu
         f'<div class="answer" data-verdict="{verdict}" data-condition="{escape(item.condition, quote=True)}">'
         f'<header>{"".join(facts)}</header><div class="strip" style="--count:{columns}">{"".join(tiles)}</div></div>'
     )
+
+
+def _rank(item: GalleryItem) -> str:
+    if item.truth_rank:
+        return f"first right answer at rank {item.truth_rank:,}"
+    return "no right answer exists" if item.truth is None else "no right answer among the predictions"
 
 
 def _shows_truth(item: GalleryItem, shown: int) -> bool:

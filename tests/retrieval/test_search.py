@@ -26,8 +26,8 @@ def integers(rng, count, dimension=3, high=3):
     return rng.integers(0, high, (count, dimension)).astype(np.float32)
 
 
-@pytest.mark.parametrize("queries", [1, 7, 64])
-@pytest.mark.parametrize("k", [1, 5, 100, 150])
+@pytest.mark.parametrize("queries", [1, 64])
+@pytest.mark.parametrize("k", [1, 100, 150])
 def test_ties_go_to_the_smaller_row(queries, k):
     rng = np.random.default_rng(k)
     database, asked = integers(rng, 700), integers(rng, queries)

@@ -1,4 +1,14 @@
-"""An embedded, procedural street city that writes itself as ordinary JPEG files with '@' names."""
+"""An embedded, procedural street city that writes itself as ordinary JPEG files with '@' names.
+
+From the plan to the picture: `config` says what is wanted; `layout` plans streets, blocks and lots; `houses` says how
+tall each house is in a year, `facades` and `shops` draw it on a `canvas`; `scene` gathers the walls of a year and
+their textures; `ground` and `weather` do what their names say; `lens` and `rays` are the geometry; `render` draws a
+panorama with `paint` and, for trees, cars and people, `street` and `sprites`, and cuts views from it; `poses` places
+cameras and names files; `write` does it all in several processes. `baseline` measures how hard the result is for raw
+thumbnails.
+
+Everything random is a hash of the seed and of what it is for (`randomness`), so that the order of work does not matter.
+"""
 
 from data_pipelines.minicity.config import CONDITIONS, STYLES, CityConfig
 from data_pipelines.minicity.write import write

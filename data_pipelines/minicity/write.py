@@ -63,7 +63,7 @@ def write(
         ) from error
     except BrokenProcessPool as error:
         raise DataError(
-            f"a process that rendered the mini city to {root} died: memory may have run out (use fewer processes), or the "
+            f"a process that rendered the mini city to {root} died: memory ran out (use fewer processes), or the "
             'calling script lacks its `if __name__ == "__main__":` (processes=1 works without). Run again to continue.'
         ) from error
     return root
@@ -122,18 +122,24 @@ def _begin(root: Path, config: CityConfig) -> None:
 
 def _finish(root: Path, config: CityConfig, shots: Cameras) -> None:
     _write_whole(root / MARKER, json.dumps({**_marker(config), "images": shots.images()}, indent=1).encode())
-    (root / PARTIAL).unlink()
+    (root / PARTIAL).unlink(missing_ok=True)
+    for left in root.rglob("*.part"):  # of a run that was killed
+        left.unlink(missing_ok=True)
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Writes a file under another name first, so that a file with the right name is always whole."""
-    part = path.with_name(path.name + ".part")
+    """Writes a file under another name first, so that a file with the right name is always whole.
+
+    Two runs may write the same city at once: each has names of its own, and what one put in place serves the other.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         part.write_bytes(content)
         part.replace(path)
-    except OSError:
+    except OSError as error:
         part.unlink(missing_ok=True)
-        raise
+        if not (isinstance(error, FileNotFoundError) and path.is_file()):
+            raise
 
 
 def _render_all(root: Path, config: CityConfig, shots: Cameras, processes: int, progress: bool) -> None:

@@ -16,6 +16,15 @@ from data_pipelines.minicity.render import cut, panorama, strip, views
 from data_pipelines.minicity.scene import TexturePool, halve
 
 SIZE = 64
+# Mean grey of the four quarters of one view of the default city.
+FROZEN = {
+    "day": [129.2, 129.3, 104.3, 99.7],
+    "dusk": [80.5, 76.7, 85.7, 70.5],
+    "night": [73.8, 56.4, 94.1, 67.7],
+    "rain": [86.0, 88.9, 74.2, 68.9],
+    "fog": [115.1, 122.1, 98.5, 95.6],
+    "snow": [120.5, 134.7, 141.1, 140.6],
+}
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +173,15 @@ def test_a_full_texture_pool_starts_anew_and_gives_the_same_texels(city):
             first, second = roomy.first[a, 0], narrow.first[b, 0]
             np.testing.assert_array_equal(roomy.texels[first : first + n], narrow.texels[second : second + n])
     assert len(narrow.slots) < len(roomy.slots)
+
+
+def test_the_default_city_looks_as_when_its_difficulty_was_measured():
+    """Whoever changes these pictures must raise `config.VERSION`, measure thumbnails anew and write the results again."""
+    config = CityConfig()
+    city, found = City(config), {}
+    for condition in CONDITIONS:
+        picture = views(city, Shot(np.array([128.0, 100.0]), 2018, condition, 1), 90.0, 1)[0]
+        found[condition] = picture.reshape(2, 32, 2, 32, 3).mean((1, 3, 4)).round(1).ravel().tolist()
+    assert (config.digest(), config.test_digest()) == ("0da4bc6b923775dc", "d293f7ed88f7f488")
+    for condition, expected in FROZEN.items():
+        np.testing.assert_allclose(found[condition], expected, atol=1.5, err_msg=condition)

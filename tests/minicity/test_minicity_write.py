@@ -82,6 +82,29 @@ def test_an_interrupted_write_is_continued(written, tmp_path, monkeypatch):
     assert contents(root) == whole and (root / "minicity.json").exists()
 
 
+def test_two_runs_at_once_do_not_disturb_each_other(written, tmp_path, monkeypatch):
+    """The other run has just put the same file in place and swept away what looked like a killed run's leavings."""
+    real = Path.write_bytes
+
+    def overtaken(self, content):
+        real(self, content)
+        if ".jpg." in self.name:
+            self.rename(self.with_name(self.name.split(".jpg")[0] + ".jpg"))
+
+    monkeypatch.setattr(Path, "write_bytes", overtaken)
+    root = write(tmp_path / "f", SMALL, processes=1, progress=False)
+    assert contents(root) == contents(written)
+
+
+def test_leavings_of_a_killed_run_are_swept_away(tmp_path):
+    config = replace(SMALL, train_spacing=1000.0, database_spacing=1000.0, panoramas=False)
+    (tmp_path / "g/images/train").mkdir(parents=True)
+    (tmp_path / "g/minicity.partial.json").write_text(json.dumps({"digest": config.digest(), "config": {}}))
+    (tmp_path / "g/images/train/@1@2@.jpg.4711.part").write_bytes(b"half")
+    root = write(tmp_path / "g", config, processes=1, progress=False)
+    assert not list(root.rglob("*.part")) and (root / "minicity.json").exists()
+
+
 def test_a_folder_of_another_city_is_refused(written):
     with pytest.raises(DataError, match=r"quality: 88 there, 70 wanted.*another folder"):
         write(written, replace(SMALL, quality=70))
@@ -101,7 +124,7 @@ def test_a_broken_marker_is_named(tmp_path):
 
 def test_a_full_disk_is_told_and_leaves_no_broken_file(tmp_path, monkeypatch):
     def full(self, content):
-        if self.name.endswith(".jpg.part"):
+        if ".jpg." in self.name:
             self.touch()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with self.open("wb") as file:

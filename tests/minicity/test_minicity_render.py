@@ -176,7 +176,7 @@ def test_a_full_texture_pool_starts_anew_and_gives_the_same_texels(city):
 
 
 def test_the_default_city_looks_as_when_its_difficulty_was_measured():
-    """Whoever changes these pictures must raise `config.VERSION`, measure thumbnails anew and write the results again."""
+    """Whoever changes these pictures must raise `config.VERSION`, and measure thumbnails and results anew."""
     config = CityConfig()
     city, found = City(config), {}
     for condition in CONDITIONS:

@@ -1,1 +1,2 @@
-"""Recipes: one file a family, each with `get_config(preset)`. Every key there is, and its default, stands in `common.py`."""
+"""Recipes: one file a family, each with `get_config(preset)`. Every key there is, and its default, stands in
+`common.py`."""

@@ -1,7 +1,7 @@
 """Every key of a configuration with its default, and helpers that recipes share.
 
-A recipe takes `base()`, changes what it is about, and says in its docstring what it costs and what it reached. A key that is
-not here does not exist: the command line refuses it.
+A recipe takes `base()`, changes what it is about, and says in its docstring what it costs and what it reached. A key
+that is not here does not exist: the command line refuses it.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ def base() -> ConfigDict:
         {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "scale": (), "flip": 0.0}
     )
 
-    # Data sets: {reader, root, name, options of the reader}. The reader "minicity" writes the city first if it is not there.
+    # Data sets, each made by `data` below. The reader "minicity" writes the city first if it is not there.
     config.city = ConfigDict({})
     config.train_data = ConfigDict({})
     config.val_data = ConfigDict({})
@@ -77,9 +77,14 @@ def optimizer(name: str, rate: float, **changes) -> ConfigDict:
     return ConfigDict({**keys, **changes})
 
 
-def data(reader: str, root: str, *, thresholds: tuple[str, ...] = ("25m",), **options) -> ConfigDict:
-    """A data set: which reader, where, and what it is told. `thresholds` say which database images answer a query."""
-    return ConfigDict({"reader": reader, "root": root, "thresholds": thresholds, "options": ConfigDict(options)})
+def data(reader: str, root: str, split: str = "", *, thresholds: tuple[str, ...] = ("25m",), **options) -> ConfigDict:
+    """A data set: which reader (`data_pipelines.readers`), where, which split, and what else the reader is told.
+
+    `thresholds` say which database images answer a query: "25m", "1m_5deg", "1frame", "label", "list".
+    """
+    return ConfigDict(
+        {"reader": reader, "root": root, "split": split, "thresholds": thresholds, "options": ConfigDict(options)}
+    )
 
 
 def choose(preset: str, presets: Mapping[str, Callable[[], ConfigDict]]) -> ConfigDict:

@@ -24,7 +24,7 @@ def city() -> ConfigDict:
     config.model.backbone = "resnet_small"
     config.model.aggregator_options = ConfigDict({"dim": 256, "fc_norm": True, "l2_before": False})
     config.image = ConfigDict({"size": (64, 64), "resize": "area"})
-    config.train_data = common.data("minicity", "data/minicity", split="train")
+    config.train_data = common.data("minicity", "data/minicity", "train")
     _measure_on(config, "minicity", "data/minicity")
     config.objective = _cells(M=10.0, alpha=30.0, N=2, L=2, groups=8, min_images=3, scale=20.0, margin=0.2, warmup=0.8)
     config.epochs = 8
@@ -86,17 +86,17 @@ def sf_xl() -> ConfigDict:
     config.augment = ConfigDict(
         {"brightness": 0.7, "contrast": 0.7, "saturation": 0.7, "hue": 0.5, "scale": (0.5, 1.0), "flip": 0.0}
     )
-    config.train_data = common.data("at_names", "data/sf_xl/processed", split="train")
-    config.val_data = ConfigDict({"sf_xl_val": common.data("at_names", "data/sf_xl/processed", split="val")})
-    config.test_data = ConfigDict({"sf_xl_v1": common.data("at_names", "data/sf_xl/processed", split="test")})
+    config.train_data = common.data("at_names", "data/sf_xl/processed", "train")
+    config.val_data = ConfigDict({"sf_xl_val": common.data("at_names", "data/sf_xl/processed", "val")})
+    config.test_data = ConfigDict({"sf_xl_v1": common.data("at_names", "data/sf_xl/processed", "test")})
     config.objective = _cells(M=10.0, alpha=30.0, N=5, L=2, groups=8, min_images=10, scale=30.0, margin=0.4, warmup=0.0)
     return config
 
 
 def _measure_on(config: ConfigDict, name: str, root: str) -> None:
     """Validation and test of an embedded city."""
-    config.val_data = ConfigDict({f"{name}_val": common.data("minicity", root, split="val")})
-    config.test_data = ConfigDict({name: common.data("minicity", root, split="test")})
+    config.val_data = ConfigDict({f"{name}_val": common.data("minicity", root, "val")})
+    config.test_data = ConfigDict({name: common.data("minicity", root, "test")})
 
 
 def _cells(
@@ -105,7 +105,9 @@ def _cells(
     return ConfigDict(
         {
             "name": "cells",
-            "partition": ConfigDict({"by": "cell", "M": M, "alpha": alpha, "N": N, "L": L, "groups": groups, "min_images": min_images}),
+            "partition": ConfigDict(
+                {"by": "cell", "M": M, "alpha": alpha, "N": N, "L": L, "groups": groups, "min_images": min_images}
+            ),
             "loss": "cosface",
             "scale": scale,
             "margin": margin,

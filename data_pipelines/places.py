@@ -106,7 +106,7 @@ COLUMNS: dict[str, tuple[Any, Any]] = {
     "zone": (np.int16, -1),
     "heading": (np.float32, np.nan),
     "place": (np.int64, -1),
-    "time": (np.dtype("datetime64[s]"), np.datetime64("NaT")),
+    "time": (np.dtype("datetime64[s]"), np.datetime64("NaT", "s")),
     "sequence": (np.int64, -1),
     "frame": (np.int64, -1),
     "condition": (np.int16, -1),

@@ -40,7 +40,7 @@ def places(config: ConfigDict, spec: ConfigDict) -> Places:
     options = spec.options.to_dict()
     if spec.reader == "minicity":
         options["city"] = config.city.to_dict()
-    read = partial(readers.read, spec.reader, spec.root, **options)
+    read = partial(readers.read, spec.reader, spec.root, split=spec.split or None, **options)
     return hosts.first_then_others(f"read {spec.root}", read)
 
 
@@ -51,7 +51,7 @@ def benchmarks(config: ConfigDict, specs: ConfigDict) -> list[Benchmark]:
 
 def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
     lists = readers.pairs.ground_truth(spec.root) if "list" in spec.thresholds else None
-    return benchmark(name, places(config, spec), spec.options.get("split") or "test", spec.thresholds, lists)
+    return benchmark(name, places(config, spec), spec.split or "all", spec.thresholds, lists)
 
 
 def image_source(config: ConfigDict, images: Places) -> ImageSource:
@@ -152,9 +152,7 @@ def initial_variables(config: ConfigDict) -> Variables:
 
 def two_folders(config: ConfigDict, database: str, queries: str) -> Benchmark:
     """A benchmark of two folders of images with coordinates, within 25 m."""
-    parts = [
-        readers.read("folder", folder, role=role) for folder, role in ((database, "database"), (queries, "query"))
-    ]
+    parts = [readers.read("folder", folder, role=role) for folder, role in ((database, "database"), (queries, "query"))]
     return benchmark(Path(queries).resolve().parent.name, Places.concat(parts), "test", ("25m",))
 
 
@@ -165,7 +163,7 @@ def recall_ns(config: ConfigDict, bench: Benchmark) -> tuple[int, ...]:
 
 def identity(config: ConfigDict) -> dict[str, str]:
     """Digests that say which embedded city, and which difficulty of its test, a figure belongs to."""
-    if not any(spec.reader == "minicity" for spec in [config.train_data, *config.test_data.values()]):
+    if not any(spec.reader == "minicity" for spec in config.test_data.values()):
         return {}
     city = CityConfig(**config.city.to_dict())
     return {"city_digest": city.digest(), "city_test_digest": city.test_digest()}

@@ -79,7 +79,9 @@ def parse(arguments: Sequence[str]) -> Command:
         elif name in FLAGS:
             flags[name] = value
         else:
-            raise UserError(f"no flag --{name}{_did_you_mean(name, FLAGS)}; there are {_listed(FLAGS, '--')} and --config.KEY")
+            raise UserError(
+                f"no flag --{name}{_did_you_mean(name, FLAGS)}; there are {_listed(FLAGS, '--')} and --config.KEY"
+            )
     if len(verbs) > 1 or any(verb not in VERBS for verb in verbs):
         raise UserError(f"no verb {' '.join(verbs)!r}; there are {list(VERBS)}")
     if "config" not in flags:
@@ -127,8 +129,8 @@ def find_config(file: str) -> Path:
 def override(config: ConfigDict, key: str, text: str) -> None:
     """Sets a dotted key from text, checked against the type of what is there.
 
-    A group of free options (`backbone_options`, `options` of a reader, `city`) takes new keys; elsewhere an unknown key is
-    an error.
+    A group of free options (`backbone_options`, `options` of a reader, `city`) takes new keys; elsewhere an unknown key
+    is an error.
 
     Raises:
       UserError: unknown key (lists those beside it) or a value of another type.

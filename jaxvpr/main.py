@@ -1,4 +1,5 @@
-"""The door: `python -m jaxvpr.main [VERB] --config=FILE[:preset][,key=value ...]`, or `jaxvpr` where it is installed."""
+"""The door: `python -m jaxvpr.main [VERB] --config=FILE[:preset][,key=value ...]`, or `jaxvpr` where it is
+installed."""
 
 from __future__ import annotations
 

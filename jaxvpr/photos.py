@@ -130,7 +130,9 @@ def _text(value: Any) -> str:
 def _open(file: Path, identity: dict[str, Any]) -> Database:
     for needed in (file, file.with_suffix(".csv"), file.with_suffix(".json")):
         if not needed.is_file():
-            raise UserError(f"{needed} is missing; write the database with: jaxvpr extract --images=FOLDER --out={file}")
+            raise UserError(
+                f"{needed} is missing; write the database with: jaxvpr extract --images=FOLDER --out={file}"
+            )
     theirs = json.loads(file.with_suffix(".json").read_text())
     differ = {key: (theirs.get(key), identity[key]) for key in identity if theirs.get(key) != identity[key]}
     differ.pop("recipe", None)
@@ -152,7 +154,10 @@ def _show(answers: list[dict[str, Any]], out: Path) -> None:
         writer.writerows(answers)
     for answer in answers:
         where = _where(answer)
-        print(f"{Path(answer['query']).name}  #{answer['rank']}  {where}  distance {answer['distance']:.3f}  {answer['path']}")
+        print(
+            f"{Path(answer['query']).name}  #{answer['rank']}  {where}  distance {answer['distance']:.3f}  "
+            f"{answer['path']}"
+        )
 
 
 def _where(answer: dict[str, Any]) -> str:

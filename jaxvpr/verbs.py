@@ -1,4 +1,5 @@
-"""What the command line can do, one function a verb. Each takes the recipe and plain values; `main` parses and prints."""
+"""What the command line can do, one function a verb. Each takes the recipe and plain values; `main` parses and
+prints."""
 
 from __future__ import annotations
 
@@ -17,10 +18,10 @@ from jaxvpr.errors import UserError
 from jaxvpr.models.costs import flops, model_mib, parameter_count
 from jaxvpr.parallel import hosts
 from jaxvpr.parallel.mesh import make_mesh
-from jaxvpr.run_report import write_run_report
 from jaxvpr.retrieval import costs, metrics, protocol
 from jaxvpr.retrieval.baselines import thumbnail
 from jaxvpr.retrieval.evaluator import Benchmark, Describer, Evaluated, measure
+from jaxvpr.run_report import write_run_report
 from jaxvpr.training import logs, loop
 from jaxvpr.training.loop import Variables
 

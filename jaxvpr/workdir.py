@@ -44,7 +44,8 @@ def claim(folder: Path, config: ConfigDict) -> None:
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     flat_old, flat_new = (
-        {key: value for key, value in flatten_dict(tree, sep=".").items() if not key.startswith(FREE)} for tree in (old, new)
+        {key: value for key, value in flatten_dict(tree, sep=".").items() if not key.startswith(FREE)}
+        for tree in (old, new)
     )
     absent = "absent"
     return {
@@ -81,7 +82,8 @@ def variables(config: ConfigDict, folder: Path, which: str) -> tuple[str, Variab
     if config.init:
         return config.init, build.initial_variables(config)
     raise UserError(
-        f"{folder} holds no checkpoint. Train first, or give --workdir=FOLDER, --checkpoint=FILE, or init=FILE in the recipe."
+        f"{folder} holds no checkpoint. Train first, or give --workdir=FOLDER, --checkpoint=FILE, or init=FILE in the "
+        "recipe."
     )
 
 

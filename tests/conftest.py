@@ -51,7 +51,9 @@ def photo_tree(tmp_path_factory) -> Path:
                 for number in range(images):
                     east, north = 300_000 + 30 * x + noise.uniform(0, 8), 5_000_000 + 30 * y + noise.uniform(0, 8)
                     name = f"@{east:.2f}@{north:.2f}@33@U@@@{x}{y}{number}@@{10 + 30 * (x % 2):03d}@@@@2013@day_x@.jpg"
-                    image = cv2.resize(pattern, (32, 32), interpolation=cv2.INTER_CUBIC) + noise.normal(0, 25, (32, 32, 3))
+                    image = cv2.resize(pattern, (32, 32), interpolation=cv2.INTER_CUBIC) + noise.normal(
+                        0, 25, (32, 32, 3)
+                    )
                     cv2.imwrite(str(root / "images" / part / name), image.clip(0, 255).astype(np.uint8))
     return root
 
@@ -62,8 +64,8 @@ def tiny_config(photo_tree):
     config = load_config("configs/cosplace.py:tiny").unlock()
     config.city = ConfigDict({})
     for group, split in (("val_data", "val"), ("test_data", "test")):
-        config[group] = ConfigDict({split: common.data("at_names", str(photo_tree), split=split)})
-    config.train_data = common.data("at_names", str(photo_tree), split="train")
+        config[group] = ConfigDict({split: common.data("at_names", str(photo_tree), split)})
+    config.train_data = common.data("at_names", str(photo_tree), "train")
     config.objective.partition.min_images = 2
     config.eval.recalls = (1, 5, 10)
     config.eval.batch = 16

@@ -22,8 +22,13 @@ READERS: dict[str, Callable[..., Places]] = {
 }
 
 
-def read(reader: str, root: str | os.PathLike[str], **options) -> Places:
+def read(reader: str, root: str | os.PathLike[str], *, split: str | None = None, **options) -> Places:
     """Reads the data set at `root` with the reader of that name; its own docstring says what `options` it knows.
+
+    Args:
+      reader: a key of `READERS`.
+      root: the data set.
+      split: read only the rows of this split; a data set that names no splits is read whole.
 
     Raises:
       DataError: no such reader, an option that it does not know, or whatever it finds wrong with the files.
@@ -34,4 +39,7 @@ def read(reader: str, root: str | os.PathLike[str], **options) -> Places:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise DataError(f"the reader {reader} has no option {unknown}; it has {known}")
-    return READERS[reader](root, **options)
+    if split and "split" in known:
+        options["split"] = split
+    places = READERS[reader](root, **options)
+    return places.select(split=split) if split and (places.split >= 0).any() else places

@@ -1,7 +1,7 @@
 """Cell classification: CosPlace's groups of classes, and any other partition into classes.
 
-Plan k trains group k mod G with that group's own prototypes [Berton et al., CVPR 2022]: two cells of one group are never
-neighbours, so that no class has a near twin among the negatives.
+Plan k trains group k mod G with that group's own prototypes [Berton et al., CVPR 2022]: two cells of one group are
+never neighbours, so that no class has a near twin among the negatives.
 """
 
 from __future__ import annotations

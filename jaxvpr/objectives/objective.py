@@ -1,14 +1,14 @@
 """The seam between the one training loop and every family of methods.
 
-An objective is a tuple of functions. On the host, `plan` decides once a period (an epoch, 1000 queries, ...) what will be
-drawn, and `draw` says which rows make the batch of one step. On the devices, `embed` turns a batch into outputs and `loss`
-turns outputs into a scalar. Everything that changes over a run is passed in and handed back, so that a run can be killed at
-any step and resumed to the bit:
+An objective is a tuple of functions. On the host, `plan` decides once a period (an epoch, 1000 queries, ...) what will
+be drawn, and `draw` says which rows make the batch of one step. On the devices, `embed` turns a batch into outputs and
+`loss` turns outputs into a scalar. Everything that changes over a run is passed in and handed back, so that a run can
+be killed at any step and resumed to the bit:
 
-- `plan` and `memory` are flat dicts of NumPy arrays. Both are saved with every checkpoint, a plan whole: a resumed run does
-  not mine again, it goes on with what was mined.
-- `extra` holds trained heads stacked along a leading axis of `slots`; the step trains the slice of the plan's slot alone,
-  so that the idle groups of CosPlace neither move nor let their optimiser state decay.
+- `plan` and `memory` are flat dicts of NumPy arrays. Both are saved with every checkpoint, a plan whole: a resumed run
+  does not mine again, it goes on with what was mined.
+- `extra` holds trained heads stacked along a leading axis of `slots`; the step trains the slice of the plan's slot
+  alone, so that the idle groups of CosPlace neither move nor let their optimiser state decay.
 - `aux` holds device arrays that are carried but not trained (a cross-batch memory, a teacher's weights).
 """
 
@@ -47,7 +47,8 @@ class Objective(NamedTuple):
       init: (key, descriptor dimension) -> (extra with leaves [slots, ...], aux).
       plan: (index of the plan, NumPy generator, memory, embed_rows) -> (plan, memory). `embed_rows(rows)` gives the
         current descriptors [len(rows), D] of training images. A plan may hold `slot`, an integer.
-      draw: (plan, step within the period) -> {stream: Draw} of the global batch. Pure, picklable, the same on every host.
+      draw: (plan, step within the period) -> {stream: Draw} of the global batch. Pure, picklable, the same on every
+        host.
       embed: (params, stats, aux, batch, key) -> (outputs, stats). Called once a stream, in training mode.
       loss: (extra of the slot, aux, {stream: outputs}, {stream: batch}, context) -> (scalar, aux, {name: scalar}).
         The scalar is a mean over the unmasked rows of the first stream.

@@ -25,7 +25,7 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
     """
     if not coordinator:
         return
-    if jax.config.jax_platforms == "cpu" or os.environ.get("JAX_PLATFORMS") == "cpu":
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     if coordinator == "auto":
         jax.distributed.initialize()

@@ -1,7 +1,7 @@
 """The mesh of devices and the few ways an array lies on it.
 
-Two axes: `data` splits the batch, `model` splits the class prototypes (class-parallel softmax). The backbone has nothing
-to split over `model`, so the batch of images is split over both axes: no device repeats the work of another.
+Two axes: `data` splits the batch, `model` splits the class prototypes (class-parallel softmax). The backbone has
+nothing to split over `model`, so the batch of images is split over both axes: no device repeats the work of another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ BATCH = P((DATA, MODEL))
 
 
 def make_mesh(model: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
-    """A `[data, model]` mesh over all devices of all hosts, host by host, so that a host's part of a batch is one slice.
+    """A `[data, model]` mesh over all devices of all hosts, host by host, so that a host's part of a batch is one
+    slice.
 
     Args:
       model: how many devices share one set of class prototypes; divides the number of devices.
@@ -65,7 +66,7 @@ def local_rows(mesh: Mesh, batch: int) -> slice:
     """
     if batch % mesh.size:
         raise ValueError(f"a batch of {batch} cannot be split over {mesh.size} devices; use a multiple of {mesh.size}")
-    spans = [index[0] for index in batch_sharding(mesh).addressable_devices_indices_map((batch,)).values()]
+    spans = [index[0] for index in batch_sharding(mesh).addressable_devices_indices_map((batch,)).values() if index]
     starts = [span.start or 0 for span in spans]
     stops = [batch if span.stop is None else span.stop for span in spans]
     return slice(min(starts), max(stops))

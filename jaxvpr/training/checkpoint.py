@@ -1,8 +1,8 @@
 """Checkpoints: device state, host arrays and bookkeeping as one unit. The only file that imports orbax.
 
-A checkpoint is `<workdir>/checkpoints/<step>/` with three items: `state` (the `TrainState`, each device its shard), `host`
-(flat dict of NumPy arrays: the plan and the objective's memory) and `meta` (JSON). Orbax writes in the background and
-renames at the end, so a run killed while writing leaves the previous checkpoint whole.
+A checkpoint is `<workdir>/checkpoints/<step>/` with three items: `state` (the `TrainState`, each device its shard),
+`host` (flat dict of NumPy arrays: the plan and the objective's memory) and `meta` (JSON). Orbax writes in the
+background and renames at the end, so a run killed while writing leaves the previous checkpoint whole.
 """
 
 from __future__ import annotations
@@ -160,7 +160,9 @@ class Checkpoints:
             if reasons:
                 log.warning("went back to checkpoint %d", step)
             return restored
-        raise UserError("no checkpoint can be read:\n  " + "\n  ".join(reasons) + "\nGive another --workdir to start anew.")
+        raise UserError(
+            "no checkpoint can be read:\n  " + "\n  ".join(reasons) + "\nGive another --workdir to start anew."
+        )
 
     def _first(self, which: str | int, steps: list[int]) -> int:
         if which == "last":
@@ -192,7 +194,9 @@ class Checkpoints:
         whole = [path.name for path in self.folder.iterdir() if path.name.isdigit()] if self.folder.is_dir() else []
         last = max(map(int, whole), default=None)
         kept = "no checkpoint was finished" if last is None else f"the last whole checkpoint is step {last}"
-        return UserError(f"the disk of {self.folder} is full: {_first_line(error)}; {kept}. Free space and start again.")
+        return UserError(
+            f"the disk of {self.folder} is full: {_first_line(error)}; {kept}. Free space and start again."
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """What a run writes down: JSONL, TensorBoard, and a line on the console. The only file that imports tensorboardX.
 
-`log.jsonl` holds what the run computed and nothing that depends on the clock, so that an interrupted and resumed run leaves
-the same bytes as an uninterrupted one. Rates and waits go to TensorBoard and the console.
+`log.jsonl` holds what the run computed and nothing that depends on the clock, so that an interrupted and resumed run
+leaves the same bytes as an uninterrupted one. Rates and waits go to TensorBoard and the console.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The one training loop. It serves every objective, and a run killed at any step resumes to the bit.
 
-What makes it exact: a batch depends on the seed, the plan and the step alone; a checkpoint holds the device state, the plan,
-the objective's memory and how far the log had come; whatever follows is recomputed.
+What makes it exact: a batch depends on the seed, the plan and the step alone; a checkpoint holds the device state, the
+plan, the objective's memory and how far the log had come; whatever follows is recomputed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Recipe(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a run ends with: the best and the initial variables, the best's step, and whether the run was told to leave."""
+    """What a run ends with: the best and the initial variables, the best's step, and whether the run was told to
+    leave."""
 
     best: Variables
     initial: Variables
@@ -113,7 +114,9 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         state, host = restored.state, _Host.of(restored)
         log.info("resumed at step %d of %d", host.step, total)
     step = make_step(objective, tuner, tuner_extra, mesh, shardings, **settings)
-    run = _Run(config, recipe, mesh, checkpoints, Log(workdir if hosts.is_first() else None, host.log_offset, host.step))
+    run = _Run(
+        config, recipe, mesh, checkpoints, Log(workdir if hosts.is_first() else None, host.log_offset, host.step)
+    )
     with closing(run), hosts.leave_on_sigterm() as leave:
         while host.step < total and not leave(host.step):
             state = run.period(step, state, host, leave)
@@ -207,7 +210,8 @@ class _Run:
         }
 
     def _settle(self, pending: deque, leave: int, state: TrainState, host: _Host) -> None:
-        """Reads back the metrics of all but the newest `leave` steps, logs them, and stops at a step that went wrong."""
+        """Reads back the metrics of all but the newest `leave` steps, logs them, and stops at a step that went
+        wrong."""
         while len(pending) > leave:
             step, metrics = pending.popleft()
             values = {name: value.item() for name, value in jax.device_get(metrics).items()}
@@ -228,8 +232,8 @@ class _Run:
         self._save(state, host, None)
         self.checkpoints.wait()
         raise UserError(
-            f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']} is not finite. The state before "
-            f"this step is saved in {self.checkpoints.folder / str(step)}; nothing of the bad step entered it. Its batch:\n  "
+            f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}: not finite. The state before this "
+            f"step is saved in {self.checkpoints.folder / str(step)}; nothing of it entered. Its batch:\n  "
             + "\n  ".join(paths)
             + "\nLower the learning rate or the margin, or look at these images, and start again."
         )
@@ -268,5 +272,6 @@ def _check_batch(config: ConfigDict, mesh: Mesh) -> None:
     step = mesh.size * config.accumulate
     if config.batch % step:
         raise UserError(
-            f"batch={config.batch} must be a multiple of devices x accumulate = {mesh.size} x {config.accumulate} = {step}"
+            f"batch={config.batch} must be a multiple of {step} = devices x accumulate = "
+            f"{mesh.size} x {config.accumulate}"
         )

@@ -1,7 +1,7 @@
 """Optimisers and schedules by name, with torch's semantics; freezing and learning rates by parameter pattern.
 
-A transform here gives a direction; the step multiplies it by the learning rate of the moment. So one schedule, read at the
-run's own step, serves the model and every stacked head, also one that trains only every eighth epoch.
+A transform here gives a direction; the step multiplies it by the learning rate of the moment. So one schedule, read at
+the run's own step, serves the model and every stacked head, also one that trains only every eighth epoch.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _adamw(*, b1: float, b2: float, eps: float, weight_decay: float, **_: Any) -
     return optax.chain(optax.scale_by_adam(b1, b2, eps), optax.add_decayed_weights(weight_decay))
 
 
-TRANSFORMS = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}
+TRANSFORMS: dict[str, Callable[..., optax.GradientTransformation]] = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}
 SCHEDULES = ("constant", "cosine", "linear")
 
 
@@ -122,15 +122,14 @@ def build(
     """
     if name not in TRANSFORMS:
         raise UserError(f"optimiser {name!r} does not exist; there are {sorted(TRANSFORMS)}")
-    transform = TRANSFORMS[name](
-        momentum=momentum, nesterov=nesterov, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay
-    )
+    transform = TRANSFORMS[name](momentum=momentum, nesterov=nesterov, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
     rates = schedule(schedule_name, rate, total=total, warmup=warmup, final=final)
     return Optimiser(transform, rates, clip, tuple(factors))
 
 
 def split_frozen(params: Any, frozen: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters as two flat dicts `{path: array}`: those that train, and those whose path matches a pattern of `frozen`.
+    """Parameters as two flat dicts `{path: array}`: those that train, and those whose path matches a pattern of
+    `frozen`.
 
     Raises:
       UserError: for a pattern that no parameter matches: a typing error would train what was meant to rest.

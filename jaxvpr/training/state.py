@@ -51,8 +51,8 @@ def init_state(
 ) -> tuple[TrainState, TrainState]:
     """The state of step 0, each leaf made where it will live, and the tree of its shardings.
 
-    `example` is an input of the model with a batch of one. Prototypes of millions of classes never exist on one device: shapes come from `eval_shape`, and the initialisation is
-    compiled with the shardings of the mesh.
+    `example` is an input of the model with a batch of one. Prototypes of millions of classes never exist on one device:
+    shapes come from `eval_shape`, and the initialisation is compiled with the shardings of the mesh.
     """
 
     def make(key: jax.Array) -> TrainState:

@@ -1,7 +1,7 @@
 """One update, compiled once for all groups, over any mesh.
 
-The step is written in the global view: it sees the whole batch, and the shardings of its arguments say which device does
-what. BatchNorm statistics are therefore those of the global batch.
+The step is written in the global view: it sees the whole batch, and the shardings of its arguments say which device
+does what. BatchNorm statistics are therefore those of the global batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jaxvpr.parallel.mesh import DATA, batch_sharding, replicated
 from jaxvpr.training.optimisers import Optimiser, join_frozen, split_frozen
 from jaxvpr.training.state import TrainState
 
-Batches = dict[str, dict[str, jax.Array]]
+Batches = dict[str, Batch]
 Metrics = dict[str, jax.Array]
 
 
@@ -37,9 +37,9 @@ def make_step(
 ) -> Callable[[TrainState, Batches, Any, Any], tuple[TrainState, Metrics]]:
     """Compiles `(state, {stream: batch}, slot, step) -> (state, metrics)`; the state's memory is reused.
 
-    `step` is the number that the host gave this batch. Where it is not the state's own, or where the loss or a gradient is
-    not finite, the state comes back as it was and `metrics["ok"]` is False. So after a bad batch the state stands still
-    until the host, which reads one step behind, has seen it: no later batch moves it.
+    `step` is the number that the host gave this batch. Where it is not the state's own, or where the loss or a gradient
+    is not finite, the state comes back as it was and `metrics["ok"]` is False. So after a bad batch the state stands
+    still until the host, which reads one step behind, has seen it: no later batch moves it.
 
     Args:
       total: steps of the whole run.
@@ -56,7 +56,7 @@ def make_step(
             # The loss sees descriptors split over `data` alone, so that the prototypes' split over `model` is free.
             outputs[stream] = jax.tree.map(lambda x: _constrain(mesh, x), out)
         loss, aux, metrics = objective.loss(extra, aux, outputs, part, at)
-        return loss, ((stats, aux), metrics)
+        return loss, ((stats, aux), {"loss": loss, **metrics})
 
     def step(state: TrainState, batches: Batches, slot: jax.Array, number: jax.Array) -> tuple[TrainState, Metrics]:
         at = Context(
@@ -68,27 +68,30 @@ def make_step(
         trained, rest = split_frozen(state.params, frozen)
         extra, opt_extra = _slice((state.extra, state.opt_extra), slot)
         key = jax.random.fold_in(state.key, state.step)
-        weights = _part_weights(batches[objective.streams[0]]["mask"], accumulate)
+        parts = jax.tree.map(lambda x: _parts(x, accumulate), batches)
+        weights = _part_weights(parts[objective.streams[0]]["mask"])
 
         def one(carry: Any, inputs: Any) -> tuple[Any, Any]:
-            model_state, sums = carry
             index, weight, part = inputs
-            value_and_grad = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
-            (loss, (model_state, metrics)), grads = value_and_grad(
-                trained, extra, rest, model_state, part, jax.random.fold_in(key, index), at
+            differentiate = jax.grad(loss_of, argnums=(0, 1), has_aux=True)
+            grads, (carry, metrics) = differentiate(
+                trained, extra, rest, carry, part, jax.random.fold_in(key, index), at
             )
-            scaled = jax.tree.map(lambda x: x * weight.astype(x.dtype), (grads, {"loss": loss, **metrics}))
-            return (model_state, jax.tree.map(jnp.add, sums, scaled) if sums else scaled), None
+            return carry, jax.tree.map(lambda x: x * weight.astype(x.dtype), (grads, metrics))
 
-        carry = ((state.stats, state.aux), None)
-        if accumulate == 1:
-            carry, _ = one(carry, (0, weights[0], batches))
-        else:
-            parts = jax.tree.map(lambda x: _parts(x, accumulate), batches)
-            first = jax.tree.map(lambda x: x[0], parts)
-            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(one, carry, (0, weights[0], first)))
-            carry, _ = jax.lax.scan(one, (carry[0], zeros[0][1]), (jnp.arange(accumulate), weights, parts))
-        (stats, aux), ((grads, grads_extra), metrics) = carry
+        def accumulated(carry: Any, inputs: Any) -> tuple[Any, None]:
+            model_state, sums = carry
+            model_state, scaled = one(model_state, inputs)
+            return (model_state, jax.tree.map(jnp.add, sums, scaled)), None
+
+        inputs = (jnp.arange(accumulate), weights, parts)
+        shapes = jax.eval_shape(one, (state.stats, state.aux), jax.tree.map(lambda x: x[0], inputs))[1]
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        carry = ((state.stats, state.aux), zeros)
+        # Unrolled where there is one part: XLA's CPU convolutions are slower inside a loop.
+        ((stats, aux), ((grads, grads_extra), metrics)), _ = jax.lax.scan(
+            accumulated, carry, inputs, unroll=accumulate == 1
+        )
 
         norm = optax.tree.norm((grads, grads_extra))
         moved, opt = optimiser.update(grads, state.opt, trained, state.step)
@@ -132,7 +135,7 @@ def _parts(rows: jax.Array, count: int) -> jax.Array:
     return rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]).swapaxes(0, 1)
 
 
-def _part_weights(mask: jax.Array, count: int) -> jax.Array:
-    """Each part's share of the unmasked rows, float32 [count]."""
-    rows = _parts(mask, count).astype(jnp.float32).sum(axis=1)
+def _part_weights(masks: jax.Array) -> jax.Array:
+    """Each part's share of the unmasked rows, float32 [parts], of masks [parts, rows]."""
+    rows = masks.astype(jnp.float32).sum(axis=1)
     return rows / jnp.maximum(rows.sum(), 1.0)

@@ -1,5 +1,6 @@
-"""The seam carries every family. A small objective of each kind trains through the real loop, is stopped in the middle of a
-plan, goes on, and ends as the run that was not stopped. Cell classification has its own tests; these are the other six.
+"""The seam carries every family. A small objective of each kind trains through the real loop, is stopped in the middle
+of a plan, goes on, and ends as the run that was not stopped. Cell classification has its own tests; these are the other
+six.
 """
 
 from typing import NamedTuple
@@ -223,5 +224,7 @@ def test_family_trains_stops_and_goes_on(name, photo_tree, tmp_path, monkeypatch
         np.testing.assert_array_equal(one, other)
     written = [logs.read(tmp_path / folder) for folder in ("alone", "broken")]
     assert written[0] == written[1] and len(written[0]) == STEPS * EPOCHS + EPOCHS
-    moved = [np.abs(a - b).max() for a, b in zip(jax.tree.leaves(alone.best), jax.tree.leaves(alone.initial), strict=True)]
+    moved = [
+        np.abs(a - b).max() for a, b in zip(jax.tree.leaves(alone.best), jax.tree.leaves(alone.initial), strict=True)
+    ]
     assert max(moved) > 0

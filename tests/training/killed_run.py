@@ -1,6 +1,6 @@
 """Runs a recipe and sends itself a signal before a given step: what the resume tests start as a process of its own.
 
-    python killed_run.py CONFIG.json WORKDIR STEP SIGNAL     (STEP -1: never)
+python killed_run.py CONFIG.json WORKDIR STEP SIGNAL     (STEP -1: never)
 """
 
 import json

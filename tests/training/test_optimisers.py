@@ -50,7 +50,7 @@ def test_factors_and_clipping_by_hand():
 
 
 def test_unknown_names_list_what_exists():
-    with pytest.raises(UserError, match="adamw.*sgd"):
+    with pytest.raises(UserError, match=r"adamw.*sgd"):
         optimisers.build("lion", rate=1, total=1)
     with pytest.raises(UserError, match="cosine"):
         optimisers.schedule("exponential", 1, total=1)

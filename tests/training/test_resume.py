@@ -58,4 +58,6 @@ def test_killed_run_equals_the_uninterrupted_one(tiny_config, tmp_path, cache):
         assert (alone / name).read_bytes() == (broken / name).read_bytes(), name
     results = [json.loads((folder / "metrics.json").read_text())["results"] for folder in (alone, broken)]
     assert results[0] == results[1]
-    assert [r["step"] for r in map(json.loads, (alone / "log.jsonl").read_text().splitlines()) if "loss" in r] == [*range(12)]
+    assert [r["step"] for r in map(json.loads, (alone / "log.jsonl").read_text().splitlines()) if "loss" in r] == [
+        *range(12)
+    ]

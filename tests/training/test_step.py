@@ -27,7 +27,9 @@ MODEL = models.build(
 def objective(slots=3):
     def loss(extra, aux, outputs, batches, at):
         batch = batches["source"]
-        value = cosface(outputs["source"], batch["label"], extra["prototypes"], scale=20.0, margin=0.1, mask=batch["mask"])
+        value = cosface(
+            outputs["source"], batch["label"], extra["prototypes"], scale=20.0, margin=0.1, mask=batch["mask"]
+        )
         return value, aux, {"progress": at.progress}
 
     return Objective(
@@ -66,7 +68,11 @@ def batch(mesh, seed=0, mask=None, bad=False):
 
 
 def leaves(tree):
-    return [np.asarray(jax.device_get(leaf)) for leaf in jax.tree.leaves(tree) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+    return [
+        np.asarray(jax.device_get(leaf))
+        for leaf in jax.tree.leaves(tree)
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    ]
 
 
 def test_only_the_drawn_slot_moves():
@@ -99,18 +105,21 @@ def test_frozen_parameters_rest_and_their_statistics_move():
     after = jax.device_get((state.params, state.stats))
     for (path, old), new in zip(jax.tree.leaves_with_path(before[0]), jax.tree.leaves(after[0]), strict=True):
         rests = any(part in jax.tree_util.keystr(path) for part in ("'conv1']['kernel", "bn1", "layer1_"))
-        first = jax.tree_util.keystr(path).startswith(("['backbone']['conv1']", "['backbone']['bn1']", "['backbone']['layer1_"))
+        first = jax.tree_util.keystr(path).startswith(
+            ("['backbone']['conv1']", "['backbone']['bn1']", "['backbone']['layer1_")
+        )
         assert np.array_equal(old, new) == first, (jax.tree_util.keystr(path), rests)
     assert not np.array_equal(before[1]["backbone"]["bn1"]["mean"], after[1]["backbone"]["bn1"]["mean"])
 
 
 def test_unknown_frozen_pattern_is_an_error():
-    with pytest.raises(UserError, match="layer9.*matches no parameter"):
+    with pytest.raises(UserError, match=r"layer9.*matches no parameter"):
         setup(frozen=("backbone/layer9",))
 
 
 def test_accumulated_parts_weigh_by_their_unmasked_rows():
-    """Without BatchNorm in batch mode the parts' mean is the whole's mean, also where masked rows gather in one part."""
+    """Without BatchNorm in batch mode the parts' mean is the whole's mean, also where masked rows gather in one
+    part."""
     mask = np.arange(BATCH) % 4 != 1
     mask[:5] = False
 
@@ -122,7 +131,9 @@ def test_accumulated_parts_weigh_by_their_unmasked_rows():
         mesh = make_mesh(devices=jax.devices()[:1])
         tuner = optimisers.build("sgd", rate=0.1, total=100)
         goal = objective()._replace(embed=frozen_statistics)
-        state, shardings = init_state(MODEL, goal, tuner, tuner, mesh, example=np.zeros((1, 32, 32, 3), np.uint8), frozen=(), seed=0)
+        state, shardings = init_state(
+            MODEL, goal, tuner, tuner, mesh, example=np.zeros((1, 32, 32, 3), np.uint8), frozen=(), seed=0
+        )
         step = make_step(goal, tuner, tuner, mesh, shardings, total=100, accumulate=accumulate)
         state, metrics = step(state, batch(mesh, mask=mask), np.int32(0), np.int32(0))
         results.append((leaves((state.params, state.extra)), float(metrics["loss"]), float(metrics["grad_norm"])))

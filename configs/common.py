@@ -50,8 +50,10 @@ def base() -> ConfigDict:
 
     config.mesh = ConfigDict({"model": 1})
     config.loader = ConfigDict({"threads": 2, "workers": 0, "prefetch": 4, "on_error": "raise"})
+    # Every so many epochs the model is validated and saved; every_steps saves between.
+    config.every_epochs = 1
     config.checkpoint = ConfigDict({"keep": 2, "every_steps": 0})
-    config.eval = ConfigDict({"batch": 64, "every_epochs": 1, "recalls": (1, 5, 10, 20, 100), "baselines": True})
+    config.eval = ConfigDict({"batch": 64, "recalls": (1, 5, 10, 20, 100), "baselines": True})
     config.log_seconds = 10.0
     # Locked: a recipe that misspells a key fails instead of adding one.
     return config.lock()

@@ -27,8 +27,10 @@ def city() -> ConfigDict:
     config.train_data = common.data("minicity", "data/minicity", "train")
     _measure_on(config, "minicity", "data/minicity")
     config.objective = _cells(M=10.0, alpha=30.0, N=2, L=2, groups=8, min_images=3, scale=20.0, margin=0.2, warmup=0.8)
-    config.epochs = 8
-    config.steps_per_epoch = 150
+    config.augment = ConfigDict(
+        {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05, "scale": (0.75, 1.0), "flip": 0.0}
+    )
+    config.epochs, config.steps_per_epoch, config.every_epochs = 48, 25, 8
     config.batch = 64
     config.optimizer = common.optimizer("adam", 4e-3, schedule="cosine", warmup=60)
     config.optimizer_extra = common.optimizer("adam", 3e-2, schedule="cosine", warmup=60)
@@ -46,7 +48,7 @@ def tiny() -> ConfigDict:
     config.model.backbone_options = ConfigDict({"widths": (8, 8, 16, 16)})
     config.model.aggregator_options.dim = 32
     config.objective.partition.groups = 2
-    config.epochs, config.steps_per_epoch, config.batch = 2, 4, 16
+    config.epochs, config.steps_per_epoch, config.every_epochs, config.batch = 2, 4, 1, 16
     config.optimizer.warmup = config.optimizer_extra.warmup = 2
     return config
 
@@ -64,8 +66,7 @@ def city_large() -> ConfigDict:
     config.image.size = (128, 128)
     config.augment = ConfigDict({**config.augment, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1})
     config.objective = _cells(M=10.0, alpha=30.0, N=5, L=2, groups=8, min_images=3, scale=30.0, margin=0.4, warmup=0.3)
-    config.epochs = 16
-    config.steps_per_epoch = 1000
+    config.epochs, config.steps_per_epoch, config.every_epochs = 80, 200, 8
     config.batch = 128
     config.optimizer = common.optimizer("adam", 1e-3, schedule="cosine", warmup=500)
     config.optimizer_extra = common.optimizer("adam", 1e-2, schedule="cosine", warmup=500)

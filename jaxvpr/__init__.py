@@ -1,1 +1,18 @@
 """Visual place recognition in JAX/Flax: one engine that trains, evaluates and exports every family of methods."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxvpr.describe import Model
+
+__all__ = ["load"]
+
+
+def load(name_or_file: str | os.PathLike[str]) -> Model:
+    """Loads a model; see `jaxvpr.describe.load`. JAX is imported here, not with the package."""
+    from jaxvpr.describe import load as load_model
+
+    return load_model(name_or_file)

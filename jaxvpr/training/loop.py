@@ -121,6 +121,8 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         while host.step < total and not leave(host.step):
             state = run.period(step, state, host, leave)
         finished = host.step >= total
+        if not finished:
+            run.save(state, host)
         checkpoints.wait()
         best = checkpoints.restore(abstract(state), "best")
     chosen, best_step = (best.state, best.step) if best else (state, host.step)
@@ -164,10 +166,9 @@ class _Run:
                     self._settle(pending, 1, state, host)
                 if host.step < first + self.period_steps:
                     going = leave(host.step)
-                    every = config.checkpoint.every_steps
-                    if going or (every and host.step % every == 0):
+                    if going or self._save_is_due(host.step):
                         self._settle(pending, 0, state, host)
-                        self._save(state, host, None)
+                        self.save(state, host)
                     if going:
                         return state
                 waiting = time.monotonic()
@@ -177,14 +178,20 @@ class _Run:
         return state
 
     def _finish_period(self, state: TrainState, host: _Host) -> None:
-        epoch, value = host.step // self.period_steps, None
-        if epoch % self.config.eval.every_epochs == 0 or host.step == self.total:
-            measures = self.recipe.validate(variables_of(state))
-            value = next(iter(measures.values()), None)
-            self.log.write(host.step, {"epoch": epoch, **measures})
-            shown = "  ".join(f"{name} {number:.1f}" for name, number in measures.items())
-            log.info("epoch %d/%d  step %d  %s", epoch, self.config.epochs, host.step, shown)
-        self._save(state, host, value)
+        epoch = host.step // self.period_steps
+        if epoch % self.config.every_epochs and host.step != self.total:
+            if self._save_is_due(host.step):
+                self.save(state, host)
+            return
+        measures = self.recipe.validate(variables_of(state))
+        self.log.write(host.step, {"epoch": epoch, **measures})
+        shown = "  ".join(f"{name} {number:.1f}" for name, number in measures.items())
+        log.info("epoch %d/%d  step %d  %s", epoch, self.config.epochs, host.step, shown)
+        self.save(state, host, next(iter(measures.values()), None))
+
+    def _save_is_due(self, step: int) -> bool:
+        every = self.config.checkpoint.every_steps
+        return bool(every) and step % every == 0
 
     def _batches(self, plan: Plan, first: int, within: int) -> Any:
         loader = self.config.loader
@@ -229,7 +236,7 @@ class _Run:
             for row in np.unique(draw.rows[draw.rows >= 0])
         ]
         host.step = step
-        self._save(state, host, None)
+        self.save(state, host)
         self.checkpoints.wait()
         raise UserError(
             f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}: not finite. The state before this "
@@ -238,7 +245,8 @@ class _Run:
             + "\nLower the learning rate or the margin, or look at these images, and start again."
         )
 
-    def _save(self, state: TrainState, host: _Host, value: float | None) -> None:
+    def save(self, state: TrainState, host: _Host, value: float | None = None) -> None:
+        """Saves the state of `host.step`, with the validation value if there is one."""
         meta = {"log_offset": self.log.offset(), "total": self.total}
         self.checkpoints.save(host.step, state, host.arrays(), meta, value)
 

@@ -79,19 +79,12 @@ def make_step(
             )
             return carry, jax.tree.map(lambda x: x * weight.astype(x.dtype), (grads, metrics))
 
-        def accumulated(carry: Any, inputs: Any) -> tuple[Any, None]:
-            model_state, sums = carry
-            model_state, scaled = one(model_state, inputs)
-            return (model_state, jax.tree.map(jnp.add, sums, scaled)), None
-
-        inputs = (jnp.arange(accumulate), weights, parts)
-        shapes = jax.eval_shape(one, (state.stats, state.aux), jax.tree.map(lambda x: x[0], inputs))[1]
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        carry = ((state.stats, state.aux), zeros)
-        # Unrolled where there is one part: XLA's CPU convolutions are slower inside a loop.
-        ((stats, aux), ((grads, grads_extra), metrics)), _ = jax.lax.scan(
-            accumulated, carry, inputs, unroll=accumulate == 1
-        )
+        inputs, carry = (jnp.arange(accumulate), weights, parts), (state.stats, state.aux)
+        if accumulate == 1:  # no loop around a single part: XLA's convolutions on a CPU are far slower inside one
+            (stats, aux), scaled = one(carry, jax.tree.map(lambda x: x[0], inputs))
+        else:
+            (stats, aux), scaled = _sum_scan(one, carry, inputs)
+        (grads, grads_extra), metrics = scaled
 
         norm = optax.tree.norm((grads, grads_extra))
         moved, opt = optimiser.update(grads, state.opt, trained, state.step)
@@ -116,6 +109,18 @@ def make_step(
         in_shardings=(shardings, batch_sharding(mesh), None, None),
         out_shardings=(shardings, replicated(mesh)),
     )
+
+
+def _sum_scan(function: Callable[[Any, Any], tuple[Any, Any]], carry: Any, inputs: Any) -> tuple[Any, Any]:
+    """`lax.scan` that adds up what `function` puts out instead of stacking it."""
+    shapes = jax.eval_shape(function, carry, jax.tree.map(lambda x: x[0], inputs))[1]
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def add(state: Any, item: Any) -> tuple[Any, None]:
+        carry, more = function(state[0], item)
+        return (carry, jax.tree.map(jnp.add, state[1], more)), None
+
+    return jax.lax.scan(add, (carry, zeros), inputs)[0]
 
 
 def _constrain(mesh: Mesh, outputs: jax.Array) -> jax.Array:

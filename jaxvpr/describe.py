@@ -1,0 +1,105 @@
+"""The Python door: a trained model by name or file, and descriptors of images.
+
+import jaxvpr
+model = jaxvpr.load("runs/cosplace-city")
+descriptors = model.describe(["a.jpg", "b.jpg"])        # float32 [2, D], unit length
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipelines.images import resize
+from data_pipelines.loaders import ImageSource
+from data_pipelines.places import Paths
+from jaxvpr import build, workdir
+from jaxvpr.errors import UserError
+from jaxvpr.parallel.mesh import make_mesh
+from jaxvpr.retrieval.evaluator import Describer
+from jaxvpr.retrieval.extract import describe
+from jaxvpr.training.loop import Variables
+
+Images: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Sequence[np.ndarray] | np.ndarray"
+
+
+class Model:
+    """A model with its weights and its own preprocessing.
+
+    Attributes:
+      config: the recipe it comes from.
+      variables: its weights, {"params", "batch_stats"}.
+    """
+
+    def __init__(self, config: ConfigDict, variables: Variables):
+        self.config, self.variables = config, variables
+        self._mesh = make_mesh()
+        self._apply = build.apply(config)
+
+    def describe(self, images: Images) -> np.ndarray:
+        """Descriptors of images, resized as the model was trained.
+
+        Args:
+          images: one path or several; or uint8 RGB arrays, [H, W, 3] each (of any sizes) or [N, H, W, 3].
+
+        Returns:
+          float32 [N, D], unit length.
+
+        Raises:
+          UserError: nothing to describe, or an array of another kind.
+          ImageError: a file that cannot be read.
+        """
+        items = [images] if isinstance(images, str | os.PathLike) else list(images)
+        if not items:
+            raise UserError("there are no images to describe")
+        if isinstance(items[0], np.ndarray):
+            return self._describe_arrays(items)
+        paths = Paths.of([os.path.abspath(item) for item in items])
+        return Describer(self._apply, self.config, self._mesh)(self.variables, paths).descriptors
+
+    def _describe_arrays(self, items: list) -> np.ndarray:
+        size, batch = tuple(self.config.image.size), self.config.eval.batch
+        for item in items:
+            if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3:
+                raise UserError(f"an image of shape {item.shape} and type {item.dtype}; expected uint8 [H, W, 3] RGB")
+        resized = np.stack([resize(item, size, self.config.image.resize) for item in items])
+        rows = np.arange(len(items))
+        batches = (
+            {
+                "image": resized[at : at + batch],
+                "mask": np.ones(len(rows[at : at + batch]), bool),
+                "row": rows[at : at + batch],
+            }
+            for at in range(0, len(items), batch)
+        )
+        return describe(self._apply, self.variables, batches, len(items), self._mesh).descriptors
+
+
+def load(name_or_file: str | os.PathLike[str]) -> Model:
+    """Loads a model.
+
+    Args:
+      name_or_file: the folder of a run, a `model.safetensors` that a run wrote, or a recipe whose weights to start from
+        are given: `configs/squeezenet.py,init=FILE`.
+
+    Raises:
+      UserError: where there is no such thing, or it carries no weights.
+    """
+    from jaxvpr.commandline import load_config
+
+    path = Path(name_or_file)
+    if (path / workdir.MODEL_FILE).is_file():
+        path = path / workdir.MODEL_FILE
+    if path.suffix == ".safetensors":
+        return Model(*workdir.load_model(path))
+    if path.is_dir():
+        raise UserError(f"{path} holds no {workdir.MODEL_FILE}: a run writes it when it ends")
+    config = load_config(str(name_or_file)).lock()
+    if not config.init:
+        raise UserError(f"{name_or_file} names no weights; add ,init=FILE, or load the folder of a run")
+    return Model(config, build.initial_variables(config))

@@ -16,7 +16,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines.images import resize
-from data_pipelines.loaders import ImageSource
 from data_pipelines.places import Paths
 from jaxvpr import build, workdir
 from jaxvpr.errors import UserError
@@ -59,7 +58,7 @@ class Model:
             raise UserError("there are no images to describe")
         if isinstance(items[0], np.ndarray):
             return self._describe_arrays(items)
-        paths = Paths.of([os.path.abspath(item) for item in items])
+        paths = Paths.of([str(Path(item).resolve()) for item in items])
         return Describer(self._apply, self.config, self._mesh)(self.variables, paths).descriptors
 
     def _describe_arrays(self, items: list) -> np.ndarray:

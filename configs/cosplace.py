@@ -2,7 +2,7 @@
 Applications", CVPR 2022).
 
     python -m jaxvpr.main --config=configs/cosplace.py                 # the embedded city, minutes on a laptop
-    python -m jaxvpr.main --config=configs/cosplace.py:city_large      # a larger city, harder queries, the paper's margin
+    python -m jaxvpr.main --config=configs/cosplace.py:city_large      # a larger city and the paper's margin
     python -m jaxvpr.main --config=configs/cosplace.py:sf_xl,train_data.root=/data/sf_xl   # the paper's training
 
 Measured results stand in docs/results.md.
@@ -54,7 +54,7 @@ def tiny() -> ConfigDict:
 
 
 def city_large() -> ConfigDict:
-    """4 x 4 blocks at 96 pixels, queries shifted by up to 4 m and turned by up to 20 degrees, the paper's s = 30, m = 0.4.
+    """4 x 4 blocks at 96 pixels, queries shifted by up to 4 m and turned by up to 20 degrees, the paper's loss.
 
     Four times the classes of `city` and 3.3 times its steps: some twenty minutes on two quiet cores.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from data_pipelines import readers
+from data_pipelines import audit, readers
 from data_pipelines.augment import Augment
 from data_pipelines.loaders import ImageSource
 from data_pipelines.minicity import CityConfig
@@ -24,6 +25,8 @@ from jaxvpr.objectives.objective import Objective
 from jaxvpr.parallel import hosts
 from jaxvpr.retrieval.evaluator import Benchmark, Describer, benchmark, measure
 from jaxvpr.training.loop import Recipe, Variables
+
+log = logging.getLogger(__name__)
 
 
 def model(config: ConfigDict) -> models.PlaceModel:
@@ -76,6 +79,8 @@ def _cells(config: ConfigDict, images: Places) -> Objective:
     else:
         images.single_zone()
         cells = cosplace_cells(images.east, images.north, images.heading, **options)
+    counts = cells.counts
+    log.info("%d groups of %d to %d classes, %d images", len(cells), counts.min(), counts.max(), len(cells.rows))
     return cells_objective(
         model(config),
         cells,
@@ -101,6 +106,7 @@ def recipe(config: ConfigDict, mesh: Mesh, validation: list[Benchmark]) -> Recip
     if config.objective.name not in OBJECTIVES:
         raise UserError(f"objective.name={config.objective.name!r} does not exist; there are {sorted(OBJECTIVES)}")
     images = places(config, config.train_data)
+    log.info("training on %s", audit.line(images))
     objective = OBJECTIVES[config.objective.name](config, images)
     describer = Describer(apply(config), config, mesh)
     return Recipe(

@@ -239,8 +239,8 @@ class _Run:
         self.save(state, host)
         self.checkpoints.wait()
         raise UserError(
-            f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}: not finite. The state before this "
-            f"step is saved in {self.checkpoints.folder / str(step)}; nothing of it entered. Its batch:\n  "
+            f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}: not finite. The state before "
+            f"this step is saved in {self.checkpoints.folder / str(step)}; nothing of it entered. Its batch:\n  "
             + "\n  ".join(paths)
             + "\nLower the learning rate or the margin, or look at these images, and start again."
         )

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines import places as module
-from data_pipelines.audit import audit
+from data_pipelines.audit import audit, line
 from data_pipelines.errors import DataError
 from data_pipelines.places import Paths, Places
 
@@ -122,3 +122,13 @@ def test_audit_by_hand():
         "time": ["2018-01-01T00:00:00", "2021-05-06T00:00:00"],
     }
     assert audit(table())["places"] == {"number": 0} and audit(table())["zones"] == {"local": 4}
+
+
+def test_audit_line_names_what_is_there_and_what_lacks():
+    paths = Paths.of([f"{i}.jpg" for i in range(4)])
+    east, heading = [0.0, 30.0, 10.0, 5.0], [0.0, np.nan, np.nan, 90.0]
+    places = Places.create(
+        "town", paths, east=east, north=[0.0, 0.0, 20.0, 1.0], zone=133, heading=heading,
+        condition=[0, 0, 1, -1], conditions=["day", "snow"],
+    )  # fmt: skip
+    assert line(places) == ("town: 4 images, 30 x 20 m in 33S, day 2, snow 1, 2 without heading, 1 without condition")

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs one command.
 
     Returns:
-      0; 2 for a mistake of the user, which is explained without a traceback.
+      0; 2 for a mistake of the user, which is explained without a traceback; 130 after Ctrl-C.
     """
     _log_to_console()
     if not arguments or {"-h", "--help"} & set(arguments):
@@ -32,6 +32,9 @@ def main(arguments: Sequence[str]) -> int:
     except (UserError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

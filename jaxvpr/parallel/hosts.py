@@ -65,22 +65,24 @@ class Leave:
             return bool(multihost_utils.reached_preemption_sync_point(step))
         return self._told.is_set()
 
-    def tell(self, *_: object) -> None:
-        """Asks the run to stop after the current step."""
+    def tell(self, number: int = signal.SIGTERM, _: object = None) -> None:
+        """Asks the run to stop after the current step; a second Ctrl-C does not wait for it."""
+        if number == signal.SIGINT and self._told.is_set():
+            raise KeyboardInterrupt
         self._told.set()
 
 
 @contextmanager
 def leave_on_sigterm() -> Iterator[Leave]:
-    """Turns SIGTERM (and, outside a cluster, the first Ctrl-C) into a wish to leave after the step.
+    """Turns SIGTERM and the first Ctrl-C into a wish to leave after the step.
 
     With several processes JAX's own preemption service listens for SIGTERM and agrees on a common step.
     """
     leave = Leave()
     ours = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, leave.tell) if ours else None
+    before = {number: signal.signal(number, leave.tell) for number in (signal.SIGTERM, signal.SIGINT) if ours}
     try:
         yield leave
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

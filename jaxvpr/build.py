@@ -34,7 +34,7 @@ def model(config: ConfigDict) -> models.PlaceModel:
     options = config.model.to_dict()
     try:
         return models.build(**options)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # numpy has a TypeError for a dtype that does not exist
         raise UserError(f"config.model: {error}") from error
 
 
@@ -73,8 +73,11 @@ def image_source(config: ConfigDict, images: Places) -> ImageSource:
 def _cells(config: ConfigDict, images: Places) -> Objective:
     keys = config.objective
     options = keys.partition.to_dict()
+    by = options.pop("by")
+    if by not in PARTITIONS:
+        raise UserError(f"objective.partition.by={by!r} does not exist; there are {list(PARTITIONS)}")
     cells: Cells
-    if options.pop("by") == "place":
+    if by == "place":
         cells = label_cells(images.place, min_images=options["min_images"])
     else:
         images.single_zone()
@@ -94,6 +97,7 @@ def _cells(config: ConfigDict, images: Places) -> Objective:
     )
 
 
+PARTITIONS = ("cell", "place")
 OBJECTIVES = {"cells": _cells}
 
 

@@ -70,25 +70,26 @@ def parse(arguments: Sequence[str]) -> Command:
             verbs.append(argument)
             continue
         name, given, value = argument[2:].partition("=")
+        if name not in FLAGS and not name.startswith("config."):
+            raise UserError(
+                f"no flag --{name}{_did_you_mean(name, FLAGS)}; there are {_listed(FLAGS, '--')} and --config.KEY"
+            )
         if not given:
-            if not queue:
+            if not queue or queue[0].startswith("--"):
                 raise UserError(f"--{name} needs a value: --{name}=VALUE")
             value = queue.pop(0)
         if name.startswith("config."):
             changes.append((name.removeprefix("config."), value))
-        elif name in FLAGS:
-            flags[name] = value
         else:
-            raise UserError(
-                f"no flag --{name}{_did_you_mean(name, FLAGS)}; there are {_listed(FLAGS, '--')} and --config.KEY"
-            )
+            flags[name] = value
     if len(verbs) > 1 or any(verb not in VERBS for verb in verbs):
-        raise UserError(f"no verb {' '.join(verbs)!r}; there are {list(VERBS)}")
+        raise UserError(f"no verb {' '.join(verbs)!r}{_did_you_mean(verbs[0], VERBS)}; there are {list(VERBS)}")
     if "config" not in flags:
         raise UserError(f"--config=FILE is needed; recipes that come along: {', '.join(_shipped())}")
     config = load_config(flags["config"])
     for key, value in changes:
         override(config, key, value)
+    check(config)
     return Command(verbs[0] if verbs else VERBS[0], flags, config.lock())
 
 
@@ -102,7 +103,11 @@ def load_config(text: str) -> ConfigDict:
     """
     head, *changes = text.split(",")
     file, _, preset = head.partition(":")
-    function = runpy.run_path(str(find_config(file))).get("get_config")
+    path = find_config(file)
+    try:
+        function = runpy.run_path(str(path)).get("get_config")
+    except (ImportError, SyntaxError) as error:
+        raise UserError(f"{file} is no recipe that Python can run: {error}") from error
     if function is None:
         raise UserError(f"{file} has no function get_config(preset)")
     try:
@@ -147,7 +152,8 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     if isinstance(group.get(last), ConfigDict):
         raise UserError(f"config.{key} is a group; its keys are {sorted(group[last])}")
     value = _parsed(text)
-    group[last] = value if last not in group else _as_type_of(key, group[last], value, text)
+    with group.unlocked():
+        group[last] = value if last not in group else _as_type_of(key, group[last], value, text)
 
 
 FREE = frozenset(("backbone_options", "aggregator_options", "options", "city"))
@@ -168,10 +174,41 @@ def _as_type_of(key: str, old: Any, value: Any, text: str) -> Any:
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(old, tuple):
-        return tuple(value) if isinstance(value, list | tuple) else (value,)
+        items = tuple(value) if isinstance(value, list | tuple) else (value,)
+        return tuple(_as_type_of(key, old[0], item, str(item)) for item in items) if old else items
     if old is not None and type(old) is not type(value):
         raise UserError(f"config.{key}={text!r} is no {type(old).__name__}; its value so far is {old!r}")
     return value
+
+
+# The smallest number that makes sense; an error far inside the program would not name the key.
+AT_LEAST = {
+    "seed": 0, "epochs": 0, "steps_per_epoch": 1, "every_epochs": 1, "batch": 1, "accumulate": 1, "mesh.model": 1,
+    "loader.threads": 0, "loader.workers": 0, "loader.prefetch": 1, "checkpoint.keep": 1, "checkpoint.every_steps": 0,
+    "eval.batch": 1,
+}  # fmt: skip
+
+
+def check(config: ConfigDict) -> None:
+    """Looks at values whose type is right and whose meaning is not.
+
+    Raises:
+      UserError: names the key and what it may be.
+    """
+    for key, least in AT_LEAST.items():
+        value: Any = config
+        for part in key.split("."):
+            value = value[part]
+        if value < least:
+            raise UserError(f"config.{key}={value} must be at least {least}")
+    size = config.image.size
+    if len(size) != 2 or min(size) < 1:
+        raise UserError(f"config.image.size={tuple(size)} must be (height, width) in pixels")
+    if not config.eval.recalls or min(config.eval.recalls) < 1:
+        raise UserError(f"config.eval.recalls={tuple(config.eval.recalls)} must be one or more N of recall@N, from 1 up")
+    file = config.init.partition(":")[0]
+    if file and not Path(file).is_file():
+        raise UserError(f"config.init={config.init!r}: no such file of weights")
 
 
 def _no_key(key: str, part: str, group: Any) -> str:

@@ -15,6 +15,16 @@ from jaxvpr import commandline
 from jaxvpr.errors import UserError
 
 log = logging.getLogger("jaxvpr")
+# Errors of the system that the user can mend, and how; any other is ours and shows where it came from.
+SURROUNDINGS = {
+    errno.ENOSPC: "Free space and start again: the run goes on from its last checkpoint.",
+    errno.EDQUOT: "Free space and start again: the run goes on from its last checkpoint.",
+    errno.EACCES: "Look at its permissions, or give another path.",
+    errno.EPERM: "Look at its permissions, or give another path.",
+    errno.EROFS: "Give a path that can be written.",
+    errno.ENOTDIR: "A file lies where a folder is needed; give another path.",
+    errno.EEXIST: "A file lies where a folder is needed; give another path.",
+}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,9 +46,10 @@ def main(arguments: Sequence[str]) -> int:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in SURROUNDINGS:
             raise
-        print(f"error: the disk is full: {error.filename or error}. Free space and start again.", file=sys.stderr)
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"error: {what}. {SURROUNDINGS[error.errno]}", file=sys.stderr)
         return 2
     return 0
 

@@ -22,13 +22,13 @@ MODEL_FILE = "model.safetensors"
 
 
 def claim(folder: Path, config: ConfigDict) -> None:
-    """Makes the folder this recipe's, or checks that it is.
+    """Makes the folder this recipe's, or checks that it is. A folder without checkpoints is nobody's yet.
 
     Raises:
       UserError: if another recipe lives there (names the keys that differ), or the folder cannot be written.
     """
     file, ours = folder / "config.json", json.loads(config.to_json())
-    if file.exists():
+    if file.exists() and _has_checkpoints(folder):
         differ = _differences(json.loads(file.read_text()), ours)
         if differ:
             raise UserError(
@@ -40,6 +40,11 @@ def claim(folder: Path, config: ConfigDict) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, ours)
     hosts.barrier("workdir")
+
+
+def _has_checkpoints(folder: Path) -> bool:
+    checkpoints = folder / "checkpoints"
+    return checkpoints.is_dir() and any(path.name.isdigit() for path in checkpoints.iterdir())
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -71,7 +76,9 @@ def variables(config: ConfigDict, folder: Path, which: str) -> tuple[str, Variab
     """
     fresh = jax.eval_shape(lambda: build.fresh_variables(config))
     if not (which in ("best", "last") or which.isdigit()):
-        return which, weights.init_from(build.fresh_variables(config), Path(which))
+        if not Path(which).is_file():
+            raise UserError(f"--checkpoint={which}: no such file of weights; else it is best, last or a step")
+        return which, weights.init_from(build.initial_variables(config), Path(which))
     found = None
     if (folder / "checkpoints").is_dir():
         checkpoints = Checkpoints(folder / "checkpoints")

@@ -153,11 +153,10 @@ def _show(answers: list[dict[str, Any]], out: Path) -> None:
         writer.writeheader()
         writer.writerows(answers)
     for answer in answers:
-        where = _where(answer)
-        print(
-            f"{Path(answer['query']).name}  #{answer['rank']}  {where}  distance {answer['distance']:.3f}  "
-            f"{answer['path']}"
-        )
+        if answer["rank"] == 1:
+            print(Path(answer["query"]).name)
+        place = f"{_where(answer):<28} distance {answer['distance']:.3f}"
+        print(f"  {answer['rank']}  {place}  {Path(answer['path']).name}", flush=True)
 
 
 def _where(answer: dict[str, Any]) -> str:

@@ -38,6 +38,18 @@ def model(config: ConfigDict) -> models.PlaceModel:
         raise UserError(f"config.model: {error}") from error
 
 
+def shapes(config: ConfigDict) -> Variables:
+    """Shapes and types of the model's variables; nothing is computed.
+
+    Raises:
+      UserError: for options of the model or an image size that do not fit together.
+    """
+    try:
+        return jax.eval_shape(lambda: fresh_variables(config))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"config.model: {error}") from error
+
+
 def places(config: ConfigDict, spec: ConfigDict) -> Places:
     """The images of a data set; the embedded city is written first where it is not there yet."""
     options = spec.options.to_dict()
@@ -61,13 +73,12 @@ def image_source(config: ConfigDict, images: Places) -> ImageSource:
     """Training images, augmented."""
     strengths = {**config.augment.to_dict()}
     strengths["scale"] = tuple(strengths["scale"]) or None
-    return ImageSource(
-        images.path,
-        tuple(config.image.size),
-        config.image.resize,
-        Augment(**strengths),
-        config.loader.on_error,
-    )
+    augment = Augment(**strengths)
+    try:
+        augment.finish(np.zeros((1, 1, 3), np.uint8), np.random.default_rng(0))
+    except ValueError as error:
+        raise UserError(f"config.augment: {error}") from error
+    return ImageSource(images.path, tuple(config.image.size), config.image.resize, augment, config.loader.on_error)
 
 
 def _cells(config: ConfigDict, images: Places) -> Objective:
@@ -112,6 +123,7 @@ def recipe(config: ConfigDict, mesh: Mesh, validation: list[Benchmark]) -> Recip
     images = places(config, config.train_data)
     log.info("training on %s", audit.line(images))
     objective = OBJECTIVES[config.objective.name](config, images)
+    shapes(config)
     describer = Describer(apply(config), config, mesh)
     return Recipe(
         model=model(config),
@@ -143,8 +155,7 @@ def _validate(
     """Recall at the first threshold of every validation set: `<set>/R@<N>` in per cent."""
     values: dict[str, float] = {}
     for bench in validation:
-        ns = tuple(n for n in config.eval.recalls if n <= len(bench.database))
-        found = next(iter(measure(describer, variables, bench, ns).recalls.values()))
+        found = next(iter(measure(describer, variables, bench, recall_ns(config, bench)).recalls.values()))
         values |= {f"{bench.name}/R@{n}": value for n, value in found.of_all.items()}
     return values
 
@@ -168,7 +179,13 @@ def two_folders(config: ConfigDict, database: str, queries: str) -> Benchmark:
 
 def recall_ns(config: ConfigDict, bench: Benchmark) -> tuple[int, ...]:
     """The N of recall@N that the database is large enough for."""
-    return tuple(n for n in config.eval.recalls if n <= len(bench.database))
+    ns = tuple(n for n in config.eval.recalls if n <= len(bench.database))
+    if not ns:
+        raise UserError(
+            f"{bench.name}: the database has {len(bench.database)} images, too few for any of "
+            f"eval.recalls={tuple(config.eval.recalls)}"
+        )
+    return ns
 
 
 def identity(config: ConfigDict) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
@@ -205,10 +206,30 @@ def check(config: ConfigDict) -> None:
     if len(size) != 2 or min(size) < 1:
         raise UserError(f"config.image.size={tuple(size)} must be (height, width) in pixels")
     if not config.eval.recalls or min(config.eval.recalls) < 1:
-        raise UserError(f"config.eval.recalls={tuple(config.eval.recalls)} must be one or more N of recall@N, from 1 up")
-    file = config.init.partition(":")[0]
+        raise UserError(
+            f"config.eval.recalls={tuple(config.eval.recalls)} must be one or more N of recall@N, from 1 up"
+        )
+    scale = tuple(config.augment.scale)
+    if scale and not (len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1):
+        raise UserError(f"config.augment.scale={scale} must be (least, most) share of the area, within 0 and 1, or ()")
+    file, _, pattern = config.init.partition(":")
     if file and not Path(file).is_file():
         raise UserError(f"config.init={config.init!r}: no such file of weights")
+    _check_patterns(config, pattern)
+
+
+def _check_patterns(config: ConfigDict, init: str) -> None:
+    patterns = [("init", init), *(("frozen", pattern) for pattern in config.frozen)]
+    for group in ("optimizer", "optimizer_extra"):
+        for pair in config[group].factors:
+            if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
+                raise UserError(f"config.{group}.factors must be pairs (('pattern', factor), ...), got {pair!r}")
+            patterns.append((f"{group}.factors", pair[0]))
+    for key, pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"config.{key}: {pattern!r} is no regular expression: {error}") from error
 
 
 def _no_key(key: str, part: str, group: Any) -> str:

@@ -60,7 +60,8 @@ def _run(command: commandline.Command) -> None:
     from jaxvpr.parallel import hosts
 
     flags, config = command.flags, command.config
-    hosts.start(flags.get("coordinator", ""), _whole("processes", flags, 0), _whole("process", flags, -1))
+    coordinator, processes, process = flags.get("coordinator", ""), *_processes(flags)
+    hosts.start(coordinator, processes, process)
     if not hosts.is_first():
         log.setLevel(logging.WARNING)
     folder = Path(flags.get("workdir") or workdir.default(config))
@@ -77,6 +78,18 @@ def _run(command: commandline.Command) -> None:
             config, folder, checkpoint, _needed("images", flags), Path(_needed("database", flags)),
             Path(flags.get("out") or folder / "localize"), _whole("top", flags, 5),
         )  # fmt: skip
+
+
+def _processes(flags: dict[str, str]) -> tuple[int, int]:
+    """How many processes there are and which this is."""
+    processes, process = _whole("processes", flags, 0), _whole("process", flags, -1)
+    named = flags.get("coordinator", "") not in ("", "auto")
+    if named and not 0 <= process < processes:
+        raise UserError(
+            f"--coordinator={flags['coordinator']} needs --processes=N and --process=0 to N-1, a number of its own for "
+            f"each process; got --processes={processes} --process={process}"
+        )
+    return processes, process
 
 
 def _needed(flag: str, flags: dict[str, str]) -> str:

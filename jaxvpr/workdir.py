@@ -74,7 +74,7 @@ def variables(config: ConfigDict, folder: Path, which: str) -> tuple[str, Variab
     Raises:
       UserError: where there is no such checkpoint and the recipe itself names no weights to start from.
     """
-    fresh = jax.eval_shape(lambda: build.fresh_variables(config))
+    fresh = build.shapes(config)
     if not (which in ("best", "last") or which.isdigit()):
         if not Path(which).is_file():
             raise UserError(f"--checkpoint={which}: no such file of weights; else it is best, last or a step")

@@ -1,7 +1,10 @@
 """Settings that every test shares: eight simulated CPU devices, strict promotion, warnings as errors."""
 
+import logging
 import os
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
@@ -9,12 +12,12 @@ os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
 import cv2
+import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from configs import common
 from jaxvpr.commandline import load_config
+from jaxvpr.main import main
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -58,16 +61,97 @@ def photo_tree(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture
-def tiny_config(photo_tree):
-    """The `tiny` recipe on `photo_tree`: two groups, two epochs of six steps."""
-    config = load_config("configs/cosplace.py:tiny").unlock()
-    config.city = ConfigDict({})
+RECIPE = """
+from ml_collections import ConfigDict
+from configs import common, cosplace
+
+
+def get_config(preset=""):
+    config = cosplace.get_config("tiny").unlock()
+    config.city = ConfigDict({{}})
     for group, split in (("val_data", "val"), ("test_data", "test")):
-        config[group] = ConfigDict({split: common.data("at_names", str(photo_tree), split)})
-    config.train_data = common.data("at_names", str(photo_tree), "train")
+        config[group] = ConfigDict({{split: common.data("at_names", {root!r}, split)}})
+    config.train_data = common.data("at_names", {root!r}, "train")
     config.objective.partition.min_images = 2
     config.eval.recalls = (1, 5, 10)
     config.eval.batch = 16
     config.epochs, config.steps_per_epoch, config.batch = 2, 6, 8
     return config.lock()
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(photo_tree, tmp_path_factory) -> Path:
+    """A recipe file: the preset `tiny` on `photo_tree`, two groups, two epochs of six steps."""
+    file = tmp_path_factory.mktemp("recipes") / "tiny.py"
+    file.write_text(RECIPE.format(root=str(photo_tree)))
+    return file
+
+
+@pytest.fixture
+def tiny_config(tiny_recipe):
+    """The configuration of `tiny_recipe`."""
+    return load_config(str(tiny_recipe))
+
+
+class Answer(NamedTuple):
+    """What a command answered: its status and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+@contextmanager
+def console():
+    """Leaves the program's logger as it was: `main` binds it to the stderr of the moment."""
+    log = logging.getLogger("jaxvpr")
+    before = log.handlers, log.propagate, log.level
+    try:
+        yield
+    finally:
+        log.handlers, log.propagate, level = before
+        log.setLevel(level)
+
+
+@pytest.fixture
+def door(capsys):
+    """`jaxvpr ARGUMENTS` in this process: door(*arguments) -> Answer."""
+
+    def run(*arguments) -> Answer:
+        capsys.readouterr()
+        with console(), jax.numpy_dtype_promotion("standard"):
+            status = main([str(argument) for argument in arguments])
+        return Answer(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused(door):
+    """A command that must be refused: refused(*arguments) -> what it said, one line a kind of mistake."""
+
+    def run(*arguments) -> str:
+        status, _, err = door(*arguments)
+        assert status == 2 and "error: " in err and "Traceback" not in err, err
+        return err.partition("error: ")[2]
+
+    return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory) -> Path:
+    """The folder of compiled programs that the tests and the processes they start share: recipes recur."""
+    folder = tmp_path_factory.mktemp("compiled")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_run(tiny_recipe, tmp_path_factory) -> Path:
+    """The folder of a finished run of `tiny_recipe`; tests read it, or copy it before they change it."""
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    with console(), jax.numpy_dtype_promotion("standard"):
+        assert main([f"--config={tiny_recipe}", f"--workdir={folder}"]) == 0
+    return folder

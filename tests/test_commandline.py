@@ -1,0 +1,99 @@
+"""The command line: what it understands, and that a mistake is answered by name with what exists."""
+
+import re
+
+import pytest
+from ml_collections import ConfigDict
+
+from jaxvpr import commandline
+from jaxvpr.commandline import load_config, override, parse, usage
+from jaxvpr.errors import UserError
+
+
+def test_verb_flags_and_changes(tiny_recipe):
+    command = parse(
+        ["evaluate", f"--config={tiny_recipe},batch=16", "--workdir", "some/where", "--config.optimizer.rate=1",
+         "--config.image.size=(48,64)", "--config.eval.recalls=5", "--config.val_data.val.thresholds=25m,10m",
+         "--config.loader.on_error=skip", "--config.model.backbone_options.frozen_bn=fixed"]
+    )  # fmt: skip
+    config = command.config
+    assert (command.verb, command.flags["workdir"], command.flags["checkpoint"]) == ("evaluate", "some/where", "best")
+    assert (config.batch, config.image.size, config.eval.recalls) == (16, (48, 64), (5,))
+    assert config.optimizer.rate == 1.0 and isinstance(config.optimizer.rate, float)
+    assert config.val_data.val.thresholds == ("25m,10m",) and config.loader.on_error == "skip"
+    assert config.model.backbone_options.frozen_bn == "fixed", "a group of free options takes a new key"
+    assert config.is_locked and config.model.backbone_options.is_locked
+    assert parse([f"--config={tiny_recipe}"]).verb == "train"
+
+
+def test_shipped_recipes_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("configs/cosplace.py:tiny", "cosplace.py:tiny"):
+        assert load_config(name).name == "cosplace-tiny"
+    assert all(flag in usage() for flag in commandline.FLAGS) and "configs/cosplace.py" in usage()
+
+
+@pytest.mark.parametrize("verb_first", [[], ["-h"], ["train", "--help"]])
+def test_help_needs_nothing(door, verb_first):
+    status, out, _ = door(*verb_first)
+    assert status == 0 and "--workdir" in out
+
+
+MISTAKES = {
+    "verb": (["trian"], r"no verb 'trian' \(did you mean train\?\); there are \['train', 'evaluate', 'extract', 'loc"),
+    "two verbs": (["train", "extract", "--config=R"], "no verb 'train extract'"),
+    "flag": (["--confg=R"], r"no flag --confg \(did you mean config\?\); there are --config, --workdir"),
+    "flag without value": (["--config"], "--config needs a value"),
+    "flag eats no other flag": (["--workdir", "--config=R"], "--workdir needs a value"),
+    "no recipe": (["train"], r"--config=FILE is needed; .*configs/cosplace\.py"),
+    "recipe": (["--config=no.py"], r"no recipe 'no\.py' .*configs/cosplace\.py"),
+    "preset": (["--config=configs/cosplace.py:town"], r"no preset 'town'; there are \['city', 'tiny'"),
+    "key": (["--config=R,bach=3"], r"no key config\.bach \(did you mean batch\?\); there are \['accumulate'"),
+    "inner key": (["--config=R", "--config.model.backbon=x"], r"config\.model\.backbon \(did you mean backbone\?\)"),
+    "outer key": (["--config=R", "--config.modle.backbone=x"], r"no key config\.modle \(did you mean model\?\)"),
+    "key below a value": (["--config=R", "--config.batch.size=3"], r"no key config\.batch\.size"),
+    "value of another type": (["--config=R", "--config.batch=many"], r"config\.batch='many' is no int"),
+    "bool for a number": (["--config=R", "--config.batch=true"], r"config\.batch='true' is no int"),
+    "items of another type": (["--config=R", "--config.image.size=('a',3)"], r"config\.image\.size='a' is no int"),
+    "a whole group": (["--config=R", "--config.loader=3"], r"config\.loader is a group; its keys are \['on_error'"),
+    "change without value": (["--config=R,seed"], "expected key=value after the comma, got 'seed'"),
+    "too small": (["--config=R", "--config.accumulate=0"], r"config\.accumulate=0 must be at least 1"),
+    "one number for a size": (
+        ["--config=R", "--config.image.size=32"],
+        r"config\.image\.size=\(32,\) must be \(height",
+    ),
+    "no recall": (["--config=R", "--config.eval.recalls=()"], r"config\.eval\.recalls=\(\) must be one or more"),
+    "crop beyond the image": (["--config=R", "--config.augment.scale=(2,3)"], r"config\.augment\.scale=\(2"),
+    "weights": (["--config=R", "--config.init=no.pth"], r"config\.init='no\.pth': no such file"),
+    "broken pattern": (["--config=R", "--config.frozen=('(',)"], r"config\.frozen: '\(' is no regular expression"),
+    "factors that are no pairs": (["--config=R", "--config.optimizer.factors=('a',2)"], "must be pairs"),
+    "number": (["localize", "--config=R", "--top=few"], "--top='few' is no whole number"),
+    "hosts": (["--config=R", "--coordinator=localhost:1"], "needs --processes=N and --process=0 to N-1"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_answered_by_name(mistake, refused, tiny_recipe):
+    arguments, answer = MISTAKES[mistake]
+    said = refused(*(argument.replace("=R", f"={tiny_recipe}", 1) for argument in arguments))
+    assert re.search(answer, said), said
+
+
+def test_recipes_that_are_none(refused, tmp_path):
+    for text, answer in (
+        ("import nothere", "No module named 'nothere'"),
+        ("def get_config(:", "is no recipe that Python can run"),
+        ("x = 1", "has no function get_config"),
+    ):
+        file = tmp_path / "recipe.py"
+        file.write_text(text)
+        assert answer in refused(f"--config={file}")
+
+
+def test_a_float_takes_a_whole_number_and_text_stays_text():
+    config = ConfigDict({"rate": 0.5, "name": "x", "flag": False, "options": {}, "none": ()}).lock()
+    for key, text in (("rate", "2"), ("name", "7"), ("flag", "True"), ("options.deep", "[1, 2]"), ("none", "a")):
+        override(config, key, text)
+    assert config.to_dict() == {"rate": 2.0, "name": "7", "flag": True, "options": {"deep": [1, 2]}, "none": ("a",)}
+    with pytest.raises(UserError, match="no key config.new"):
+        override(config, "new", "1")

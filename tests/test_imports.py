@@ -1,0 +1,95 @@
+"""Who may import whom (docs/architecture.md), and which library stands in one file alone."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted(file for room in ("jaxvpr", "data_pipelines", "configs") for file in (ROOT / room).rglob("*.py"))
+# Each room, and the rooms of jaxvpr that it may import beside itself; `errors` may be imported by all.
+BELOW = {
+    "models": set(),
+    "losses": {"models"},
+    "parallel": set(),
+    "weights": {"models"},
+    "retrieval": {"models", "parallel"},
+    "objectives": {"retrieval", "losses", "models", "weights"},
+    "training": {"objectives", "retrieval", "losses", "models", "weights", "parallel"},
+    "reports": {"retrieval"},
+}
+# The door and what it opens onto: no other file looks up to them.
+DOOR = ("main", "verbs", "photos", "describe")
+OUTSIDE = {
+    "models": {"jax", "flax", "numpy"},
+    "losses": {"jax", "flax", "numpy"},
+    "parallel": {"jax", "numpy"},
+}
+ALONE = {
+    "orbax": "jaxvpr/training/checkpoint.py",
+    "tensorboardX": "jaxvpr/training/logs.py",
+    "faiss": "jaxvpr/retrieval/search.py",
+    "torch": "jaxvpr/weights/files.py",
+}
+DEPRECATED = ("jax.pmap", "jax.experimental.pjit", "jax.experimental.shard_map")
+STANDARD = set(sys.stdlib_module_names)
+
+
+def imports(file: Path) -> set[str]:
+    """Dotted names that a file imports, each with what it takes from there: `from a.b import c` gives a.b.c."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports hide the direction"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def attributes(file: Path) -> set[str]:
+    """Dotted expressions such as jax.experimental.pjit."""
+    return {ast.unparse(node) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_directions(file):
+    where = file.relative_to(ROOT)
+    package, room = where.parts[0], where.parts[1].removesuffix(".py")
+    named = imports(file)
+    ours = {name.split(".")[1] for name in named if name.startswith("jaxvpr.")}
+    libraries = {name.split(".")[0] for name in named} - STANDARD - {"__future__", "jaxvpr"}
+    if package == "data_pipelines":
+        assert not ours and not libraries & {"jax", "flax", "optax", "orbax", "ml_collections"}
+    elif package == "configs":
+        assert not ours and libraries <= {"ml_collections", "configs"}
+        assert {name for name in named if name.startswith("configs")} <= {"configs.common"}
+    elif room in BELOW:
+        assert ours <= BELOW[room] | {room, "errors"}, f"{where} looks up"
+        assert libraries <= OUTSIDE.get(room, libraries)
+        assert "data_pipelines" not in libraries or room in ("retrieval", "objectives", "training", "reports")
+        if "ml_collections" in libraries:
+            assert where.as_posix() in ("jaxvpr/training/loop.py", "jaxvpr/retrieval/evaluator.py")
+    elif room not in ("main", "__init__"):
+        assert "main" not in ours and (room in DOOR or not ours & {"verbs", "photos", "describe"})
+
+
+@pytest.mark.parametrize("library", ALONE)
+def test_each_library_in_one_file(library):
+    users = {f.relative_to(ROOT).as_posix() for f in FILES if library in {n.split(".")[0] for n in imports(f)}}
+    assert users == {ALONE[library]}
+
+
+def test_no_deprecated_api():
+    programs = [*FILES, *(file for room in ("tests", "launch", "benchmarks") for file in (ROOT / room).rglob("*.py"))]
+    for file in programs:
+        used = {name for name in imports(file) | attributes(file) if name.startswith(DEPRECATED)}
+        assert not used, f"{file}: {used}"
+
+
+def test_the_parser_sees_what_it_must(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text("import a.b\nfrom jax.experimental import pjit\ndef f():\n    from c import d\n    jax.pmap(f)\n")
+    assert imports(file) == {"a.b", "jax.experimental.pjit", "c.d"}
+    assert "jax.pmap" in attributes(file)

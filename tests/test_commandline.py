@@ -67,7 +67,7 @@ MISTAKES = {
     "weights": (["--config=R", "--config.init=no.pth"], r"config\.init='no\.pth': no such file"),
     "broken pattern": (["--config=R", "--config.frozen=('(',)"], r"config\.frozen: '\(' is no regular expression"),
     "factors that are no pairs": (["--config=R", "--config.optimizer.factors=('a',2)"], "must be pairs"),
-    "number": (["localize", "--config=R", "--top=few"], "--top='few' is no whole number"),
+    "number": (["localize", "--config=R", "--images=x", "--database=y", "--top=few"], "--top='few' is no whole number"),
     "hosts": (["--config=R", "--coordinator=localhost:1"], "needs --processes=N and --process=0 to N-1"),
 }
 
@@ -95,5 +95,5 @@ def test_a_float_takes_a_whole_number_and_text_stays_text():
     for key, text in (("rate", "2"), ("name", "7"), ("flag", "True"), ("options.deep", "[1, 2]"), ("none", "a")):
         override(config, key, text)
     assert config.to_dict() == {"rate": 2.0, "name": "7", "flag": True, "options": {"deep": [1, 2]}, "none": ("a",)}
-    with pytest.raises(UserError, match="no key config.new"):
+    with pytest.raises(UserError, match=r"no key config\.new"):
         override(config, "new", "1")

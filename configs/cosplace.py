@@ -56,7 +56,7 @@ def tiny() -> ConfigDict:
 def city_large() -> ConfigDict:
     """4 x 4 blocks at 96 pixels, queries shifted by up to 4 m and turned by up to 20 degrees, the paper's loss.
 
-    Four times the classes of `city` and 3.3 times its steps: some twenty minutes on two quiet cores.
+    Four times the classes of `city` and twice its steps.
     """
     config = city()
     config.name = "cosplace-city-large"
@@ -65,7 +65,7 @@ def city_large() -> ConfigDict:
     _measure_on(config, "minicity_large", "data/minicity-large")
     config.image.size = (96, 96)
     config.objective.scale, config.objective.margin = 30.0, 0.4
-    config.epochs, config.every_epochs = 160, 20
+    config.epochs, config.every_epochs = 96, 12
     return config
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines.errors import DataError
-from jaxvpr import commandline
+from jaxvpr import commandline, memory
 from jaxvpr.errors import UserError
 
 log = logging.getLogger("jaxvpr")
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(command: commandline.Command) -> None:
+    memory.keep_freed()
     # JAX is imported once the command is known to make sense: a typing error is answered at once.
     from jaxvpr import photos, verbs, workdir
     from jaxvpr.parallel import hosts

@@ -37,11 +37,11 @@ class Restored(NamedTuple):
 class _KeepBestAndLast:
     """Keeps the newest few checkpoints and the one with the best value (the earliest, if several are)."""
 
-    def __init__(self, last: int):
-        self._last = last
+    def __init__(self, last: int, values: Mapping[int, float | None]):
+        self._last, self._values = last, values
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        best = _best([(info.step, (info.metrics or {}).get("value")) for info in checkpoints])
+        best = _best([(info.step, self._values.get(info.step)) for info in checkpoints])
         newest = len(checkpoints) - self._last
         return [index >= newest or info.step == best for index, info in enumerate(checkpoints)]
 
@@ -61,10 +61,15 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = folder.resolve()
+        self._values: dict[int, float | None] = {}
+        self._passed_over: list[int] = []
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_KeepBestAndLast(keep), cleanup_tmp_directories=True, enable_background_delete=False
+            preservation_policy=_KeepBestAndLast(keep, self._values),
+            cleanup_tmp_directories=True,
+            enable_background_delete=False,
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "host", "meta"))
+        self._values |= {step: self._value(step) for step in self.steps()}
 
     def save(
         self, step: int, state: TrainState, host: Mapping[str, np.ndarray], meta: Mapping[str, Any], value: float | None
@@ -77,15 +82,19 @@ class Checkpoints:
         Raises:
           UserError: if this or the previous write failed for want of space; names the last whole checkpoint.
         """
+        for broken in self._passed_over:  # orbax saves nothing that is older than what lies there
+            self._manager.delete(broken)
+        self._passed_over = []
         if step in self._manager.all_steps():
             return
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             host=ocp.args.StandardSave(dict(host)),
-            meta=ocp.args.JsonSave(dict(meta)),
+            meta=ocp.args.JsonSave({**meta, "value": value}),
         )
+        self._values[step] = value
         try:
-            self._manager.save(step, args=args, metrics=None if value is None else {"value": value})
+            self._manager.save(step, args=args)
         except Exception as error:
             raise self._explained(error) from error
 
@@ -107,10 +116,20 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The step with the best validation value, None if none was measured."""
-        return _best([(step, (self._manager.metrics(step) or {}).get("value")) for step in self.steps()])
+        return _best([(step, self._values.get(step)) for step in self.steps()])
+
+    def _value(self, step: int) -> float | None:
+        """The validation value of a checkpoint on disk; None where none was taken or it cannot be read."""
+        try:
+            meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        except Exception:  # orbax raises many kinds for a file cut short; whoever restores this checkpoint hears of it
+            return None
+        return meta.get("value")
 
     def restore(self, template: TrainState, which: str | int = "last") -> Restored | None:
         """Reads a checkpoint; one that cannot be read is passed over for the one before it, and that is said.
+
+        A run that goes on from an older checkpoint replaces the newer ones it could not read when it next saves.
 
         Args:
           template: shapes, types and shardings to restore into.
@@ -122,7 +141,10 @@ class Checkpoints:
         Raises:
           UserError: if there are checkpoints but none can be read, or the step asked for does not exist.
         """
-        return self._first_readable(which, lambda step: self._read(step, template))
+        found = self._first_readable(which, lambda step: self._read(step, template))
+        if found and which == "last":
+            self._passed_over = [step for step in self.steps() if step > found.step]
+        return found
 
     def variables(self, shapes: Mapping[str, Any], which: str | int = "best") -> tuple[int, dict[str, Any]] | None:
         """The model's variables alone, for one device: (step, {"params", "batch_stats"}); raises as `restore`."""
@@ -138,7 +160,9 @@ class Checkpoints:
                 restore_args=ocp.checkpoint_utils.construct_restore_args(template),
                 partial_restore=True,
             )
-            state = self._manager.restore(step, args=ocp.args.Composite(state=asked))["state"]
+            # Not through the manager, which reads an item in one way only once it has read it.
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                state = reader.restore(self.folder / str(step) / "state", args=asked)
             return step, {"params": state["params"], "batch_stats": state.get("stats", {})}
 
         return self._first_readable(which, read)
@@ -155,7 +179,7 @@ class Checkpoints:
                 restored = read(step)
             except Exception as error:  # orbax raises many kinds for a file cut short
                 reasons.append(f"{self.folder / str(step)}: {_first_line(error)}")
-                log.warning("checkpoint %s cannot be read (%s); trying the one before it", step, _first_line(error))
+                log.warning("checkpoint %s cannot be read (%s); trying another", step, _first_line(error))
                 continue
             if reasons:
                 log.warning("went back to checkpoint %d", step)

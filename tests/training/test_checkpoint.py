@@ -1,0 +1,206 @@
+"""Checkpoints: which are kept, which is best, and what happens to one that was cut short or found no room."""
+
+import errno
+import logging
+import os
+import shutil
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from jaxvpr.errors import UserError
+from jaxvpr.training.checkpoint import Checkpoints, write_json
+from jaxvpr.training.state import TrainState, abstract
+
+# What orbax leaves behind when a file is cut short: coroutines that were never awaited to their end.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+VALUES = {10: 50.0, 20: 60.0, 30: 60.0, 40: 55.0, 50: None}
+
+
+def state(value):
+    """A state whose every number tells which checkpoint it is of."""
+    weights = {"backbone": {"w": jnp.asarray(value + np.arange(64 * 64, dtype=np.float32).reshape(64, 64))}}
+    return TrainState(
+        step=jnp.asarray(value, jnp.int32),
+        params=weights,
+        stats={"mean": jnp.full(3, value, jnp.float32)},
+        extra={"prototypes": jnp.full((2, 4, 8), value, jnp.float32)},
+        aux={},
+        opt={"mu": weights},
+        opt_extra={},
+        key=jax.random.key(value),
+    )
+
+
+def save(checkpoints, step, value=None):
+    checkpoints.save(step, state(step), {"plan.rows": np.arange(step)}, {"log_offset": 7 * step}, value)
+
+
+def assert_is(restored, step):
+    """Every item of a checkpoint belongs to `step`."""
+    want = state(step)
+    assert restored.step == step and restored.meta["log_offset"] == 7 * step
+    np.testing.assert_array_equal(restored.host["plan.rows"], np.arange(step))
+    np.testing.assert_array_equal(jax.random.key_data(restored.state.key), jax.random.key_data(want.key))
+    for got, wanted in zip(jax.tree.leaves(restored.state[:-1]), jax.tree.leaves(want[:-1]), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def shapes():
+    template = jax.eval_shape(lambda: state(0))
+    return {"params": template.params, "batch_stats": template.stats}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written") / "checkpoints"
+    checkpoints = Checkpoints(folder)
+    for step, value in VALUES.items():
+        save(checkpoints, step, value)
+    checkpoints.close()
+    return folder
+
+
+def test_two_newest_and_the_best_are_kept_the_earliest_of_equals(written):
+    for _ in range(2):  # and a later process knows it too
+        checkpoints = Checkpoints(written)
+        assert checkpoints.steps() == [20, 40, 50] and checkpoints.best_step() == 20
+        for which, step in (("last", 50), ("best", 20), (40, 40)):
+            assert_is(checkpoints.restore(abstract(state(0)), which), step)
+        checkpoints.close()
+
+
+def test_a_resumed_run_keeps_the_best_of_the_run_before(written, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(written, folder)
+    checkpoints = Checkpoints(folder)
+    checkpoints.restore(abstract(state(0)))
+    for step, value in ((60, 59.9), (70, None), (80, 60.0)):
+        save(checkpoints, step, value)
+    checkpoints.wait()
+    assert checkpoints.steps() == [20, 70, 80] and checkpoints.best_step() == 20
+    save(checkpoints, 90, 60.1)
+    checkpoints.close()
+    assert Checkpoints(folder).best_step() == 90
+
+
+def test_the_models_variables_alone(written):
+    checkpoints = Checkpoints(written)
+    for which, step in (("best", 20), ("last", 50), (40, 40), ("best", 20)):
+        found, variables = checkpoints.variables(shapes(), which)
+        assert found == step and sorted(variables) == ["batch_stats", "params"]
+        np.testing.assert_array_equal(variables["params"]["backbone"]["w"], state(step).params["backbone"]["w"])
+        np.testing.assert_array_equal(variables["batch_stats"]["mean"], np.full(3, step))
+    assert_is(checkpoints.restore(abstract(state(0)), "last"), 50)
+    checkpoints.close()
+
+
+def test_steps_that_are_not_there(written, tmp_path):
+    with pytest.raises(UserError, match=r"no checkpoint of step 30; there are \[20, 40, 50\]"):
+        Checkpoints(written).restore(abstract(state(0)), 30)
+    assert Checkpoints(tmp_path / "none").restore(abstract(state(0))) is None
+    assert Checkpoints(tmp_path / "none").variables(shapes()) is None
+
+
+CUTS = {
+    "weights": "state/d/*",
+    "their list": "state/_METADATA",
+    "their manifest": "state/manifest.ocdbt",
+    "plan": "host/d/*",
+    "plan's list": "host/_METADATA",
+    "bookkeeping": "meta/metadata",
+    "checkpoint's list": "_CHECKPOINT_METADATA",
+    "one process's weights": "state/ocdbt.process_0/d/*",
+}
+
+
+@pytest.mark.parametrize("how", ["half", "empty", "gone"])
+@pytest.mark.parametrize("what", CUTS)
+def test_cut_short_falls_back_to_the_one_before(written, tmp_path, caplog, what, how):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(written, folder)
+    files = sorted((folder / "50").glob(CUTS[what]))
+    assert files
+    for file in files:
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2] if how == "half" else b"")
+        if how == "gone":
+            file.unlink()
+    checkpoints = Checkpoints(folder)
+    caplog.set_level(logging.WARNING, "jaxvpr")
+    restored = checkpoints.restore(abstract(state(0)))
+    assert_is(restored, restored.step)
+    if restored.step == 50:  # orbax keeps some facts twice: the whole content came back all the same
+        assert what in ("checkpoint's list", "one process's weights") and "cannot be read" not in caplog.text
+    else:
+        assert "checkpoint 50 cannot be read" in caplog.text and "went back to checkpoint 40" in caplog.text
+        save(checkpoints, 45, 1.0)  # the run goes on from 40: what it could not read makes room
+        save(checkpoints, 50, 2.0)
+        checkpoints.wait()
+        assert checkpoints.steps() == [20, 45, 50]
+        assert_is(checkpoints.restore(abstract(state(0))), 50)
+    checkpoints.close()
+
+
+def test_none_can_be_read(written, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(written, folder)
+    for file in folder.glob("*/meta/metadata"):
+        file.write_text("{")
+    with pytest.raises(UserError, match=r"(?s)no checkpoint can be read:.*checkpoints/50: .*40: .*20: .*--workdir"):
+        Checkpoints(folder).restore(abstract(state(0)))
+
+
+def test_full_disk_names_folder_and_last_whole_checkpoint(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "part")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ocp.CheckpointManager, "save", full)
+        with pytest.raises(UserError, match=r"disk of .*checkpoints is full: .*No space left.*no checkpoint was fin"):
+            save(checkpoints, 1)
+    save(checkpoints, 5)
+    checkpoints.wait()
+    monkeypatch.setattr(ocp.CheckpointManager, "wait_until_finished", full)
+    with pytest.raises(UserError, match=r"the last whole checkpoint is step 5\. Free space and start again"):
+        checkpoints.wait()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte; skips where mounting is not permitted."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_is_really_full(small_disk):
+    checkpoints = Checkpoints(small_disk / "checkpoints")
+    save(checkpoints, 1)
+    checkpoints.wait()
+    noise = np.random.default_rng(0).normal(size=(4096, 64)).astype(np.float32)
+    large = state(2)._replace(params={"backbone": {"w": jnp.asarray(noise)}})
+    with pytest.raises(UserError, match=r"disk of .*small/checkpoints is full.*the last whole checkpoint is step 1\."):
+        checkpoints.save(2, large, {"step": np.asarray(2)}, {"log_offset": 0}, None)
+        checkpoints.wait()
+    assert_is(Checkpoints(small_disk / "checkpoints").restore(abstract(state(0))), 1)
+
+
+def test_json_is_the_old_or_the_new_never_half(tmp_path, monkeypatch):
+    file = tmp_path / "x.json"
+    write_json(file, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(file, {"a": object()})
+    assert file.read_text() == '{\n  "a": 1\n}\n'

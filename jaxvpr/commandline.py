@@ -22,7 +22,7 @@ FLAGS = {
     "images": "folder of photos to describe or localise",
     "database": "folder of database images (evaluate), or descriptors from extract (localize)",
     "queries": "folder of query images (evaluate)",
-    "out": "file to write",
+    "out": "file (extract: .npy) or folder (localize) to write",
     "top": "how many places to name (localize)",
     "coordinator": "several hosts: HOST:PORT of process 0, or auto",
     "processes": "several hosts: how many processes",

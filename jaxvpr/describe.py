@@ -36,7 +36,9 @@ class Model:
     """
 
     def __init__(self, config: ConfigDict, variables: Variables):
-        self.config, self.variables = config, variables
+        # An image that cannot be read is an error here, even where the training passed over some.
+        self.config, self.variables = config.copy_and_resolve_references(), variables
+        self.config.loader.on_error = "raise"
         self._mesh = make_mesh()
         self._apply = build.apply(config)
 

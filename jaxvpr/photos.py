@@ -57,7 +57,7 @@ def extract(config: ConfigDict, folder: Path, checkpoint: str, images: str, out:
         write_json(out.with_suffix(".json"), _identity(config, variables))
         print(f"wrote {out} {found.descriptors.shape}, {out.with_suffix('.csv')}")
         if len(found.missing):
-            print(f"{len(found.missing)} images could not be read; their rows are zeros")
+            print(f"{len(found.missing)} of {len(places)} images could not be read; their rows are zeros")
     return out
 
 
@@ -70,24 +70,31 @@ def localize(
       One dict for each photo and rank: query, rank, path, east, north, lat, lon, distance.
 
     Raises:
-      UserError: if the database was extracted with another model or other weights.
+      UserError: if the database was extracted with another model or other weights, or `top` is below 1.
     """
+    if top < 1:
+        raise UserError(f"--top={top} must be at least 1")
     variables = _weights(config, folder, checkpoint)
     known = _open(database, _identity(config, variables))
     paths = readers.folder.paths(images)
     found = Describer(build.apply(config), config, make_mesh(config.mesh.model))(variables, paths)
-    top = min(top, len(known.rows))
-    distances, ranked = search.exact(known.descriptors, found.descriptors, top)
+    # Rows of images that could not be read are zeros, which would be nearer than a stranger is.
+    missing = np.flatnonzero(~known.descriptors.any(axis=1))
+    top = min(top, len(known.rows) - len(missing))
+    distances, ranked = search.exact(known.descriptors, found.descriptors, top, missing=missing)
+    answered = np.setdiff1d(np.arange(len(paths)), found.missing)
     answers = [
         {"query": paths[q], "rank": rank + 1, "distance": float(distances[q, rank]), **known.rows[row]}
-        for q in range(len(paths))
-        if q not in found.missing
+        for q in answered
         for rank, row in enumerate(ranked[q])
     ]
     if hosts.is_first():
         _show(answers, out)
-        _draw(paths, ranked, distances, known, out)
+        for query in answered:
+            _draw(query, paths, ranked[query], distances[query], known, out)
         print(f"wrote {out / 'predictions.csv'} and a picture for each photo")
+        if len(found.missing):
+            print(f"{len(found.missing)} of {len(paths)} photos could not be read")
     return answers
 
 
@@ -167,9 +174,8 @@ def _where(answer: dict[str, Any]) -> str:
     return "no coordinates"
 
 
-def _draw(paths: Paths, ranked: np.ndarray, distances: np.ndarray, known: Database, out: Path) -> None:
-    for query in range(len(paths)):
-        rows = [known.rows[row] for row in ranked[query]]
-        captions = [f"{_where(row)}\ndistance {d:.2f}" for row, d in zip(rows, distances[query], strict=True)]
-        picture = predictions_picture(paths[query], [row["path"] for row in rows], None, captions)
-        (out / f"{query:04d}_{Path(paths[query]).stem}.png").write_bytes(picture)
+def _draw(query: int, paths: Paths, ranked: np.ndarray, distances: np.ndarray, known: Database, out: Path) -> None:
+    rows = [known.rows[row] for row in ranked]
+    captions = [f"{_where(row)}\ndistance {d:.2f}" for row, d in zip(rows, distances, strict=True)]
+    picture = predictions_picture(paths[query], [row["path"] for row in rows], None, captions)
+    (out / f"{query:04d}_{Path(paths[query]).stem}.png").write_bytes(picture)

@@ -68,7 +68,10 @@ def relay(host: int, lines: IO[str] | None) -> None:
 
 
 def wait(processes: list[subprocess.Popen[str]], timeout: float) -> int:
-    """Waits for all; one that fails takes the others with it, since they would wait for it for ever."""
+    """Waits for all; one that fails takes the others with it, since they would wait for it for ever.
+
+    It kills: SIGTERM would only ask them to leave together with the one that is gone.
+    """
     status = 0
     pending = list(processes)
     while pending:
@@ -79,12 +82,13 @@ def wait(processes: list[subprocess.Popen[str]], timeout: float) -> int:
                 timeout -= 0.2
                 if timeout > 0:
                     continue
+                process.kill()
                 code = 1
             pending.remove(process)
             status = max(status, abs(code))
             if code:
                 for other in pending:
-                    other.terminate()
+                    other.kill()
     return status
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data_pipelines.errors import DataError
-from data_pipelines.loaders import ImageSource, every_image
+from data_pipelines.loaders import ImageSource, complaints, every_image
 from data_pipelines.places import Paths, Places
 from jaxvpr.errors import UserError
 from jaxvpr.parallel.mesh import local_rows
@@ -22,6 +23,7 @@ from jaxvpr.retrieval.extract import Described, describe
 from jaxvpr.retrieval.positives import Positives, parse_threshold
 from jaxvpr.retrieval.recall import Recall, recall
 
+log = logging.getLogger(__name__)
 Array = np.ndarray
 Apply = Callable[[Any, Any], Any]
 
@@ -113,13 +115,25 @@ class Describer:
         self._source = partial(
             ImageSource, size=tuple(config.image.size), rule=config.image.resize, on_error=loader.on_error
         )
+        self._named: set[str] = set()
 
     def __call__(self, variables: Any, paths: Paths, apply: Apply | None = None) -> Described:
         """Descriptors of all images; another `apply` (a baseline) reads the same images."""
         batches = every_image(
             self._source(paths=paths), self._batch, part=local_rows(self._mesh, self._batch), **self._loading
         )
-        return describe(apply or self._apply, variables, batches, len(paths), self._mesh)
+        found = describe(apply or self._apply, variables, batches, len(paths), self._mesh)
+        if len(found.missing):
+            self._complain(paths, found.missing)
+        return found
+
+    def _complain(self, paths: Paths, missing: Array) -> None:
+        """Names each unreadable image once, however often it is asked for, and counts them every time."""
+        new = np.array([row for row in missing if paths[row] not in self._named], np.int64)
+        self._named |= {paths[row] for row in new}
+        for complaint in complaints(paths, {"row": new, "bad": np.ones(len(new), bool)}):
+            log.warning("left out: %s", complaint)
+        log.warning("%d of %d images could not be read", len(missing), len(paths))
 
 
 def measure(

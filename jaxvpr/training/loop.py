@@ -208,8 +208,8 @@ class _Run:
 
     def _on_mesh(self, local: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, jax.Array]]:
         for stream, batch in local.items():
+            self.unreadable += int(batch["bad"].sum())
             for complaint in complaints(self.recipe.sources[stream].paths, batch) if batch["bad"].any() else ():
-                self.unreadable += 1
                 log.warning("left out of its batch: %s", complaint)
         return {
             stream: to_global(self.mesh, {name: batch[name] for name in batch if name not in ("row", "bad")})

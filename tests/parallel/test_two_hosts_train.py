@@ -1,0 +1,138 @@
+"""Two processes on this machine train as one does, and leave together when one of them is told to."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxvpr import weights
+
+ROOT = Path(__file__).resolve().parents[2]
+SIMULATOR = ROOT / "launch" / "simulate_hosts.py"
+
+
+@pytest.fixture
+def environment(compiled):
+    """What the processes inherit; type promotion rests as in tests/training/conftest.py."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+        "JAX_NUMPY_DTYPE_PROMOTION": "standard",
+    }
+
+
+# The command line of one host; told so, it sends itself SIGTERM before step 3 and then takes its time.
+HOST = """
+import os, signal, sys, time
+from jaxvpr.main import main
+from jaxvpr.training import loop
+
+make_step, told = loop.make_step, sys.argv.pop(1) == "told"
+
+
+def slow(*args, **kwargs):
+    step = make_step(*args, **kwargs)
+
+    def run(state, batches, slot, number):
+        if int(number) == 3 and "--process=1" in sys.argv:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5 if int(number) > 3 else 0)
+        return step(state, batches, slot, number)
+
+    return run
+
+
+loop.make_step = slow if told else make_step
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def train(environment, hosts, devices, arguments, told=False):
+    """Runs the hosts together; what each of them said."""
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    command = [sys.executable, "-c", HOST, "told" if told else "left alone", *arguments]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    several = [f"--coordinator=127.0.0.1:{port}", f"--processes={hosts}"] if hosts > 1 else []
+    running = [
+        subprocess.Popen(
+            [*command, *several, *([f"--process={host}"] if several else [])],
+            env=environment | flags, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for host in range(hosts)
+    ]  # fmt: skip
+    try:
+        said = [host.communicate(timeout=200)[0] for host in running]
+    finally:
+        for host in running:
+            host.kill()
+    assert [host.returncode for host in running] == [0] * hosts, "\n".join(said)
+    assert f"2 x cpu, {hosts} process(es)" in said[0]
+    return said
+
+
+def simulate(arguments, environment):
+    command = [sys.executable, str(SIMULATOR), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_train_as_one_and_leave_together(tiny_recipe, tmp_path, environment):
+    """Plain SGD, which does not blow rounding up, so that weights can be compared closely."""
+    changes = "optimizer.name=sgd,optimizer_extra.name=sgd,mesh.model=2,eval.baselines=false"
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(environment, 1, 2, [f"--config={tiny_recipe},{changes}", f"--workdir={one}"])
+
+    # Process 1 alone is told to leave: both save the same step, and end without measuring.
+    both = [f"--config={tiny_recipe},{changes}", f"--workdir={two}"]
+    said = train(environment, 2, 1, both, told=True)
+    assert "told to leave" in said[0]
+    assert not (two / "metrics.json").exists()
+    left = max(int(path.name) for path in (two / "checkpoints").iterdir())
+    assert 3 < left < 12 and [r["step"] for r in records(two) if "loss" in r] == list(range(left))
+    ended = simulate(["--hosts=2", "--devices=1", "--", *both], environment)
+    assert ended.returncode == 0 and f"resumed at step {left} of 12" in ended.stdout, ended.stdout
+
+    results = [json.loads((folder / "metrics.json").read_text())["results"] for folder in (one, two)]
+    assert results[0] == results[1]
+    first, second = records(one), records(two)
+    assert [sorted(record) for record in first] == [sorted(record) for record in second]
+    for ours, theirs in zip(first, second, strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4, abs=1e-6)
+    ours, theirs = (weights.read(folder / "model.safetensors") for folder in (one, two))
+    assert sorted(ours) == sorted(theirs)
+    for name, tensor in ours.items():
+        np.testing.assert_allclose(theirs[name], tensor, atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+def test_the_simulator_starts_hosts_and_ends_those_left_behind(tmp_path):
+    """One host that fails takes the other with it: it would wait for ever, and SIGTERM only asks it to save."""
+    program = tmp_path / "jaxvpr" / "main.py"
+    program.parent.mkdir()
+    program.with_name("__init__.py").touch()
+    program.write_text(
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print(sys.argv[1:], os.environ['XLA_FLAGS'], flush=True)\n"
+        "if '--process=1' in sys.argv: sys.exit(3)\n"
+        "time.sleep(60)\n"
+    )
+    began = time.monotonic()
+    done = simulate(["--hosts=2", "--devices=3", "--", "--config=x"], {**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode != 0 and time.monotonic() - began < 40
+    for host in (0, 1):
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith(f"[host {host}] ")]
+        assert f"'--process={host}'" in line and "'--processes=2'" in line and "'--config=x'" in line
+        assert "device_count=3" in line

@@ -81,7 +81,7 @@ def variables(config: ConfigDict, folder: Path, which: str) -> tuple[str, Variab
         return which, weights.init_from(build.initial_variables(config), Path(which))
     found = None
     if (folder / "checkpoints").is_dir():
-        checkpoints = Checkpoints(folder / "checkpoints")
+        checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
         found = checkpoints.variables(fresh, int(which) if which.isdigit() else which)
         checkpoints.close()
     if found:
@@ -111,4 +111,4 @@ def load_model(file: Path) -> tuple[ConfigDict, Variables]:
     if text is None:
         raise UserError(f"{file} carries no recipe; give the recipe with --config and this file as --checkpoint")
     config = ConfigDict(json.loads(text)).lock()
-    return config, weights.from_torch("jaxvpr", weights.read(file), jax.device_get(build.fresh_variables(config)))
+    return config, weights.from_torch("jaxvpr", weights.read(file), build.shapes(config))

@@ -57,16 +57,21 @@ class Checkpoints:
     Args:
       folder: `<workdir>/checkpoints`.
       keep: how many of the newest are kept, beside the best. Two, so that one cut short has a predecessor.
+      read_only: changes nothing in the folder. Whoever trains sweeps up what a killed run left half written; whoever
+        only looks must not, since a run that is alive may be writing it now.
     """
 
-    def __init__(self, folder: Path, keep: int = 2):
+    def __init__(self, folder: Path, keep: int = 2, read_only: bool = False):
         self.folder = folder.resolve()
         self._values: dict[int, float | None] = {}
         self._passed_over: list[int] = []
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_KeepBestAndLast(keep, self._values),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
             enable_background_delete=False,
+            read_only=read_only,
+            create=not read_only,
+            save_interval_steps=0 if read_only else 1,
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "host", "meta"))
         self._values |= {step: self._value(step) for step in self.steps()}

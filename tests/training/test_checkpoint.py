@@ -204,3 +204,16 @@ def test_json_is_the_old_or_the_new_never_half(tmp_path, monkeypatch):
     with pytest.raises(TypeError):
         write_json(file, {"a": object()})
     assert file.read_text() == '{\n  "a": 1\n}\n'
+
+
+def test_looking_disturbs_no_run_that_writes(written, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(written, folder)
+    half = folder / "60.orbax-checkpoint-tmp"
+    half.mkdir()
+    looking = Checkpoints(folder, read_only=True)
+    assert looking.variables(shapes(), "last")[0] == 50 and looking.best_step() == 20
+    looking.close()
+    assert half.is_dir()
+    Checkpoints(folder).close()
+    assert not half.exists(), "whoever trains sweeps up"

@@ -45,13 +45,17 @@ def barrier(name: str) -> None:
 
 
 def first_then_others(name: str, make: Callable[[], T]) -> T:
-    """Calls `make` on process 0, then on the others: what the first wrote the others find."""
-    if is_first():
-        result = make()
+    """Calls `make` on process 0, then on the others: what the first wrote the others find.
+
+    Where it fails on process 0 the others are let go all the same: they meet the same error, and nobody waits for ever.
+    """
+    if not is_first():
         barrier(name)
-        return result
-    barrier(name)
-    return make()
+        return make()
+    try:
+        return make()
+    finally:
+        barrier(name)
 
 
 class Leave:

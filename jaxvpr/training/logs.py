@@ -7,13 +7,16 @@ leaves the same bytes as an uninterrupted one. Rates and waits go to TensorBoard
 from __future__ import annotations
 
 import json
-import sys
+import logging
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
+
+log = logging.getLogger(__name__)
 
 
 class Log:
@@ -30,8 +33,11 @@ class Log:
         if folder is None:
             return
         self._lines = (folder / "log.jsonl").open("ab")
-        self._lines.truncate(offset)
-        self._lines.seek(0, 2)
+        if self._lines.seek(0, os.SEEK_END) < offset:
+            log.warning("%s is shorter than it was at step %d: what it lost stays lost", self._lines.name, step)
+        else:
+            self._lines.truncate(offset)
+            self._lines.seek(offset)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None, flush_secs=10)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
@@ -50,7 +56,7 @@ class Log:
                 self._board.add_scalar(name, value, step)
 
     def offset(self) -> int:
-        """Bytes of `log.jsonl` so far, all of them on disk."""
+        """Bytes of `log.jsonl` so far, all of them handed to the system: they outlive this process."""
         if self._lines is None:
             return 0
         self._lines.flush()
@@ -86,7 +92,7 @@ class Progress:
         """Adds time that the step waited for its batch."""
         self._waited += seconds
 
-    def step(self, step: int, loss: float, note: str = "") -> dict[str, float]:
+    def step(self, step: int, loss: float) -> dict[str, float]:
         """Prints if it is time to; returns the rates when it did."""
         now = time.monotonic()
         if self._last_step < 0:  # the first step compiles; rates start after it
@@ -101,12 +107,10 @@ class Progress:
             "data_wait_percent": 100 * self._waited / span,
         }
         left = (self._total - step) / rates["steps_per_second"]
-        print(
-            f"step {step}/{self._total} {note}loss {loss:.3f}  {rates['images_per_second']:.0f} images/s  "
-            f"data wait {rates['data_wait_percent']:.0f}%  {_clock(left)} left",
-            file=sys.stderr,
-            flush=True,
-        )
+        log.info(
+            "step %d/%d  loss %.3f  %.0f images/s  data wait %.0f%%  %s left",
+            step, self._total, loss, rates["images_per_second"], rates["data_wait_percent"], _clock(left),
+        )  # fmt: skip
         self._last_step, self._last_time, self._waited = step, now, 0.0
         return rates
 

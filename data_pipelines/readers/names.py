@@ -205,10 +205,11 @@ def _times(blob: Array, start: Array, length: Array) -> Array:
     month, day, hour, minute, second = pair(4, 1), pair(6, 1), pair(9, 0), pair(11, 0), pair(13, 0)
     shape &= (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (hour < 24) & (minute < 60) & (second < 60)
     months = (np.where(shape, (year.astype(np.int64) - 1970) * 12 + month - 1, 0)).astype("datetime64[M]")
-    days = months.astype("datetime64[D]") + np.where(shape, day - 1, 0)
+    days = months.astype("datetime64[D]") + np.where(shape, day - 1, 0).astype("timedelta64[D]")
     shape &= days.astype("datetime64[M]") == months  # 31 February lands in March
-    seconds = days.astype("datetime64[s]") + np.where(shape, (hour.astype(np.int64) * 60 + minute) * 60 + second, 0)
-    return np.where(shape, seconds, np.datetime64("NaT"))
+    of_day = np.where(shape, (hour.astype(np.int64) * 60 + minute) * 60 + second, 0)
+    seconds = days.astype("datetime64[s]") + of_day.astype("timedelta64[s]")
+    return np.where(shape, seconds, np.datetime64("NaT", "s"))
 
 
 def _reduced(heading: Array) -> Array:

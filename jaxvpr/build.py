@@ -23,6 +23,7 @@ from jaxvpr.errors import UserError
 from jaxvpr.objectives.cells import cells_objective
 from jaxvpr.objectives.objective import Objective
 from jaxvpr.parallel import hosts
+from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.evaluator import Benchmark, Describer, benchmark, measure
 from jaxvpr.training.loop import Recipe, Variables
 
@@ -50,6 +51,14 @@ def shapes(config: ConfigDict) -> Variables:
         raise UserError(f"config.model: {error}") from error
 
 
+def mesh(config: ConfigDict) -> Mesh:
+    """The mesh of a recipe, over all devices there are."""
+    try:
+        return make_mesh(config.mesh.model)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 def places(config: ConfigDict, spec: ConfigDict) -> Places:
     """The images of a data set; the embedded city is written first where it is not there yet."""
     options = spec.options.to_dict()
@@ -71,7 +80,7 @@ def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
 
 def image_source(config: ConfigDict, images: Places) -> ImageSource:
     """Training images, augmented."""
-    strengths = {**config.augment.to_dict()}
+    strengths = config.augment.to_dict()
     strengths["scale"] = tuple(strengths["scale"]) or None
     augment = Augment(**strengths)
     try:
@@ -112,7 +121,7 @@ PARTITIONS = ("cell", "place")
 OBJECTIVES = {"cells": _cells}
 
 
-def recipe(config: ConfigDict, mesh: Mesh, validation: list[Benchmark]) -> Recipe:
+def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recipe:
     """What the loop trains.
 
     Raises:
@@ -124,7 +133,7 @@ def recipe(config: ConfigDict, mesh: Mesh, validation: list[Benchmark]) -> Recip
     log.info("training on %s", audit.line(images))
     objective = OBJECTIVES[config.objective.name](config, images)
     shapes(config)
-    describer = Describer(apply(config), config, mesh)
+    describer = Describer(apply(config), config, over)
     return Recipe(
         model=model(config),
         objective=objective,

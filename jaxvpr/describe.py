@@ -36,9 +36,10 @@ class Model:
     """
 
     def __init__(self, config: ConfigDict, variables: Variables):
-        # An image that cannot be read is an error here, even where the training passed over some.
+        # An image that cannot be read is an error here, even where the training passed over some. Worker processes
+        # are for long runs; in a notebook or a script without a main guard they could not even start.
         self.config, self.variables = config.copy_and_resolve_references(), variables
-        self.config.loader.on_error = "raise"
+        self.config.loader.on_error, self.config.loader.workers = "raise", 0
         self._mesh = make_mesh()
         self._apply = build.apply(config)
 

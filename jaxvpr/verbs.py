@@ -4,7 +4,6 @@ prints."""
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from jaxvpr import build, workdir
 from jaxvpr.errors import UserError
 from jaxvpr.models.costs import flops, model_mib, parameter_count
 from jaxvpr.parallel import hosts
-from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval import costs, metrics, protocol
 from jaxvpr.retrieval.baselines import thumbnail
 from jaxvpr.retrieval.evaluator import Benchmark, Describer, Evaluated, measure
@@ -32,23 +30,24 @@ def train(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     """Trains or resumes a recipe, measures the best checkpoint, and writes metrics, model and report into the folder.
 
     Returns:
-      The content of `metrics.json`, or None where the run was told to leave before its end.
+      The content of `metrics.json`, or None where the run was told to leave before its end or there is no test data.
     """
     workdir.claim(folder, config)
-    mesh = _mesh(config)
-    validation = build.benchmarks(config, config.val_data)
-    recipe = build.recipe(config, mesh, validation)
-    began = time.monotonic()
+    mesh = build.mesh(config)
+    recipe = build.recipe(config, mesh, build.benchmarks(config, config.val_data))
+    tests = build.benchmarks(config, config.test_data)  # before training: what is missing shows now, not after hours
     outcome = loop.train(config, folder, recipe, mesh)
     if not outcome.finished:
         log.warning("told to leave; the same command goes on where this one stopped")
         return None
-    seconds = time.monotonic() - began
     if hosts.is_first():
         workdir.save_model(folder, config, outcome.best)
+    if not tests:
+        log.warning("the recipe has no test_data: nothing is measured, and neither metrics nor a report are written")
+        return None
     log.info("measuring step %d, the best in validation", outcome.best_step)
-    found = _evaluate(config, mesh, outcome.best, build.benchmarks(config, config.test_data), outcome.initial)
-    return _write(config, folder, found, outcome.best, seconds)
+    found = _evaluate(config, mesh, outcome.best, tests, outcome.initial)
+    return _write(config, folder, found, outcome.best, outcome.seconds)
 
 
 # The name that tests and notebooks know this kind of function by.
@@ -59,7 +58,7 @@ def evaluate(
     config: ConfigDict, folder: Path, checkpoint: str, database: str = "", queries: str = ""
 ) -> dict[str, Any] | None:
     """Measures a checkpoint on the recipe's test sets, or on two folders; writes metrics and report into the folder."""
-    mesh = _mesh(config)
+    mesh = build.mesh(config)
     what, variables = workdir.variables(config, folder, checkpoint)
     log.info("measuring %s", what)
     if bool(database) != bool(queries):
@@ -69,13 +68,6 @@ def evaluate(
         raise UserError("there is nothing to measure on: the recipe has no test_data; give --database and --queries")
     folder.mkdir(parents=True, exist_ok=True)
     return _write(config, folder, _evaluate(config, mesh, variables, benches, None), variables, None)
-
-
-def _mesh(config: ConfigDict) -> Mesh:
-    try:
-        return make_mesh(config.mesh.model)
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def _evaluate(

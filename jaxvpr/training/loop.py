@@ -59,13 +59,20 @@ class Recipe(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a run ends with: the best and the initial variables, the best's step, and whether the run was told to
-    leave."""
+    """What a run ends with.
+
+    Attributes:
+      best, initial: variables of the best step in validation, and those the run started from.
+      best_step: which step that is.
+      finished: False where the run was told to leave before its end.
+      seconds: of training and validation, summed over the parts of an interrupted run.
+    """
 
     best: Variables
     initial: Variables
     best_step: int
     finished: bool
+    seconds: float
 
 
 @dataclass
@@ -76,6 +83,7 @@ class _Host:
     plan: Plan = field(default_factory=dict)
     memory: dict[str, np.ndarray] = field(default_factory=dict)
     log_offset: int = 0
+    seconds: float = 0.0
 
     def arrays(self) -> dict[str, np.ndarray]:
         named = {f"plan.{k}": v for k, v in self.plan.items()} | {f"memory.{k}": v for k, v in self.memory.items()}
@@ -87,7 +95,8 @@ class _Host:
             kind: {k.removeprefix(kind): v for k, v in restored.host.items() if k.startswith(kind)}
             for kind in ("plan.", "memory.")
         }
-        return cls(restored.step, part["plan."], part["memory."], restored.meta["log_offset"])
+        meta = restored.meta
+        return cls(restored.step, part["plan."], part["memory."], meta["log_offset"], meta.get("seconds", 0.0))
 
 
 def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outcome:
@@ -114,9 +123,8 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         state, host = restored.state, _Host.of(restored)
         log.info("resumed at step %d of %d", host.step, total)
     step = make_step(objective, tuner, tuner_extra, mesh, shardings, **settings)
-    run = _Run(
-        config, recipe, mesh, checkpoints, Log(workdir if hosts.is_first() else None, host.log_offset, host.step)
-    )
+    written = Log(workdir if hosts.is_first() else None, host.log_offset, host.step)
+    run = _Run(config, recipe, mesh, checkpoints, written, host.seconds)
     with closing(run), hosts.leave_on_sigterm() as leave:
         while host.step < total and not leave(host.step):
             state = run.period(step, state, host, leave)
@@ -126,7 +134,7 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         checkpoints.wait()
         best = checkpoints.restore(abstract(state), "best")
     chosen, best_step = (best.state, best.step) if best else (state, host.step)
-    return Outcome(jax.device_get(variables_of(chosen)), initial, best_step, finished)
+    return Outcome(jax.device_get(variables_of(chosen)), initial, best_step, finished, run.seconds())
 
 
 def variables_of(state: TrainState) -> Variables:
@@ -135,21 +143,28 @@ def variables_of(state: TrainState) -> Variables:
 
 
 class _Run:
-    """The things a period of training works with; no state of its own but the log and the console's clock."""
+    """The things a period of training works with; what decides a result is in the state and in `_Host`, not here."""
 
-    def __init__(self, config: ConfigDict, recipe: Recipe, mesh: Mesh, checkpoints: Checkpoints, written: Log):
+    def __init__(
+        self, config: ConfigDict, recipe: Recipe, mesh: Mesh, checkpoints: Checkpoints, written: Log, seconds: float
+    ):
         self.config, self.recipe, self.mesh = config, recipe, mesh
         self.checkpoints, self.log = checkpoints, written
         self.period_steps = recipe.objective.period
         self.total = config.epochs * self.period_steps
         self.progress = Progress(self.total, config.batch, config.log_seconds)
         self.unreadable = 0
+        self._began = time.monotonic() - seconds
+
+    def seconds(self) -> float:
+        """How long the run has taken, with the parts before this one."""
+        return time.monotonic() - self._began
 
     def period(self, step: Callable, state: TrainState, host: _Host, leave: hosts.Leave) -> TrainState:
         """Trains from `host.step` to the end of its period, or until told to leave; saves either way."""
         objective, config = self.recipe.objective, self.config
         index, within = divmod(host.step, self.period_steps)
-        if not host.plan:
+        if not within and not host.plan:
             rng = np.random.default_rng([config.seed, index])
             describe = partial(self.recipe.embed_rows, variables_of(state))
             host.plan, host.memory = objective.plan(index, rng, host.memory, describe)
@@ -242,12 +257,12 @@ class _Run:
             f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}: not finite. The state before "
             f"this step is saved in {self.checkpoints.folder / str(step)}; nothing of it entered. Its batch:\n  "
             + "\n  ".join(paths)
-            + "\nLower the learning rate or the margin, or look at these images, and start again."
+            + "\nLook at these images, or start anew in another --workdir with a lower learning rate or margin."
         )
 
     def save(self, state: TrainState, host: _Host, value: float | None = None) -> None:
         """Saves the state of `host.step`, with the validation value if there is one."""
-        meta = {"log_offset": self.log.offset(), "total": self.total}
+        meta = {"log_offset": self.log.offset(), "seconds": self.seconds()}
         self.checkpoints.save(host.step, state, host.arrays(), meta, value)
 
     def close(self) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -69,9 +70,7 @@ class Checkpoints:
             preservation_policy=_KeepBestAndLast(keep, self._values),
             cleanup_tmp_directories=not read_only,
             enable_background_delete=False,
-            read_only=read_only,
             create=not read_only,
-            save_interval_steps=0 if read_only else 1,
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "host", "meta"))
         self._values |= {step: self._value(step) for step in self.steps()}
@@ -215,6 +214,14 @@ class Checkpoints:
     def drop(self, step: int) -> None:
         """Deletes one checkpoint."""
         self._manager.delete(step)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Want of space, whichever file of the run met it, becomes a UserError that names the last whole checkpoint."""
+        try:
+            yield
+        except OSError as error:
+            raise self._explained(error) from error
 
     def _explained(self, error: Exception) -> Exception:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

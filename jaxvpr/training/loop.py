@@ -125,7 +125,7 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
     step = make_step(objective, tuner, tuner_extra, mesh, shardings, **settings)
     written = Log(workdir if hosts.is_first() else None, host.log_offset, host.step)
     run = _Run(config, recipe, mesh, checkpoints, written, host.seconds)
-    with closing(run), hosts.leave_on_sigterm() as leave:
+    with checkpoints.explained(), closing(run), hosts.leave_on_sigterm() as leave:
         while host.step < total and not leave(host.step):
             state = run.period(step, state, host, leave)
         finished = host.step >= total

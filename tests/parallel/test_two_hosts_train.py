@@ -80,9 +80,11 @@ def train(environment, hosts, devices, arguments, told=False):
     return said
 
 
-def simulate(arguments, environment):
+def simulate(arguments, environment, folder=ROOT):
     command = [sys.executable, str(SIMULATOR), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=200, check=False
+    )
 
 
 def records(folder):
@@ -130,7 +132,7 @@ def test_the_simulator_starts_hosts_and_ends_those_left_behind(tmp_path):
         "time.sleep(60)\n"
     )
     began = time.monotonic()
-    done = simulate(["--hosts=2", "--devices=3", "--", "--config=x"], {**os.environ, "PYTHONPATH": str(tmp_path)})
+    done = simulate(["--hosts=2", "--devices=3", "--", "--config=x"], {**os.environ}, tmp_path)
     assert done.returncode != 0 and time.monotonic() - began < 40
     for host in (0, 1):
         (line,) = [line for line in done.stdout.splitlines() if line.startswith(f"[host {host}] ")]

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -122,8 +124,20 @@ def _log_to_console() -> None:
 
 
 def console() -> None:
-    """The `jaxvpr` command."""
-    sys.exit(main(sys.argv[1:]))
+    """The `jaxvpr` command.
+
+    A host that fails alone leaves at once: the ordinary way out waits for the other hosts, which wait for this one.
+    """
+    try:
+        status = main(sys.argv[1:])
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    if status and "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -144,9 +144,10 @@ def test_accumulated_parts_weigh_by_their_unmasked_rows():
 
 @pytest.mark.parametrize("model_axis", [1, 2, 4])
 def test_eight_devices_equal_one(model_axis):
+    # A small rate: ten times this one and three steps of BatchNorm blow rounding up to 1e-4.
     runs = []
     for mesh in (make_mesh(devices=jax.devices()[:1]), make_mesh(model=model_axis)):
-        _, state, step = setup(mesh, name="sgd", rate=0.05)
+        _, state, step = setup(mesh, name="sgd", rate=0.005)
         losses = []
         for number in range(3):
             state, metrics = step(state, batch(mesh, number), np.int32(number % 2), np.int32(number))
@@ -157,7 +158,7 @@ def test_eight_devices_equal_one(model_axis):
             assert shard == (3, CLASSES // model_axis, DIM), "prototypes are split by class"
     np.testing.assert_allclose(runs[0][0], runs[1][0], rtol=2e-5)
     for one, eight in zip(runs[0][1], runs[1][1], strict=True):
-        np.testing.assert_allclose(one, eight, atol=3e-5)
+        np.testing.assert_allclose(one, eight, atol=3e-6)
 
 
 def test_batch_norm_statistics_are_those_of_the_global_batch():

@@ -66,10 +66,6 @@ class Measured:
     extraction_ms: float
     matching_ms: float
 
-    def percents(self) -> dict[str, dict[str, float]]:
-        """{threshold: {N: recall over all queries, per cent}} as metrics.json has it."""
-        return {name: {str(n): value for n, value in one.of_all.items()} for name, one in self.recalls.items()}
-
 
 class Evaluated(NamedTuple):
     """One benchmark measured: by the method and by the baselines (`thumbnail`, `untrained`) where they were asked

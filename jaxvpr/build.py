@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,13 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recip
 
 def apply(config: ConfigDict) -> Any:
     """(variables, images) -> descriptors, in evaluation mode."""
-    return model(config).apply
+    return _apply_of(model(config))
+
+
+@lru_cache(maxsize=16)
+def _apply_of(module: models.PlaceModel) -> Any:
+    # The same object for equal models: what is compiled for validation serves the final measurement too.
+    return module.apply
 
 
 def start(config: ConfigDict, variables: Variables) -> Variables:

@@ -50,10 +50,6 @@ def train(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     return _write(config, folder, found, outcome.best, outcome.seconds)
 
 
-# The name that tests and notebooks know this kind of function by.
-train_and_evaluate = train
-
-
 def evaluate(
     config: ConfigDict, folder: Path, checkpoint: str, database: str = "", queries: str = ""
 ) -> dict[str, Any] | None:

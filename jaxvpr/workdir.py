@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from jaxvpr.training.loop import Variables
 
 # What may change between the parts of one run: it decides neither a weight nor a recall.
 FREE = ("loader.threads", "loader.workers", "loader.prefetch", "checkpoint.", "log_seconds", "test_data.", "eval.batch")
+# Data may move to another folder; that its images are the same ones is the user's word.
+MOVED = re.compile(r"(train_data|val_data\..+)\.root$")
 MODEL_FILE = "model.safetensors"
 
 
@@ -49,7 +52,11 @@ def _has_checkpoints(folder: Path) -> bool:
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     flat_old, flat_new = (
-        {key: value for key, value in flatten_dict(tree, sep=".").items() if not key.startswith(FREE)}
+        {
+            key: value
+            for key, value in flatten_dict(tree, sep=".").items()
+            if not (key.startswith(FREE) or MOVED.match(key))
+        }
         for tree in (old, new)
     )
     absent = "absent"

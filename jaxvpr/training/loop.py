@@ -132,9 +132,9 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         if not finished:
             run.save(state, host)
         checkpoints.wait()
-        best = checkpoints.restore(abstract(state), "best")
-    chosen, best_step = (best.state, best.step) if best else (state, host.step)
-    return Outcome(jax.device_get(variables_of(chosen)), initial, best_step, finished, run.seconds())
+        best = checkpoints.variables(variables_of(state), "best")
+    best_step, chosen = best or (host.step, variables_of(state))
+    return Outcome(jax.device_get(chosen), initial, best_step, finished, run.seconds())
 
 
 def variables_of(state: TrainState) -> Variables:

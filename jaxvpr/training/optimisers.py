@@ -7,7 +7,7 @@ the run's own step, serves the model and every stacked head, also one that train
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -135,12 +135,22 @@ def split_frozen(params: Any, frozen: Sequence[str]) -> tuple[dict[str, Any], di
       UserError: for a pattern that no parameter matches: a typing error would train what was meant to rest.
     """
     flat = flatten_dict(params, sep="/")
-    for pattern in frozen:
-        if not any(re.match(pattern, path) for path in flat):
-            heads = sorted({"/".join(path.split("/")[:2]) for path in flat})
-            raise UserError(f"frozen pattern {pattern!r} matches no parameter; parameters start with {heads}")
-    rest = {path for path in flat if any(re.match(pattern, path) for pattern in frozen)}
+    check_patterns("frozen", frozen, flat)
+    rest = {path for path in flat if any(re.search(pattern, path) for pattern in frozen)}
     return {p: v for p, v in flat.items() if p not in rest}, {p: flat[p] for p in flat if p in rest}
+
+
+def check_patterns(what: str, patterns: Iterable[str], paths: Iterable[str]) -> None:
+    """Makes sure that each pattern is found in a parameter's path.
+
+    Raises:
+      UserError: for one that is found in none; says how paths begin.
+    """
+    paths = list(paths)
+    for pattern in patterns:
+        if not any(re.search(pattern, path) for path in paths):
+            heads = sorted({"/".join(path.split("/")[:2]) for path in paths})
+            raise UserError(f"{what} pattern {pattern!r} matches no parameter; parameters start with {heads}")
 
 
 def join_frozen(trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> Any:

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from jaxvpr.objectives.objective import Objective
 from jaxvpr.parallel.mesh import replicated, stacked_head_shardings
-from jaxvpr.training.optimisers import Optimiser, split_frozen
+from jaxvpr.training.optimisers import Optimiser, check_patterns, split_frozen
 
 
 class TrainState(NamedTuple):
@@ -72,7 +73,10 @@ def init_state(
         )
 
     key = jax.random.key(seed)
-    shardings = state_shardings(mesh, jax.eval_shape(make, key))
+    shapes = jax.eval_shape(make, key)
+    for tuner, tree in ((optimiser, flatten_dict(shapes.params, sep="/")), (optimiser_extra, shapes.extra)):
+        check_patterns("factors", [pattern for pattern, _ in tuner.factors], tree)
+    shardings = state_shardings(mesh, shapes)
     return jax.jit(make, out_shardings=shardings)(key), shardings
 
 

@@ -78,7 +78,7 @@ def parse(paths: Paths) -> dict[str, Array]:
         for column, values in chunk.items():
             columns[column][start:stop] = values
         for row in start + np.flatnonzero(odd):
-            for column, value in _parse_one(paths.relative(int(row))).items():
+            for column, value in _parse_one(paths[int(row)]).items():
                 columns[column][row] = value
     return columns
 

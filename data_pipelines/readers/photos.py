@@ -32,7 +32,7 @@ def read(
       role: what all photos are taken as.
       zone: UTM zone to project to (as in `Places.zone`); None takes each photo's own.
       without_position: "error" refuses photos without GPS position, "drop" leaves them out, "keep" leaves theirs
-        unknown.
+        unknown, also of files that are no image.
       name: what reports call the data set; the folder's name by default.
 
     Raises:
@@ -48,7 +48,7 @@ def table(
     """As `read`, of photos that are listed already."""
     if without_position not in ("error", "drop", "keep") or role not in ROLES:
         raise DataError(f"{without_position=} is one of error, drop, keep; {role=} is one of {list(ROLES)}")
-    facts = [_facts(paths[row]) for row in range(len(paths))]
+    facts = [_facts(paths[row], without_position == "keep") for row in range(len(paths))]
     latitude, longitude, heading = np.array([fact[:3] for fact in facts], np.float64).T
     time = np.array([fact[3] for fact in facts], "datetime64[s]")
     known = np.isfinite(latitude) & np.isfinite(longitude)
@@ -64,13 +64,18 @@ def table(
     return places.take(known) if without_position == "drop" else places
 
 
-def _facts(path: str) -> tuple[float, float, float, np.datetime64]:
-    """Latitude, longitude and heading in degrees (NaN where unknown) and time of one photo."""
+def _facts(path: str, lenient: bool) -> tuple[float, float, float, np.datetime64]:
+    """Latitude, longitude and heading in degrees (NaN where unknown) and time of one photo.
+
+    Of a file that is no image nothing is known if `lenient`: whoever decodes it names it, and skips it where asked to.
+    """
     try:
         with Image.open(path) as image:
             exif = image.getexif()
             gps, details = exif.get_ifd(ExifTags.IFD.GPSInfo), exif.get_ifd(ExifTags.IFD.Exif)
     except (OSError, SyntaxError) as error:
+        if lenient:
+            return np.nan, np.nan, np.nan, np.datetime64("NaT", "s")
         raise DataError(f"cannot read {path} as an image: {error}") from error
     latitude = _degrees(gps.get(GPS.GPSLatitude), gps.get(GPS.GPSLatitudeRef), "S")
     longitude = _degrees(gps.get(GPS.GPSLongitude), gps.get(GPS.GPSLongitudeRef), "W")

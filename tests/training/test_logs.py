@@ -1,53 +1,78 @@
-"""The log of a run: what a checkpoint knows of stays, what came after it goes, what was lost is not made up."""
+"""The log: what a resumed run keeps of it, and what the console says."""
 
+import json
 import logging
+
+import pytest
 
 from jaxvpr.training import logs
 from jaxvpr.training.logs import Log, Progress
 
 
-def written(folder, steps):
-    log = Log(folder)
-    for step in steps:
-        log.write(step, {"loss": step / 2})
+def test_what_lies_beyond_the_checkpoint_is_cut(tmp_path):
+    first = Log(tmp_path)
+    first.write(0, {"loss": 1.5, "ok": True})
+    kept = first.offset()
+    first.write(1, {"loss": 1.25})
+    first.close()
+    whole = (tmp_path / "log.jsonl").read_bytes()
+    assert kept == len(whole.splitlines(keepends=True)[0])
+
+    again = Log(tmp_path, kept, 1)
+    assert again.offset() == kept
+    again.write(1, {"loss": 1.25})
+    again.close()
+    assert (tmp_path / "log.jsonl").read_bytes() == whole
+    assert logs.read(tmp_path) == [{"step": 0, "loss": 1.5, "ok": True}, {"step": 1, "loss": 1.25}]
+    assert logs.read(tmp_path / "elsewhere") == []
+
+
+def test_a_log_that_was_cut_short_is_not_filled_up(tmp_path, caplog):
+    (tmp_path / "log.jsonl").write_text('{"step": 0}\n')
+    caplog.set_level(logging.WARNING, "jaxvpr")
+    log = Log(tmp_path, 500, 9)
+    log.write(9, {"loss": 2.0})
     log.close()
+    assert [record["step"] for record in logs.read(tmp_path)] == [0, 9] and "is shorter than it was" in caplog.text
 
 
-def test_resuming_cuts_what_the_checkpoint_does_not_know(tmp_path):
+def test_other_processes_write_nothing(tmp_path):
+    log = Log(None)
+    log.write(0, {"loss": 1.0})
+    log.clock(0, {"steps_per_second": 3.0})
+    assert log.offset() == 0
+    log.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_clock_goes_to_the_board_alone(tmp_path):
     log = Log(tmp_path)
-    log.write(0, {"loss": 1.5})
-    known = log.offset()
-    log.write(1, {"loss": 1.25})
+    log.clock(0, {"steps_per_second": 3.0})
+    log.write(0, {"loss": 1.0})
     log.close()
-    resumed = Log(tmp_path, known, 1)
-    assert resumed.offset() == known
-    resumed.write(1, {"loss": 1.0})
-    resumed.close()
-    assert logs.read(tmp_path) == [{"step": 0, "loss": 1.5}, {"step": 1, "loss": 1.0}]
+    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [
+        {"step": 0, "loss": 1.0}
+    ]
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    content = events.read_bytes()
+    assert b"steps_per_second" in content and b"loss" in content
 
 
-def test_a_log_that_lost_lines_is_not_filled_up(tmp_path, caplog):
-    written(tmp_path, range(5))
-    file = tmp_path / "log.jsonl"
-    whole = file.stat().st_size
-    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:2]))
-    with caplog.at_level(logging.WARNING, "jaxvpr"):
-        resumed = Log(tmp_path, whole, 5)
-    assert "log.jsonl is shorter than it was at step 5" in caplog.text
-    resumed.write(5, {"loss": 2.5})
-    resumed.close()
-    assert [record["step"] for record in logs.read(tmp_path)] == [0, 1, 5]
-
-
-def test_progress_speaks_of_the_time_since_it_last_spoke(monkeypatch, caplog):
-    now = iter([0.0, 100.0, 104.0, 110.0])
+def test_rates_by_hand(monkeypatch, caplog):
+    """Of 10 steps of 32 images in 5 seconds, one of them waited for; 90 more take 45 seconds."""
+    now = iter([0.0, 100.0, 102.0, 105.0])
     monkeypatch.setattr(logs.time, "monotonic", lambda: next(now))
-    progress = Progress(total=120, images=8, every=10)
-    with caplog.at_level(logging.INFO, "jaxvpr"):
-        assert progress.step(1, 9.0) == {}, "the first step compiles"
-        progress.waited(2.5)
-        assert progress.step(11, 8.0) == {}, "too soon"
-        rates = progress.step(21, 7.0)
-    assert rates == {"steps_per_second": 2.0, "images_per_second": 16.0, "data_wait_percent": 25.0}
-    (line,) = caplog.messages
-    assert line == "step 21/120  loss 7.000  16 images/s  data wait 25%  0:50 left"
+    caplog.set_level(logging.INFO, "jaxvpr")
+    progress = Progress(100, 32, every=4.0)
+    progress.waited(50)
+    assert progress.step(0, 9.0) == {}, "the first step compiles: rates start after it"
+    progress.waited(1)
+    assert progress.step(4, 8.0) == {}, "two seconds are too few"
+    rates = progress.step(10, 7.0)
+    assert rates == pytest.approx({"steps_per_second": 2, "images_per_second": 64, "data_wait_percent": 20})
+    assert "step 10/100  loss 7.000  64 images/s  data wait 20%  0:45 left" in caplog.text
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (7322, "2:02:02")])
+def test_hours_and_minutes(seconds, shown):
+    assert logs._clock(seconds) == shown

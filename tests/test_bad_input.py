@@ -1,0 +1,239 @@
+"""What users get wrong with their data, through the door: a message that names it, status 2, no traceback."""
+
+import gc
+import os
+import re
+import shutil
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+import pytest
+
+TRAIN = "images/train"
+
+
+@pytest.fixture
+def tree(photo_tree, tmp_path):
+    """A copy of `photo_tree` to be spoilt."""
+    return shutil.copytree(photo_tree, tmp_path / "photos")
+
+
+@pytest.fixture
+def command(tiny_recipe, photo_tree, tmp_path):
+    """command(root, *more): the recipe trained, validated and tested on `root`, in a folder of its own."""
+
+    def arguments(root, *more):
+        roots = [f"--config.{group}.root={root}" for group in ("train_data", "val_data.val", "test_data.test")]
+        return [f"--config={tiny_recipe}", *roots, f"--workdir={tmp_path / 'run'}", *more]
+
+    return arguments
+
+
+def photos(tree, folder=TRAIN):
+    return sorted((tree / folder).iterdir())
+
+
+def cut(file):
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+def test_no_folder(refused, command, tmp_path):
+    assert f"{tmp_path / 'none'} is no folder" in refused(*command(tmp_path / "none"))
+
+
+def test_empty_folder(refused, command, tree):
+    for photo in photos(tree):
+        photo.unlink()
+    said = refused(*command(tree))
+    assert f"no image in {tree / TRAIN}" in said and ".jpg" in said
+
+
+def test_name_without_coordinates(refused, command, tree):
+    photo = photos(tree)[7]
+    photo.rename(photo.with_name("holiday.jpg"))
+    assert f"{tree / TRAIN / 'holiday.jpg'}" in refused(*command(tree))
+
+
+def test_mixed_zones(refused, command, tree):
+    photo = photos(tree)[7]
+    photo.rename(photo.with_name(photo.name.replace("@33@", "@32@")))
+    said = refused(*command(tree))
+    assert "2 UTM zones" in said and "@32@" in said and "@33@" in said
+
+
+@pytest.mark.parametrize(("folder", "zones"), [("images/test/queries", "in 32"), ("images/val/database", "@32@")])
+def test_mixed_zones_of_the_images_to_measure_on(refused, command, tree, folder, zones):
+    for photo in photos(tree, folder)[: 100 if "queries" in folder else 1]:
+        photo.rename(photo.with_name(photo.name.replace("@33@", "@32@")))
+    said = refused(*command(tree))
+    assert zones in said and "cannot be compared" in said
+
+
+def test_a_file_that_is_no_image(refused, command, tree):
+    (tree / TRAIN / "film.mp4").write_bytes(b"0" * 99)
+    said = refused(*command(tree))
+    assert f"{tree / TRAIN / 'film.mp4'} is neither an image" in said
+
+
+def test_classes_too_small_and_groups_too_many(refused, command, tree):
+    said = refused(*command(tree, "--config.objective.partition.min_images=9"))
+    assert "no class has 9 images: the largest of 25 classes (75 images) has 3. Lower min_images" in said
+    said = refused(*command(tree, "--config.objective.partition.groups=9"))
+    assert "9 groups were asked for, but this partition has 4: ask for 1 to 4" in said
+
+
+@pytest.fixture
+def as_anybody(tmp_path, tiny_recipe):
+    """A context without the superuser's rights, before whom every folder is open; the way to our own files stays."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("this system has no users")
+    ways = {folder: folder.stat().st_mode for folder in (*tmp_path.parents[:2], tiny_recipe.parent)}
+
+    @contextmanager
+    def rights():
+        was = os.geteuid()
+        if not was:
+            for folder in ways:
+                folder.chmod(0o755)
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(was)
+            for folder, mode in ways.items():
+                folder.chmod(mode)
+
+    return rights
+
+
+@pytest.mark.parametrize("closed", ["", "images", TRAIN])
+def test_unreadable_folder(refused, command, tree, tmp_path, as_anybody, closed):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run").chmod(0o777)
+    tmp_path.chmod(0o755)
+    tree.chmod(0o755)
+    (tree / closed).chmod(0)
+    try:
+        with as_anybody():
+            said = refused(*command(tree))
+    finally:
+        (tree / closed).chmod(0o755)
+    assert f"{tree / closed}" in said and "ermission" in said
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (cut, "truncated JPEG: the end-of-image marker is missing"),
+        (lambda file: file.write_bytes(b""), "the file is empty"),
+        (lambda file: file.write_text("not a photo"), "not an image that OpenCV or Pillow can read"),
+    ],
+)
+def test_unreadable_image_in_training(door, refused, command, tree, spoil, reason, tmp_path):
+    """Fatal by default; with on_error=skip it is named in each batch, and counted at the end."""
+    for photo in photos(tree)[::3]:
+        spoil(photo)
+    said = refused(*command(tree))
+    assert reason in said and f"{tree / TRAIN}" in said
+    if reason.startswith("truncated"):
+        status, _, err = door(*command(tree, "--config.loader.on_error=skip", "--config.eval.baselines=false"))
+        assert status == 0, err
+        named = [line for line in err.splitlines() if "left out of its batch: " in line]
+        assert named and all(reason in line and f"{tree / TRAIN}" in line for line in named)
+        # A batch names an image once, also where it was drawn twice.
+        counted = re.search(r"(\d+) times an image could not be read and was left out of its batch", err)
+        assert counted and int(counted[1]) >= len(named)
+
+
+def test_unreadable_image_to_measure_on(door, refused, tree, tiny_recipe, trained_run, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    database, query = photos(tree, "images/test/database")[0], photos(tree, "images/test/queries")[0]
+    cut(database)
+    cut(query)
+    folders = [f"--database={database.parent}", f"--queries={query.parent}", f"--workdir={run}"]
+    assert str(database) in refused("evaluate", f"--config={tiny_recipe}", *folders)
+    status, out, err = door("evaluate", f"--config={tiny_recipe},loader.on_error=skip,eval.baselines=false", *folders)
+    assert status == 0, err
+    for photo, count in ((database, "1 of 50"), (query, "1 of 25")):
+        assert sum(str(photo) in line for line in err.splitlines()) == 1
+        assert f"{count} images could not be read" in err
+    assert "2 unreadable images" in out
+
+
+def test_images_of_other_sizes_are_resized(door, tree, command):
+    for number, photo in enumerate(photos(tree)):
+        image = cv2.imread(str(photo))
+        cv2.imwrite(str(photo), cv2.resize(image, (40 + number, 31), interpolation=cv2.INTER_LINEAR))
+    grey = photos(tree, "images/val/queries")[0]
+    cv2.imwrite(str(grey), np.full((7, 90), 128, np.uint8))
+    status, _, err = door(*command(tree, "--config.eval.baselines=false"))
+    assert status == 0 and "could not be read" not in err, err
+
+
+def test_folder_of_another_configuration(refused, door, tiny_recipe, trained_run, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    said = refused(f"--config={tiny_recipe}", "--config.optimizer.rate=0.5", "--config.seed=3", f"--workdir={run}")
+    assert "optimizer.rate: 0.004 there, 0.5 now" in said and "seed: 0 there, 3 now" in said
+    assert "Give another --workdir, or the old values" in said
+
+
+def test_a_folder_where_nothing_was_trained_is_free(refused, tiny_recipe, tmp_path):
+    """A mistake in the first start must not bind the second to it."""
+    run = f"--workdir={tmp_path / 'run'}"
+    assert "lion" in refused(f"--config={tiny_recipe}", "--config.optimizer.name=lion", run)
+    assert "does not exist; there are ['arcface'" in refused(f"--config={tiny_recipe},objective.loss=triplet", run)
+
+
+def test_a_file_where_a_folder_must_be(refused, tiny_recipe, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert f"{tmp_path / 'file'}" in refused(f"--config={tiny_recipe}", f"--workdir={tmp_path / 'file'}")
+
+
+# What orbax leaves behind when a file is cut short: coroutines that were never awaited to their end.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_run_goes_on_from_the_checkpoint_before_one_cut_short(door, tiny_recipe, trained_run, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    (run / "model.safetensors").unlink()
+    for file in (run / "checkpoints" / "12" / "state" / "d").iterdir():
+        cut(file)
+    status, _, err = door(f"--config={tiny_recipe}", f"--workdir={run}")
+    assert status == 0 and "checkpoint 12 cannot be read" in err and "went back to checkpoint 6" in err, err
+    assert "resumed at step 6 of 12" in err
+    gc.collect()  # while the warnings of what orbax left behind belong to this test
+    for name in ("model.safetensors", "log.jsonl"):
+        assert (run / name).read_bytes() == (trained_run / name).read_bytes(), name
+
+
+WRONG = {
+    "model.backbone=vgg": r"config.model: no backbone 'vgg'; there are ['resnet101'",
+    "model.aggregator=netvlad9": "config.model: no aggregator 'netvlad9'; there are ['cosplace'",
+    "model.dtype=float33": "config.model: data type 'float33' not understood",
+    "model.backbone_options.depth=3": "has no option ['depth']; there are ['sizes'",
+    "model.backbone_options.widths=8": "config.model: 4 stage sizes but 1 widths",
+    "objective.loss=triplet": "objective.loss='triplet' does not exist; there are ['arcface', 'cosface']",
+    "objective.name=pears": "objective.name='pears' does not exist; there are ['cells'",
+    "objective.partition.by=street": "objective.partition.by='street' does not exist; there are ['cell', 'place']",
+    "optimizer.name=lion": "optimiser 'lion' does not exist; there are ['adam', 'adamw', 'sgd']",
+    "optimizer.schedule=step": "optimiser schedule 'step' does not exist; there are ['constant', 'cosine'",
+    "train_data.reader=zip": "no reader 'zip'; there are ['at_names'",
+    "train_data.options.depth=2": "the reader at_names has no option ['depth']; it has ['split'",
+    "train_data.split=training": "no split 'training'; there are ['train', 'val', 'test']",
+    "val_data.val.thresholds=25km": "threshold '25km' is not understood; it is one of '25m'",
+    "val_data.val.thresholds=25": "threshold '25' is not understood",
+    "val_data.val.thresholds=list": "no list of positives in",
+    "image.resize=cubic": "no resize rule 'cubic'; there are pil_bilinear",
+    "loader.on_error=ignore": "on_error='ignore': expected 'raise' or 'skip'",
+    "augment.hue=3.0": "config.augment: hue=3.0: expected a strength",
+    "mesh.model=3": "mesh.model=3 must divide the number of devices, which is 8",
+    "batch=9": "batch=9 must be a multiple of 8 = devices x accumulate = 8 x 1",
+    "frozen=backbone/layer9": "frozen pattern 'backbone/layer9' matches no parameter; parameters start with",
+    "eval.recalls=500": "the database has 25 images, too few for any of eval.recalls=(500,)",
+}
+
+
+@pytest.mark.parametrize("change", WRONG)
+def test_names_and_values_that_do_not_exist(refused, tiny_recipe, tmp_path, change):
+    said = refused(f"--config={tiny_recipe}", f"--config.{change}", f"--workdir={tmp_path / 'run'}")
+    assert WRONG[change] in said

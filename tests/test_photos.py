@@ -1,0 +1,162 @@
+"""A user's own photos: descriptors of a folder, and where a photo was taken."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import jaxvpr
+from jaxvpr.errors import UserError
+
+
+def table(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def model(tiny_recipe, trained_run):
+    """The flags that name the trained model."""
+    return [f"--config={tiny_recipe}", f"--workdir={trained_run}"]
+
+
+@pytest.fixture
+def database(photo_tree):
+    return photo_tree / "images" / "test" / "database"
+
+
+def test_extract_localize_and_the_python_door_agree(door, model, database, trained_run, tmp_path):
+    status, out, err = door("extract", *model, f"--images={database}", f"--out={tmp_path / 'deep' / 'db.npy'}")
+    assert status == 0 and "(50, 32)" in out, err
+    descriptors = np.load(tmp_path / "deep" / "db.npy")
+    rows = table(tmp_path / "deep" / "db.csv")
+    photos = sorted(database.iterdir())
+    assert descriptors.dtype == np.float32 and [row["path"] for row in rows] == [str(photo) for photo in photos]
+    np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1, atol=1e-5)
+    for row, photo in zip(rows, photos, strict=True):
+        east, north, heading = (photo.name.split("@")[field] for field in (1, 2, 9))
+        assert (float(row["east"]), float(row["north"])) == (float(east), float(north)) and row["zone"] == "33"
+        assert float(row["heading"]) == float(heading)
+        assert 45.11 < float(row["lat"]) < 45.13 and 12.45 < float(row["lon"]) < 12.47
+    about = json.loads((tmp_path / "deep" / "db.json").read_text())
+    assert about["recipe"] == "cosplace-tiny" and about["image"]["size"] == [32, 32]
+
+    loaded = jaxvpr.load(trained_run)
+    np.testing.assert_allclose(loaded.describe(photos), descriptors, atol=1e-5)
+    np.testing.assert_allclose(loaded.describe(str(photos[3])), descriptors[3:4], atol=1e-5)
+
+    found = ["localize", *model, f"--database={tmp_path / 'deep' / 'db.npy'}", f"--images={database}", "--top=3"]
+    status, out, err = door(*found, f"--out={tmp_path / 'found'}")
+    assert status == 0, err
+    answers = table(tmp_path / "found" / "predictions.csv")
+    assert [answer["rank"] for answer in answers[:4]] == ["1", "2", "3", "1"] and len(answers) == 150
+    for answer in answers[::3]:
+        assert answer["path"] == answer["query"] and float(answer["distance"]) < 1e-5
+    distances = np.array([float(answer["distance"]) for answer in answers]).reshape(50, 3)
+    assert (np.diff(distances, axis=1) >= 0).all()
+    assert len(list((tmp_path / "found").glob("*.png"))) == 50 and photos[0].name in out
+
+
+def test_a_database_of_other_weights_is_refused(door, refused, model, database, tmp_path):
+    file = tmp_path / "db.npy"
+    assert door("extract", *model, "--checkpoint=6", f"--images={database}", f"--out={file}").status == 0
+    localize = ["localize", *model, f"--database={file}", f"--images={database}", f"--out={tmp_path / 'found'}"]
+    said = refused(*localize, "--checkpoint=12")
+    assert "was extracted with another model, so distances would mean nothing: {'weights'" in said
+    assert door(*localize, "--checkpoint=6", "--top=1").status == 0
+    assert "--top=0 must be at least 1" in refused(*localize, "--top=0")
+    np.save(file, np.load(file)[:-1])
+    assert "has 49 descriptors but its table 50 rows" in refused(*localize, "--checkpoint=6")
+    file.with_suffix(".json").unlink()
+    assert "db.json is missing; write the database with: jaxvpr extract" in refused(*localize)
+
+
+def test_what_extract_and_localize_need(refused, model, database, tmp_path):
+    assert "needs --images" in refused("extract", *model)
+    assert "needs --out" in refused("extract", *model, f"--images={database}")
+    assert "end the name so" in refused("extract", *model, f"--images={database}", "--out=db.txt")
+    assert "needs --database" in refused("localize", *model, f"--images={database}")
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    assert f"no image in {nothing}" in refused("extract", *model, f"--images={nothing}", "--out=db.npy")
+    text = tmp_path / "letter.jpg"
+    text.write_text("Dear Sir")
+    only = ["extract", *model, f"--images={text}", f"--out={tmp_path / 'x.npy'}"]
+    assert f"{text}: not an image" in refused(*only)
+
+
+def test_photos_that_cannot_be_read_are_passed_over_where_asked_and_never_found(
+    door, refused, model, database, tmp_path
+):
+    """Their zero vectors would be nearer to a query than a stranger is."""
+    photos = shutil.copytree(database, tmp_path / "photos")
+    first, second = sorted(photos.iterdir())[:2]
+    first.write_bytes(first.read_bytes()[:300])
+    extract = ["extract", *model, f"--images={photos}", f"--out={tmp_path / 'db.npy'}"]
+    assert f"{first}: truncated or damaged JPEG" in refused(*extract)
+    status, out, err = door(*extract, "--config.loader.on_error=skip")
+    assert status == 0 and "1 of 50 images could not be read; their rows are zeros" in out
+    assert f"left out: {first}: truncated or damaged JPEG" in err
+    descriptors = np.load(tmp_path / "db.npy")
+    assert np.flatnonzero(~descriptors.any(axis=1)).tolist() == [0]
+
+    queries = tmp_path / "queries"
+    queries.mkdir()
+    shutil.copy(first, queries / "a.jpg")
+    shutil.copy(second, queries / "b.jpg")
+    localize = ["localize", *model, f"--database={tmp_path / 'db.npy'}", f"--images={queries}", "--top=99"]
+    status, out, _ = door(*localize, f"--out={tmp_path / 'found'}", "--config.loader.on_error=skip")
+    answers = table(tmp_path / "found" / "predictions.csv")
+    assert status == 0 and "1 of 2 photos could not be read" in out
+    assert len(answers) == 49 and str(first) not in [answer["path"] for answer in answers]
+    assert {answer["query"] for answer in answers} == {str(queries / "b.jpg")}
+    assert [picture.name for picture in (tmp_path / "found").glob("*.png")] == ["0001_b.png"]
+
+
+def test_photos_of_a_camera(door, model, real_data, tmp_path):
+    """Lund's photos carry their place in EXIF."""
+    status, out, err = door("extract", *model, f"--images={real_data / 'lund'}", f"--out={tmp_path / 'lund.npy'}")
+    assert status == 0, err
+    rows, descriptors = table(tmp_path / "lund.csv"), np.load(tmp_path / "lund.npy")
+    assert len(rows) == len(descriptors) == 29
+    placed = [row for row in rows if row["lat"]]
+    assert len(placed) == 29 and all(55 < float(row["lat"]) < 56 and 13 < float(row["lon"]) < 14 for row in placed)
+    assert all(row["zone"] == "33" for row in placed)
+    status, out, _ = door(
+        "localize", *model, f"--images={real_data / 'lund' / '07.jpg'}", f"--database={tmp_path / 'lund.npy'}",
+        f"--out={tmp_path / 'found'}", "--top=2",
+    )  # fmt: skip
+    assert status == 0 and out.splitlines()[0] == "07.jpg" and out.splitlines()[1].endswith("07.jpg"), out
+
+
+def test_describe_takes_arrays_of_any_size_and_paths(trained_run, database):
+    import cv2
+
+    model = jaxvpr.load(trained_run / "model.safetensors")
+    photos = sorted(database.iterdir())[:5]
+    arrays = [cv2.cvtColor(cv2.imread(str(photo)), cv2.COLOR_BGR2RGB) for photo in photos]
+    wanted = model.describe(photos)
+    np.testing.assert_allclose(model.describe(arrays), wanted, atol=1e-5)
+    np.testing.assert_allclose(model.describe(np.stack(arrays)), wanted, atol=1e-5)
+    other = model.describe([np.zeros((50, 70, 3), np.uint8), arrays[1]])
+    np.testing.assert_allclose(other[1], wanted[1], atol=1e-5)
+    for wrong, message in (([], "no images"), ([np.zeros((4, 4), np.uint8)], r"shape \(4, 4\)"),
+                           ([np.zeros((4, 4, 3), np.float32)], "float32")):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            model.describe(wrong)
+
+
+def test_load_says_what_it_lacks(tmp_path, tiny_recipe, trained_run):
+    with pytest.raises(UserError, match=r"holds no model\.safetensors: a run writes it when it ends"):
+        jaxvpr.load(tmp_path)
+    with pytest.raises(UserError, match=r"names no weights; add ,init=FILE"):
+        jaxvpr.load(tiny_recipe)
+    with pytest.raises(UserError, match=r"none\.pth.*no such file of weights"):
+        jaxvpr.load(f"{tiny_recipe},init=none.pth")
+    with pytest.raises(UserError, match="no recipe 'nothing'"):
+        jaxvpr.load("nothing")
+    from_recipe = jaxvpr.load(f"{tiny_recipe},init={trained_run / 'model.safetensors'}")
+    image = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), dtype=np.uint8)
+    np.testing.assert_allclose(from_recipe.describe(image), jaxvpr.load(trained_run).describe(image), atol=1e-6)

@@ -1,0 +1,69 @@
+"""What a run leaves in its folder, and that measuring it again, in every way there is, gives the same."""
+
+import json
+import shutil
+
+import pytest
+
+from jaxvpr import weights
+from jaxvpr.retrieval import metrics
+from jaxvpr.training import logs
+
+
+def recalls(folder):
+    return [entry["recall"] for entry in metrics.read_metrics(folder / "metrics.json")["results"]]
+
+
+def test_the_folder_of_a_run(trained_run):
+    document = metrics.read_metrics(trained_run / "metrics.json")
+    (entry,) = document["results"]
+    assert sorted(entry["baselines"]) == ["thumbnail", "untrained"] and list(entry["recall"]["25m"]) == ["1", "5", "10"]
+    assert (entry["protocol"]["queries"], entry["protocol"]["database"]) == (25, 50)
+    assert document["costs"]["training_seconds"] > 0
+    records = logs.read(trained_run)
+    assert [record["step"] for record in records if "loss" in record] == list(range(12))
+    assert [(record["step"], record["epoch"]) for record in records if "epoch" in record] == [(6, 1), (12, 2)]
+    assert "jaxvpr_config" in weights.read_metadata(trained_run / "model.safetensors")
+    assert list((trained_run / "tensorboard").glob("events.out.tfevents.*"))
+    report = (trained_run / "report.html").read_text()
+    assert "cosplace-tiny" in report and "https://" not in report.replace("https://www.w3.org", "")
+    assert json.loads((trained_run / "config.json").read_text())["name"] == "cosplace-tiny"
+
+
+@pytest.mark.parametrize("which", ["best", "last", "6", "12", "FILE"])
+def test_evaluate_finds_what_the_training_found(door, tiny_recipe, trained_run, tmp_path, which):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    (run / "metrics.json").unlink()
+    checkpoint = str(trained_run / "model.safetensors") if which == "FILE" else which
+    status, _, err = door("evaluate", f"--config={tiny_recipe}", f"--workdir={run}", f"--checkpoint={checkpoint}",
+                          "--config.eval.baselines=false", "--config.eval.batch=24")  # fmt: skip
+    assert status == 0, err
+    validated = {record["step"]: record["val/R@1"] for record in logs.read(trained_run) if "val/R@1" in record}
+    best = min(validated, key=lambda step: (-validated[step], step))
+    step = {"best": best, "last": 12, "6": 6, "12": 12, "FILE": best}[which]
+    assert "measuring " + (checkpoint if which == "FILE" else f"step {step} of") in err
+    if step == best:
+        assert recalls(run) == recalls(trained_run)
+
+
+def test_evaluate_two_folders(door, tiny_recipe, trained_run, photo_tree, tmp_path):
+    images = photo_tree / "images" / "test"
+    folders = [f"--database={images / 'database'}", f"--queries={images / 'queries'}"]
+    model = f"--checkpoint={trained_run / 'model.safetensors'}"
+    status, _, err = door("evaluate", f"--config={tiny_recipe}", model, *folders, f"--workdir={tmp_path}")
+    assert status == 0, err
+    assert recalls(tmp_path) == recalls(trained_run)
+    document = metrics.read_metrics(tmp_path / "metrics.json")
+    assert document["results"][0]["protocol"]["split"] == "test" and (tmp_path / "report.html").is_file()
+
+
+def test_evaluate_says_what_it_lacks(refused, tiny_recipe, trained_run, photo_tree, tmp_path):
+    recipe = f"--config={tiny_recipe}"
+    assert "holds no checkpoint. Train first" in refused("evaluate", recipe, f"--workdir={tmp_path}")
+    run = f"--workdir={trained_run}"
+    assert "no checkpoint of step 7; there are [6, 12]" in refused("evaluate", recipe, run, "--checkpoint=7")
+    assert "no such file of weights" in refused("evaluate", recipe, run, "--checkpoint=none.pth")
+    assert "--database and --queries go together" in refused("evaluate", recipe, run, f"--database={photo_tree}")
+    other = f"--config={tiny_recipe},model.aggregator_options.dim=16"
+    model = f"--checkpoint={trained_run / 'model.safetensors'}"
+    assert "its names fit this model as none of" in refused("evaluate", other, model, f"--workdir={tmp_path}")

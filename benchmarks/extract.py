@@ -1,119 +1,144 @@
 """Images described a second: our compiled forward pass beside the same network, with the same weights, in PyTorch.
 
-Both get uint8 images that lie in memory, normalise them, and give float32 descriptors. Rounds are interleaved, the
-first of each is not timed, and the largest difference between the descriptors is reported. PyTorch runs in inference
-mode on the channels-last layout that the images have anyhow.
+Both get uint8 images that lie in host memory, normalise them, and give float32 descriptors back to it. PyTorch runs in
+inference mode, channels last. The largest difference between the descriptors of the two is reported.
+
+Starting, compiling and warming up are not in the rates; `first_call_seconds` says what the first batch takes.
 
   python -m benchmarks.extract --out benchmarks/results/extract.json
+  python -m benchmarks.extract --dtype bfloat16          # on a GPU
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
-import time
+import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-import torch
-import torch.nn.functional as F
+from ml_collections import ConfigDict
 
-from jaxvpr import weights
-from jaxvpr.models import build
-from jaxvpr.models.place_model import IMAGENET_MEAN, IMAGENET_STD
+from benchmarks import side_by_side
+from jaxvpr import memory
 
-# name -> (backbone, its options, pixels, batch)
-CASES: dict[str, tuple[str, dict[str, Any], int, int]] = {
-    "small, 64 px": ("resnet_small", {}, 64, 64),
-    "resnet18 to layer4, 224 px": ("resnet18", {}, 224, 16),
-    "resnet50 to layer4, 224 px": ("resnet50", {}, 224, 8),
+SIDES = ("jaxvpr", "pytorch")
+WARM = 2
+
+
+class Case(NamedTuple):
+    """A recipe, what is changed in it, images a batch, and the batches that a round times."""
+
+    recipe: str
+    changes: dict[str, Any]
+    batch: int
+    batches: int
+
+
+LARGE = {"image.size": (224, 224)}
+CASES = {
+    "small, 64 px": Case("configs/cosplace.py:city", {}, 64, 30),
+    "resnet18, 224 px": Case("configs/cosplace.py:sf_xl", LARGE, 16, 6),
+    "resnet50, 224 px": Case("configs/cosplace.py:sf_xl", {**LARGE, "model.backbone": "resnet50"}, 8, 4),
+    "squeezenet, 224 px": Case("configs/squeezenet.py", LARGE, 16, 8),
+    "tiny": Case("configs/cosplace.py:tiny", {}, 4, 2),
 }
-Tensors = dict[str, torch.Tensor]
+MEASURED = tuple(CASES)[:4]
 
 
-def torch_describe(tensors: Tensors, small: bool, images: torch.Tensor) -> torch.Tensor:
-    """CosPlace in PyTorch from its own parameter names; uint8 [B, H, W, 3] to unit descriptors [B, D]."""
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    x = (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
-    x = F.relu(_conv_norm(tensors, "backbone.0", "backbone.1", x, 2))
-    x = x if small else F.max_pool2d(x, 3, 2, 1)
-    for stage in range(4, 8):
-        blocks = {name.split(".")[2] for name in tensors if name.startswith(f"backbone.{stage}.")}
-        for block in range(len(blocks)):
-            x = _block(tensors, f"backbone.{stage}.{block}", x, 2 if stage > 4 and block == 0 else 1)
-    p = tensors["aggregation.1.p"]
-    x = F.normalize(x).clamp(min=1e-6).pow(p).mean((2, 3)).pow(1 / p)
-    return F.normalize(F.linear(x, tensors["aggregation.3.weight"], tensors["aggregation.3.bias"]))
+def recipe(case: Case, dtype: str) -> ConfigDict:
+    """The recipe of a case."""
+    from jaxvpr.commandline import load_config
+
+    config = load_config(case.recipe).unlock()
+    config.update_from_flattened_dict({"model.dtype": dtype, **case.changes})
+    return config.lock()
 
 
-def _block(tensors: Tensors, name: str, x: torch.Tensor, stride: int) -> torch.Tensor:
-    bottleneck = f"{name}.conv3.weight" in tensors
-    y = F.relu(_conv_norm(tensors, f"{name}.conv1", f"{name}.bn1", x, 1 if bottleneck else stride))
-    y = _conv_norm(tensors, f"{name}.conv2", f"{name}.bn2", y, stride if bottleneck else 1)
-    if bottleneck:
-        y = _conv_norm(tensors, f"{name}.conv3", f"{name}.bn3", F.relu(y), 1)
-    if f"{name}.downsample.0.weight" in tensors:
-        x = _conv_norm(tensors, f"{name}.downsample.0", f"{name}.downsample.1", x, stride)
-    return F.relu(y + x)
+def images_of(case: Case, config: ConfigDict) -> np.ndarray:
+    """A batch of noise."""
+    return np.random.default_rng(0).integers(0, 256, (case.batch, *config.image.size, 3), np.uint8)
 
 
-def _conv_norm(tensors: Tensors, conv: str, norm: str, x: torch.Tensor, stride: int) -> torch.Tensor:
-    kernel = tensors[f"{conv}.weight"]
-    x = F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
-    mean, var, scale, bias = (tensors[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
-    return F.batch_norm(x, mean, var, scale, bias)
+def jaxvpr_describe(case: Case, dtype: str, tensors: Path) -> Callable[[], np.ndarray]:
+    """A call describes the batch. Writes the weights."""
+    import jax
+
+    from benchmarks import jax_side
+    from jaxvpr import build
+
+    config = recipe(case, dtype)
+    images, variables = images_of(case, config), build.initial_variables(config)
+    jax_side.export(variables, tensors)
+    apply, placed = jax.jit(build.apply(config)), jax.device_put(variables)
+    return lambda: np.asarray(apply(placed, images))
 
 
-def measure(case: str, rounds: int) -> dict[str, Any]:
-    """Median images a second of both, and the largest difference of their descriptors."""
-    backbone, options, pixels, batch = CASES[case]
-    model = build(backbone=backbone, aggregator="cosplace", backbone_options=options)
-    images = np.random.default_rng(0).integers(0, 256, (batch, pixels, pixels, 3), np.uint8)
-    variables = jax.jit(model.init)(jax.random.key(0), images)
-    tensors = {name: torch.from_numpy(np.array(t)) for name, t in weights.to_torch("cosplace", variables).items()}
-    apply, there = jax.jit(model.apply), torch.from_numpy(images)
-    runs: dict[str, Callable[[], np.ndarray]] = {
-        "jaxvpr": lambda: np.asarray(apply(variables, images)),
-        "pytorch": lambda: torch_describe(tensors, backbone == "resnet_small", there).numpy(),
+def pytorch_describe(case: Case, dtype: str, tensors: Path) -> Callable[[], np.ndarray]:
+    """The same in PyTorch, with the weights that `jaxvpr_describe` wrote."""
+    import torch
+
+    from benchmarks import torch_side
+    from jaxvpr.weights import read
+
+    config, device = recipe(case, dtype), torch_side.device()
+    network = torch_side.network(config.model.to_dict(), dict(read(tensors))).to(device).eval()
+    images = torch.from_numpy(images_of(case, config))
+
+    def describe() -> np.ndarray:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+            return network(images.to(device)).float().cpu().numpy()
+
+    return describe
+
+
+def side(name: str, case: Case, dtype: str, tensors: Path, batches: int) -> dict[str, Any]:
+    """One side's part of a round. Its descriptors are left beside the weights."""
+    memory.keep_freed()
+    make = partial(jaxvpr_describe if name == "jaxvpr" else pytorch_describe, case, dtype, tensors)
+    times, described = side_by_side.clock(make, WARM, batches)
+    np.save(tensors.with_name(f"{name}.npy"), described[0])
+    return {**times, "on": side_by_side.device(name)}
+
+
+def measure(name: str, dtype: str, rounds: int, batches: int | None) -> dict[str, Any]:
+    """Interleaved rounds of a case."""
+    case = CASES[name]
+    config = recipe(case, dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        tensors = Path(folder) / "weights.safetensors"
+        given = ["--case", name, "--dtype", dtype, "--tensors", tensors, "--batches", batches or case.batches]
+        found = side_by_side.interleave("benchmarks.extract", SIDES, rounds, *given)
+        described = [np.load(tensors.with_name(f"{one}.npy")) for one in SIDES]
+    return {
+        "case": name,
+        "backbone": config.model.backbone,
+        "pixels": config.image.size[0],
+        "batch": case.batch,
+        "dtype": dtype,
+        **side_by_side.compare(found, case.batch, "pytorch"),
+        "largest_difference": float(np.abs(described[0] - described[1]).max()),
     }
-    with torch.inference_mode():
-        difference = float(np.abs(runs["jaxvpr"]() - runs["pytorch"]()).max())
-        times: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(rounds):
-            for name, run in runs.items():
-                began = time.perf_counter()
-                run()
-                times[name].append(time.perf_counter() - began)
-    rates = {name: round(batch / statistics.median(spent), 1) for name, spent in times.items()}
-    return {"case": case, "batch": batch, "images_per_second": rates, "largest_difference": difference}
 
 
 def main() -> None:
-    """Measures every case, prints it, and writes JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--cases", nargs="*", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    results = []
-    for case in arguments.cases:
-        results.append(measure(case, arguments.rounds))
-        print(json.dumps(results[-1]), flush=True)
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "device": jax.devices()[0].device_kind,
-        "torch_threads": torch.get_num_threads(),
-        "jax": jax.__version__,
-        "torch": torch.__version__,
-    }
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+    """Measures every case, or, where a side is named, does its part of one round."""
+    parser = side_by_side.flags(__doc__, rounds=3)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(MEASURED))
+    parser.add_argument("--batches", type=int, help="timed batches a round, instead of the case's own")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
+    parser.add_argument("--tensors", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        print(json.dumps(side(given.side, CASES[given.case], given.dtype, given.tensors, given.batches)))
+        return
+    results = [measure(case, given.dtype, given.rounds, given.batches) for case in given.cases]
+    side_by_side.finish(side_by_side.report(results, ("jax", "jaxlib", "flax", "torch")), given.out)
 
 
 if __name__ == "__main__":

@@ -10,23 +10,21 @@ per image, of all processes together, is reported too: it says the same on a mac
   python -m benchmarks.loader --torchvision FOLDER --out benchmarks/results/loader.json
 
 FOLDER holds torchvision where it is not installed: `pip install --no-deps --target FOLDER torchvision`. Its compiled
-operators need not fit this torch; the transforms use none of them.
+operators need not fit this torch; the transforms use none of them. Where there is no torchvision, our loaders are
+measured alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import gc
-import json
-import os
-import platform
 import resource
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from benchmarks import side_by_side
 from data_pipelines.augment import Augment
 from data_pipelines.loaders import Draw, ImageSource, StepReader, batches
 from data_pipelines.places import Paths
@@ -44,7 +43,10 @@ CASES = {
     "512 to 224": (512, 224, 512, 32),
     "128 to 128": (128, 128, 2048, 64),
     "64 to 64": (64, 64, 4096, 64),
+    "tiny": (32, 16, 16, 4),
 }
+MEASURED = tuple(CASES)[:4]
+PEER = "torch DataLoader"
 FILES = 64
 JITTER = (0.7, 0.7, 0.7, 0.5)
 SCALE = (0.5, 1.0)
@@ -145,67 +147,52 @@ def measure(case: str, rounds: int, processes: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder), pixels)
         shared = paths, size, batch, steps
-        loaders = {
-            "torch DataLoader": functools.partial(peer, *shared, processes),
+        loaders = {PEER: functools.partial(peer, *shared, processes)} if find_spec("torchvision") else {}
+        loaders |= {
             "threads": functools.partial(ours, *shared, "pil_bilinear", processes, 0),
             "workers": functools.partial(ours, *shared, "pil_bilinear", 1, processes),
             "threads, linear": functools.partial(ours, *shared, "linear", processes, 0),
         }
         rates: dict[str, list[float]] = {name: [] for name in loaders}
         costs: dict[str, list[float]] = {name: [] for name in loaders}
-        for index in range(rounds):
-            for name in list(loaders)[index % len(loaders) :] + list(loaders)[: index % len(loaders)]:
-                rate, cost = one_round(loaders[name], batch, steps)
-                rates[name].append(rate)
-                costs[name].append(cost)
+        for name in side_by_side.turns(list(loaders), rounds):
+            rate, cost = one_round(loaders[name], batch, steps)
+            rates[name].append(rate)
+            costs[name].append(cost)
         kilobytes = statistics.mean(path.stat().st_size for path in Path(folder).iterdir()) / 1000
-    ratios = {
-        name: statistics.median(a / b for a, b in zip(rates[name], rates["torch DataLoader"], strict=True))
-        for name in rates
-    }
     return {
         "case": case,
-        "file kB": round(kilobytes, 1),
+        "file_kb": round(kilobytes, 1),
         "batch": batch,
-        "images per round": images,
-        "images/s": {name: [round(rate) for rate in rates[name]] for name in rates},
-        "median images/s": {name: round(statistics.median(rates[name])) for name in rates},
-        "median CPU ms/image": {name: round(statistics.median(costs[name]), 3) for name in costs},
-        "median ratio to torch": {name: round(ratio, 2) for name, ratio in ratios.items()},
+        "images_per_round": images,
+        "images_per_second": {name: [round(rate) for rate in rates[name]] for name in rates},
+        "median_images_per_second": side_by_side.medians(rates, 0),
+        "cpu_ms_per_image": side_by_side.medians(costs, 3),
+        "ratio_to_pytorch": side_by_side.ratios(rates, PEER) if PEER in rates else {},
     }
 
 
 def main() -> None:
-    """Prints a table and writes the figures with their command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torchvision", help="folder that holds torchvision")
-    parser.add_argument("--rounds", type=int, default=5)
+    """Measures every case."""
+    parser = side_by_side.flags(__doc__, rounds=5)
+    parser.add_argument("--torchvision", help="folder that holds torchvision, if it is not installed")
     parser.add_argument("--processes", type=int, default=2, help="threads or workers of each loader")
-    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    arguments = parser.parse_args()
-    find_torchvision(arguments.torchvision)
-    import torch
+    parser.add_argument("--cases", nargs="+", default=list(MEASURED), choices=list(CASES))
+    given = parser.parse_args()
+    find_torchvision(given.torchvision)
+    results = [measure(case, given.rounds, given.processes) for case in given.cases]
+    facts = {"processes": given.processes, "torchvision": _torchvision()}
+    packages = ("torch", "pillow", "opencv-python-headless", "grain")
+    side_by_side.finish(side_by_side.report(results, packages, **facts), given.out)
+
+
+def _torchvision() -> str | None:
+    """Its version, which a folder that was not installed by pip has nowhere else."""
+    if not find_spec("torchvision"):
+        return None
     import torchvision
 
-    results = []
-    for case in arguments.cases:
-        results.append(measure(case, arguments.rounds, arguments.processes))
-        for figure in ("median images/s", "median CPU ms/image", "median ratio to torch"):
-            print(f"{case:12} {figure:22} {results[-1][figure]}", flush=True)
-    versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "opencv": cv2.__version__}
-    report = {
-        "command": "python -m benchmarks.loader " + " ".join(sys.argv[1:]),
-        "cores": os.cpu_count(),
-        "load average": os.getloadavg(),
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "versions": versions,
-        "results": results,
-    }
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    return torchvision.__version__
 
 
 if __name__ == "__main__":

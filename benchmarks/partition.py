@@ -1,7 +1,7 @@
 """How long does it take to cut millions of images into CosPlace's classes, and to read their '@' names?
 
-    python benchmarks/partition.py                      # 5.9 million rows (SF-XL), ours and the peer on the same rows
-    python benchmarks/partition.py --rows 1000000 --peer_rows 200000
+  python -m benchmarks.partition --out benchmarks/results/partition.json    # 5.9 million rows (SF-XL)
+  python -m benchmarks.partition --rows 1000000 --rounds 1
 
 The peer does what the published CosPlace code does: a Python loop that makes a class and a group tuple per image, a
 dictionary of lists, and for the names `str.split` and one conversion of all strings to floats. Every stage runs in a
@@ -14,14 +14,13 @@ import argparse
 import hashlib
 import json
 import resource
-import shlex
-import subprocess
-import sys
 import time
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 
+from benchmarks import side_by_side
 from data_pipelines.partitions import Cells, cosplace_cells
 from data_pipelines.places import Paths
 from data_pipelines.readers import names
@@ -60,10 +59,10 @@ def names_of(east: np.ndarray, north: np.ndarray, heading: np.ndarray) -> Paths:
 def peer_cells(east: np.ndarray, north: np.ndarray, heading: np.ndarray) -> tuple[list[list[tuple]], dict]:
     """Classes and groups by a loop over images: (class tuples of each group, images of each class)."""
     ids = [peer_ids(e, n, h) for e, n, h in np.stack([east, north, heading.astype(np.float64)], axis=1)]
-    images = defaultdict(list)
+    all_images = defaultdict(list)
     for row, (cell, _) in enumerate(ids):
-        images[cell].append(row)
-    images = {cell: rows for cell, rows in images.items() if len(rows) >= MIN_IMAGES}
+        all_images[cell].append(row)
+    images = {cell: rows for cell, rows in all_images.items() if len(rows) >= MIN_IMAGES}
     groups = defaultdict(set)
     for cell, group in ids:
         if cell in images:
@@ -98,7 +97,8 @@ def ours_as_lists(cells: Cells) -> list:
 def stage(name: str, rows: int, seed: int) -> dict:
     """Runs one stage on generated rows and measures it."""
     columns = rows_of_a_city(rows, seed)
-    given = names_of(*columns) if name.endswith("names") else columns
+    given: Any = names_of(*columns) if name.endswith("names") else columns
+    parsed: Any = None
     if name == "peer_names":
         given = list(given)
     before, start, cpu = peak(), time.perf_counter(), time.process_time()
@@ -134,31 +134,27 @@ def peak() -> float:
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--rows", type=int, default=5_900_000)
-    flags.add_argument(
-        "--peer_rows", type=int, help="rows of the peer's stages, if fewer; the digests are compared on them"
-    )
-    flags.add_argument("--seed", type=int, default=0)
-    flags.add_argument("--stage", choices=["cells", "peer_cells", "names", "peer_names"], help="run this one alone")
-    given = flags.parse_args()
-    if given.stage:
-        print(json.dumps(stage(given.stage, given.rows, given.seed)))
+    """Runs every stage in turns, compares what ours and the peer's found, and prints JSON."""
+    parser = side_by_side.flags(__doc__, rounds=1)
+    parser.add_argument("--rows", type=int, default=5_900_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--side", choices=["cells", "peer_cells", "names", "peer_names"], help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        print(json.dumps(stage(given.side, given.rows, given.seed)))
         return
-    peer_rows = min(given.peer_rows or given.rows, given.rows)
-
-    def run(name: str, rows: int) -> dict:
-        command = [sys.executable, __file__, "--stage", name, "--rows", str(rows), "--seed", str(given.seed)]
-        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-
-    report: dict = {"command": shlex.join(["python", *sys.argv]), "rows": given.rows, "peer_rows": peer_rows}
+    results = {}
     for ours, peer in (("cells", "peer_cells"), ("names", "peer_names")):
-        report[ours], report[peer] = run(ours, given.rows), run(peer, peer_rows)
-        same = report[ours] if peer_rows == given.rows else run(ours, peer_rows)
-        report[f"{ours}_agree"] = same["digest"] == report[peer]["digest"]
-        each = [report[one]["cpu_seconds"] / report[one]["rows"] for one in (peer, ours)]
-        report[f"{ours}_times_faster"] = round(each[0] / each[1], 1)
-    print(json.dumps(report, indent=2))
+        arguments = "benchmarks.partition", (ours, peer), given.rounds, "--rows", given.rows, "--seed", given.seed
+        found = side_by_side.interleave(*arguments)
+        seconds = {one: [report["seconds"] for report in reports] for one, reports in found.items()}
+        results[ours] = {
+            **{one: reports[0] for one, reports in found.items()},
+            "seconds": seconds,
+            "times_faster": side_by_side.ratios(seconds, ours)[peer],
+            "agree": len({report["digest"] for reports in found.values() for report in reports}) == 1,
+        }
+    side_by_side.finish(side_by_side.report(results, ("numpy",), rows=given.rows), given.out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,97 @@
+"""The networks of our recipes in plain PyTorch, put together from those that the parity tests compare ours with."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "weights"))
+
+import torch_models as plain
+
+# The block, how many of them a stage has, and the width of each stage.
+RESNETS: dict[str, tuple[Any, tuple[int, ...], tuple[int, ...]]] = {
+    "resnet_small": (plain.BasicBlock, (1, 1, 1, 1), (16, 32, 64, 128)),
+    "resnet18": (plain.BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512)),
+    "resnet50": (plain.Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512)),
+}
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Network(nn.Module):
+    """uint8 images [B, H, W, 3] to unit descriptors [B, D].
+
+    The images are normalised inside, as ours are. They lie in memory channels last, and stay so: that is also the
+    layout in which oneDNN and cuDNN are fastest.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, described: Any):
+        super().__init__()
+        self.described = described.to(memory_format=torch.channels_last)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.described((images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
+
+
+def network(model: dict[str, Any], tensors: dict[str, Any]) -> Network:
+    """The network of a recipe's `config.model` with the tensors that we export under the originals' names.
+
+    Raises:
+      KeyError: for a backbone that is not here.
+      RuntimeError: where the tensors do not fit, name by name.
+    """
+    values = {name: torch.from_numpy(array) for name, array in tensors.items()}
+    if model["backbone"] == "squeezenet":
+        squeezenet = plain.SqueezeNet()
+        del squeezenet.classifier
+        squeezenet.load_state_dict(values)
+        return Network(nn.Sequential(squeezenet, plain.GeM(), nn.Flatten(), plain.L2Norm()))
+    made = _cosplace(model["backbone"], model["backbone_options"].get("widths"), **model["aggregator_options"])
+    made.load_state_dict(values)
+    return Network(made)
+
+
+def _cosplace(
+    backbone: str, widths: tuple[int, ...] | None, *, dim: int, fc_norm: bool = False, l2_before: bool = True
+) -> nn.Module:
+    block, sizes, usual = RESNETS[backbone]
+    widths = widths or usual
+    resnet = plain.ResNet(block, sizes, widths)
+    if backbone == "resnet_small":
+        resnet.conv1, resnet.maxpool = nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.Identity()
+    made = plain.CosPlaceNet(resnet, block.expansion * widths[-1], dim)
+    if not l2_before:
+        made.aggregation[0] = nn.Identity()
+    if fc_norm:
+        made.aggregation.insert(4, nn.BatchNorm1d(dim))
+    return made
+
+
+def cosface(
+    descriptors: torch.Tensor, labels: torch.Tensor, prototypes: torch.Tensor, scale: float, margin: float
+) -> torch.Tensor:
+    """The large-margin cosine loss, as one writes it in PyTorch."""
+    cosine = F.linear(F.normalize(descriptors), F.normalize(prototypes))
+    hit = F.one_hot(labels, len(prototypes)).to(cosine.dtype)
+    return F.cross_entropy(scale * (cosine - margin * hit), labels)
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def wait() -> None:
+    """Until the device has done what it was given; a CPU always has."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

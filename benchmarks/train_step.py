@@ -1,0 +1,192 @@
+"""One training step of ours beside the same step in PyTorch.
+
+Both start from the same weights, take the same uint8 images from host memory, normalise them, run the network forward
+and back, and let two Adams move the network and the prototypes of CosFace. Ours is the step of the training loop with
+all that it does besides (gradient norm, refusal of non-finite batches); PyTorch's is what one writes by hand: eager,
+channels last, fused Adam. The losses of the first steps are reported, and must agree.
+
+Starting, compiling and warming up are not in the rates; `first_call_seconds` says what the first step takes.
+
+  python -m benchmarks.train_step --out benchmarks/results/train_step.json
+  python -m benchmarks.train_step --dtype bfloat16          # on a GPU
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks import side_by_side
+from jaxvpr import memory
+
+SIDES = ("jaxvpr", "pytorch")
+WARM = 3
+SCALE, MARGIN, RATE = 30.0, 0.4, 1e-4
+
+
+class Case(NamedTuple):
+    """A recipe, what is changed in it, how many classes there are, the modules of PyTorch's backbone that rest as the
+    recipe's `frozen` says, and the steps that a round times."""
+
+    recipe: str
+    changes: dict[str, Any]
+    classes: int
+    resting: int
+    steps: int
+
+
+CASES = {
+    "small, 64 px": Case("configs/cosplace.py:city", {"batch": 64}, 128, 0, 20),
+    "resnet18 from layer3 on, 224 px": Case(
+        "configs/cosplace.py:sf_xl", {"batch": 16, "image.size": (224, 224)}, 1000, 6, 4
+    ),
+    "tiny": Case("configs/cosplace.py:tiny", {"batch": 8}, 16, 0, 2),
+}
+MEASURED = tuple(CASES)[:2]
+
+
+def recipe(case: Case, dtype: str) -> ConfigDict:
+    """The recipe with a constant rate for both optimisers, so that the peer needs no schedule."""
+    from jaxvpr.commandline import load_config
+
+    config = load_config(case.recipe).unlock()
+    config.update_from_flattened_dict({"model.dtype": dtype, **case.changes})
+    for optimiser in (config.optimizer, config.optimizer_extra):
+        optimiser.update({"schedule": "constant", "warmup": 0, "rate": RATE})
+    return config.lock()
+
+
+def batch_of(config: ConfigDict, classes: int) -> dict[str, np.ndarray]:
+    """Noise, and a label for each image."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (config.batch, *config.image.size, 3), np.uint8)
+    labels = rng.integers(0, classes, config.batch).astype(np.int32)
+    return {"image": image, "label": labels, "mask": np.ones(config.batch, bool)}
+
+
+def jaxvpr_step(case: Case, dtype: str, tensors: Path) -> Callable[[], float]:
+    """The training loop's step: a call makes one and returns its loss. Writes the weights that it starts from."""
+    from benchmarks import jax_side
+    from data_pipelines.partitions import label_cells
+    from jaxvpr import build
+    from jaxvpr.objectives.cells import cells_objective
+    from jaxvpr.parallel.mesh import make_mesh, to_global
+    from jaxvpr.training import optimisers
+    from jaxvpr.training.loop import variables_of
+    from jaxvpr.training.state import init_state
+    from jaxvpr.training.step import make_step
+
+    config, mesh = recipe(case, dtype), make_mesh()
+    model, batch = build.model(config), batch_of(config, case.classes)
+    cells = label_cells(np.arange(case.classes), min_images=1)
+    objective = cells_objective(model, cells, batch=config.batch, steps=1, scale=SCALE, margin=MARGIN)
+    adam = optimisers.build("adam", rate=RATE, total=1)
+    state, shardings = init_state(
+        model, objective, adam, adam, mesh, example=batch["image"][:1], frozen=config.frozen, seed=0
+    )
+    prototypes = np.asarray(state.extra["prototypes"][0, : case.classes])
+    jax_side.export(variables_of(state), tensors, prototypes=prototypes)
+    step = make_step(objective, adam, adam, mesh, shardings, total=1, frozen=config.frozen)
+    made = 0
+
+    def one() -> float:
+        nonlocal state, made
+        state, metrics = step(state, {"source": to_global(mesh, batch)}, np.int32(0), np.int32(made))
+        made += 1
+        loss = metrics["loss"].item()
+        if not metrics["ok"].item():
+            raise RuntimeError(f"step {made} was refused: its loss is {loss}")
+        return loss
+
+    return one
+
+
+def pytorch_step(case: Case, dtype: str, tensors: Path) -> Callable[[], float]:
+    """The same step in PyTorch, from the weights that `jaxvpr_step` wrote."""
+    import torch
+
+    from benchmarks import torch_side
+    from jaxvpr.weights import read
+
+    config, device = recipe(case, dtype), torch_side.device()
+    values = dict(read(tensors))
+    prototypes = torch.nn.Parameter(torch.from_numpy(np.array(values.pop("prototypes"))).to(device))
+    network = torch_side.network(config.model.to_dict(), values).to(device).train()
+    for child in list(network.described.backbone.children())[: case.resting]:
+        child.requires_grad_(False)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    tuners = [torch.optim.Adam(what, RATE, fused=True) for what in (trained, [prototypes])]
+    batch = batch_of(config, case.classes)
+    image, label = torch.from_numpy(batch["image"]), torch.from_numpy(batch["label"]).long()
+
+    def one() -> float:
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+            descriptors = network(image.to(device))
+        loss = torch_side.cosface(descriptors.float(), label.to(device), prototypes, SCALE, MARGIN)
+        for tuner in tuners:
+            tuner.zero_grad()
+        loss.backward()
+        for tuner in tuners:
+            tuner.step()
+        torch_side.wait()
+        return loss.item()
+
+    return one
+
+
+def side(name: str, case: Case, dtype: str, tensors: Path, steps: int) -> dict[str, Any]:
+    """One side's part of a round, and the losses of its first steps."""
+    memory.keep_freed()
+    make = partial(jaxvpr_step if name == "jaxvpr" else pytorch_step, case, dtype, tensors)
+    times, losses = side_by_side.clock(make, WARM, steps)
+    return {**times, "losses": losses, "on": side_by_side.device(name)}
+
+
+def measure(name: str, dtype: str, rounds: int, steps: int | None) -> dict[str, Any]:
+    """Interleaved rounds of a case."""
+    case = CASES[name]
+    config = recipe(case, dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        given = ["--case", name, "--dtype", dtype, "--tensors", Path(folder) / "start.safetensors"]
+        found = side_by_side.interleave("benchmarks.train_step", SIDES, rounds, *given, "--steps", steps or case.steps)
+    losses = {one: reports[0]["losses"] for one, reports in found.items()}
+    return {
+        "case": name,
+        "backbone": config.model.backbone,
+        "pixels": config.image.size[0],
+        "batch": config.batch,
+        "classes": case.classes,
+        "dtype": dtype,
+        **side_by_side.compare(found, config.batch, "pytorch"),
+        "losses": losses,
+        "largest_difference": max(abs(a - b) for a, b in zip(*losses.values(), strict=True)),
+    }
+
+
+def main() -> None:
+    """Measures every case, or, where a side is named, does its part of one round."""
+    parser = side_by_side.flags(__doc__, rounds=3)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(MEASURED))
+    parser.add_argument("--steps", type=int, help="timed steps a round, instead of the case's own")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
+    parser.add_argument("--tensors", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        print(json.dumps(side(given.side, CASES[given.case], given.dtype, given.tensors, given.steps)))
+        return
+    results = [measure(case, given.dtype, given.rounds, given.steps) for case in given.cases]
+    side_by_side.finish(side_by_side.report(results, ("jax", "jaxlib", "flax", "optax", "torch")), given.out)
+
+
+if __name__ == "__main__":
+    main()

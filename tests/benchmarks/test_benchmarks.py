@@ -1,0 +1,101 @@
+"""Every benchmark runs, both sides of it compute the same thing, and its JSON says where, how and what was measured.
+
+How fast they are is not tested: that depends on who else uses the machine.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import side_by_side
+
+ROOT = Path(__file__).resolve().parents[2]
+SIDES = {"jaxvpr", "pytorch"}
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the peer is PyTorch")
+
+
+def run(name, tmp_path, *arguments):
+    """The report that `python -m benchmarks.<name>` prints, which is also the one that it writes."""
+    # One device and mixed types, as a user has it; compiled without optimisation, which is what takes time here.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("JAX_NUMPY_")}
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    out = tmp_path / "a" / "b.json"
+    command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments), "--out", str(out)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT, env=environment)
+    report = json.loads(done.stdout)
+    assert json.loads(out.read_text()) == report
+    assert report["command"].startswith(f"python -m benchmarks.{name} ") and "--out" in report["command"]
+    assert report["machine"]["cores"] >= 1 and len(report["machine"]["load average"]) == 3
+    assert report["versions"]["python"] and report["date"].endswith("UTC")
+    return report
+
+
+def check_sides(result, rounds):
+    """The keys that both frameworks' figures have."""
+    for key in ("images_per_second", "median_images_per_second", "ratio_to_pytorch", "cpu_ms_per_image",
+                "start_seconds", "first_call_seconds", "on"):  # fmt: skip
+        assert set(result[key]) == SIDES, key
+    assert all(len(rates) == rounds and min(rates) > 0 for rates in result["images_per_second"].values())
+    assert result["ratio_to_pytorch"]["pytorch"] == 1
+    assert all(one["device"] for one in result["on"].values())
+
+
+@needs_torch
+def test_a_training_step_loses_as_much_in_both(tmp_path):
+    report = run("train_step", tmp_path, "--cases", "tiny", "--rounds", 1, "--steps", 1)
+    [result] = report["results"]
+    check_sides(result, 1)
+    assert (result["case"], result["batch"], result["classes"], result["dtype"]) == ("tiny", 8, 16, "float32")
+    assert all(len(losses) == 3 and losses[0] > losses[-1] for losses in result["losses"].values())
+    assert result["largest_difference"] < 1e-3 * result["losses"]["pytorch"][0]
+    assert {"jax", "torch"} <= set(report["versions"])
+
+
+@needs_torch
+def test_extraction_gives_the_same_descriptors_in_both(tmp_path):
+    [result] = run("extract", tmp_path, "--cases", "tiny", "--rounds", 1, "--batches", 1)["results"]
+    check_sides(result, 1)
+    assert result["largest_difference"] < 1e-5
+
+
+def test_the_partition_finds_the_same_classes_and_reads_the_same_numbers(tmp_path):
+    report = run("partition", tmp_path, "--rows", 24000)
+    assert set(report["results"]) == {"cells", "names"} and report["rows"] == 24000
+    for ours, result in report["results"].items():
+        assert result["agree"] and result["times_faster"] > 0
+        assert all(result[stage]["rows"] == 24000 and result[stage]["peak_mib"] > 0 for stage in (ours, f"peer_{ours}"))
+    cells = report["results"]["cells"]["cells"]
+    assert cells["groups"] > 8 and 0 < cells["images_in_classes"] <= 24000
+
+
+def test_the_loaders_read_every_image(tmp_path):
+    arguments = "--cases", "tiny", "--rounds", 1, "--processes", 1
+    report = run("loader", tmp_path, *arguments)
+    [result] = report["results"]
+    ours = {"threads", "workers", "threads, linear"}
+    both = ours | {"torch DataLoader"} if report["torchvision"] else ours
+    assert result["case"] == "tiny" and result["images_per_round"] == 16
+    for key in ("images_per_second", "median_images_per_second", "cpu_ms_per_image"):
+        assert set(result[key]) == both, key
+    assert min(min(rates) for rates in result["images_per_second"].values()) > 0
+
+
+def test_each_round_starts_with_the_next_side():
+    assert "".join(side_by_side.turns("abc", 4)) == "abcbcacababc"
+
+
+def test_ratios_are_taken_within_a_round():
+    rounds = {"ours": [10.0, 2.0, 30.0], "peer": [5.0, 1.0, 10.0]}
+    assert side_by_side.ratios(rounds, "peer") == {"ours": 2.0, "peer": 1.0}
+    assert side_by_side.medians(rounds) == {"ours": 10.0, "peer": 5.0}
+
+
+def test_a_side_that_fails_stops_the_benchmark(capfd):
+    with pytest.raises(subprocess.CalledProcessError):
+        side_by_side.in_own_process("benchmarks.partition", "--side", "nobody")
+    assert "invalid choice: 'nobody'" in capfd.readouterr().err

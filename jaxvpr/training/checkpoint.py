@@ -8,8 +8,10 @@ background and renames at the end, so a run killed while writing leaves the prev
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -179,11 +181,14 @@ class Checkpoints:
         order = [first, *(step for step in reversed(steps) if step != first and (which == "best" or step < first))]
         reasons = []
         for step in order:
-            try:
-                restored = read(step)
-            except Exception as error:  # orbax raises many kinds for a file cut short
-                reasons.append(f"{self.folder / str(step)}: {_first_line(error)}")
-                log.warning("checkpoint %s cannot be read (%s); trying another", step, _first_line(error))
+            with _quietly():
+                try:
+                    restored, reason = read(step), ""
+                except Exception as error:  # orbax raises many kinds for a file cut short
+                    reason = _first_line(error)
+            if reason:
+                reasons.append(f"{self.folder / str(step)}: {reason}")
+                log.warning("checkpoint %s cannot be read (%s); trying another", step, reason)
                 continue
             if reasons:
                 log.warning("went back to checkpoint %d", step)
@@ -233,6 +238,18 @@ class Checkpoints:
         return UserError(
             f"the disk of {self.folder} is full: {_first_line(error)}; {kept}. Free space and start again."
         )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps orbax's last words off the console: reading a file cut short leaves tasks behind that die of it later."""
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda dying: log.debug("left behind by orbax: %r", dying.exc_value)
+    try:
+        yield
+    finally:
+        gc.collect()
+        sys.unraisablehook = before
 
 
 def _first_line(error: Exception) -> str:

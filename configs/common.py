@@ -27,9 +27,17 @@ def base() -> ConfigDict:
         }
     )
     config.image = ConfigDict({"size": (512, 512), "resize": "pil_bilinear"})
-    # Strengths as torchvision's; scale is that of a random resized crop, empty for none.
+    # Strengths as torchvision's; scale and ratio are those of a random resized crop, an empty scale is none.
     config.augment = ConfigDict(
-        {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "scale": (), "flip": 0.0}
+        {
+            "brightness": 0.0,
+            "contrast": 0.0,
+            "saturation": 0.0,
+            "hue": 0.0,
+            "scale": (),
+            "ratio": (3 / 4, 4 / 3),
+            "flip": 0.0,
+        }
     )
 
     # Data sets, each made by `data` below. The reader "minicity" writes the city first if it is not there.

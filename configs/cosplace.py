@@ -27,9 +27,7 @@ def city() -> ConfigDict:
     config.train_data = common.data("minicity", "data/minicity", "train")
     _measure_on(config, "minicity", "data/minicity")
     config.objective = _cells(M=10.0, alpha=30.0, N=2, L=2, groups=8, min_images=3, scale=20.0, margin=0.2, warmup=0.8)
-    config.augment = ConfigDict(
-        {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05, "scale": (0.75, 1.0), "flip": 0.0}
-    )
+    config.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, scale=(0.75, 1.0))
     config.epochs, config.steps_per_epoch, config.every_epochs = 48, 25, 8
     config.batch = 64
     config.optimizer = common.optimizer("adam", 4e-3, schedule="cosine", warmup=60)
@@ -79,9 +77,7 @@ def sf_xl() -> ConfigDict:
     config.model.backbone_options = ConfigDict({"cut": "layer4"})
     config.model.aggregator_options = ConfigDict({"dim": 512})
     config.frozen = ("backbone/(conv1|bn1|layer1_|layer2_)",)
-    config.augment = ConfigDict(
-        {"brightness": 0.7, "contrast": 0.7, "saturation": 0.7, "hue": 0.5, "scale": (0.5, 1.0), "flip": 0.0}
-    )
+    config.augment.update(brightness=0.7, contrast=0.7, saturation=0.7, hue=0.5, scale=(0.5, 1.0))
     config.train_data = common.data("at_names", "data/sf_xl/processed", "train")
     config.val_data = ConfigDict({"sf_xl_val": common.data("at_names", "data/sf_xl/processed", "val")})
     config.test_data = ConfigDict({"sf_xl_v1": common.data("at_names", "data/sf_xl/processed", "test")})

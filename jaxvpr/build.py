@@ -81,7 +81,7 @@ def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
 def image_source(config: ConfigDict, images: Places) -> ImageSource:
     """Training images, augmented."""
     strengths = config.augment.to_dict()
-    strengths["scale"] = tuple(strengths["scale"]) or None
+    strengths["scale"], strengths["ratio"] = tuple(strengths["scale"]) or None, tuple(strengths["ratio"])
     augment = Augment(**strengths)
     try:
         augment.finish(np.zeros((1, 1, 3), np.uint8), np.random.default_rng(0))

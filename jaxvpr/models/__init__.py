@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxvpr.models.aggregators.cosplace import CosPlace
+from jaxvpr.models.aggregators.flatten import Flatten
 from jaxvpr.models.aggregators.gem import GeM
 from jaxvpr.models.backbones.resnet import ResNet
 from jaxvpr.models.backbones.squeezenet import SqueezeNet
@@ -27,7 +28,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "squeezenet": SqueezeNet,
 }
 
-AGGREGATORS: dict[str, Callable[..., nn.Module]] = {"gem": GeM, "cosplace": CosPlace}
+AGGREGATORS: dict[str, Callable[..., nn.Module]] = {"gem": GeM, "cosplace": CosPlace, "flatten": Flatten}
 
 
 def build(

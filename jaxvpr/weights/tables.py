@@ -57,6 +57,7 @@ FAMILIES = {
         ),
         covers="backbone/",
         extras=(r"classifier\.1\.(weight|bias)",),
+        stages=r"features\.\d+\.",
     ),
     "cosplace": Family(
         modules=(

@@ -76,10 +76,13 @@ def test_every_backbone_builds_and_feeds_the_head(backbone):
             {"backbone": "resnet19", "aggregator": "gem"},
             r"no backbone 'resnet19'; there are \['resnet101', 'resnet152'",
         ),
-        ({"backbone": "resnet18", "aggregator": "max"}, r"no aggregator 'max'; there are \['cosplace', 'gem'\]"),
         (
-            {"backbone": "squeezenet", "aggregator": "gem", "backbone_options": {"cut": "layer3"}},
-            r"backbone 'squeezenet' has no option \['cut'\]; there are \['dtype'\]",
+            {"backbone": "resnet18", "aggregator": "max"},
+            r"no aggregator 'max'; there are \['cosplace', 'flatten', 'gem'\]",
+        ),
+        (
+            {"backbone": "squeezenet", "aggregator": "gem", "backbone_options": {"width": 2}},
+            r"backbone 'squeezenet' has no option \['width'\]; there are \['cut', 'dtype'\]",
         ),
         (
             {"backbone": "resnet18", "aggregator": "gem", "aggregator_options": {"dim": 3}},

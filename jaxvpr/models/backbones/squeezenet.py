@@ -43,15 +43,24 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(nn.Module):
-    """A small network without batch normalisation; 512 channels at a sixteenth of the image's size."""
+    """A small network without batch normalisation; 512 channels at a sixteenth of the image's size.
 
+    Attributes:
+      cut: the last of torchvision's `features` that runs, 2 to 12 (an eighth of the size after 6, a quarter after 2).
+    """
+
+    cut: int = 12
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> Features:
-        """Normalised images `[B, H, W, 3]` to a map `[B, h, w, 512]`; `train` changes nothing."""
+        """Normalised images `[B, H, W, 3]` to a map `[B, h, w, C]`, C = 512 uncut; `train` changes nothing."""
+        if self.cut not in LAYERS:
+            raise ValueError(f"cut={self.cut!r} is no layer of SqueezeNet; there are {list(LAYERS)}")
         x = Conv(96, 7, 2, use_bias=True, dtype=self.dtype, kernel_init=torch_default, name="features_0")(images)
         x = nn.relu(x)
         for i, channels in LAYERS.items():
+            if i > self.cut:
+                break
             x = Fire(*channels, self.dtype, name=f"features_{i}")(x) if channels else max_pool(x, 3, 2, ceil=True)
         return Features(x)

@@ -1,0 +1,40 @@
+"""The whole map, cell by cell, through one linear layer: for cameras that always look the same way."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvpr.models.features import Features
+from jaxvpr.models.layers import BatchNorm, l2_normalise, torch_default
+
+
+class Flatten(nn.Module):
+    """Keeps where in the image a feature stands, which pooling forgets; the last L2 is `PlaceModel`'s.
+
+    On a railway or a fixed rig the same place fills the same pixels, and the layout is most of what tells two places
+    apart (Sünderhauf et al., "On the Performance of ConvNet Features for Place Recognition", IROS 2015). The linear
+    layer belongs to one size of the map, so images must have the size of the training.
+
+    Attributes:
+      dim: length of the descriptor.
+      reduce: channels that each cell is projected to first, without a bias; 0 leaves them as they are.
+      l2_before: normalise the local features first, so that bright or busy cells do not outweigh the others.
+      fc_norm: batch normalisation after the linear layer.
+    """
+
+    dim: int = 512
+    reduce: int = 0
+    l2_before: bool = True
+    fc_norm: bool = True
+
+    @nn.compact
+    def __call__(self, features: Features, train: bool = False) -> jax.Array:
+        """`[B, h, w, C]` to `[B, dim]` in float32."""
+        linear = partial(nn.Dense, precision=jax.lax.Precision.HIGHEST, kernel_init=torch_default)
+        x = features.map.astype(jnp.float32)
+        x = l2_normalise(x) if self.l2_before else x
+        x = linear(self.reduce, use_bias=False, name="reduce")(x) if self.reduce else x
+        x = linear(self.dim, name="fc")(x.reshape(x.shape[0], -1))
+        return BatchNorm(not train, name="norm")(x) if self.fc_norm else x

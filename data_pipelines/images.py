@@ -183,7 +183,7 @@ def _orientation(exif: bytes) -> int:
     try:
         block.load(exif)
         return block.get(ORIENTATION_TAG, 1)
-    except BROKEN:
+    except (*BROKEN, UserWarning):  # Pillow only warns of some damage; where warnings are errors it ends here too
         return 1
 
 

@@ -24,6 +24,8 @@ def squeezenet() -> ConfigDict:
     because snow takes the colours away.
     """
     config = common.base()
+    # Named even where it is not there: started from nothing, the frozen layer would stay random without a word.
+    config.init = "data/squeezenet1_0_imagenet.pth"
     config.model.backbone = "squeezenet"
     config.model.backbone_options = ConfigDict({"cut": 6})
     config.model.aggregator = "flatten"

@@ -1,7 +1,7 @@
 """Images described a second: our compiled forward pass beside the same network, with the same weights, in PyTorch.
 
 Both get uint8 images that lie in host memory, normalise them, and give float32 descriptors back to it. PyTorch runs in
-inference mode, channels last. The largest difference between the descriptors of the two is reported.
+inference mode, in either memory layout. The largest difference between the descriptors of the two is reported.
 
 Starting, compiling and warming up are not in the rates; `first_call_seconds` says what the first batch takes.
 
@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from benchmarks import side_by_side
 from jaxvpr import memory
 
-SIDES = ("jaxvpr", "pytorch")
+SIDES = ("jaxvpr", "pytorch", "pytorch channels last")
 WARM = 2
 
 
@@ -77,7 +77,7 @@ def jaxvpr_describe(case: Case, dtype: str, tensors: Path) -> Callable[[], np.nd
     return lambda: np.asarray(apply(placed, images))
 
 
-def pytorch_describe(case: Case, dtype: str, tensors: Path) -> Callable[[], np.ndarray]:
+def pytorch_describe(channels_last: bool, case: Case, dtype: str, tensors: Path) -> Callable[[], np.ndarray]:
     """The same in PyTorch, with the weights that `jaxvpr_describe` wrote."""
     import torch
 
@@ -85,7 +85,7 @@ def pytorch_describe(case: Case, dtype: str, tensors: Path) -> Callable[[], np.n
     from jaxvpr.weights import read
 
     config, device = recipe(case, dtype), torch_side.device()
-    network = torch_side.network(config.model.to_dict(), dict(read(tensors))).to(device).eval()
+    network = torch_side.network(config.model.to_dict(), dict(read(tensors)), channels_last).to(device).eval()
     images = torch.from_numpy(images_of(case, config))
 
     def describe() -> np.ndarray:
@@ -98,7 +98,8 @@ def pytorch_describe(case: Case, dtype: str, tensors: Path) -> Callable[[], np.n
 def side(name: str, case: Case, dtype: str, tensors: Path, batches: int) -> dict[str, Any]:
     """One side's part of a round. Its descriptors are left beside the weights."""
     memory.keep_freed()
-    make = partial(jaxvpr_describe if name == "jaxvpr" else pytorch_describe, case, dtype, tensors)
+    function = jaxvpr_describe if name == "jaxvpr" else partial(pytorch_describe, name.endswith("last"))
+    make = partial(function, case, dtype, tensors)
     times, described = side_by_side.clock(make, WARM, batches)
     np.save(tensors.with_name(f"{name}.npy"), described[0])
     return {**times, "on": side_by_side.device(name)}
@@ -120,7 +121,7 @@ def measure(name: str, dtype: str, rounds: int, batches: int | None) -> dict[str
         "batch": case.batch,
         "dtype": dtype,
         **side_by_side.compare(found, case.batch, "pytorch"),
-        "largest_difference": float(np.abs(described[0] - described[1]).max()),
+        "largest_difference": float(np.ptp(described, axis=0).max()),
     }
 
 

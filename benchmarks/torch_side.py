@@ -26,39 +26,42 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Network(nn.Module):
     """uint8 images [B, H, W, 3] to unit descriptors [B, D].
 
-    The images are normalised inside, as ours are. They lie in memory channels last, and stay so: that is also the
-    layout in which oneDNN and cuDNN are fastest.
+    The images are normalised inside, as ours are. They come channels last and stay so, or are turned first.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, described: Any):
+    def __init__(self, described: Any, layout: torch.memory_format):
         super().__init__()
-        self.described = described.to(memory_format=torch.channels_last)
+        self.layout, self.described = layout, described.to(memory_format=layout)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.described((images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
+        x = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        return self.described(x.contiguous(memory_format=self.layout))
 
 
-def network(model: dict[str, Any], tensors: dict[str, Any]) -> Network:
+def network(model: dict[str, Any], tensors: dict[str, Any], channels_last: bool) -> Network:
     """The network of a recipe's `config.model` with the tensors that we export under the originals' names.
+
+    Which layout is faster depends on the network, the device, and whether it trains.
 
     Raises:
       KeyError: for a backbone that is not here.
       RuntimeError: where the tensors do not fit, name by name.
     """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     values = {name: torch.from_numpy(array) for name, array in tensors.items()}
     if model["backbone"] == "squeezenet":
         squeezenet = plain.SqueezeNet()
         del squeezenet.classifier
         squeezenet.load_state_dict(values)
-        return Network(nn.Sequential(squeezenet, plain.GeM(), nn.Flatten(), plain.L2Norm()))
+        return Network(nn.Sequential(squeezenet, plain.GeM(), nn.Flatten(), plain.L2Norm()), layout)
     made = _cosplace(model["backbone"], model["backbone_options"].get("widths"), **model["aggregator_options"])
     made.load_state_dict(values)
-    return Network(made)
+    return Network(made, layout)
 
 
 def _cosplace(

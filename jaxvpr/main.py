@@ -79,7 +79,7 @@ def _run(command: commandline.Command) -> None:
     else:
         photos.localize(
             config, folder, checkpoint, _needed("images", flags), Path(_needed("database", flags)),
-            Path(flags.get("out") or folder / "localize"), _whole("top", flags, 5),
+            Path(flags.get("out") or folder / "localize"), _whole("top", flags, int(commandline.DEFAULTS["top"])),
         )  # fmt: skip
 
 

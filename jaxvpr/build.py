@@ -34,7 +34,7 @@ def model(config: ConfigDict) -> models.PlaceModel:
     """The model of a recipe."""
     options = config.model.to_dict()
     try:
-        return models.build(**options)
+        return models.join(**options)
     except (ValueError, TypeError) as error:  # numpy has a TypeError for a dtype that does not exist
         raise UserError(f"config.model: {error}") from error
 

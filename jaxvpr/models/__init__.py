@@ -1,9 +1,9 @@
-"""Images to descriptors: backbones, aggregators, and the model that joins one of each."""
+"""Images to descriptors: backbones, aggregators, the model that joins one of each, and published methods by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,9 +14,22 @@ from jaxvpr.models.aggregators.gem import GeM
 from jaxvpr.models.backbones.resnet import ResNet
 from jaxvpr.models.backbones.squeezenet import SqueezeNet
 from jaxvpr.models.features import Features
+from jaxvpr.models.methods import METHODS, Description, Preprocess
 from jaxvpr.models.place_model import IMAGENET_MEAN, IMAGENET_STD, PlaceModel
 
-__all__ = ["AGGREGATORS", "BACKBONES", "Features", "PlaceModel", "build"]
+__all__ = [
+    "AGGREGATORS",
+    "BACKBONES",
+    "METHODS",
+    "Description",
+    "Features",
+    "Method",
+    "PlaceModel",
+    "Preprocess",
+    "build",
+    "describe",
+    "join",
+]
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet18": partial(ResNet, sizes=(2, 2, 2, 2)),
@@ -31,7 +44,36 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
 AGGREGATORS: dict[str, Callable[..., nn.Module]] = {"gem": GeM, "cosplace": CosPlace, "flatten": Flatten}
 
 
-def build(
+class Method(NamedTuple):
+    """A published method: the model, and how an image becomes its input, as plain data."""
+
+    module: PlaceModel
+    preprocess: Preprocess
+
+
+def build(name: str, dtype: Any = "float32") -> Method:
+    """A method by its name, with the architecture and the preprocessing it was published with.
+
+    Raises:
+      ValueError: for a name that does not exist; lists those that do.
+    """
+    described = describe(name)
+    preprocess = described.preprocess
+    return Method(join(**described.model, dtype=dtype, mean=preprocess.mean, std=preprocess.std), preprocess)
+
+
+def describe(name: str) -> Description:
+    """The description of a method in `METHODS`.
+
+    Raises:
+      ValueError: for a name that does not exist; lists those that do.
+    """
+    if name not in METHODS:
+        raise ValueError(f"no method {name!r}; there are {sorted(METHODS)}")
+    return METHODS[name]
+
+
+def join(
     *,
     backbone: str,
     aggregator: str,

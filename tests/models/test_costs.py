@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxvpr.models import build
+from jaxvpr.models import join
 from jaxvpr.models.costs import flops, model_mib, parameter_count
 from jaxvpr.models.layers import Conv
 
@@ -17,14 +17,14 @@ def shapes(model):
 @pytest.mark.parametrize(("backbone", "gigaflops", "mib"), [("resnet18", 17.29, 10.63), ("resnet50", 40.61, 32.71)])
 @pytest.mark.parametrize("remat", [False, True])
 def test_published_costs_of_networks_cut_after_layer3_with_gem(backbone, gigaflops, mib, remat):
-    model = build(backbone=backbone, aggregator="gem", backbone_options={"cut": "layer3", "remat": remat})
+    model = join(backbone=backbone, aggregator="gem", backbone_options={"cut": "layer3", "remat": remat})
     assert flops(model, 480, 640) / 1e9 == pytest.approx(gigaflops, rel=0.01)
     assert model_mib(shapes(model)) == pytest.approx(mib, abs=0.01)
 
 
 def test_torchvision_parameter_count():
     # torchvision's ResNet-18 has 11,689,512 parameters, 513,000 of them in the classifier; GeM adds one.
-    assert parameter_count(shapes(build(backbone="resnet18", aggregator="gem"))) == 11_689_512 - 513_000 + 1
+    assert parameter_count(shapes(join(backbone="resnet18", aggregator="gem"))) == 11_689_512 - 513_000 + 1
 
 
 class Scanned(nn.Module):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvpr.models import build
+from jaxvpr.models import join
 from jaxvpr.models.aggregators.flatten import Flatten
 from jaxvpr.models.features import Features
 
@@ -43,7 +43,7 @@ def test_normalises_each_dimension_over_the_batch_in_training_only():
 
 @pytest.mark.parametrize(("cut", "shape"), [(2, (6, 14, 96)), (6, (3, 7, 256)), (10, (3, 7, 512)), (12, (1, 3, 512))])
 def test_squeezenet_stops_after_the_layer_it_is_told(cut, shape):
-    net = build(backbone="squeezenet", aggregator="gem", backbone_options={"cut": cut}).backbone
+    net = join(backbone="squeezenet", aggregator="gem", backbone_options={"cut": cut}).backbone
     image = jax.ShapeDtypeStruct((1, 32, 64, 3), jnp.float32)
     found, variables = jax.eval_shape(lambda x: net.init_with_output(jax.random.key(0), x), image)
     assert found.map.shape[1:] == shape
@@ -52,6 +52,6 @@ def test_squeezenet_stops_after_the_layer_it_is_told(cut, shape):
 
 def test_a_cut_that_does_not_exist_lists_those_that_do():
     with pytest.raises(ValueError, match=r"cut=1 .*\[2, 3, 4"):
-        build(backbone="squeezenet", aggregator="gem", backbone_options={"cut": 1}).init(
+        join(backbone="squeezenet", aggregator="gem", backbone_options={"cut": 1}).init(
             jax.random.key(0), np.zeros((1, 64, 64, 3), np.uint8)
         )

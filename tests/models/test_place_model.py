@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from random_variables import random_variables
 
-from jaxvpr.models import BACKBONES, build
+from jaxvpr.models import BACKBONES, join
 from jaxvpr.models.place_model import normalise
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 40, 3), np.uint8)
@@ -14,7 +14,7 @@ TINY = {"sizes": [1], "widths": [6], "cut": "layer1", "stem": "small"}
 
 
 def make(aggregator="cosplace", dtype="float32", backbone="resnet18", **options):
-    model = build(
+    model = join(
         backbone=backbone,
         aggregator=aggregator,
         dtype=dtype,
@@ -63,7 +63,7 @@ def test_gradients_of_constant_images_are_finite(dtype, aggregator):
 
 @pytest.mark.parametrize("backbone", sorted(BACKBONES))
 def test_every_backbone_builds_and_feeds_the_head(backbone):
-    model = build(backbone=backbone, aggregator="cosplace", aggregator_options={"dim": 7})
+    model = join(backbone=backbone, aggregator="cosplace", aggregator_options={"dim": 7})
     images = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.uint8)
     out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
     assert out.shape == (2, 7) and out.dtype == jnp.float32
@@ -92,14 +92,14 @@ def test_every_backbone_builds_and_feeds_the_head(backbone):
 )
 def test_unknown_names_and_options_list_what_exists(arguments, message):
     with pytest.raises(ValueError, match=message):
-        build(**arguments)
+        join(**arguments)
 
 
 def test_images_of_a_wrong_shape_or_too_small_are_errors():
     model, variables = make()
     with pytest.raises(ValueError, match=r"images of shape \(4, 32, 40\), expected"):
         jax.eval_shape(model.apply, variables, IMAGES[..., 0])
-    small = build(backbone="squeezenet", aggregator="gem")
+    small = join(backbone="squeezenet", aggregator="gem")
     with pytest.raises(ValueError, match="8x8 pixels are too small"):
         jax.eval_shape(small.init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.uint8))
 

@@ -16,7 +16,7 @@ from jaxvpr.training.state import init_state
 from jaxvpr.training.step import make_step
 
 CLASSES, DIM, BATCH = 8, 16, 16
-MODEL = models.build(
+MODEL = models.join(
     backbone="resnet_small",
     aggregator="cosplace",
     backbone_options={"widths": (8, 8, 8, 8)},

@@ -6,7 +6,7 @@ import pytest
 
 from jaxvpr import weights
 from jaxvpr.errors import UserError
-from jaxvpr.models import build
+from jaxvpr.models import join
 
 OPTIONS = {"sizes": (1, 2, 1), "widths": (8, 16, 24), "cut": "layer3"}
 
@@ -15,7 +15,7 @@ def make(backbone="resnet18", aggregator="cosplace", seed=0, backbone_options=OP
     """Random variables of a small model."""
     if backbone == "squeezenet":
         backbone_options = {}
-    model = build(
+    model = join(
         backbone=backbone, aggregator=aggregator, backbone_options=backbone_options, aggregator_options=options
     )
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.uint8))

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 import torch_models as originals
 
 from jaxvpr import weights
-from jaxvpr.models import build
+from jaxvpr.models import join
 
 SIZES, WIDTHS = (2, 1, 2, 1), (16, 24, 32, 40)
 SMALL = {"sizes": SIZES, "widths": WIDTHS}
@@ -33,13 +33,13 @@ def arrays(model):
 CASES = {
     "cosplace of basic blocks": (
         lambda: originals.CosPlaceNet(originals.ResNet(originals.BasicBlock, SIZES, WIDTHS), 40, 24),
-        lambda: build(
+        lambda: join(
             backbone="resnet18", aggregator="cosplace", backbone_options=SMALL, aggregator_options={"dim": 24}
         ),
     ),
     "cosplace of bottlenecks, cut after layer3": (
         lambda: originals.CosPlaceNet(originals.ResNet(originals.Bottleneck, SIZES, WIDTHS), 4 * 32, 24, cut=3),
-        lambda: build(
+        lambda: join(
             backbone="resnet50",
             aggregator="cosplace",
             backbone_options={**SMALL, "cut": "layer3"},
@@ -72,7 +72,7 @@ def test_cosplace_describes_as_the_original_and_goes_back(case, tmp_path):
 
 def test_squeezenet_describes_as_the_original():
     original = originals.randomise(originals.SqueezeNet(), 2)
-    ours = build(backbone="squeezenet", aggregator="gem")
+    ours = join(backbone="squeezenet", aggregator="gem")
     template = variables_of(ours)
     template["params"]["aggregator"]["p"] = np.full(1, 3, np.float32)
     variables = weights.from_torch("torchvision_squeezenet", arrays(original), template)
@@ -86,7 +86,7 @@ def test_squeezenet_describes_as_the_original():
 
 def test_a_torchvision_file_fills_the_backbone_only():
     original = originals.randomise(originals.ResNet(originals.BasicBlock, SIZES, WIDTHS), 3)
-    ours = build(backbone="resnet18", aggregator="gem", backbone_options={**SMALL, "cut": "layer2"})
+    ours = join(backbone="resnet18", aggregator="gem", backbone_options={**SMALL, "cut": "layer2"})
     template = variables_of(ours)
     template["params"]["aggregator"]["p"] = np.full(1, 3, np.float32)
     variables = weights.from_torch("torchvision_resnet", arrays(original), template)
@@ -98,7 +98,7 @@ def test_a_torchvision_file_fills_the_backbone_only():
 
 
 def test_real_squeezenet_weights_load_strictly_and_tell_images_apart(real_weights):
-    ours = build(backbone="squeezenet", aggregator="gem")
+    ours = join(backbone="squeezenet", aggregator="gem")
     template = variables_of(ours)
     template["params"]["aggregator"]["p"] = np.full(1, 3, np.float32)
     path = real_weights / "squeezenet1_0_imagenet.pth"

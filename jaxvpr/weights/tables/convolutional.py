@@ -1,0 +1,42 @@
+"""Names of convolutional backbones, alone (torchvision) and as part of a method."""
+
+from jaxvpr.weights.tables.family import Family, Rows
+
+RESNET: Rows = (
+    (r"backbone/layer(\d)_(\d+)/downsample_(\d)", r"layer\1.\2.downsample.\3"),
+    (r"backbone/layer(\d)_(\d+)/(\w+)", r"layer\1.\2.\3"),
+    (r"backbone/(conv1|bn1)", r"\1"),
+)
+# The same network as a Sequential of torchvision's children: 0 conv1, 1 bn1, 4 to 7 the stages.
+RESNET_SEQUENTIAL: Rows = (
+    (r"backbone/conv1", "0"),
+    (r"backbone/bn1", "1"),
+    *(
+        row
+        for ours, theirs in (("layer1", 4), ("layer2", 5), ("layer3", 6), ("layer4", 7))
+        for row in (
+            (rf"backbone/{ours}_(\d+)/downsample_(\d)", rf"{theirs}.\1.downsample.\2"),
+            (rf"backbone/{ours}_(\d+)/(\w+)", rf"{theirs}.\1.\2"),
+        )
+    ),
+)
+SQUEEZENET: Rows = (
+    (r"backbone/features_(\d+)", r"features.\1"),
+    (r"backbone/features_(\d+)/(\w+)", r"features.\1.\2"),
+)
+
+FAMILIES = {
+    "torchvision_resnet": Family(
+        rows=RESNET,
+        covers="backbone/",
+        extras=(r"fc\.(weight|bias)",),
+        stages=r"layer\d\.",
+        counters=True,
+    ),
+    "torchvision_squeezenet": Family(
+        rows=SQUEEZENET,
+        covers="backbone/",
+        extras=(r"classifier\.1\.(weight|bias)",),
+        stages=r"features\.\d+\.",
+    ),
+}

@@ -1,0 +1,50 @@
+"""What a table of names is, and how a name follows from it."""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+Rows = tuple[tuple[str, str], ...]
+
+# our leaf -> the original's; any other leaf keeps its name
+LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+
+
+class Family(NamedTuple):
+    """How an original names its parameters.
+
+    Attributes:
+      rows: (pattern, name) pairs, read from top to bottom; the first pattern that matches counts. One that matches the
+        whole path of a parameter of ours (`backbone/cls_token`) gives its whole name; one that matches the path of a
+        module (`backbone/bn1`) gives the original's module, and the last part of the name follows by `LEAVES`.
+      covers: prefix of the paths of ours that such a file holds; the others keep their values.
+      extras: patterns of names that a file may hold and we do not need.
+      stages: pattern of a stage that a file may hold where our model is cut before it.
+      counters: whether each BatchNorm has its `num_batches_tracked`, which nothing of ours needs.
+      same_layout: the file holds our own names and layout, so that nothing is turned.
+    """
+
+    rows: Rows = ()
+    covers: str = ""
+    extras: tuple[str, ...] = ()
+    stages: str | None = None
+    counters: bool = False
+    same_layout: bool = False
+
+
+def under(prefix: str, rows: Iterable[tuple[str, str]]) -> Rows:
+    """Rows whose original names stand under a further module: `under("backbone.", ...)`."""
+    return tuple((pattern, prefix + name) for pattern, name in rows)
+
+
+def name_of(family: Family, path: str) -> str | None:
+    """The original's name of our parameter `path` (`backbone/bn1/scale`), or None where it has no such thing."""
+    if family.same_layout:
+        return path.replace("/", ".")
+    module, _, leaf = path.rpartition("/")
+    for pattern, theirs in family.rows:
+        if match := re.fullmatch(pattern, path):
+            return match.expand(theirs)
+        if match := re.fullmatch(pattern, module):
+            return f"{match.expand(theirs)}.{LEAVES.get(leaf, leaf)}"
+    return None

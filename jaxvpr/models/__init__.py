@@ -11,8 +11,12 @@ import jax.numpy as jnp
 from jaxvpr.models.aggregators.cosplace import CosPlace
 from jaxvpr.models.aggregators.flatten import Flatten
 from jaxvpr.models.aggregators.gem import GeM
+from jaxvpr.models.aggregators.seqpool import SeqPool
+from jaxvpr.models.backbones.cct import CCT
+from jaxvpr.models.backbones.efficientnet import EfficientNet
 from jaxvpr.models.backbones.resnet import ResNet
 from jaxvpr.models.backbones.squeezenet import SqueezeNet
+from jaxvpr.models.backbones.vgg import VGG
 from jaxvpr.models.features import Features
 from jaxvpr.models.methods import METHODS, Description, Preprocess
 from jaxvpr.models.place_model import IMAGENET_MEAN, IMAGENET_STD, PlaceModel
@@ -39,9 +43,21 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet152": partial(ResNet, sizes=(3, 8, 36, 3), bottleneck=True),
     "resnet_small": partial(ResNet, sizes=(1, 1, 1, 1), widths=(16, 32, 64, 128), stem="small"),
     "squeezenet": SqueezeNet,
+    "cct14_224": partial(CCT, size=224),
+    "cct14_384": partial(CCT, size=384),
+    "vgg16": VGG,
+    "efficientnet_b0": EfficientNet,
+    "efficientnet_b1": partial(EfficientNet, depth=1.1),
+    "efficientnet_b2": partial(EfficientNet, width=1.1, depth=1.2),
+    "efficientnet_b3": partial(EfficientNet, width=1.2, depth=1.4),
+    "efficientnet_b4": partial(EfficientNet, width=1.4, depth=1.8),
+    # The weights of these three came from TensorFlow, with its BatchNorm.
+    "efficientnet_b5": partial(EfficientNet, width=1.6, depth=2.2, eps=1e-3, momentum=0.99),
+    "efficientnet_b6": partial(EfficientNet, width=1.8, depth=2.6, eps=1e-3, momentum=0.99),
+    "efficientnet_b7": partial(EfficientNet, width=2.0, depth=3.1, eps=1e-3, momentum=0.99),
 }
 
-AGGREGATORS: dict[str, Callable[..., nn.Module]] = {"gem": GeM, "cosplace": CosPlace, "flatten": Flatten}
+AGGREGATORS: dict[str, Callable[..., nn.Module]] = {"gem": GeM, "seqpool": SeqPool, "cosplace": CosPlace, "flatten": Flatten}
 
 
 class Method(NamedTuple):

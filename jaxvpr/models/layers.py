@@ -4,6 +4,7 @@ All of them take and return NHWC arrays; parameters and statistics are float32 w
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -35,6 +36,16 @@ def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0, ceil: bool 
     return nn.max_pool(x, (size, size), (stride, stride), sides)
 
 
+def still(kind: type[nn.Module], initialising: bool) -> type[nn.Module]:
+    """A class of modules like `kind` whose parameters get no gradient, while what flows through still does.
+
+    Args:
+      kind: any class of modules.
+      initialising: `self.is_initializing()` of the module that makes one.
+    """
+    return nn.map_variables(kind, "params", partial(jax.tree.map, jax.lax.stop_gradient), init=initialising)
+
+
 class Conv(nn.Module):
     """A square convolution with PyTorch's symmetric padding; kernel `[k, k, in, out]`."""
 
@@ -45,6 +56,7 @@ class Conv(nn.Module):
     use_bias: bool = False
     dtype: Any = jnp.float32
     kernel_init: Callable = kaiming_fan_out
+    precision: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -53,15 +65,46 @@ class Conv(nn.Module):
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.size == 1 and not self.padding:
             # A matrix product is the same sum; on CPU it describes 5 % more images a second in ResNet-50.
-            y = x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
+            y = jnp.matmul(x[:, :: self.stride, :: self.stride], kernel[0, 0], precision=self.precision)
         else:
             sides = [(self.padding, self.padding)] * 2
             strides = (self.stride, self.stride)
-            y = jax.lax.conv_general_dilated(x, kernel, strides, sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            axes = ("NHWC", "HWIO", "NHWC")
+            y = jax.lax.conv_general_dilated(
+                x, kernel, strides, sides, dimension_numbers=axes, precision=self.precision
+            )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
         return y
+
+
+class DepthwiseConv(nn.Module):
+    """A convolution of each channel by itself, with PyTorch's symmetric padding; kernel `[k, k, 1, C]`, k odd."""
+
+    size: int
+    stride: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` to `[B, ceil(H / stride), ceil(W / stride), C]` in `dtype`; sums in float32."""
+        kernel = self.param("kernel", kaiming_fan_out, (self.size, self.size, 1, x.shape[-1]))
+        height, width = (-(-length // self.stride) for length in x.shape[1:3])
+        around = self.size // 2
+        kernel = kernel.astype(self.dtype).astype(jnp.float32)
+        x = jnp.pad(x.astype(self.dtype), ((0, 0), (around, around), (around, around), (0, 0)))
+        # One product for each element of the kernel: on CPU it takes a fifth to a tenth of the time of XLA's grouped
+        # convolution, and a half to a sixth with its gradient.
+        taps = [
+            x[:, i : i + self.stride * height : self.stride, j : j + self.stride * width : self.stride].astype(
+                jnp.float32
+            )
+            * kernel[i, j].reshape(1, 1, 1, -1)
+            for i in range(self.size)
+            for j in range(self.size)
+        ]
+        return sum(taps[1:], taps[0]).astype(self.dtype)
 
 
 class BatchNorm(nn.Module):

@@ -1,6 +1,6 @@
 """Names of convolutional backbones, alone (torchvision) and as part of a method."""
 
-from jaxvpr.weights.tables.family import Family, Rows
+from jaxvpr.weights.tables.family import Family, Rows, under
 
 RESNET: Rows = (
     (r"backbone/layer(\d)_(\d+)/downsample_(\d)", r"layer\1.\2.downsample.\3"),
@@ -24,6 +24,15 @@ SQUEEZENET: Rows = (
     (r"backbone/features_(\d+)", r"features.\1"),
     (r"backbone/features_(\d+)/(\w+)", r"features.\1.\2"),
 )
+# Names within `features`, torchvision's Sequential, which some originals carry under another name or bare.
+VGG_SEQUENTIAL: Rows = ((r"backbone/features_(\d+)", r"\1"),)
+EFFICIENTNET: Rows = (
+    (r"backbone/features_(\d)_(\d+)/block_(\d)_(\d)", r"\1.\2.block.\3.\4"),
+    (r"backbone/features_(\d)_(\d+)/block_(\d)/(fc\d)", r"\1.\2.block.\3.\4"),
+    (r"backbone/features_(\d)_(\d)", r"\1.\2"),
+)
+# torchvision's network as a Sequential of its children, of which `features` is the first.
+EFFICIENTNET_SEQUENTIAL: Rows = under("0.", EFFICIENTNET)
 
 FAMILIES = {
     "torchvision_resnet": Family(
@@ -38,5 +47,18 @@ FAMILIES = {
         covers="backbone/",
         extras=(r"classifier\.1\.(weight|bias)",),
         stages=r"features\.\d+\.",
+    ),
+    "torchvision_vgg": Family(
+        rows=under("features.", VGG_SEQUENTIAL),
+        covers="backbone/",
+        extras=(r"classifier\.\d\.(weight|bias)",),
+        stages=r"features\.\d+\.",
+    ),
+    "torchvision_efficientnet": Family(
+        rows=under("features.", EFFICIENTNET),
+        covers="backbone/",
+        extras=(r"classifier\.1\.(weight|bias)",),
+        stages=r"features\.\d\.",
+        counters=True,
     ),
 }

@@ -46,6 +46,27 @@ def still(kind: type[nn.Module], initialising: bool) -> type[nn.Module]:
     return nn.map_variables(kind, "params", partial(jax.tree.map, jax.lax.stop_gradient), init=initialising)
 
 
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis; flax's own refuses bfloat16 under strict promotion.
+
+    The variance is taken around the mean, in float32, so that large means do not cancel digits.
+    """
+
+    eps: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises each vector of `[..., C]`; result in `dtype`."""
+        row = (1,) * (x.ndim - 1) + (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, row[-1:]).reshape(row)
+        bias = self.param("bias", nn.initializers.zeros, row[-1:]).reshape(row)
+        x = x.astype(jnp.float32)
+        x = x - jnp.mean(x, -1, keepdims=True)
+        factor = jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.eps)
+        return (x * factor * scale + bias).astype(self.dtype)
+
+
 class Conv(nn.Module):
     """A square convolution with PyTorch's symmetric padding; kernel `[k, k, in, out]`."""
 

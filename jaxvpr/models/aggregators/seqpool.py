@@ -1,0 +1,31 @@
+"""Attention pooling of tokens (Hassani et al., "Escaping the Big Data Paradigm …", arXiv 2104.05704, 2021)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvpr.models.features import Features
+from jaxvpr.models.layers import still
+
+
+class SeqPool(nn.Module):
+    """The mean of all cells, weighted by the softmax of a learned linear score of each.
+
+    The normalisation that precedes it in the original is the backbone's last layer, there as here.
+
+    Attributes:
+      frozen: learn no scores, as the Deep VG benchmark does when it freezes any part of the network (`freeze_te`).
+    """
+
+    frozen: bool = False
+
+    @nn.compact
+    def __call__(self, features: Features, train: bool = False) -> jax.Array:
+        """`[B, h, w, C]` to `[B, C]` in float32."""
+        precision = jax.lax.Precision.HIGHEST
+        dense = still(nn.Dense, self.is_initializing()) if self.frozen else nn.Dense
+        start = nn.initializers.normal(0.02)
+        x = features.map.astype(jnp.float32)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        scores = dense(1, precision=precision, kernel_init=start, name="attention_pool")(x)
+        return jnp.einsum("bnc,bn->bc", x, nn.softmax(scores[..., 0]), precision=precision)

@@ -1,0 +1,156 @@
+"""Compact convolutional transformers (Hassani et al., "Escaping the Big Data Paradigm …", arXiv 2104.05704, 2021).
+
+Two convolutions cut the image into tokens, a sixteenth of its size a side, and transformer blocks follow. Module names
+are those of the original, which keeps all but the tokenizer under `classifier`: `blocks_3/self_attn/qkv`, `norm`, ...
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvpr.models.features import Features
+from jaxvpr.models.layers import Conv, LayerNorm, max_pool, still
+
+# The original truncates this at ±2, a hundred standard deviations away: a plain normal distribution is the same.
+small_normal = nn.initializers.normal(0.02)
+kaiming_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+class Attention(nn.Module):
+    """Self-attention of all tokens of an image; the softmax is float32."""
+
+    heads: int
+    dropout: float
+    attention_dropout: float
+    train: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, N, C]` to `[B, N, C]`."""
+        batch, tokens, width = x.shape
+        packed = nn.Dense(3 * width, use_bias=False, dtype=self.dtype, kernel_init=small_normal, name="qkv")(x)
+        q, k, v = jnp.unstack(packed.reshape(batch, tokens, 3, self.heads, width // self.heads), axis=2)
+        scores = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=jnp.float32)
+        shares = nn.softmax(scores * (width // self.heads) ** -0.5)
+        shares = nn.Dropout(self.attention_dropout, deterministic=not self.train)(shares)
+        x = jnp.einsum("bhqk,bkhc->bqhc", shares.astype(self.dtype), v).reshape(batch, tokens, width)
+        x = nn.Dense(width, dtype=self.dtype, kernel_init=small_normal, name="proj")(x)
+        return nn.Dropout(self.dropout, deterministic=not self.train)(x)
+
+
+class Block(nn.Module):
+    """Attention beside a shortcut, then a perceptron beside a shortcut that starts *after* the second normalisation.
+
+    `drop_path` is the probability with which an image skips a branch in training (stochastic depth).
+    """
+
+    heads: int
+    hidden: int
+    dropout: float
+    attention_dropout: float
+    drop_path: float
+    train: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, N, C]` to `[B, N, C]`."""
+        y = LayerNorm(dtype=self.dtype, name="pre_norm")(x)
+        attention = Attention(
+            self.heads, self.dropout, self.attention_dropout, self.train, self.dtype, name="self_attn"
+        )
+        x = x + self._skip(attention(y))
+        x = LayerNorm(dtype=self.dtype, name="norm1")(x)
+        y = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=small_normal, name="linear1")(x)
+        y = self._drop(nn.gelu(y, approximate=False))
+        y = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=small_normal, name="linear2")(y)
+        return x + self._skip(self._drop(y))
+
+    def _drop(self, x: jax.Array) -> jax.Array:
+        return nn.Dropout(self.dropout, deterministic=not self.train)(x)
+
+    def _skip(self, x: jax.Array) -> jax.Array:
+        return nn.Dropout(self.drop_path, broadcast_dims=(1, 2), deterministic=not self.train)(x)
+
+
+class CCT(nn.Module):
+    """CCT-14/7x2: a tokenizer of two 7x7 convolutions and 14 blocks; images of any size.
+
+    Attributes:
+      size: side in pixels of the square images that the position embedding was learned on. It is interpolated
+        (bilinearly, as the original's loader does) for images of another size or shape.
+      depth, width, heads, mlp_ratio: blocks, channels, attention heads, hidden channels of a block over its channels.
+      stem_width: channels between the two convolutions.
+      cut: how many blocks run (`trunc_te` of the Deep VG benchmark and vg-transformers), or None for all.
+      frozen: how many of the first blocks learn nothing; the tokenizer, the position embedding and the last
+        normalisation do not either, as there (`freeze_te` plus one: 0 freezes no block). None freezes nothing.
+      dropout, attention_dropout: after each layer, and of the attention's weights.
+      stochastic_depth: probability that the last block's branches are skipped; the others' grow to it linearly.
+      remat: recompute each block in the backward pass instead of storing its inner activations.
+      dtype: type of the computation; parameters and normalisations stay float32.
+    """
+
+    size: int = 384
+    depth: int = 14
+    width: int = 384
+    heads: int = 6
+    mlp_ratio: int = 3
+    stem_width: int = 64
+    cut: int | None = None
+    frozen: int | None = None
+    dropout: float = 0.0
+    attention_dropout: float = 0.1
+    stochastic_depth: float = 0.1
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> Features:
+        """Normalised images `[B, H, W, 3]` to a map `[B, ceil(H / 16), ceil(W / 16), width]` in `dtype`.
+
+        The token is the first cell: this network has no class token, and that is what Deep VG's `cls` takes from it.
+        Training with a dropout or stochastic depth needs the random key "dropout".
+
+        Raises:
+          ValueError: for a cut, a frozen part or heads that do not fit the depth and the width.
+        """
+        blocks = self._blocks()
+        x = images
+        for i, channels in enumerate((self.stem_width, self.width)):
+            x = Conv(channels, 7, 2, 3, dtype=self.dtype, kernel_init=kaiming_fan_in, name=f"tokenizer_{i}")(x)
+            x = max_pool(nn.relu(x), 3, 2, 1)
+        batch, height, width = x.shape[:3]
+        x = (x + self._positions(height, width)).reshape(batch, height * width, self.width)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        block = nn.remat(Block) if self.remat else Block
+        for i in range(blocks):
+            x = jax.lax.stop_gradient(x) if i == self.frozen else x
+            rate = self.stochastic_depth * i / max(self.depth - 1, 1)
+            options = (self.heads, self.mlp_ratio * self.width, self.dropout, self.attention_dropout, rate)
+            x = block(*options, train, self.dtype, name=f"blocks_{i}")(x)
+        x = jax.lax.stop_gradient(x) if blocks == self.frozen else x
+        norm = LayerNorm if self.frozen is None else still(LayerNorm, self.is_initializing())
+        x = norm(dtype=self.dtype, name="norm")(x)
+        return Features(x.reshape(batch, height, width, self.width), x[:, 0])
+
+    def _positions(self, height: int, width: int) -> jax.Array:
+        """The position embedding of a grid, `[1, height, width, C]`."""
+        side = -(-self.size // 16)
+        table = self.param("positional_emb", nn.initializers.normal(0.2), (1, side * side, self.width))
+        grid = table.reshape(1, side, side, self.width)
+        if (height, width) != (side, side):
+            grid = jax.image.resize(grid, (1, height, width, self.width), "linear", antialias=False)
+        return grid.astype(self.dtype)
+
+    def _blocks(self) -> int:
+        blocks = self.depth if self.cut is None else self.cut
+        if not 1 <= blocks <= self.depth:
+            raise ValueError(f"cut={self.cut}: there are 1 to {self.depth} blocks to run")
+        if self.frozen is not None and not 0 <= self.frozen <= blocks:
+            raise ValueError(f"frozen={self.frozen}: 0 to {blocks} blocks can be frozen, or None")
+        if self.width % self.heads:
+            raise ValueError(f"width={self.width} is no multiple of {self.heads} heads")
+        return blocks

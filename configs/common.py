@@ -15,7 +15,10 @@ def base() -> ConfigDict:
     config.name = ""
     config.seed = 0
     # Weights to start from: FILE or FILE:PATTERN (a regular expression of our parameter paths); empty for random.
+    # On the command line `weights=` is another word for it.
     config.init = ""
+    # A published method (docs/models.md) whose architecture and preprocessing fill `model` and `image` below.
+    config.method = ""
 
     config.model = ConfigDict(
         {
@@ -26,7 +29,7 @@ def base() -> ConfigDict:
             "dtype": "float32",
         }
     )
-    config.image = ConfigDict({"size": (512, 512), "resize": "pil_bilinear"})
+    config.image = image((512, 512), "pil_bilinear")
     # Strengths as torchvision's; scale and ratio are those of a random resized crop, an empty scale is none.
     config.augment = ConfigDict(
         {
@@ -65,6 +68,26 @@ def base() -> ConfigDict:
     config.log_seconds = 10.0
     # Locked: a recipe that misspells a key fails instead of adding one.
     return config.lock()
+
+
+# Of the colours of ImageNet, which nearly all weights were trained with.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def image(
+    size: tuple[int, ...],
+    resize: str,
+    *,
+    multiple: int = 1,
+    mean: tuple[float, ...] = MEAN,
+    std: tuple[float, ...] = STD,
+) -> ConfigDict:
+    """How an image becomes the input of a model; the keys of `jaxvpr.models.Preprocess`.
+
+    `size` is (height, width) in pixels, or () for each image's own. `resize` is a rule: those that begin with "tensor_"
+    run on the device and serve evaluation only. The sides are rounded to the nearest `multiple` of pixels.
+    """
+    return ConfigDict({"size": size, "resize": resize, "multiple": multiple, "mean": mean, "std": std})
 
 
 def optimizer(name: str, rate: float, **changes) -> ConfigDict:

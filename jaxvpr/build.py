@@ -160,8 +160,14 @@ def start(config: ConfigDict, variables: Variables) -> Variables:
     """Variables with the weights that `config.init` names."""
     if not config.init:
         return variables
-    file, _, pattern = config.init.partition(":")
-    return weights.init_from(variables, Path(file), pattern or None)
+    return start_from(config, variables, config.init)
+
+
+def start_from(config: ConfigDict, variables: Variables, source: str) -> Variables:
+    """Variables with the weights of `source`, FILE or FILE:PATTERN, under whichever family's names they stand."""
+    file, _, pattern = source.partition(":")
+    family = models.describe(config.method).family if config.method else None
+    return weights.init_from(variables, Path(file), pattern or None, family)
 
 
 def _validate(
@@ -181,9 +187,18 @@ def fresh_variables(config: ConfigDict) -> Variables:
     return {"params": made["params"], "batch_stats": made.get("batch_stats", {})}
 
 
-def initial_variables(config: ConfigDict) -> Variables:
-    """`fresh_variables` with the weights that the recipe starts from, on the host."""
-    return start(config, jax.device_get(jax.jit(lambda: fresh_variables(config))()))
+def initial_variables(config: ConfigDict, then: str = "") -> Variables:
+    """The weights that the recipe starts from, and over them those of the file `then`; on the host."""
+    given = start(config, shapes(config))
+    return filled(config, start_from(config, given, then) if then else given)
+
+
+def filled(config: ConfigDict, given: Variables) -> Variables:
+    """`given` with random values where it has but shapes: what no file of weights spoke of."""
+    if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(given)):
+        return given  # nothing random is drawn, which takes seconds, and gigabytes for the largest models
+    drawn = jax.device_get(jax.jit(lambda: fresh_variables(config))())
+    return jax.tree.map(lambda here, new: new if isinstance(here, jax.ShapeDtypeStruct) else here, given, drawn)
 
 
 def two_folders(config: ConfigDict, database: str, queries: str) -> Benchmark:

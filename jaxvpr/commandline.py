@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from configs import common
 from jaxvpr.errors import UserError
 
-VERBS = ("train", "evaluate", "extract", "localize")
+VERBS = ("train", "evaluate", "extract", "localize", "import", "export")
 FLAGS = {
     "config": "recipe: FILE[:preset][,key=value ...]",
     "workdir": "folder of the run: checkpoints, logs, metrics.json, report.html (default: runs/<name of the recipe>)",
@@ -22,7 +23,8 @@ FLAGS = {
     "images": "folder of photos to describe or localise",
     "database": "folder of database images (evaluate), or descriptors from extract (localize)",
     "queries": "folder of query images (evaluate)",
-    "out": "file (extract: .npy) or folder (localize) to write",
+    "out": "file (extract: .npy, export: .pth, .safetensors or .stablehlo) or folder (localize) to write",
+    "family": "names of the weights to write (export; default: those of the recipe's method)",
     "top": "how many places to name (localize)",
     "coordinator": "several hosts: HOST:PORT of process 0, or auto",
     "processes": "several hosts: how many processes",
@@ -115,6 +117,7 @@ def load_config(text: str) -> ConfigDict:
         config = function(preset)
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
+    _fill_method(config)
     for change in changes:
         key, given, value = change.partition("=")
         if not given:
@@ -135,13 +138,17 @@ def find_config(file: str) -> Path:
 def override(config: ConfigDict, key: str, text: str) -> None:
     """Sets a dotted key from text, checked against the type of what is there.
 
-    A group of free options (`backbone_options`, `options` of a reader, `city`) takes new keys; elsewhere an unknown key
-    is an error.
+    A group of free options (`backbone_options`, `options` of a reader, `city`) takes new keys, and `test_data.NAME` or
+    `val_data.NAME` may be a new data set; elsewhere an unknown key is an error. `method` fills in what it stands for.
 
     Raises:
       UserError: unknown key (lists those beside it) or a value of another type.
     """
+    key = ALIASES.get(key, key)
     *parents, last = key.split(".")
+    if len(parents) > 1 and parents[0] in ("val_data", "test_data") and parents[1] not in config[parents[0]]:
+        with config.unlocked():
+            config[parents[0]][parents[1]] = common.data("at_names", "")
     group: Any = config
     for depth, part in enumerate(parents):
         if not isinstance(group, ConfigDict) or part not in group:
@@ -155,8 +162,30 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     value = _parsed(text)
     with group.unlocked():
         group[last] = value if last not in group else _as_type_of(key, group[last], value, text)
+    if key == "method":
+        _fill_method(config)
 
 
+def _fill_method(config: ConfigDict) -> None:
+    """Sets `model` and `image` as the method was published, where the recipe names one."""
+    if not config.method:
+        return
+    from jaxvpr import models  # imports JAX, which no other recipe needs before it is known to make sense
+
+    try:
+        described = models.describe(config.method)
+    except ValueError as error:
+        raise UserError(f"config.method: {error}. docs/models.md describes them") from error
+    with config.unlocked():
+        for key in ("backbone", "aggregator"):
+            config.model[key] = described.model[key]
+            config.model[f"{key}_options"] = ConfigDict(dict(described.model.get(f"{key}_options", {})))
+        config.image.update(
+            {key: value for key, value in described.preprocess._asdict().items() if key in config.image}
+        )
+
+
+ALIASES = {"weights": "init"}
 FREE = frozenset(("backbone_options", "aggregator_options", "options", "city"))
 
 

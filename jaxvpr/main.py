@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
 def _run(command: commandline.Command) -> None:
     memory.keep_freed()
     # JAX is imported once the command is known to make sense: a typing error is answered at once.
-    from jaxvpr import photos, verbs, workdir
+    from jaxvpr import exchange, photos, verbs, workdir
     from jaxvpr.parallel import hosts
 
     flags, config = command.flags, command.config
@@ -76,6 +76,10 @@ def _run(command: commandline.Command) -> None:
         verbs.evaluate(config, folder, checkpoint, flags.get("database", ""), flags.get("queries", ""))
     elif command.verb == "extract":
         photos.extract(config, folder, checkpoint, _needed("images", flags), Path(_needed("out", flags)))
+    elif command.verb == "import":
+        exchange.import_weights(config, folder, "" if checkpoint == commandline.DEFAULTS["checkpoint"] else checkpoint)
+    elif command.verb == "export":
+        exchange.export(config, folder, checkpoint, Path(_needed("out", flags)), flags.get("family", ""))
     else:
         photos.localize(
             config, folder, checkpoint, _needed("images", flags), Path(_needed("database", flags)),

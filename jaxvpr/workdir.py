@@ -72,29 +72,35 @@ def default(config: ConfigDict) -> Path:
     return Path("runs") / config.name
 
 
-def variables(config: ConfigDict, folder: Path, which: str) -> tuple[str, Variables]:
+def variables(config: ConfigDict, folder: Path, which: str, fresh: bool = False) -> tuple[str, Variables]:
     """The weights that `--checkpoint` names: (what they are, variables on the host).
 
     Args:
-      which: "best" or "last" or a step of the folder's checkpoints, or a file of weights of any family.
+      which: "best" or "last" or a step of the folder's checkpoints, or a file of weights of any family. A folder
+        without checkpoints may hold the one model that `save_model` wrote.
+      fresh: answer with random weights where there are none at all.
 
     Raises:
       UserError: where there is no such checkpoint and the recipe itself names no weights to start from.
     """
-    fresh = build.shapes(config)
+    shapes = build.shapes(config)
     if not (which in ("best", "last") or which.isdigit()):
         if not Path(which).is_file():
             raise UserError(f"--checkpoint={which}: no such file of weights; else it is best, last or a step")
-        return which, weights.init_from(build.initial_variables(config), Path(which))
+        return which, build.initial_variables(config, which)
     found = None
     if (folder / "checkpoints").is_dir():
         checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
-        found = checkpoints.variables(fresh, int(which) if which.isdigit() else which)
+        found = checkpoints.variables(shapes, int(which) if which.isdigit() else which)
         checkpoints.close()
     if found:
         return f"step {found[0]} of {folder}", jax.device_get(found[1])
     if config.init:
         return config.init, build.initial_variables(config)
+    if (folder / MODEL_FILE).is_file():
+        return str(folder / MODEL_FILE), build.filled(config, weights.init_from(shapes, folder / MODEL_FILE))
+    if fresh:
+        return f"random, seed {config.seed}", build.initial_variables(config)
     raise UserError(
         f"{folder} holds no checkpoint. Train first, or give --workdir=FOLDER, --checkpoint=FILE, or init=FILE in the "
         "recipe."
@@ -112,10 +118,10 @@ def load_model(file: Path) -> tuple[ConfigDict, Variables]:
     """The inverse of `save_model`.
 
     Raises:
-      UserError: for a file that `save_model` did not write.
+      UserError: for a file that neither `save_model` nor `exchange.export` wrote.
     """
     text = weights.read_metadata(file).get("jaxvpr_config")
     if text is None:
         raise UserError(f"{file} carries no recipe; give the recipe with --config and this file as --checkpoint")
     config = ConfigDict(json.loads(text)).lock()
-    return config, weights.from_torch("jaxvpr", weights.read(file), build.shapes(config))
+    return config, build.filled(config, weights.init_from(build.shapes(config), file))

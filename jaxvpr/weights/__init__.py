@@ -1,7 +1,17 @@
 """Weights of PyTorch's originals in and out, and files of weights without torch."""
 
-from jaxvpr.weights.convert import from_torch, guess_family, init_from, to_torch
+from jaxvpr.weights.convert import family_for, from_torch, guess_family, init_from, to_torch
 from jaxvpr.weights.files import read, read_metadata, write
 from jaxvpr.weights.tables import FAMILIES
 
-__all__ = ["FAMILIES", "from_torch", "guess_family", "init_from", "read", "read_metadata", "to_torch", "write"]
+__all__ = [
+    "FAMILIES",
+    "family_for",
+    "from_torch",
+    "guess_family",
+    "init_from",
+    "read",
+    "read_metadata",
+    "to_torch",
+    "write",
+]

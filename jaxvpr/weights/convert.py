@@ -21,6 +21,8 @@ from jaxvpr.weights.tables import FAMILIES, Family, name_of
 Tensors = Mapping[str, np.ndarray]
 Variables = Mapping[str, Any]
 Key = tuple[str, ...]
+# How many families an error talks about.
+NEAREST = 3
 
 
 class _Match(NamedTuple):
@@ -78,38 +80,53 @@ def to_torch(family: str, variables: Variables) -> dict[str, np.ndarray]:
     return tensors
 
 
-def init_from(variables: Variables, path: str | os.PathLike[str], pattern: str | None = None) -> dict[str, Any]:
+def init_from(
+    variables: Variables, path: str | os.PathLike[str], pattern: str | None = None, expected: str | None = None
+) -> dict[str, Any]:
     """`variables` with the weights of a file, whichever family's names it uses.
 
     Args:
       variables, pattern: as for `from_torch`.
       path: `.pth` or `.safetensors`.
+      expected: the family whose complaints an error tells first where several are as near.
 
     Raises:
       UserError: for a file that cannot be read, or that fits as no family; says for each what is missing.
     """
     tensors = read(path)
-    return from_torch(guess_family(tensors, variables, pattern, path), tensors, variables, pattern)
+    return from_torch(guess_family(tensors, variables, pattern, path, expected), tensors, variables, pattern)
 
 
 def guess_family(
-    tensors: Tensors, variables: Variables, pattern: str | None = None, source: str | os.PathLike[str] = "the weights"
+    tensors: Tensors,
+    variables: Variables,
+    pattern: str | None = None,
+    source: str | os.PathLike[str] = "the weights",
+    expected: str | None = None,
 ) -> str:
     """The one family under whose names `tensors` fit `variables` strictly.
 
     Raises:
-      UserError: where there is none; says for each family what does not fit, nearest first. `source` is what it calls
-        the tensors.
+      UserError: where there is none; says for the nearest families what does not fit, `expected` before others that are
+        as near. `source` is what it calls the tensors.
     """
     problems = {}
     for family, table in FAMILIES.items():
         match = _match(table, tensors, variables, pattern)
         if not match.problems:
             return family
-        problems[family] = (-len(match.values), match.problems)
-    nearest = sorted(problems, key=lambda family: problems[family][0])
-    lines = [f"  as {family}: " + "; ".join(problems[family][1]) for family in nearest]
+        problems[family] = (-len(match.values), family != expected, match.problems)
+    nearest = sorted(problems, key=lambda family: problems[family][:2])[:NEAREST]
+    lines = [f"  as {family}: " + "; ".join(problems[family][2]) for family in nearest]
     raise UserError(f"{source}: its names fit this model as none of {sorted(FAMILIES)}:\n" + "\n".join(lines))
+
+
+def family_for(variables: Variables) -> str:
+    """The first family of whole models that has a name for all of `variables`; "jaxvpr" where no original has."""
+    paths = [path for _, path in _paths(variables)]
+    return next(
+        name for name, table in FAMILIES.items() if not table.covers and all(name_of(table, path) for path in paths)
+    )
 
 
 def _family(name: str) -> Family:

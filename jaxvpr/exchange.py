@@ -1,0 +1,111 @@
+"""The verbs that pass weights on: import from the original's file, export to it, and StableHLO."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvpr import build, models, weights, workdir
+from jaxvpr.errors import UserError
+from jaxvpr.models.costs import parameter_count
+from jaxvpr.training.checkpoint import write_json
+from jaxvpr.training.loop import Variables
+from jaxvpr.weights import stablehlo
+
+log = logging.getLogger(__name__)
+WEIGHTS, PROGRAM = (".safetensors", ".pth", ".pt"), ".stablehlo"
+
+
+def import_weights(config: ConfigDict, folder: Path, file: str) -> Path:
+    """Reads an original's file and writes it into `folder` as our model, which carries its recipe and preprocessing.
+
+    Args:
+      file: of weights; empty takes the recipe's own (`weights=FILE`).
+
+    Raises:
+      UserError: no file was named, or it does not fit the recipe's model.
+    """
+    source = file or config.init
+    if not source:
+        raise UserError("import needs a file: --config=configs/zoo.py:METHOD,weights=FILE")
+    what, variables = workdir.variables(config, folder, source) if file else (source, build.initial_variables(config))
+    folder.mkdir(parents=True, exist_ok=True)
+    written = workdir.save_model(folder, config, variables)
+    print(f"read {what}: {parameter_count(variables):,} parameters\nwrote {written}")
+    return written
+
+
+def export(config: ConfigDict, folder: Path, checkpoint: str, out: Path, family: str = "") -> dict[str, Any]:
+    """Writes the model of a run, of a file, or (without either) freshly initialised, for use elsewhere.
+
+    By the ending of `out`: `.pth` or `.safetensors` under the names of the original, or `.stablehlo`, a program. A
+    report with the preprocessing and what was checked is printed and lies beside it as `out`.json.
+
+    Args:
+      family: whose names; by default those of the recipe's method, else of the first family that has a name for
+        everything.
+
+    Raises:
+      UserError: for another ending, or a family that cannot hold this model.
+    """
+    if out.suffix not in (*WEIGHTS, PROGRAM):
+        raise UserError(f"--out={out}: end the name with one of {', '.join((*WEIGHTS, PROGRAM))}")
+    if out.suffix == PROGRAM and family:
+        raise UserError(f"--family={family} names weights; a {PROGRAM} file holds a program. Leave it out")
+    what, variables = workdir.variables(config, folder, checkpoint, fresh=True)
+    log.info("weights: %s", what)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write = _program if out.suffix == PROGRAM else _weights
+    report = {"file": out.name, "weights": what, **_notes(config), **write(config, variables, out, family)}
+    write_json(out.with_name(out.name + ".json"), report)
+    print(json.dumps(report, indent=2))
+    return report
+
+
+def _notes(config: ConfigDict) -> dict[str, Any]:
+    """What a file of weights alone does not say: the method, and how an image becomes its input."""
+    return {"method": config.method or config.name, "preprocess": json.loads(json.dumps(config.image.to_dict()))}
+
+
+def _weights(config: ConfigDict, variables: Variables, out: Path, family: str) -> dict[str, Any]:
+    family = family or _family(config, variables)
+    tensors = weights.to_torch(family, variables)
+    notes = {"format": "pt", "jaxvpr_config": config.to_json()}
+    notes |= {key: json.dumps(value) for key, value in _notes(config).items()}
+    weights.write(out, tensors, notes)
+    again = weights.from_torch(family, weights.read(out), variables)
+    same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(), again, dict(variables))
+    if not all(jax.tree.leaves(same)):
+        raise UserError(f"{out} does not read back as it was written: is the disk sound?")
+    return {"family": family, "tensors": len(tensors), "bytes": out.stat().st_size, "reads back": "bit for bit"}
+
+
+def _family(config: ConfigDict, variables: Variables) -> str:
+    return models.describe(config.method).family if config.method else weights.family_for(variables)
+
+
+def _program(config: ConfigDict, variables: Variables, out: Path, _: str) -> dict[str, Any]:
+    size = tuple(config.image.size)
+    if not size:
+        raise UserError(
+            "this method takes images of their own size; a program needs one: --config.image.size=(480,640)"
+        )
+    apply = build.apply(config)
+    serialised = stablehlo.program(apply, variables, *size)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
+    partial.write_bytes(serialised)
+    partial.replace(out)
+    found = stablehlo.parity(out.read_bytes(), apply, variables, *size)
+    return {
+        "bytes": len(serialised),
+        "platforms": list(stablehlo.PLATFORMS),
+        "input": ["batch", *size, 3],
+        "parity": found,
+    }

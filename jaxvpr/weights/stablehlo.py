@@ -1,0 +1,61 @@
+"""A model as one StableHLO program that needs none of our code: uint8 images in, descriptors out, weights inside.
+
+images = np.zeros((7, 512, 512, 3), np.uint8)                      # any number of images
+describe = jax.export.deserialize(bytearray(Path("model.stablehlo").read_bytes())).call
+descriptors = describe(images)                                     # float32 [7, D], unit length
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxvpr.errors import UserError
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+# A serialised program is one flatbuffer, whose offsets are signed 32-bit numbers; the rest is for the program itself.
+MOST_BYTES = 2**31 - 2**26
+
+
+def program(apply: Callable[[Any, Any], Any], variables: Any, height: int, width: int) -> bytes:
+    """The serialised program of `apply(variables, images)`, the batch size free, for `PLATFORMS`.
+
+    Args:
+      apply: `(variables, images uint8 [B, height, width, 3]) -> float32 [B, D]`, normalisation inside.
+
+    Raises:
+      UserError: where the weights are larger than the format holds.
+    """
+    size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(variables))
+    if size > MOST_BYTES:
+        raise UserError(
+            f"the weights are {size / 2**20:,.0f} MiB, but a StableHLO file holds less than 2 GiB; write .safetensors"
+        )
+    batch = jax.export.symbolic_shape("batch")[0]
+    images = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
+    describe = jax.jit(lambda images: apply(variables, images))
+    return bytes(jax.export.export(describe, platforms=PLATFORMS)(images).serialize())
+
+
+def parity(
+    serialised: bytes, apply: Callable[[Any, Any], Any], variables: Any, height: int, width: int
+) -> dict[str, Any]:
+    """How far a program's descriptors are from the model's, on random and constant images in batches of 1 and 3.
+
+    Returns:
+      platform, and for each batch size the largest absolute difference and the smallest cosine.
+    """
+    exported, ours = jax.export.deserialize(bytearray(serialised)).call, jax.jit(apply)
+    found: dict[str, Any] = {"platform": jax.default_backend()}
+    for batch in (1, 3):
+        images = np.random.default_rng(batch).integers(0, 256, (batch, height, width, 3), np.uint8)
+        images[batch // 2, : height // 2] = 128
+        theirs, wanted = np.asarray(exported(images)), np.asarray(ours(variables, images))
+        found[f"batch of {batch}"] = {
+            "largest difference": float(np.abs(theirs - wanted).max()),
+            "smallest cosine": float((theirs * wanted).sum(1).min()),
+        }
+    return found

@@ -1,0 +1,91 @@
+"""PyTorch's attention and encoder layer, name for name: BoQ and CricaVPR are built of them (Vaswani et al., 2017).
+
+The three projections of the attention are packed into one tensor in PyTorch's layout, `in_proj_weight` [3 dim, dim].
+Everything is computed in float32.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvpr.models.layers import torch_default
+
+# Xavier's uniform over the packed tensor, as PyTorch draws it: [3 dim, dim] is [out, in] there.
+packed_xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=-1, out_axis=-2)
+linear = partial(nn.Dense, precision=jax.lax.Precision.HIGHEST, kernel_init=torch_default)
+# flax's fast variance, E[x²] - E[x]², loses digits where the mean is large.
+layer_norm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
+_einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+ACTIVATIONS = {"relu": nn.relu, "gelu": partial(nn.gelu, approximate=False)}
+
+
+class MultiHeadAttention(nn.Module):
+    """`torch.nn.MultiheadAttention(dim, heads, dropout, batch_first=True)`.
+
+    Attributes:
+      dim: of queries, keys and values; a multiple of `heads`.
+      dropout: share of attention weights set to zero in training.
+    """
+
+    dim: int
+    heads: int
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, queries: jax.Array, keys: jax.Array, train: bool = False) -> jax.Array:
+        """Queries `[B, Q, dim]` look at keys `[B, K, dim]`, which are the values too: `[B, Q, dim]`.
+
+        Raises:
+          ValueError: where `dim` is no multiple of `heads`.
+        """
+        if self.heads < 1 or self.dim % self.heads:
+            raise ValueError(f"{self.dim} dimensions cannot be split among {self.heads} heads")
+        weight = self.param("in_proj_weight", packed_xavier, (3 * self.dim, self.dim))
+        bias = self.param("in_proj_bias", nn.initializers.zeros, (3 * self.dim,))
+        parts = zip((queries, keys, keys), jnp.split(weight, 3), jnp.split(bias, 3), strict=True)
+        q, k, v = (self._project(x, w, b) for x, w, b in parts)
+        logits = _einsum("bqhd,bkhd->bhqk", q * np.float32(q.shape[-1] ** -0.5), k)
+        shares = nn.Dropout(self.dropout, deterministic=not train)(jax.nn.softmax(logits))
+        y = _einsum("bhqk,bkhd->bqhd", shares, v).reshape(queries.shape)
+        return linear(self.dim, name="out_proj")(y)
+
+    def _project(self, x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+        """`[B, N, dim]` to `[B, N, heads, dim / heads]`."""
+        y = _einsum("bni,oi->bno", x, weight) + bias.reshape(1, 1, -1)
+        return y.reshape(*x.shape[:2], self.heads, -1)
+
+
+class EncoderLayer(nn.Module):
+    """`torch.nn.TransformerEncoderLayer(dim, heads, hidden, dropout, activation, batch_first=True)`.
+
+    Normalises after each sum ("post-norm"), as PyTorch does unless told otherwise.
+
+    Attributes:
+      hidden: width of the feed-forward network.
+      activation: "relu" or "gelu" (exact, not its tanh approximation).
+      dropout: in training, on attention weights and in the three places of the original.
+    """
+
+    dim: int
+    heads: int
+    hidden: int
+    activation: str = "relu"
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """`[B, N, dim]` to the same shape.
+
+        Raises:
+          ValueError: for an unknown activation, or where `dim` is no multiple of `heads`.
+        """
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation={self.activation!r}: there are {sorted(ACTIVATIONS)}")
+        drop = partial(nn.Dropout, self.dropout, deterministic=not train)
+        attention = MultiHeadAttention(self.dim, self.heads, self.dropout, name="self_attn")
+        x = layer_norm(name="norm1")(x + drop()(attention(x, x, train)))
+        y = drop()(ACTIVATIONS[self.activation](linear(self.hidden, name="linear1")(x)))
+        return layer_norm(name="norm2")(x + drop()(linear(self.dim, name="linear2")(y)))

@@ -23,7 +23,7 @@ def city() -> ConfigDict:
     config.name = "cosplace-city"
     config.model.backbone = "resnet_small"
     config.model.aggregator_options = ConfigDict({"dim": 256, "fc_norm": True, "l2_before": False})
-    config.image = ConfigDict({"size": (64, 64), "resize": "area"})
+    config.image = common.image((64, 64), "area")
     config.train_data = common.data("minicity", "data/minicity", "train")
     _measure_on(config, "minicity", "data/minicity")
     config.objective = _cells(M=10.0, alpha=30.0, N=2, L=2, groups=8, min_images=3, scale=20.0, margin=0.2, warmup=0.8)

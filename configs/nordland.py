@@ -31,7 +31,7 @@ def squeezenet() -> ConfigDict:
     config.model.backbone_options = ConfigDict({"cut": 6})
     config.model.aggregator = "flatten"
     config.model.aggregator_options = ConfigDict({"dim": 512, "fc_norm": True})
-    config.image = ConfigDict({"size": (64, 128), "resize": "pil_bicubic"})
+    config.image = common.image((64, 128), "pil_bicubic")
 
     root, within = "data/nordland", ("1frame",)
     held_out = common.data("frames", root, "test", thresholds=within, first=2200, last=2400)

@@ -18,7 +18,7 @@ def base() -> ConfigDict:
     config = common.base()
     config.model.backbone = "squeezenet"
     config.model.aggregator = "gem"
-    config.image = ConfigDict({"size": (224, 224), "resize": "pil_bicubic"})
+    config.image = common.image((224, 224), "pil_bicubic")
     return config
 
 

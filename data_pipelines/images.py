@@ -8,11 +8,12 @@ the file is checked here first, before any pixel is decoded.
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -95,18 +96,50 @@ def read(path: str | os.PathLike[str]) -> Encoded:
     except OSError as error:
         raise ImageError(f"{name}: cannot read this image: {error.strerror or error}") from error
     if not data:
-        raise ImageError(f"{name}: the file is empty; expected an image. Copy it again or remove it")
+        raise _empty(name)
+    kind, *upright = _header(name, data, len(data), lambda: io.BytesIO(data))
+    return Encoded(name, data, kind, *upright)
+
+
+def own_size(path: str | os.PathLike[str]) -> Size:
+    """(height, width) of the upright image in a file, of which only the header and the end are read.
+
+    Raises ImageError where `read` does.
+    """
+    name = os.fspath(path)
     try:
-        if data.startswith(b"\xff\xd8"):
-            return _upright_size(name, data, "jpeg", *_jpeg_header(data))
-        if data.startswith(b"\x89PNG\r\n\x1a\n"):
-            return _upright_size(name, data, "png", *_png_header(data))
-        with Image.open(io.BytesIO(data)) as image:
-            orientation = image.getexif().get(ORIENTATION_TAG, 1)
-            return _upright_size(name, data, "other", image.height, image.width, orientation)
+        with Path(path).open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            if not length:
+                raise _empty(name)
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                _, height, width, _ = _header(name, data, length, lambda: file)
+                return height, width
+    except OSError as error:
+        raise ImageError(f"{name}: cannot read this image: {error.strerror or error}") from error
+
+
+def _empty(name: str) -> ImageError:
+    return ImageError(f"{name}: the file is empty; expected an image. Copy it again or remove it")
+
+
+def _header(
+    name: str, data: bytes | mmap.mmap, length: int, reopen: Callable[[], BinaryIO]
+) -> tuple[str, int, int, int]:
+    """(kind, upright height and width, orientation) of the bytes of a file; ImageError where they are no whole image.
+
+    Other formats are Pillow's, which looks into what `reopen` gives.
+    """
+    try:
+        if data[:2] == b"\xff\xd8":
+            return "jpeg", *_upright(*_jpeg_header(data))
+        if data[:8] == b"\x89PNG\r\n\x1a\n":
+            return "png", *_upright(*_png_header(data))
+        with Image.open(reopen()) as image:
+            return "other", *_upright(image.height, image.width, image.getexif().get(ORIENTATION_TAG, 1))
     except BROKEN as error:
         reason = str(error) if isinstance(error, ValueError) else "not an image that OpenCV or Pillow can read"
-        raise ImageError(f"{name}: {reason} ({len(data)} bytes). Copy the file again or remove it") from error
+        raise ImageError(f"{name}: {reason} ({length} bytes). Copy the file again or remove it") from error
 
 
 def pixels(encoded: Encoded, at_least: Size | None = None) -> Array:
@@ -127,14 +160,12 @@ def pixels(encoded: Encoded, at_least: Size | None = None) -> Array:
     return image
 
 
-def _upright_size(name: str, data: bytes, kind: str, height: int, width: int, orientation: int) -> Encoded:
+def _upright(height: int, width: int, orientation: int) -> tuple[int, int, int]:
     orientation = orientation if orientation in UPRIGHT else 1
-    if orientation >= 5:
-        height, width = width, height
-    return Encoded(name, data, kind, height, width, orientation)
+    return (width, height, orientation) if orientation >= 5 else (height, width, orientation)
 
 
-def _jpeg_header(data: bytes) -> tuple[int, int, int]:
+def _jpeg_header(data: bytes | mmap.mmap) -> tuple[int, int, int]:
     """(height, width, orientation) from the markers before the first scan; ValueError where the file is cut short.
 
     Entropy-coded data never holds FF D9 (FF is stuffed there), so an end marker after the first scan means a whole file
@@ -155,7 +186,7 @@ def _jpeg_header(data: bytes) -> tuple[int, int, int]:
         elif marker == APP1 and data[start : start + 6] == b"Exif\0\0":
             orientation = _orientation(data[start:at])
         elif marker == START_OF_SCAN:
-            if not data.endswith(END_OF_IMAGE) and data.rfind(END_OF_IMAGE, at) < 0:
+            if data[-2:] != END_OF_IMAGE and data.rfind(END_OF_IMAGE, at) < 0:
                 raise ValueError("truncated JPEG: the end-of-image marker is missing")
             if size is None or 0 in size:
                 raise ValueError("damaged JPEG: its size is not given before its pixels")
@@ -163,7 +194,7 @@ def _jpeg_header(data: bytes) -> tuple[int, int, int]:
     raise ValueError("truncated or damaged JPEG: it ends before its pixels begin")
 
 
-def _png_header(data: bytes) -> tuple[int, int, int]:
+def _png_header(data: bytes | mmap.mmap) -> tuple[int, int, int]:
     """(height, width, orientation) from the chunks; ValueError where the last of them, IEND, is missing."""
     orientation, at = 1, 8
     while at + 12 <= len(data):
@@ -231,6 +262,8 @@ RULES: dict[str, Callable[[Array, Size], Array]] = {
     "linear": _linear,
     "area": _area,
 }
+# Those of `jaxvpr.models.resizing`, which run on the device, on real numbers; here only their names.
+DEVICE_RULES = ("tensor_linear", "tensor_linear_antialias", "tensor_bicubic_antialias")
 
 
 def resize(image: Array, size: Size, rule: str) -> Array:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from data_pipelines.errors import DataError
-from data_pipelines.images import RULES, ImageError, centre_crop, decode, read, resize, shorter_side
+from data_pipelines.images import RULES, ImageError, centre_crop, decode, own_size, read, resize, shorter_side
 
 
 def photo(height=90, width=130, seed=0):
@@ -48,7 +48,7 @@ def test_orientation_is_applied_in_every_format_and_scale(tmp_path, orientation,
     path = save(tmp_path / name, photo(96, 160), exif=exif)
     header, image = read(path), decode(path)
     assert image.shape == (*((160, 96) if orientation >= 5 else (96, 160)), 3)
-    assert (header.height, header.width) == image.shape[:2] and header.orientation == orientation
+    assert (header.height, header.width) == own_size(path) == image.shape[:2] and header.orientation == orientation
     assert np.abs(image.astype(int) - pillow(path)).max() <= 1
     halved = decode(path, at_least=(image.shape[0] // 2, image.shape[1] // 2))
     if name == "a.jpg":
@@ -107,6 +107,9 @@ def test_a_file_cut_short_is_named(tmp_path, name, kept):
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(ImageError, match=name):
         decode(path)
+    if not name.endswith((".tif", ".bmp", ".webp")):  # of these the header alone does not tell
+        with pytest.raises(ImageError, match=rf"{name}: truncated|{name}: not an image"):
+            own_size(path)
 
 
 @settings(deadline=None, max_examples=60)
@@ -148,9 +151,10 @@ def test_files_that_are_no_images_are_named(tmp_path, content, message):
     path = tmp_path / "a.jpg"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ImageError, match=message) as caught:
-        decode(path)
-    assert str(path) in str(caught.value) and isinstance(caught.value, DataError)
+    for reader in (decode, own_size):
+        with pytest.raises(ImageError, match=message) as caught:
+            reader(path)
+        assert str(path) in str(caught.value) and isinstance(caught.value, DataError)
 
 
 def test_a_folder_is_no_image(tmp_path):

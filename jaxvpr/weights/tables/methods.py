@@ -1,6 +1,7 @@
 """Names of whole methods: a backbone's rows under a prefix, and the rows of their heads."""
 
-from jaxvpr.weights.tables.convolutional import EFFICIENTNET_SEQUENTIAL, RESNET_SEQUENTIAL, VGG_SEQUENTIAL
+from jaxvpr.weights.tables import heads
+from jaxvpr.weights.tables.convolutional import EFFICIENTNET_SEQUENTIAL, RESNET, RESNET_SEQUENTIAL, VGG_SEQUENTIAL
 from jaxvpr.weights.tables.family import Family, Rows, under
 
 COSPLACE_HEAD: Rows = ((r"aggregator/gem", "aggregation.1"), (r"aggregator/fc", "aggregation.3"))
@@ -11,4 +12,11 @@ FAMILIES = {
         rows=(*under("backbone.", (*RESNET_SEQUENTIAL, *VGG_SEQUENTIAL, *EFFICIENTNET_SEQUENTIAL)), *COSPLACE_HEAD),
         counters=True,
     ),
+    "mixvpr": Family(rows=(*under("backbone.model.", RESNET), *heads.MIXVPR), counters=True),
+    "convap": Family(rows=(*under("backbone.model.", RESNET), *heads.CONVAP), counters=True),
+    # CliqueMining writes the same names.
+    "salad": Family(rows=heads.SALAD),
+    "megaloc": Family(rows=heads.MEGALOC),
+    "boq": Family(rows=(*under("backbone.net.", RESNET_SEQUENTIAL), *heads.BOQ), counters=True),
+    "cricavpr": Family(rows=heads.CRICAVPR),
 }

@@ -8,15 +8,18 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxvpr.models.aggregators.cls import CLS
 from jaxvpr.models.aggregators.cosplace import CosPlace
 from jaxvpr.models.aggregators.flatten import Flatten
 from jaxvpr.models.aggregators.gem import GeM
 from jaxvpr.models.aggregators.seqpool import SeqPool
 from jaxvpr.models.backbones.cct import CCT
+from jaxvpr.models.backbones.dinov2 import DINOv2
 from jaxvpr.models.backbones.efficientnet import EfficientNet
 from jaxvpr.models.backbones.resnet import ResNet
 from jaxvpr.models.backbones.squeezenet import SqueezeNet
 from jaxvpr.models.backbones.vgg import VGG
+from jaxvpr.models.backbones.vit import ViT
 from jaxvpr.models.features import Features
 from jaxvpr.models.methods import METHODS, Description, Preprocess
 from jaxvpr.models.place_model import IMAGENET_MEAN, IMAGENET_STD, PlaceModel
@@ -45,6 +48,12 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "squeezenet": SqueezeNet,
     "cct14_224": partial(CCT, size=224),
     "cct14_384": partial(CCT, size=384),
+    "vit_s16": partial(ViT, width=384, heads=6),
+    "vit_b16": ViT,
+    "dinov2_vits14": partial(DINOv2, width=384, heads=6),
+    "dinov2_vitb14": DINOv2,
+    "dinov2_vitl14": partial(DINOv2, width=1024, depth=24, heads=16),
+    "dinov2_vitg14": partial(DINOv2, width=1536, depth=40, heads=24, swiglu=True),
     "vgg16": VGG,
     "efficientnet_b0": EfficientNet,
     "efficientnet_b1": partial(EfficientNet, depth=1.1),
@@ -57,7 +66,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "efficientnet_b7": partial(EfficientNet, width=2.0, depth=3.1, eps=1e-3, momentum=0.99),
 }
 
-AGGREGATORS: dict[str, Callable[..., nn.Module]] = {"gem": GeM, "seqpool": SeqPool, "cosplace": CosPlace, "flatten": Flatten}
+AGGREGATORS: dict[str, Callable[..., nn.Module]] = {"gem": GeM, "seqpool": SeqPool, "cls": CLS, "cosplace": CosPlace, "flatten": Flatten}
 
 
 class Method(NamedTuple):

@@ -15,6 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvpr.errors import UserError
+from jaxvpr.weights import packed
 from jaxvpr.weights.files import read
 from jaxvpr.weights.tables import FAMILIES, Family, name_of
 
@@ -77,7 +78,7 @@ def to_torch(family: str, variables: Variables) -> dict[str, np.ndarray]:
     if table.counters:
         norms = [name.removesuffix("running_mean") for name in tensors if name.endswith("running_mean")]
         tensors |= {f"{norm}num_batches_tracked": np.zeros((), np.int64) for norm in norms}
-    return tensors
+    return packed.split(tensors)
 
 
 def init_from(
@@ -140,6 +141,7 @@ def _match(table: Family, tensors: Tensors, variables: Variables, pattern: str |
     ours = [key for key in paths if key[1].startswith(table.covers)]
     chosen = [key for key in ours if pattern is None or re.search(pattern, key[1])]
     names = {key: name_of(table, key[1]) for key in chosen}
+    tensors = packed.join(tensors, names.values())
     values, shapes = {}, []
     for key, name in names.items():
         if name is not None and name in tensors:

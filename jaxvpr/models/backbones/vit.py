@@ -1,0 +1,73 @@
+"""Vision transformers with patches of 16 pixels (Dosovitskiy et al., 2021), cut after any block.
+
+Parameters are named as timm names them: `patch_embed/proj`, `blocks_3/attn/qkv`, `norm`, ...
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvpr.models.backbones.transformer import Block, embed, linear
+from jaxvpr.models.features import Features
+from jaxvpr.models.layers import LayerNorm
+
+
+class ViT(nn.Module):
+    """Tokens of patches and a class token, after the last LayerNorm.
+
+    Attributes:
+      width, depth, heads, patch: of the transformer.
+      side: of the square grid of position embeddings: 14 belongs to images of 224 pixels, 24 to 384. Images of other
+        sizes get them interpolated, bicubic to the size.
+      antialias: of that interpolation: timm's has it, Hugging Face's has not.
+      eps: of LayerNorm: timm's is 1e-6, Hugging Face's 1e-12.
+      cut: how many blocks run, None for all; the Deep VG benchmark's `trunc_te`.
+      frozen_blocks: no gradient passes into the embeddings and the first n blocks; its `freeze_te` + 1.
+      pooler: keep the layer that Hugging Face's files have beyond the features, so that they are read and written
+        whole. Nothing reads it.
+      remat: recompute each block in the backward pass instead of storing its inner activations.
+      dtype: type of the computation; parameters stay float32.
+    """
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    patch: int = 16
+    side: int = 14
+    antialias: bool = True
+    eps: float = 1e-6
+    cut: int | None = None
+    frozen_blocks: int | None = None
+    pooler: bool = False
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> Features:
+        """Normalised images `[B, H, W, 3]` to a map `[B, H / 16, W / 16, width]` and the class token `[B, width]`.
+
+        Raises:
+          ValueError: for sides that are no multiples of the patch, or for a number of blocks that is not there.
+        """
+        blocks = self._blocks()
+        x, grid = embed(self, images, self.width, self.patch, self.side, 0.0, self.antialias)
+        block = nn.remat(Block) if self.remat else Block
+        for i in range(blocks + 1):
+            if i == self.frozen_blocks:
+                x = jax.lax.stop_gradient(x)
+            if i < blocks:
+                x = block(self.heads, 4 * self.width, eps=self.eps, dtype=self.dtype, name=f"blocks_{i}")(x)
+        x = LayerNorm(self.eps, self.dtype, name="norm")(x)
+        if self.pooler and self.is_initializing():
+            linear(self.width, self.dtype, "pooler_dense")(x[:, 0])
+        return Features(x[:, 1:].reshape(x.shape[0], *grid, self.width), x[:, 0])
+
+    def _blocks(self) -> int:
+        blocks = self.depth if self.cut is None else self.cut
+        if not 1 <= blocks <= self.depth:
+            raise ValueError(f"cut={self.cut!r}: 1 to {self.depth} blocks, or None for all")
+        if self.frozen_blocks is not None and not 0 <= self.frozen_blocks <= blocks:
+            raise ValueError(f"frozen_blocks={self.frozen_blocks!r}: 0 to {blocks} blocks run, or None to train all")
+        return blocks

@@ -17,16 +17,19 @@ class Family(NamedTuple):
       rows: (pattern, name) pairs, read from top to bottom; the first pattern that matches counts. One that matches the
         whole path of a parameter of ours (`backbone/cls_token`) gives its whole name; one that matches the path of a
         module (`backbone/bn1`) gives the original's module, and the last part of the name follows by `LEAVES`.
-      covers: prefix of the paths of ours that such a file holds; the others keep their values.
+      covers: prefix, or prefixes, of the paths of ours that such a file holds; the others keep their values.
       extras: patterns of names that a file may hold and we do not need.
+      unused: names and shapes of tensors that the original's model has without using them, so that its strict loading
+        wants them: left out in reading, written as zeros unless a row gives one.
       stages: pattern of a stage that a file may hold where our model is cut before it.
       counters: whether each BatchNorm has its `num_batches_tracked`, which nothing of ours needs.
       same_layout: the file holds our own names and layout, so that nothing is turned.
     """
 
     rows: Rows = ()
-    covers: str = ""
+    covers: str | tuple[str, ...] = ""
     extras: tuple[str, ...] = ()
+    unused: tuple[tuple[str, tuple[int, ...]], ...] = ()
     stages: str | None = None
     counters: bool = False
     same_layout: bool = False

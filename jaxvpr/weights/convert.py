@@ -78,7 +78,7 @@ def to_torch(family: str, variables: Variables) -> dict[str, np.ndarray]:
     if table.counters:
         norms = [name.removesuffix("running_mean") for name in tensors if name.endswith("running_mean")]
         tensors |= {f"{norm}num_batches_tracked": np.zeros((), np.int64) for norm in norms}
-    return packed.split(tensors)
+    return {name: np.zeros(shape, np.float32) for name, shape in table.unused} | packed.split(tensors)
 
 
 def init_from(
@@ -147,11 +147,11 @@ def _match(table: Family, tensors: Tensors, variables: Variables, pattern: str |
         if name is not None and name in tensors:
             value, wanted = _turn(table, key[1], tensors[name]), paths[key]
             if value.shape == wanted.shape:
-                values[key[0], *key[1].split("/")] = np.ascontiguousarray(value).astype(wanted.dtype)
+                values[key[0], *key[1].split("/")] = np.asarray(value, wanted.dtype, order="C")
             else:
                 shapes.append(f"{name} {tensors[name].shape} for {key[1]} {tuple(wanted.shape)}")
     lacking = {
-        "no parameter of ours matches": [] if chosen else [pattern or table.covers],
+        "no parameter of ours matches": [] if chosen else [pattern or str(table.covers)],
         "ours, without a name there": [key[1] for key, name in names.items() if name is None],
         "missing in the file": [name for name in names.values() if name and name not in tensors],
         "left over in the file": _left_over(table, tensors, set(names.values())) if pattern is None else [],
@@ -167,7 +167,8 @@ def _left_over(table: Family, tensors: Tensors, used: set[str | None]) -> list[s
     beyond_cut = [
         name for name in tensors if table.stages and (m := re.match(table.stages, name)) and m[0] not in stages
     ]
-    expected = {name for name in tensors if any(re.fullmatch(extra, name) for extra in extras)} | set(beyond_cut)
+    expected = {name for name in tensors if any(re.fullmatch(extra, name) for extra in extras)}
+    expected |= {*beyond_cut, *(name for name, _ in table.unused)}
     return [name for name in tensors if name not in used and name not in expected]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from data_pipelines.whole import write_bytes, write_json
 from jaxvpr import build, models, weights, workdir
 from jaxvpr.errors import UserError
 from jaxvpr.models.costs import parameter_count
-from jaxvpr.training.checkpoint import write_json
 from jaxvpr.training.loop import Variables
 from jaxvpr.weights import stablehlo
 
@@ -99,9 +98,7 @@ def _program(config: ConfigDict, variables: Variables, out: Path, _: str) -> dic
         )
     apply = build.apply(config)
     serialised = stablehlo.program(apply, variables, *size)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
-    partial.write_bytes(serialised)
-    partial.replace(out)
+    write_bytes(out, serialised)
     found = stablehlo.parity(out.read_bytes(), apply, variables, *size)
     return {
         "bytes": len(serialised),

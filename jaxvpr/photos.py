@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 from data_pipelines import readers
 from data_pipelines.geo import from_utm
 from data_pipelines.places import Paths, Places
+from data_pipelines.whole import write_json
 from jaxvpr import build, workdir
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.reports.pictures import predictions_picture
 from jaxvpr.retrieval import search
 from jaxvpr.retrieval.evaluator import Describer
-from jaxvpr.training.checkpoint import write_json
 from jaxvpr.training.loop import Variables
 
 log = logging.getLogger(__name__)

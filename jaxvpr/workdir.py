@@ -11,10 +11,11 @@ import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from data_pipelines.whole import write_json
 from jaxvpr import build, weights
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
-from jaxvpr.training.checkpoint import Checkpoints, write_json
+from jaxvpr.training.checkpoint import Checkpoints
 from jaxvpr.training.loop import Variables
 
 # What may change between the parts of one run: it decides neither a weight nor a recall.

@@ -23,6 +23,7 @@ from data_pipelines.minicity.layout import plan
 from data_pipelines.minicity.poses import FOLDERS, TRAIN, Cameras, cameras, file_name, headings
 from data_pipelines.minicity.randomness import Array
 from data_pipelines.minicity.render import cut, panorama, views
+from data_pipelines.whole import write_bytes
 
 MARKER, PARTIAL = "minicity.json", "minicity.partial.json"
 CHUNK = 8  # panoramas a task: neighbours along a street see the same façades
@@ -128,17 +129,11 @@ def _finish(root: Path, config: CityConfig, shots: Cameras) -> None:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Writes a file under another name first, so that a file with the right name is always whole.
-
-    Two runs may write the same city at once: each has names of its own, and what one put in place serves the other.
-    """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    """Writes a file, in a tree that two runs may write at once: what one of them put in place serves the other."""
     try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        if not (isinstance(error, FileNotFoundError) and path.is_file()):
+        write_bytes(path, content)
+    except FileNotFoundError:  # the other run has finished, and cleared away what was half done
+        if not path.is_file():
             raise
 
 

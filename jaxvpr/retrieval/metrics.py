@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.whole import write_json
 from jaxvpr.errors import UserError
 from jaxvpr.retrieval.recall import Recall
 
@@ -82,12 +83,7 @@ def write_metrics(
     document = {"results": [dict(entry) for entry in results], "costs": dict(costs), **(extra or {})}
     validate(document, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{FILE}.{os.getpid()}")
-    try:
-        draft.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_json(path, document)
     return path
 
 

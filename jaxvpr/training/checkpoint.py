@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -254,10 +253,3 @@ def _quietly() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never half of one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    part.replace(path)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.whole import whole
 from jaxvpr.errors import UserError
 from jaxvpr.weights import safetensors, torch_files
 
@@ -58,15 +59,11 @@ def write(
     path = Path(path)
     if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise UserError(f"{path}: weights are written as .safetensors, .pth or .pt; give one of these endings")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as part:
         if path.suffix == ".safetensors":
-            safetensors.save(partial, tensors, metadata or {})
+            safetensors.save(part, tensors, metadata or {})
         else:
-            _save_torch(partial, tensors)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+            _save_torch(part, tensors)
 
 
 def _save_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:

@@ -89,7 +89,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(written, tmp_path, monkeypat
     def overtaken(self, content):
         real(self, content)
         if ".jpg." in self.name:
-            self.rename(self.with_name(self.name.split(".jpg")[0] + ".jpg"))
+            self.rename(self.with_name(self.name.removeprefix(".").split(".jpg")[0] + ".jpg"))
 
     monkeypatch.setattr(Path, "write_bytes", overtaken)
     root = write(tmp_path / "f", SMALL, processes=1, progress=False)
@@ -100,7 +100,7 @@ def test_leavings_of_a_killed_run_are_swept_away(tmp_path):
     config = replace(SMALL, train_spacing=1000.0, database_spacing=1000.0, panoramas=False)
     (tmp_path / "g/images/train").mkdir(parents=True)
     (tmp_path / "g/minicity.partial.json").write_text(json.dumps({"digest": config.digest(), "config": {}}))
-    (tmp_path / "g/images/train/@1@2@.jpg.4711.part").write_bytes(b"half")
+    (tmp_path / "g/images/train/.@1@2@.jpg.4711.part").write_bytes(b"half")
     root = write(tmp_path / "g", config, processes=1, progress=False)
     assert not list(root.rglob("*.part")) and (root / "minicity.json").exists()
 

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from jaxvpr.errors import UserError
-from jaxvpr.training.checkpoint import Checkpoints, write_json
+from jaxvpr.training.checkpoint import Checkpoints
 from jaxvpr.training.state import TrainState, abstract
 
 # What orbax leaves behind when a file is cut short: coroutines that were never awaited to their end.
@@ -206,14 +206,6 @@ def test_a_disk_that_is_really_full(small_disk):
         checkpoints.save(2, large, {"step": np.asarray(2)}, {"log_offset": 0}, None)
         checkpoints.wait()
     assert_is(Checkpoints(small_disk / "checkpoints").restore(abstract(state(0))), 1)
-
-
-def test_json_is_the_old_or_the_new_never_half(tmp_path, monkeypatch):
-    file = tmp_path / "x.json"
-    write_json(file, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(file, {"a": object()})
-    assert file.read_text() == '{\n  "a": 1\n}\n'
 
 
 def test_looking_disturbs_no_run_that_writes(written, tmp_path):

@@ -1,0 +1,27 @@
+"""A file is the old one or the new one, never half of one."""
+
+import pytest
+
+from data_pipelines.whole import whole, write_json
+
+
+def test_json_is_the_old_or_the_new(tmp_path):
+    file = tmp_path / "x.json"
+    write_json(file, {"a": 1})
+    for wrong in (object(), float("nan")):
+        with pytest.raises((TypeError, ValueError)):
+            write_json(file, {"a": wrong})
+    assert file.read_text() == '{\n  "a": 1\n}\n'
+
+
+def test_what_fails_halfway_leaves_the_old_file_and_nothing_else(tmp_path):
+    file = tmp_path / "x.bin"
+    file.write_bytes(b"old")
+    with pytest.raises(RuntimeError), whole(file) as part:
+        part.write_bytes(b"ne")
+        assert file.read_bytes() == b"old" and part.suffix == ".part"
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["x.bin"] and file.read_bytes() == b"old"
+    with whole(file) as part:
+        part.write_bytes(b"new")
+    assert file.read_bytes() == b"new"

@@ -8,11 +8,21 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxvpr.models.aggregators.boq import BoQ
 from jaxvpr.models.aggregators.cls import CLS
+from jaxvpr.models.aggregators.convap import ConvAP
 from jaxvpr.models.aggregators.cosplace import CosPlace
+from jaxvpr.models.aggregators.cricavpr import CricaVPR
+from jaxvpr.models.aggregators.crn import CRN
 from jaxvpr.models.aggregators.flatten import Flatten
 from jaxvpr.models.aggregators.gem import GeM
+from jaxvpr.models.aggregators.mixvpr import MixVPR
+from jaxvpr.models.aggregators.pooling import MAC, RMAC, SPoC
+from jaxvpr.models.aggregators.projections import FC, Whiten
+from jaxvpr.models.aggregators.rrm import RRM
+from jaxvpr.models.aggregators.salad import SALAD, MegaLoc
 from jaxvpr.models.aggregators.seqpool import SeqPool
+from jaxvpr.models.aggregators.vlad import VLAD, NetVLAD, SuperVLAD
 from jaxvpr.models.backbones.cct import CCT
 from jaxvpr.models.backbones.dinov2 import DINOv2
 from jaxvpr.models.backbones.efficientnet import EfficientNet
@@ -66,7 +76,29 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "efficientnet_b7": partial(EfficientNet, width=2.0, depth=3.1, eps=1e-3, momentum=0.99),
 }
 
-AGGREGATORS: dict[str, Callable[..., nn.Module]] = {"gem": GeM, "seqpool": SeqPool, "cls": CLS, "cosplace": CosPlace, "flatten": Flatten}
+AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
+    "gem": GeM,
+    "seqpool": SeqPool,
+    "cls": CLS,
+    "cosplace": CosPlace,
+    "flatten": Flatten,
+    "boq": BoQ,
+    "convap": ConvAP,
+    "cricavpr": CricaVPR,
+    "megaloc": MegaLoc,
+    "mixvpr": MixVPR,
+    "salad": SALAD,
+    "spoc": SPoC,
+    "mac": MAC,
+    "rmac": RMAC,
+    "rrm": RRM,
+    "netvlad": NetVLAD,
+    "crn": CRN,
+    "vlad": VLAD,
+    "supervlad": SuperVLAD,
+    "fc": FC,
+    "whiten": Whiten,
+}
 
 
 class Method(NamedTuple):
@@ -137,4 +169,11 @@ def _make(kind: str, builders: Mapping[str, Callable[..., nn.Module]], name: str
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"{kind} {name!r} has no option {unknown}; there are {known}")
+    if isinstance(options.get("inner"), Mapping):
+        options["inner"] = _inner(**options["inner"])
     return builder(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})
+
+
+def _inner(aggregator: str, aggregator_options: Mapping[str, Any] | None = None) -> nn.Module:
+    """The aggregator in front of a step that stands behind any (`aggregators.projections`)."""
+    return _make("aggregator", AGGREGATORS, aggregator, dict(aggregator_options or {}))

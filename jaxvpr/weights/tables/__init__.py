@@ -1,6 +1,6 @@
 """The names that PyTorch's originals give their parameters: one `Family` each."""
 
-from jaxvpr.weights.tables import convolutional, methods, transformers
+from jaxvpr.weights.tables import convolutional, methods, pooling, transformers
 from jaxvpr.weights.tables.family import LEAVES, Family, name_of, under
 
 __all__ = ["FAMILIES", "LEAVES", "Family", "name_of", "under"]
@@ -9,6 +9,7 @@ FAMILIES = {
     **convolutional.FAMILIES,
     **transformers.FAMILIES,
     **methods.FAMILIES,
+    **pooling.FAMILIES,
     # Any model of ours, for what has no original: our path with dots, our layout.
     "jaxvpr": Family(same_layout=True),
 }

@@ -1,0 +1,87 @@
+"""Steps behind any aggregator: a linear layer, and whitening by principal components.
+
+`inner` is the aggregator in front; `models.join` takes it by name,
+`aggregator_options={"inner": {"aggregator": "netvlad", "aggregator_options": {"clusters": 16}}, "dim": 4096}`.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvpr.models.aggregators.gem import GeM
+from jaxvpr.models.features import Features
+from jaxvpr.models.layers import l2_normalise, torch_default
+
+PRECISE = jax.lax.Precision.HIGHEST
+
+
+class FC(nn.Module):
+    """A linear layer behind an aggregator: fully connected, or a PCA with whitening once that is learned.
+
+    Attributes:
+      inner: the aggregator.
+      dim: length of the descriptor.
+      l2: normalise the aggregator's vector first.
+      conv: the kernel is `[1, 1, in, dim]`, as originals store it that project with a 1x1 convolution.
+    """
+
+    inner: nn.Module = GeM()
+    dim: int = 512
+    l2: bool = False
+    conv: bool = False
+
+    @nn.compact
+    def __call__(self, features: Features, train: bool = False) -> jax.Array:
+        """`[B, h, w, C]` to `[B, dim]` in float32."""
+        x = self.inner(features, train)
+        return Linear(self.dim, self.conv, name="fc")(l2_normalise(x) if self.l2 else x)
+
+
+class Linear(nn.Module):
+    """`x W + b`, whose kernel may have the form of a 1x1 convolution."""
+
+    dim: int
+    conv: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, in]` to `[B, dim]`."""
+        ones = (1, 1) if self.conv else ()
+        kernel = self.param("kernel", torch_default, (*ones, x.shape[-1], self.dim))
+        bias = self.param("bias", nn.initializers.zeros, (self.dim,))
+        return jnp.matmul(x, kernel.reshape(-1, self.dim), precision=PRECISE) + bias.reshape(1, -1)
+
+
+class Whiten(nn.Module):
+    """Principal components of an aggregator's unit vectors, evened out by a power of their variances.
+
+    AP-GeM (Revaud et al., 2019) divides by `variance^0.25`; 0.5 whitens fully and 0 only turns the axes. Without a file
+    it changes nothing (but where `dim` cuts numbers off).
+
+    Attributes:
+      inner: the aggregator.
+      dim: components that are kept; 0 keeps as many as the aggregator's vector is long.
+      power: of the variances.
+    """
+
+    inner: nn.Module = GeM()
+    dim: int = 0
+    power: float = 0.25
+
+    @nn.compact
+    def __call__(self, features: Features, train: bool = False) -> jax.Array:
+        """`[B, h, w, C]` to `[B, dim]` in float32.
+
+        Raises:
+          ValueError: for more components than the aggregator's vector has numbers.
+        """
+        x = l2_normalise(self.inner(features, train))
+        length = x.shape[-1]
+        if self.dim > length:
+            raise ValueError(f"dim={self.dim} components of a vector of {length} numbers; at most {length}")
+        dim = self.dim or length
+        mean = self.param("mean_", nn.initializers.zeros, (length,))
+        components = self.param("components_", lambda _, shape: jnp.eye(*shape), (dim, length))
+        variance = self.param("explained_variance_", nn.initializers.ones, (dim,))
+        turned = jnp.matmul(x - mean.reshape(1, -1), components.T, precision=PRECISE)
+        return turned * jnp.maximum(variance, 1e-24).reshape(1, -1) ** -self.power

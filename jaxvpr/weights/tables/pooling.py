@@ -1,0 +1,81 @@
+"""Names of methods that pool: the Deep VG benchmark, NetVLAD and its heirs, AP-GeM, AnyLoc's vocabulary."""
+
+from jaxvpr.weights.tables.convolutional import RESNET, RESNET_SEQUENTIAL, VGG_SEQUENTIAL
+from jaxvpr.weights.tables.family import Family, Rows, under
+from jaxvpr.weights.tables.transformers import DINOV2, VIT_HF
+
+CLUSTERS: Rows = ((r"aggregator/conv", "conv"), (r"aggregator/centroids", "centroids"))
+CONVOLUTIONAL: Rows = (*RESNET_SEQUENTIAL, *VGG_SEQUENTIAL)
+
+
+def inner(prefix: str, rows: Rows) -> Rows:
+    """Rows of an aggregator for where it stands in front of another step, and has names of its own there."""
+    return under(prefix, ((pattern.replace("aggregator/", "aggregator/inner/"), name) for pattern, name in rows))
+
+
+def _deep_vg(backbone: Rows, gem: str) -> Rows:
+    """The benchmark's names; a Sequential counts its L2 where there is one, so that GeM is its first or second."""
+    head = (
+        (r"aggregator/p", gem),
+        *CLUSTERS,
+        (r"aggregator/crn/(\w+)", r"crn.\1"),
+        (r"aggregator/(ln1|fc1|fc2|ln2)", r"\1"),
+    )
+    return (
+        *under("backbone.", backbone),
+        *under("aggregation.", (*head, *inner("0.", head), (r"aggregator/fc", "1"))),
+    )
+
+
+def _port(encoder: str, pool: str) -> Family:
+    """NetVLAD in PyTorch; on several GPUs its two halves are wrapped each on its own."""
+    rows = under(pool, CLUSTERS)
+    return Family(
+        rows=(*under(encoder, CONVOLUTIONAL), *rows, *inner("", rows), (r"aggregator/fc", "WPCA.0")), counters=True
+    )
+
+
+FAMILIES = {
+    # L2 before pooling, and all that has no such choice.
+    "deep_vg": Family(rows=_deep_vg(CONVOLUTIONAL, "1.p"), counters=True),
+    # L2 after pooling, or none.
+    "deep_vg_l2_after": Family(rows=_deep_vg(CONVOLUTIONAL, "0.p"), counters=True),
+    "deep_vg_vit": Family(rows=_deep_vg(under("vit_model.", VIT_HF), "0.p")),
+    "netvlad_pytorch": _port("encoder.", "pool."),
+    "netvlad_pytorch_gpus": _port("encoder.module.", "pool.module."),
+    "sfrs": Family(
+        rows=(
+            *under("base_model.base.", VGG_SEQUENTIAL),
+            *under("net_vlad.", (*CLUSTERS, *inner("", CLUSTERS))),
+            (r"aggregator/fc", "pca_layer"),
+        )
+    ),
+    "apgem": Family(
+        rows=(
+            *RESNET,
+            (r"aggregator/(?:inner/)*p", "adpool.p"),
+            (r"aggregator/(?:inner/)?fc", "fc"),
+            (r"aggregator/(mean_|components_|explained_variance_)", r"pca.Landmarks_clean.\1"),
+        ),
+        extras=(r"pca\..+",),
+        counters=True,
+    ),
+    "supervlad": Family(
+        rows=(
+            *under("backbone.", DINOV2),
+            (r"aggregator/conv", "aggregation.conv"),
+            (r"aggregator/layers_(\d)/(\w+)", r"encoder.layers.\1.\2"),
+            (r"aggregator/layers_(\d)/self_attn", r"encoder.layers.\1.self_attn"),
+            (r"aggregator/layers_(\d)/self_attn/(\w+)", r"encoder.layers.\1.self_attn.\2"),
+        )
+    ),
+    # A clip of one frame: the sequence models' own aggregator, or their frame's pooling.
+    "vg_transformers": Family(
+        rows=(*under("encoder.", CONVOLUTIONAL), *under("aggregator.", CLUSTERS), (r"aggregator/p", "pooling.1.p")),
+        counters=True,
+    ),
+    "vg_transformers_pooling": Family(
+        rows=(*under("encoder.", CONVOLUTIONAL), *under("pooling.", CLUSTERS)), counters=True
+    ),
+    "anyloc_vocabulary": Family(rows=((r"aggregator/centroids", "c_centers"),), covers="aggregator/"),
+}

@@ -31,7 +31,8 @@ METHODS = """## Published methods
 
 `--config=configs/zoo.py:METHOD,weights=FILE` evaluates, describes, imports or exports any of them on any data. A name
 in braces stands for one method each; costs are the last one's. Parameters and MiB (float32, with BatchNorm's
-statistics) are those of the whole model; GFLOPs those of one image at the size beside them, a multiply-add counted as two.
+statistics) are those of the whole model; GFLOPs those of one image at the size beside them, a multiply-add counted
+as two.
 
 """
 BACKBONES = """

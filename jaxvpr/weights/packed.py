@@ -30,7 +30,7 @@ def join(tensors: Mapping[str, np.ndarray], names: Iterable[str | None]) -> Mapp
 
 def split(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The inverse of `join`: no name has braces afterwards."""
-    whole = {}
+    whole: dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
         several = parts(name)
         pieces = np.split(tensor, len(several)) if len(several) > 1 else [tensor]

@@ -64,7 +64,7 @@ def test_gradients_of_constant_images_are_finite(dtype, aggregator):
 @pytest.mark.parametrize("backbone", sorted(BACKBONES))
 def test_every_backbone_builds_and_feeds_the_head(backbone):
     model = join(backbone=backbone, aggregator="cosplace", aggregator_options={"dim": 7})
-    images = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.uint8)
+    images = jax.ShapeDtypeStruct((2, 112, 224, 3), jnp.uint8)
     out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
     assert out.shape == (2, 7) and out.dtype == jnp.float32
 
@@ -74,11 +74,11 @@ def test_every_backbone_builds_and_feeds_the_head(backbone):
     [
         (
             {"backbone": "resnet19", "aggregator": "gem"},
-            r"no backbone 'resnet19'; there are \['resnet101', 'resnet152'",
+            r"no backbone 'resnet19'; there are \[.*'resnet101', 'resnet152'",
         ),
         (
             {"backbone": "resnet18", "aggregator": "max"},
-            r"no aggregator 'max'; there are \['cosplace', 'flatten', 'gem'\]",
+            r"no aggregator 'max'; there are \[.*'cosplace', .*'flatten', .*'gem'",
         ),
         (
             {"backbone": "squeezenet", "aggregator": "gem", "backbone_options": {"width": 2}},

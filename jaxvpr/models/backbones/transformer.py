@@ -156,7 +156,7 @@ def embed(
     Returns:
       `[B, 1 + rows columns, width]` and (rows, columns).
     """
-    dtype = backbone.dtype  # type: ignore[attr-defined]
+    dtype = backbone.dtype
     grid = grid_of(images.shape[1], images.shape[2], patch)
     patches = PatchEmbed(width, patch, dtype, name="patch_embed")(images)
     token = backbone.param("cls_token", nn.initializers.normal(1e-6), (1, 1, width))

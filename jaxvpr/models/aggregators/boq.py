@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.models.aggregators.encoder import EncoderLayer, MultiHeadAttention, layer_norm, linear
+from jaxvpr.models.aggregators.encoder import EncoderLayer, MultiHeadAttention, linear
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import Conv, torch_default
+from jaxvpr.models.layers import Conv, LayerNorm, torch_default
 
 
 class Block(nn.Module):
@@ -27,9 +27,9 @@ class Block(nn.Module):
         x = EncoderLayer(self.dim, self.heads, 4 * self.dim, name="encoder")(x, train)
         q = self.param("queries", nn.initializers.normal(1.0), (1, self.queries, self.dim))
         # The queries know nothing of the image yet, so that once is enough for the whole batch.
-        q = layer_norm(name="norm_q")(q + MultiHeadAttention(self.dim, self.heads, name="self_attn")(q, q))
+        q = LayerNorm(name="norm_q")(q + MultiHeadAttention(self.dim, self.heads, name="self_attn")(q, q))
         q = jnp.broadcast_to(q, (x.shape[0], *q.shape[1:]))
-        return x, layer_norm(name="norm_out")(MultiHeadAttention(self.dim, self.heads, name="cross_attn")(q, x))
+        return x, LayerNorm(name="norm_out")(MultiHeadAttention(self.dim, self.heads, name="cross_attn")(q, x))
 
 
 class BoQ(nn.Module):
@@ -69,7 +69,7 @@ class BoQ(nn.Module):
             name="proj_c",
         )
         x = reduce(features.map.astype(jnp.float32))
-        x = layer_norm(name="norm_input")(x.reshape(x.shape[0], -1, self.dim))
+        x = LayerNorm(name="norm_input")(x.reshape(x.shape[0], -1, self.dim))
         answers = []
         for i in range(self.layers):
             block = Block(self.dim, self.queries, self.dim // self.head_dim, name=f"boqs_{i}")

@@ -11,13 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvpr.models.layers import torch_default
+from jaxvpr.models.layers import LayerNorm, torch_default
 
 # Xavier's uniform over the packed tensor, as PyTorch draws it: [3 dim, dim] is [out, in] there.
 packed_xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=-1, out_axis=-2)
 linear = partial(nn.Dense, precision=jax.lax.Precision.HIGHEST, kernel_init=torch_default)
-# flax's fast variance, E[x²] - E[x]², loses digits where the mean is large.
-layer_norm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 ACTIVATIONS = {"relu": nn.relu, "gelu": partial(nn.gelu, approximate=False)}
 
@@ -86,6 +84,6 @@ class EncoderLayer(nn.Module):
             raise ValueError(f"activation={self.activation!r}: there are {sorted(ACTIVATIONS)}")
         drop = partial(nn.Dropout, self.dropout, deterministic=not train)
         attention = MultiHeadAttention(self.dim, self.heads, self.dropout, name="self_attn")
-        x = layer_norm(name="norm1")(x + drop()(attention(x, x, train)))
+        x = LayerNorm(name="norm1")(x + drop()(attention(x, x, train)))
         y = drop()(ACTIVATIONS[self.activation](linear(self.hidden, name="linear1")(x)))
-        return layer_norm(name="norm2")(x + drop()(linear(self.dim, name="linear2")(y)))
+        return LayerNorm(name="norm2")(x + drop()(linear(self.dim, name="linear2")(y)))

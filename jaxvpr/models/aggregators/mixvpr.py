@@ -4,8 +4,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.models.aggregators.encoder import layer_norm, linear
+from jaxvpr.models.aggregators.encoder import linear
 from jaxvpr.models.features import Features
+from jaxvpr.models.layers import LayerNorm
 
 
 class Mix(nn.Module):
@@ -17,7 +18,7 @@ class Mix(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, C, cells]` to the same shape."""
         small = nn.initializers.truncated_normal(0.02)
-        y = layer_norm(name="mix_0")(x)
+        y = LayerNorm(name="mix_0")(x)
         y = nn.relu(linear(int(x.shape[-1] * self.ratio), kernel_init=small, name="mix_1")(y))
         return x + linear(x.shape[-1], kernel_init=small, name="mix_3")(y)
 

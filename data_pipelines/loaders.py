@@ -12,7 +12,7 @@ import gc
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import grain
 import numpy as np
@@ -102,6 +102,9 @@ class ImageSource:
             raise DataError(f"no resize rule {self.rule!r}; there are {', '.join(RULES)}")
         if self.on_error not in ("raise", "skip"):
             raise DataError(f"on_error={self.on_error!r}: expected 'raise' or 'skip'")
+
+    def __len__(self) -> int:
+        return len(self.paths)
 
     def read(self, draw: Draw, seed: int, step: int, stream: str, part: slice = slice(None)) -> Batch:
         """Decodes the elements `part` of the global batch.
@@ -281,13 +284,13 @@ def _sequential(count: int, batch: int, step: int) -> dict[str, Draw]:
     return {"source": Draw.of(np.where(rows < count, rows, -1))}
 
 
-def every_image(source: ImageSource, batch: int, *, part: slice = slice(None), **options) -> Iterator[Batch]:
-    """All images of `source` in order, in batches of `batch` with the last one padded; `options` as `batches` takes.
+def every_image(source: Any, batch: int, *, part: slice = slice(None), **options) -> Iterator[Batch]:
+    """All images of a source that has a length, in order, in batches of `batch` with the last one padded.
 
-    Hosts give `part`, their slice of a batch.
+    Hosts give `part`, their slice of a batch; `options` as `batches` takes.
     """
-    reader = StepReader({"source": source}, sequential_draw(len(source.paths), batch), part=part)
-    for _, streams in batches(reader, 0, -(-len(source.paths) // batch), **options):
+    reader = StepReader({"source": source}, sequential_draw(len(source), batch), part=part)
+    for _, streams in batches(reader, 0, -(-len(source) // batch), **options):
         yield streams["source"]
 
 

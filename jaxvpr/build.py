@@ -14,10 +14,12 @@ from ml_collections import ConfigDict
 
 from data_pipelines import audit, readers
 from data_pipelines.augment import Augment
+from data_pipelines.images import RULES
 from data_pipelines.loaders import ImageSource
 from data_pipelines.minicity import CityConfig
 from data_pipelines.partitions import Cells, cosplace_cells, label_cells
 from data_pipelines.places import Places
+from data_pipelines.shapes import target
 from jaxvpr import models, weights
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.cells import cells_objective
@@ -34,7 +36,7 @@ def model(config: ConfigDict) -> models.PlaceModel:
     """The model of a recipe."""
     options = config.model.to_dict()
     try:
-        return models.join(**options)
+        return models.join(**options, mean=tuple(config.image.mean), std=tuple(config.image.std))
     except (ValueError, TypeError) as error:  # numpy has a TypeError for a dtype that does not exist
         raise UserError(f"config.model: {error}") from error
 
@@ -79,7 +81,17 @@ def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
 
 
 def image_source(config: ConfigDict, images: Places) -> ImageSource:
-    """Training images, augmented."""
+    """Training images, augmented.
+
+    Raises:
+      UserError: for strengths that make no sense, or images that could not share a batch.
+    """
+    size, rule = tuple(config.image.size), config.image.resize
+    if not size or rule not in RULES:
+        raise UserError(
+            f"config.image: size={size} and resize={rule!r} serve evaluation only. Crops of training are made on the "
+            f"host: give a size (height, width) and one of the rules {', '.join(RULES)}"
+        )
     strengths = config.augment.to_dict()
     strengths["scale"], strengths["ratio"] = tuple(strengths["scale"]) or None, tuple(strengths["ratio"])
     augment = Augment(**strengths)
@@ -87,7 +99,7 @@ def image_source(config: ConfigDict, images: Places) -> ImageSource:
         augment.finish(np.zeros((1, 1, 3), np.uint8), np.random.default_rng(0))
     except ValueError as error:
         raise UserError(f"config.augment: {error}") from error
-    return ImageSource(images.path, tuple(config.image.size), config.image.resize, augment, config.loader.on_error)
+    return ImageSource(images.path, image_size(config), rule, augment, config.loader.on_error)
 
 
 def _cells(config: ConfigDict, images: Places) -> Objective:
@@ -226,5 +238,10 @@ def identity(config: ConfigDict) -> dict[str, str]:
     return {"city_digest": city.digest(), "city_test_digest": city.test_digest()}
 
 
+def image_size(config: ConfigDict) -> tuple[int, int]:
+    """(height, width) the model is shown images at; where they keep their own size, one that stands for them all."""
+    return target(config.image.size, config.image.multiple)
+
+
 def _blank(config: ConfigDict) -> np.ndarray:
-    return np.zeros((1, *config.image.size, 3), np.uint8)
+    return np.zeros((1, *image_size(config), 3), np.uint8)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from configs import common
+from data_pipelines.images import DEVICE_RULES, RULES
 from jaxvpr.errors import UserError
 
 VERBS = ("train", "evaluate", "extract", "localize", "import", "export")
@@ -215,7 +216,7 @@ def _as_type_of(key: str, old: Any, value: Any, text: str) -> Any:
 AT_LEAST = {
     "seed": 0, "epochs": 0, "steps_per_epoch": 1, "every_epochs": 1, "batch": 1, "accumulate": 1, "mesh.model": 1,
     "loader.threads": 0, "loader.workers": 0, "loader.prefetch": 1, "checkpoint.keep": 1, "checkpoint.every_steps": 0,
-    "eval.batch": 1,
+    "eval.batch": 1, "image.multiple": 1,
 }  # fmt: skip
 
 
@@ -231,9 +232,7 @@ def check(config: ConfigDict) -> None:
             value = value[part]
         if value < least:
             raise UserError(f"config.{key}={value} must be at least {least}")
-    size = config.image.size
-    if len(size) != 2 or min(size) < 1:
-        raise UserError(f"config.image.size={tuple(size)} must be (height, width) in pixels")
+    _check_image(config.image)
     if not config.eval.recalls or min(config.eval.recalls) < 1:
         raise UserError(
             f"config.eval.recalls={tuple(config.eval.recalls)} must be one or more N of recall@N, from 1 up"
@@ -245,6 +244,23 @@ def check(config: ConfigDict) -> None:
     if file and not Path(file).is_file():
         raise UserError(f"config.init={config.init!r}: no such file of weights")
     _check_patterns(config, pattern)
+
+
+def _check_image(image: ConfigDict) -> None:
+    size = tuple(image.size)
+    if size and (len(size) != 2 or any(not isinstance(side, int) or side < 1 for side in size)):
+        raise UserError(
+            f"config.image.size={size} must be (height, width) in whole pixels, or () for each image's own size"
+        )
+    rules = (*RULES, *DEVICE_RULES)
+    if image.resize not in rules:
+        raise UserError(f"config.image.resize: no resize rule {image.resize!r}; there are {', '.join(rules)}")
+    for key in ("mean", "std"):
+        if len(image[key]) != 3 or (key == "std" and min(image.std) <= 0):
+            raise UserError(
+                f"config.image.{key}={tuple(image[key])} must be a number for each colour (red, green, blue) of images "
+                "in [0, 1]" + ", above 0" * (key == "std")
+            )
 
 
 def _check_patterns(config: ConfigDict, init: str) -> None:

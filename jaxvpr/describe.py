@@ -10,18 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipelines.images import resize
 from data_pipelines.places import Paths
 from jaxvpr import build, workdir
 from jaxvpr.errors import UserError
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.evaluator import Describer
-from jaxvpr.retrieval.extract import describe
 from jaxvpr.training.loop import Variables
 
 Images: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Sequence[np.ndarray] | np.ndarray"
@@ -44,7 +42,7 @@ class Model:
         self._apply = build.apply(config)
 
     def describe(self, images: Images) -> np.ndarray:
-        """Descriptors of images, resized as the model was trained.
+        """Descriptors of images, preprocessed as the model's recipe says.
 
         Args:
           images: one path or several; or uint8 RGB arrays, [H, W, 3] each (of any sizes) or [N, H, W, 3].
@@ -59,27 +57,16 @@ class Model:
         items = [images] if isinstance(images, str | os.PathLike) else list(images)
         if not items:
             raise UserError("there are no images to describe")
+        describer = Describer(self._apply, self.config, self._mesh)
         if isinstance(items[0], np.ndarray):
-            return self._describe_arrays(items)
-        paths = Paths.of([str(Path(item).resolve()) for item in items])
-        return Describer(self._apply, self.config, self._mesh)(self.variables, paths).descriptors
+            return describer(self.variables, [_image(item) for item in items]).descriptors
+        return describer(self.variables, Paths.of([str(Path(item).resolve()) for item in items])).descriptors
 
-    def _describe_arrays(self, items: list) -> np.ndarray:
-        size, batch = tuple(self.config.image.size), self.config.eval.batch
-        for item in items:
-            if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3:
-                raise UserError(f"an image of shape {item.shape} and type {item.dtype}; expected uint8 [H, W, 3] RGB")
-        resized = np.stack([resize(item, size, self.config.image.resize) for item in items])
-        rows = np.arange(len(items))
-        batches = (
-            {
-                "image": resized[at : at + batch],
-                "mask": np.ones(len(rows[at : at + batch]), bool),
-                "row": rows[at : at + batch],
-            }
-            for at in range(0, len(items), batch)
-        )
-        return describe(self._apply, self.variables, batches, len(items), self._mesh).descriptors
+
+def _image(item: Any) -> np.ndarray:
+    if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or not item.size:
+        raise UserError(f"an image of shape {item.shape} and type {item.dtype}; expected uint8 [H, W, 3] RGB")
+    return item
 
 
 def load(name_or_file: str | os.PathLike[str]) -> Model:

@@ -92,8 +92,9 @@ def _facts(config: ConfigDict, one: Evaluated) -> dict[str, Any]:
         queries=len(one.bench.queries),
         database=len(one.bench.database),
         positives=one.bench.positives,
-        image_size=config.image.size,
+        image_size=build.image_size(config) if config.image.size else (),
         resize=config.image.resize,
+        multiple=config.image.multiple,
         dimension=one.method.dimension,
         missing=one.method.missing,
     )
@@ -136,7 +137,7 @@ def _write(
         matching_ms_per_query=first.method.matching_ms,
         parameters=parameter_count(variables),
         model_bytes=round(model_mib(variables) * 2**20),
-        flops_per_image=flops(build.model(config), *config.image.size),
+        flops_per_image=flops(build.model(config), *build.image_size(config)),
         training_seconds=seconds,
     )
     extra = build.identity(config)

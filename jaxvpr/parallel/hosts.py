@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 T = TypeVar("T")
@@ -56,6 +57,14 @@ def first_then_others(name: str, make: Callable[[], T]) -> T:
         return make()
     finally:
         barrier(name)
+
+
+def of_first(make: Callable[[], np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """The int32 array of this shape that `make` gives on process 0, the same on every process."""
+    if jax.process_count() == 1:
+        return make()
+    ours = make() if is_first() else np.zeros(shape, np.int32)
+    return np.asarray(multihost_utils.broadcast_one_to_all(ours))
 
 
 class Leave:

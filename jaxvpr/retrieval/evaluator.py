@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,13 +13,16 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from data_pipelines import shapes
 from data_pipelines.errors import DataError
+from data_pipelines.images import DEVICE_RULES, Size
 from data_pipelines.loaders import ImageSource, complaints, every_image
 from data_pipelines.places import Paths, Places
 from jaxvpr.errors import UserError
+from jaxvpr.parallel import hosts
 from jaxvpr.parallel.mesh import local_rows
 from jaxvpr.retrieval import search
-from jaxvpr.retrieval.extract import Described, describe
+from jaxvpr.retrieval.extract import Described, describe, describe_mixed
 from jaxvpr.retrieval.positives import Positives, parse_threshold
 from jaxvpr.retrieval.recall import Recall, recall
 
@@ -96,32 +99,72 @@ def benchmark(name: str, places: Places, split: str, thresholds: tuple[str, ...]
 
 
 class Describer:
-    """Turns paths into descriptors with one model, at one image size; reading and computing overlap.
+    """Turns images into descriptors with one model and its preprocessing; reading and computing overlap.
+
+    Images that are resized on the device, or keep their own size, are read as they are: their sizes are looked up in
+    the headers first, and a prefetched batch may be large (`eval.batch`, `loader.prefetch`).
 
     Args:
-      apply: `(variables, images uint8 [B, H, W, 3]) -> [B, D]`.
+      apply: `(variables, images [B, H, W, 3] in [0, 255], uint8 or float32) -> [B, D]`.
       config: the whole recipe; its `image`, `eval` and `loader` are read.
     """
 
     def __init__(self, apply: Apply, config: ConfigDict, mesh: Mesh):
         self._apply, self._mesh = apply, mesh
         self._batch = -(-config.eval.batch // mesh.size) * mesh.size
-        loader = config.loader
+        loader, image = config.loader, config.image
         self._loading = {"threads": loader.threads, "workers": loader.workers, "prefetch": loader.prefetch}
-        self._source = partial(
-            ImageSource, size=tuple(config.image.size), rule=config.image.resize, on_error=loader.on_error
-        )
+        self._on_error = loader.on_error
+        self._size, self._multiple = tuple(image.size), image.multiple
+        on_device = image.resize in DEVICE_RULES
+        self._host_rule = "pil_bilinear" if on_device else image.resize
+        self._device_rule = image.resize if on_device else ""
         self._named: set[str] = set()
 
-    def __call__(self, variables: Any, paths: Paths, apply: Apply | None = None) -> Described:
-        """Descriptors of all images; another `apply` (a baseline) reads the same images."""
-        batches = every_image(
-            self._source(paths=paths), self._batch, part=local_rows(self._mesh, self._batch), **self._loading
-        )
-        found = describe(apply or self._apply, variables, batches, len(paths), self._mesh)
-        if len(found.missing):
-            self._complain(paths, found.missing)
+    def __call__(self, variables: Any, images: Paths | Sequence[Array], apply: Apply | None = None) -> Described:
+        """Descriptors of all images, files or uint8 arrays [H, W, 3]; another `apply` (a baseline) sees the same."""
+        apply = apply or self._apply
+        if self._size and not self._device_rule:
+            found = self._of_one_size(apply, variables, images)
+        else:
+            found = self._of_own_sizes(apply, variables, images)
+        if isinstance(images, Paths) and len(found.missing):
+            self._complain(images, found.missing)
         return found
+
+    def _of_one_size(self, apply: Apply, variables: Any, images: Paths | Sequence[Array]) -> Described:
+        size, part = shapes.target(self._size, self._multiple), local_rows(self._mesh, self._batch)
+        batches = every_image(self._source(images, size), self._batch, part=part, **self._loading)
+        return describe(apply, variables, batches, len(images), self._mesh)
+
+    def _of_own_sizes(self, apply: Apply, variables: Any, images: Paths | Sequence[Array]) -> Described:
+        own = self._own_sizes(images)
+        show = shapes.shown(own, self._size, self._multiple)
+        plan = shapes.plan(
+            own if self._device_rule else show, show, self._batch, unit=self._mesh.size, fixed=bool(self._size)
+        )
+        lengths = {len(chunk.rows) for mixed in plan for chunk in mixed.chunks}
+        parts = {length: local_rows(self._mesh, length) for length in lengths}
+        batches = shapes.mixed_batches(self._source(images, shapes.NOMINAL), plan, parts, **self._loading)
+        resizes = self._device_rule if self._size or self._multiple > 1 else ""
+        log.info("%d images of %d sizes, shown to the model at %d", len(own), *map(shapes.distinct, (own, show)))
+        return describe_mixed(apply, variables, batches, len(images), self._mesh, resizes)
+
+    def _own_sizes(self, images: Paths | Sequence[Array]) -> Array:
+        """int32 [N, 2], the same on every host; an unreadable file is taken to be as large as the first readable one,
+        and is met again when it is decoded."""
+        if isinstance(images, Paths):
+            look = partial(shapes.own_sizes, images, self._loading["threads"])
+            own = hosts.of_first(look, (len(images), 2))
+        else:
+            own = np.array([image.shape[:2] for image in images], np.int32)
+        readable = own.min(axis=1, initial=1) > 0
+        return np.where(readable[:, None], own, own[readable][0] if readable.any() else shapes.NOMINAL)
+
+    def _source(self, images: Paths | Sequence[Array], size: Size) -> ImageSource | shapes.MemorySource:
+        if isinstance(images, Paths):
+            return ImageSource(images, size, self._host_rule, on_error=self._on_error)
+        return shapes.MemorySource(images, size, self._host_rule)
 
     def _complain(self, paths: Paths, missing: Array) -> None:
         """Names each unreadable image once, however often it is asked for, and counts them every time."""

@@ -6,16 +6,19 @@ but for rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from data_pipelines.shapes import Mixed
 from jaxvpr.errors import UserError
+from jaxvpr.models import resizing
 
 Array = np.ndarray
 
@@ -57,9 +60,34 @@ def describe(
       UserError: no images, or a descriptor that is not finite.
       RuntimeError: rows that came twice or never: the batches do not cover the set.
     """
+    return _collected(_steps(_compiled(apply, mesh), variables, batches, mesh), count)
+
+
+def describe_mixed(
+    apply: Callable[[Any, Any], Any],
+    variables: Any,
+    batches: Iterable[tuple[Mixed, Sequence[Mapping[str, Array]]]],
+    count: int,
+    mesh: Mesh,
+    rule: str = "",
+) -> Described:
+    """`describe` for images of several sizes.
+
+    Args:
+      batches: what `shapes.mixed_batches` yields.
+      rule: of `models.resizing`, which brings the images to the size of their batch on the device: float32 then, not
+        rounded to whole colours. Only this small program is compiled for each size that images are read at. Without a
+        rule a batch is one chunk, whose images have the batch's size already.
+      apply, variables, count, mesh: as `describe` takes; `apply` is compiled for each size of the batches.
+    """
+    return _collected(_mixed_steps(_compiled(apply, mesh), variables, batches, mesh, rule), count)
+
+
+def _collected(results: Iterator[tuple], count: int) -> Described:
+    """The results of all steps, each row in its place."""
     seen, present = np.zeros(count, np.int64), np.zeros(count, bool)
     descriptors = None
-    for values, rows, mask in _one_ahead(_steps(_compiled(apply, mesh), variables, batches, mesh)):
+    for values, rows, mask in _one_ahead(results):
         real = rows >= 0
         np.add.at(seen, rows[real], 1)
         present[rows[mask]] = True
@@ -100,6 +128,51 @@ def _steps(step: Callable, variables: Any, batches: Iterable[Mapping[str, Array]
         size = max(size, -(-len(rows) // local) * local)
         padded = (_pad(array, size, fill) for array, fill in ((batch["image"], 0), (rows, -1), (mask, False)))
         yield step(variables, *(jax.make_array_from_process_local_data(sharding, array) for array in padded))
+
+
+def _mixed_steps(
+    step: Callable,
+    variables: Any,
+    batches: Iterable[tuple[Mixed, Sequence[Mapping[str, Array]]]],
+    mesh: Mesh,
+    rule: str,
+) -> Iterator[tuple]:
+    """As `_steps`; chunks are resized into their places in a batch that stays on the devices."""
+    sharding = NamedSharding(mesh, P(mesh.axis_names))
+    for mixed, chunks in batches:
+        held = _nothing(mesh, mixed.length, mixed.size)() if rule else ()
+        for chunk in chunks:
+            image, rows, place = chunk["image"], np.asarray(chunk["row"], np.int32), chunk["place"]
+            mask = np.asarray(chunk["mask"], bool) & (rows >= 0)
+            *read, places = (
+                jax.make_array_from_process_local_data(sharding, array) for array in (image, rows, mask, place)
+            )
+            held = _filling(mesh, rule)(held, tuple(read), places) if rule else tuple(read)
+        yield step(variables, *held)
+
+
+@lru_cache(maxsize=256)
+def _nothing(mesh: Mesh, count: int, size: tuple[int, int]) -> Callable[[], tuple]:
+    """Makes a batch without images: (image, row, mask)."""
+
+    def empty():
+        return jnp.zeros((count, *size, 3), jnp.float32), jnp.full(count, -1, jnp.int32), jnp.zeros(count, bool)
+
+    return jax.jit(empty, out_shardings=(NamedSharding(mesh, P(mesh.axis_names)),) * 3)
+
+
+@lru_cache(maxsize=16)
+def _filling(mesh: Mesh, rule: str) -> Callable[[tuple, tuple, jax.Array], tuple]:
+    """Resizes a chunk and puts it into its places in a batch; a place beyond the batch is none."""
+
+    def fill(held, chunk, place):
+        image, row, mask = held
+        resized = resizing.resize(chunk[0], image.shape[1:3], rule)
+        return tuple(
+            old.at[place].set(new, mode="drop") for old, new in ((image, resized), (row, chunk[1]), (mask, chunk[2]))
+        )
+
+    return jax.jit(fill, donate_argnums=0, out_shardings=(NamedSharding(mesh, P(mesh.axis_names)),) * 3)
 
 
 def _one_ahead(results: Iterator[tuple]) -> Iterator[tuple[Array, Array, Array]]:

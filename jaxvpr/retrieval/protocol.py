@@ -20,6 +20,7 @@ def protocol(
     image_size: Sequence[int],
     resize: str,
     dimension: int,
+    multiple: int = 1,
     index: str = EXACT,
     missing: int = 0,
 ) -> dict[str, Any]:
@@ -29,8 +30,9 @@ def protocol(
       dataset, split: which images.
       queries, database: numbers of images.
       positives: threshold (`25m`, `1m_5deg`, `1frame`, `label`, `list`) -> positives of these queries.
-      image_size: (height, width) in pixels that the network saw.
+      image_size: (height, width) in pixels that the network saw; empty where it saw each image at its own size.
       resize: rule that brought the images to that size.
+      multiple: own sizes were rounded by that rule to the nearest multiple of this; with 1 they were left as they are.
       dimension: of the descriptors.
       index: how neighbours were found.
       missing: images that could not be read; they count as queries that fail, or were never found.
@@ -45,7 +47,8 @@ def protocol(
         "database": int(database),
         "without_positive": {threshold: int((truth.counts == 0).sum()) for threshold, truth in positives.items()},
         "image_size": [int(side) for side in image_size],
-        "resize": resize,
+        "resize": resize if image_size or multiple > 1 else "none",
+        "multiple": int(multiple),
         "dimension": int(dimension),
         "index": index,
         "missing": int(missing),
@@ -58,14 +61,21 @@ def line(facts: Mapping[str, Any], threshold: str) -> str:
     For example `minicity test | 600 queries (3 without positive) | 2,232 database images | 25m | 64x64 pil_bilinear |
     256-D | flat L2 (exact)`.
     """
-    height, width = facts["image_size"]
     parts = [
         f"{facts['dataset']} {facts['split']}",
         f"{facts['queries']:,} queries ({facts['without_positive'][threshold]:,} without positive)",
         f"{facts['database']:,} database images",
         threshold,
-        f"{height}x{width} {facts['resize']}",
+        _images(facts),
         f"{facts['dimension']}-D",
         facts["index"],
     ]
     return " | ".join(parts + [f"{facts['missing']:,} unreadable images"] * bool(facts["missing"]))
+
+
+def _images(facts: Mapping[str, Any]) -> str:
+    """`322x322 tensor_bicubic_antialias`, `own size`, `own size to multiples of 14 tensor_linear_antialias`."""
+    if facts["image_size"]:
+        return f"{facts['image_size'][0]}x{facts['image_size'][1]} {facts['resize']}"
+    rounded = f" to multiples of {facts['multiple']} {facts['resize']}"
+    return "own size" + rounded * (facts["multiple"] > 1)

@@ -1,0 +1,195 @@
+"""Images of several shapes: at which size each is read and shown to the model, and which of them share a batch.
+
+The arrays of a batch share one shape. Where images are resized on the device, or not at all, the host passes them on as
+they are: rows are grouped by shape before anything is decoded, from the headers of the files alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_pipelines.images import Array, ImageError, Size, own_size, resize
+from data_pipelines.loaders import Batch, Draw, batches
+from data_pipelines.places import Paths
+
+# Stands for the size of images that keep their own, where there is none to look at: that of Pitts30k's.
+NOMINAL: Size = (480, 640)
+HEADERS = 256  # files looked into by one task of a thread
+
+
+class Chunk(NamedTuple):
+    """The images of a batch that are read at one size.
+
+    Attributes:
+      size: (height, width) they are read at.
+      rows: int64 [c], -1 pads. Few lengths occur, since each is compiled: the batch's, and powers of two below it.
+      start: the place of the first of them in the batch.
+    """
+
+    size: Size
+    rows: Array
+    start: int
+
+
+class Mixed(NamedTuple):
+    """A batch for the model: `length` places for images of one size, filled by the chunks one after the other."""
+
+    size: Size
+    length: int
+    chunks: tuple[Chunk, ...]
+
+
+def own_sizes(paths: Paths, threads: int = 1) -> Array:
+    """int32 [N, 2]: (height, width) of every image, upright; (0, 0) where a file is no readable image."""
+
+    def look(first: int) -> list[Size]:
+        return [_size_or_none(paths[row]) for row in range(first, min(first + HEADERS, len(paths)))]
+
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        found = [size for part in pool.map(look, range(0, len(paths), HEADERS)) for size in part]
+    return np.array(found, np.int32).reshape(-1, 2)
+
+
+def _size_or_none(path: str) -> Size:
+    try:
+        return own_size(path)
+    except ImageError:
+        return 0, 0
+
+
+def shown(own: Array, size: Sequence[int], multiple: int = 1) -> Array:
+    """int32 [N, 2]: the sizes at which a model is shown images.
+
+    Args:
+      own: int [N, 2], their own sizes.
+      size: (height, width) for all of them, or empty: each keeps its own.
+      multiple: the sides are rounded to the nearest multiple of this, at least one; a half goes to the even one, as
+        Python's `round` has it in originals.
+    """
+    sizes = np.broadcast_to(np.asarray(size, np.int32), own.shape) if len(size) else np.asarray(own, np.int32)
+    return (np.maximum(np.rint(sizes / multiple), 1) * multiple).astype(np.int32)
+
+
+def target(size: Sequence[int], multiple: int = 1) -> Size:
+    """The size that all images are shown at: `size`, or `NOMINAL` where it is empty, rounded as `shown` does."""
+    return _size(shown(np.array([NOMINAL]), size, multiple)[0])
+
+
+def distinct(sizes: Array) -> int:
+    """How many different ones there are."""
+    return len(np.unique(sizes, axis=0))
+
+
+def plan(read: Array, show: Array, batch: int, *, unit: int = 1, fixed: bool = False) -> list[Mixed]:
+    """Groups rows into batches: those shown at one size together, and within a batch those read at one size.
+
+    Every row comes once; groups by ascending size, rows within a group in order. The same on every host.
+
+    Args:
+      read, show: int [N, 2], the sizes at which rows are read and shown.
+      batch: images of a batch; a multiple of `unit`.
+      unit: number of devices, which divides every chunk.
+      fixed: all batches have `batch` places. Otherwise a size with fewer images has smaller ones.
+    """
+    order = np.lexsort((read[:, 1], read[:, 0], show[:, 1], show[:, 0]))
+    result = []
+    for group in _runs(show, order):
+        length = batch if fixed else min(batch, _enough(len(group), unit))
+        size = _size(show[group[0]])
+        for first in range(0, len(group), length):
+            result.append(Mixed(size, length, tuple(_chunks(read, group[first : first + length], length, unit))))
+    return result
+
+
+def _chunks(read: Array, rows: Array, length: int, unit: int) -> Iterator[Chunk]:
+    start = 0
+    for run in _runs(read, rows):
+        padded = np.full(min(length, _enough(len(run), unit)), -1, np.int64)
+        padded[: len(run)] = run
+        yield Chunk(_size(read[run[0]]), padded, start)
+        start += len(run)
+
+
+def _runs(sizes: Array, rows: Array) -> list[Array]:
+    """`rows` cut where the next has another size."""
+    differs = (sizes[rows][1:] != sizes[rows][:-1]).any(axis=1)
+    return np.split(rows, np.flatnonzero(differs) + 1) if len(rows) else []
+
+
+def _enough(images: int, unit: int) -> int:
+    """The least `unit` times a power of two that holds so many images."""
+    return unit << max(0, -(-images // unit) - 1).bit_length()
+
+
+def _size(pair: Array) -> Size:
+    return int(pair[0]), int(pair[1])
+
+
+@dataclass(frozen=True)
+class MemorySource:
+    """Images that are in memory already; reads as `loaders.ImageSource` does.
+
+    Attributes:
+      images: uint8 [H, W, 3] RGB each, of any sizes.
+      size, rule: they are squashed to this size, by one of `images.RULES`.
+    """
+
+    images: Sequence[Array]
+    size: Size
+    rule: str = "pil_bilinear"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, draw: Draw, seed: int, step: int, stream: str, part: slice = slice(None)) -> Batch:
+        """{image: uint8 [b, H, W, 3], label, row, mask, bad} of the elements `part`; zeros where the row is -1."""
+        rows = draw.rows[part]
+        images = np.zeros((len(rows), *self.size, 3), np.uint8)
+        for index in np.flatnonzero(rows >= 0):
+            images[index] = resize(self.images[rows[index]], self.size, self.rule)
+        bad = np.zeros(len(rows), bool)
+        return {"image": images, "label": draw.label[part], "row": rows, "mask": draw.mask[part], "bad": bad}
+
+
+@dataclass(frozen=True)
+class MixedReader:
+    """Step to the chunks of the batch of that number, `{"0": ..., "1": ...}`; picklable.
+
+    Attributes:
+      source: where images come from; its size is that of the chunk.
+      plan: the batches.
+      parts: length of a chunk -> the slice of it that this host decodes.
+    """
+
+    source: Any
+    plan: Sequence[Mixed]
+    parts: Mapping[int, slice]
+
+    def __call__(self, step: int) -> dict[str, Batch]:
+        mixed = self.plan[step]
+        return {str(number): self._read(chunk, mixed.length) for number, chunk in enumerate(mixed.chunks)}
+
+    def _read(self, chunk: Chunk, length: int) -> Batch:
+        part = self.parts[len(chunk.rows)]
+        batch = replace(self.source, size=chunk.size).read(Draw.of(chunk.rows), 0, 0, "source", part)
+        place = np.where(chunk.rows >= 0, chunk.start + np.arange(len(chunk.rows)), length)
+        return {**batch, "place": place[part].astype(np.int32)}
+
+
+def mixed_batches(
+    source: Any, batches_of: Sequence[Mixed], parts: Mapping[int, slice], **options
+) -> Iterator[tuple[Mixed, list[Batch]]]:
+    """Reads planned batches ahead of time, in order; `options` as `loaders.batches` takes.
+
+    Yields:
+      (the batch, its chunks): each as `ImageSource.read` gives it, with `place` int32 [c], where in the batch an image
+      belongs (the batch's length where there is none).
+    """
+    reader = MixedReader(source, batches_of, parts)
+    for step, chunks in batches(reader, 0, len(batches_of), **options):
+        yield batches_of[step], [chunks[str(number)] for number in range(len(chunks))]

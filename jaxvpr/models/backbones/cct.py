@@ -85,7 +85,7 @@ class CCT(nn.Module):
       depth, width, heads, mlp_ratio: blocks, channels, attention heads, hidden channels of a block over its channels.
       stem_width: channels between the two convolutions.
       cut: how many blocks run (`trunc_te` of the Deep VG benchmark and vg-transformers), or None for all.
-      frozen: how many of the first blocks learn nothing; the tokenizer, the position embedding and the last
+      frozen_blocks: how many of the first blocks learn nothing; the tokenizer, the position embedding and the last
         normalisation do not either, as there (`freeze_te` plus one: 0 freezes no block). None freezes nothing.
       dropout, attention_dropout: after each layer, and of the attention's weights.
       stochastic_depth: probability that the last block's branches are skipped; the others' grow to it linearly.
@@ -100,7 +100,7 @@ class CCT(nn.Module):
     mlp_ratio: int = 3
     stem_width: int = 64
     cut: int | None = None
-    frozen: int | None = None
+    frozen_blocks: int | None = None
     dropout: float = 0.0
     attention_dropout: float = 0.1
     stochastic_depth: float = 0.1
@@ -127,12 +127,12 @@ class CCT(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         block = nn.remat(Block) if self.remat else Block
         for i in range(blocks):
-            x = jax.lax.stop_gradient(x) if i == self.frozen else x
+            x = jax.lax.stop_gradient(x) if i == self.frozen_blocks else x
             rate = self.stochastic_depth * i / max(self.depth - 1, 1)
             options = (self.heads, self.mlp_ratio * self.width, self.dropout, self.attention_dropout, rate)
             x = block(*options, train, self.dtype, name=f"blocks_{i}")(x)
-        x = jax.lax.stop_gradient(x) if blocks == self.frozen else x
-        norm = LayerNorm if self.frozen is None else still(LayerNorm, self.is_initializing())
+        x = jax.lax.stop_gradient(x) if blocks == self.frozen_blocks else x
+        norm = LayerNorm if self.frozen_blocks is None else still(LayerNorm, self.is_initializing())
         x = norm(dtype=self.dtype, name="norm")(x)
         return Features(x.reshape(batch, height, width, self.width), x[:, 0])
 
@@ -149,8 +149,8 @@ class CCT(nn.Module):
         blocks = self.depth if self.cut is None else self.cut
         if not 1 <= blocks <= self.depth:
             raise ValueError(f"cut={self.cut}: there are 1 to {self.depth} blocks to run")
-        if self.frozen is not None and not 0 <= self.frozen <= blocks:
-            raise ValueError(f"frozen={self.frozen}: 0 to {blocks} blocks can be frozen, or None")
+        if self.frozen_blocks is not None and not 0 <= self.frozen_blocks <= blocks:
+            raise ValueError(f"frozen_blocks={self.frozen_blocks}: 0 to {blocks} blocks can be frozen, or None")
         if self.width % self.heads:
             raise ValueError(f"width={self.width} is no multiple of {self.heads} heads")
         return blocks

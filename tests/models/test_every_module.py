@@ -1,0 +1,177 @@
+"""What holds for every backbone and aggregator, at the smallest size at which it still does all that it does.
+
+A new entry of `BACKBONES` or `AGGREGATORS` needs a line in `BACKBONE_CASES` or `AGGREGATOR_CASES`.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_variables import random_variables
+
+from jaxvpr.models import AGGREGATORS, BACKBONES, Features, PlaceModel, join
+
+RESNET = {"widths": (4, 6), "cut": "layer2", "sizes": (1, 1)}
+EFFICIENTNET = {"width": 0.1, "depth": 0.1, "cut": 3}
+CCT = {"size": 32, "width": 8, "depth": 2, "heads": 2, "stem_width": 4}
+VIT = {"width": 8, "depth": 1, "heads": 2, "side": 3}
+# backbone -> options, or the name of another one whose case is its own: only the sizes differ
+BACKBONE_CASES: dict[str, dict | str] = {
+    "resnet18": RESNET,
+    "resnet34": "resnet18",
+    "resnet50": RESNET,
+    "resnet101": "resnet50",
+    "resnet152": "resnet50",
+    "resnet_small": RESNET,
+    "squeezenet": {"cut": 3},
+    "vgg16": {"widths": (4, 4, 4, 4, 4), "cut": 12},
+    "efficientnet_b0": EFFICIENTNET,
+    "efficientnet_b1": "efficientnet_b0",
+    "efficientnet_b2": "efficientnet_b0",
+    "efficientnet_b3": "efficientnet_b0",
+    "efficientnet_b4": "efficientnet_b0",
+    "efficientnet_b5": "efficientnet_b0",
+    "efficientnet_b6": "efficientnet_b0",
+    "efficientnet_b7": "efficientnet_b0",
+    "cct14_224": CCT,
+    "cct14_384": "cct14_224",
+    "vit_s16": "vit_b16",
+    "vit_b16": VIT,
+    "dinov2_vits14": "dinov2_vitb14",
+    "dinov2_vitb14": {**VIT, "registers": 2},
+    "dinov2_vitl14": "dinov2_vitb14",
+    "dinov2_vitg14": VIT,
+}
+CLUSTERS = {"clusters": 3}
+SALAD = {**CLUSTERS, "cluster_dim": 4, "token_dim": 5, "hidden": 6}
+ENCODER = {"layers": 1, "heads": 2, "hidden": 8}
+AGGREGATOR_CASES: dict[str, dict] = {
+    "gem": {},
+    "seqpool": {},
+    "cls": {},
+    "cosplace": {"dim": 5},
+    "flatten": {"dim": 5},
+    "boq": {"dim": 8, "head_dim": 4, "queries": 3, "layers": 2, "rows": 2},
+    "convap": {"dim": 5},
+    "cricavpr": {**ENCODER, "cuts": ((1,), (1, 2)), "cross_image": False},
+    "megaloc": {**SALAD, "dim": 5},
+    "mixvpr": {"dim": 5, "rows": 2, "depth": 1, "cells": (4, 5)},
+    "salad": SALAD,
+    "spoc": {},
+    "mac": {},
+    "rmac": {},
+    "rrm": {},
+    "netvlad": CLUSTERS,
+    "crn": CLUSTERS,
+    "vlad": CLUSTERS,
+    "supervlad": {**CLUSTERS, **ENCODER, "cross_image": False},
+    "fc": {"dim": 5},
+    "whiten": {},
+}
+# These say of themselves that a descriptor depends on the other images, unless told otherwise as above.
+ACROSS = ("cricavpr", "supervlad")
+SIDES = {"dinov2": (28, 42), "vit": (32, 48)}
+# Optimising these programs would take longer than running them.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+class Pixels(nn.Module):
+    """Each pixel as a cell of the map, in 8 channels without a parameter: black gives a map of zeros."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> Features:
+        weight = jnp.asarray(np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32))
+        x = (images @ weight).astype(self.dtype)
+        return Features(x[..., :8], x[..., 8:].mean((1, 2)))
+
+
+def noise(height, width):
+    return np.random.default_rng(0).uniform(0, 255, (3, height, width, 3)).astype(np.float32)
+
+
+def backbone_model(name, dtype):
+    model = join(backbone=name, aggregator="spoc", backbone_options=BACKBONE_CASES[name], dtype=dtype)
+    return model, noise(*SIDES.get(name.split("_")[0], (40, 48)))
+
+
+def aggregator_model(name, dtype, **options):
+    module = join(backbone="resnet18", aggregator=name, aggregator_options={**AGGREGATOR_CASES[name], **options})
+    return PlaceModel(Pixels(jnp.dtype(dtype)), module.aggregator, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), noise(4, 5)
+
+
+MODELS = [
+    *(
+        pytest.param(backbone_model, name, id=name)
+        for name, case in BACKBONE_CASES.items()
+        if not isinstance(case, str)
+    ),
+    *(pytest.param(aggregator_model, name, id=name) for name in AGGREGATOR_CASES),
+]
+
+
+def test_every_module_has_a_case():
+    assert set(BACKBONE_CASES) == set(BACKBONES)
+    assert set(AGGREGATOR_CASES) == set(AGGREGATORS)
+    for name, case in BACKBONE_CASES.items():
+        if isinstance(case, str):
+            assert isinstance(BACKBONE_CASES[case], dict), f"{name}: {case} has no options of its own"
+            assert class_of(BACKBONES[name]) is class_of(BACKBONES[case])
+
+
+def class_of(builder):
+    return builder.func if isinstance(builder, partial) else builder
+
+
+@pytest.mark.parametrize(("make", "name"), MODELS)
+def test_descriptors_have_unit_length_and_do_not_depend_on_the_batch(make, name):
+    model, images = make(name, "float32")
+    variables = random_variables(model, images)
+    describe = jit(model.apply)
+    found = np.asarray(describe(variables, images))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert np.abs(found[0] - found[1]).max() > 1e-4
+    np.testing.assert_allclose(describe(variables, images[[2, 0, 1]]), found[[2, 0, 1]], atol=1e-5)
+    np.testing.assert_allclose(describe(variables, images[1:2]), found[1:2], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ACROSS)
+def test_an_encoder_across_images_makes_descriptors_depend_on_the_batch(name):
+    model, images = aggregator_model(name, "float32", cross_image=True)
+    variables = random_variables(model, images)
+    describe = jit(model.apply)
+    assert np.abs(describe(variables, images[1:2]) - describe(variables, images)[1:2]).max() > 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("make", "name"), MODELS)
+def test_gradients_are_finite_for_noise_and_for_constant_images(make, name, dtype):
+    model, images = make(name, dtype)
+    variables = random_variables(model, images)
+    rngs = {"dropout": jax.random.key(0)}
+
+    def loss(params, images):
+        found, _ = model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"], rngs=rngs)
+        return jnp.sum(found * jnp.arange(found.size, dtype=jnp.float32).reshape(found.shape))
+
+    gradient = jit(jax.grad(loss, argnums=(0, 1)))
+    for value in (None, 124, 0):
+        batch = images if value is None else np.full_like(images, value)
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(gradient(variables.get("params", {}), batch))]
+        assert all(np.isfinite(leaf).all() for leaf in leaves), f"images of {value}"
+        assert value is not None or any(leaf.any() for leaf in leaves)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("backbone", name) for name in BACKBONES] + [("aggregator", name) for name in AGGREGATORS]
+)
+def test_an_option_that_does_not_exist_is_an_error_that_lists_those_that_do(kind, name):
+    names = {"backbone": "resnet18", "aggregator": "gem", kind: name}
+    with pytest.raises(ValueError, match=rf"{kind} '{name}' has no option \['sise'\]; there are \["):
+        join(**names, **{f"{kind}_options": {"sise": 3}})

@@ -1,4 +1,5 @@
-"""Exact nearest neighbours of descriptors, by FAISS on the host or on a JAX mesh. The only file that imports faiss.
+"""Exact nearest neighbours of descriptors, by FAISS on the host or on a JAX mesh. Beside `clusters` the only file
+that imports faiss.
 
 Both return squared Euclidean distances, nearest first; equal distances are ordered by the smaller database row, so that
 a result is the same on every run.

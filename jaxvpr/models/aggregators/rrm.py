@@ -11,7 +11,7 @@ from jaxvpr.models.layers import LayerNorm, l2_normalise, torch_default
 
 
 class RRM(nn.Module):
-    """The mean over the map, normalised, with a residual block of two linear layers, normalised again, of unit length."""
+    """The mean over the map and a residual block of two linear layers, each followed by a normalisation."""
 
     @nn.compact
     def __call__(self, features: Features, train: bool = False) -> jax.Array:

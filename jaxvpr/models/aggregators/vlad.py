@@ -1,7 +1,7 @@
 """Vectors of locally aggregated descriptors: what the local features of each cluster have in common.
 
-The descriptor is K-major: K blocks of D numbers, normalised each on its own ("intra-normalisation") and then together. All of them sum by two
-matrix products, `assignment^T x - mass centroid`, and never hold the B x N x K x D residuals.
+The descriptor is K-major: K blocks of D numbers, normalised each on its own ("intra-normalisation") and then together.
+All of them sum by two matrix products, `assignment^T x - mass centroid`, and never hold the B x N x K x D residuals.
 """
 
 from functools import partial

@@ -1,0 +1,182 @@
+"""Clusters of local features, which the VLAD family starts from (Arandjelović et al., 2016; the Deep VG benchmark).
+
+`cluster_start(variables, local_features(describer, variables, paths, model))` is all of it. Beside `search` the only
+file that imports faiss.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import faiss
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from data_pipelines.places import Paths
+from jaxvpr.errors import UserError
+from jaxvpr.models.layers import l2_normalise
+from jaxvpr.models.place_model import PlaceModel, normalise
+from jaxvpr.retrieval.evaluator import Apply, Describer
+
+Array = np.ndarray
+
+# How much smaller the weight of the second nearest cluster is than that of the nearest, on average.
+RATIO = 0.01
+
+
+def local_features(
+    describer: Describer,
+    variables: Mapping[str, Any],
+    paths: Paths,
+    model: PlaceModel,
+    *,
+    count: int = 50_000,
+    per_image: int = 100,
+    seed: int = 0,
+) -> Array:
+    """Normalised local features from random cells of random images.
+
+    Args:
+      describer: reads the images as they are read for evaluation.
+      variables, model: whose backbone is asked.
+      paths: of the training images; all of them serve where there are fewer than `count / per_image`.
+      count, per_image: features in all, and of each image; the defaults are the original's.
+      seed: which images and cells. The draw depends on no batch, device or number of processes.
+
+    Returns:
+      float32 [n, D], n at most `count`, fewer where images are few or cannot be read.
+
+    Raises:
+      UserError: where there is no image that can be read.
+    """
+    wanted = min(-(-count // per_image), len(paths))
+    rows = np.sort(np.random.default_rng(seed).choice(len(paths), wanted, replace=False))
+    found = describer(variables, paths.take(rows), sampler(model, per_image, seed))
+    features = np.delete(found.descriptors, found.missing, axis=0)
+    if not len(features):
+        raise UserError(f"none of {wanted} training images can be read, so there is nothing to cluster")
+    return features.reshape(len(features) * per_image, -1)[:count]
+
+
+def sampler(model: PlaceModel, per_image: int, seed: int = 0) -> Apply:
+    """`(variables, images [B, H, W, 3]) -> [B, per_image D]`: normalised features of random cells of each image.
+
+    The cells follow from the seed and the image's own colours, so that an image gives the same ones in any batch. None
+    comes twice, unless the map has fewer than `per_image`.
+    """
+
+    def sample(variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
+        own = {kind: tree["backbone"] for kind, tree in variables.items() if "backbone" in tree}
+        features = model.backbone.apply(own, normalise(images, model.mean, model.std), False).map  # type: ignore[union-attr]
+        local = l2_normalise(features.reshape(features.shape[0], -1, features.shape[-1]))
+        marks = jnp.sum(jnp.round(images.astype(jnp.float32)).astype(jnp.uint32), (1, 2, 3), dtype=jnp.uint32)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), marks)
+        cells = jax.vmap(jax.random.permutation, (0, None))(keys, local.shape[1])
+        chosen = cells[:, np.arange(per_image) % local.shape[1]]
+        return jnp.take_along_axis(local, chosen[..., None], 1).reshape(len(images), -1)
+
+    return sample
+
+
+def kmeans(x: Array, k: int, *, iterations: int = 100, seed: int = 0) -> Array:
+    """Centres of k clusters by Lloyd's iterations, as FAISS has them: of more than 256 k points a random 256 k serve.
+
+    Args:
+      x: float32 [N, D].
+
+    Returns:
+      float32 [k, D], the same on every run.
+
+    Raises:
+      UserError: for fewer points than clusters, or points that are not finite.
+    """
+    if x.ndim != 2 or len(x) < k or k < 1:
+        raise UserError(f"{k} clusters cannot be made of local features of shape {x.shape}; give more images")
+    if not np.isfinite(x).all():
+        raise UserError("the local features are not finite: the weights hold NaN or are not those of this model")
+    model = faiss.Kmeans(x.shape[1], k, niter=iterations, seed=seed, min_points_per_centroid=1, verbose=False)
+    model.train(np.ascontiguousarray(x, np.float32))
+    return np.asarray(model.centroids)
+
+
+def netvlad_start(centroids: Array, descriptors: Array) -> tuple[Array, Array]:
+    """The assignment that NetVLAD starts from, `softmax(alpha x c / |c|)`.
+
+    alpha = -ln(0.01) / mean(first - second largest cosine), so that the second nearest cluster of a feature weighs a
+    hundredth of the nearest, on average.
+
+    Args:
+      centroids: float32 [K, D], K at least 2. descriptors: unit vectors, float32 [N, D].
+
+    Returns:
+      kernel [1, 1, D, K] and centroids [K, D], float32.
+
+    Raises:
+      UserError: where the features are all alike, which tells no cluster from another.
+    """
+    directions = centroids / np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
+    alpha = _sharpness(directions @ descriptors.T)
+    return (alpha * directions).T[None, None].astype(np.float32), centroids.astype(np.float32)
+
+
+def biased_start(centroids: Array, descriptors: Array) -> tuple[Array, Array]:
+    """As `netvlad_start`, where the assignment has a bias: `softmax(-alpha |x - c|²)`, whose x² cancels.
+
+    Returns:
+      kernel [1, 1, D, K] and bias [K], float32.
+    """
+    squares = np.sum(centroids**2, 1)
+    alpha = _sharpness(2 * centroids @ descriptors.T - squares[:, None])
+    return (2 * alpha * centroids).T[None, None].astype(np.float32), (-alpha * squares).astype(np.float32)
+
+
+def _sharpness(likeness: Array) -> float:
+    """alpha, from how alike each cluster and feature are, [K, N]."""
+    if len(likeness) < 2:
+        raise UserError("one cluster has no second to be told from; set at least 2 clusters")
+    second, first = np.partition(likeness, -2, axis=0)[-2:]
+    gap = float(np.mean(first - second, dtype=np.float64))
+    if not gap > 0:
+        raise UserError("the local features are all alike: the images are empty or the backbone's weights are")
+    return -float(np.log(RATIO)) / gap
+
+
+def cluster_start(
+    variables: Mapping[str, Any], descriptors: Array, *, iterations: int = 100, seed: int = 0
+) -> dict[str, Any]:
+    """`variables` whose aggregator (netvlad, crn, vlad, supervlad, or one of these behind a step) starts from clusters.
+
+    Args:
+      variables: of the whole model, `{"params": {"aggregator": …}, …}`.
+      descriptors: unit local features, float32 [N, D], as `local_features` gives them.
+      iterations, seed: of `kmeans`.
+
+    Returns:
+      A new nested dict; the replaced leaves are NumPy arrays.
+
+    Raises:
+      UserError: for an aggregator without clusters, features of another length, or too few of them.
+    """
+    flat = flatten_dict(dict(variables))
+    found = {}
+    for key in flat:
+        if match := re.fullmatch(r"params/aggregator/(?:inner/)*(centroids|conv/kernel|conv/bias)", "/".join(key)):
+            found[match[1]] = key
+    kernel, words = (found.get(name) for name in ("conv/kernel", "centroids"))
+    if kernel is None and words is None:
+        names = sorted({key[2] for key in flat if key[:2] == ("params", "aggregator")})
+        raise UserError(f"this aggregator has no clusters, but {names}; netvlad, crn, vlad and supervlad have")
+    dim, k = flat[kernel].shape[-2:] if kernel else flat[words].shape[::-1]
+    if descriptors.shape[1] != dim:
+        raise UserError(f"local features of {descriptors.shape[1]} numbers for clusters of {dim}")
+    started: dict[str, Array] = {"centroids": kmeans(descriptors, k, iterations=iterations, seed=seed)}
+    if "conv/bias" in found:
+        started["conv/kernel"], started["conv/bias"] = biased_start(started["centroids"], descriptors)
+    elif kernel:
+        started["conv/kernel"], _ = netvlad_start(started["centroids"], descriptors)
+    flat |= {key: started[name].reshape(flat[key].shape) for name, key in found.items()}
+    return unflatten_dict(flat)

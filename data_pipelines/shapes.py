@@ -27,7 +27,8 @@ class Chunk(NamedTuple):
 
     Attributes:
       size: (height, width) they are read at.
-      rows: int64 [c], -1 pads. Few lengths occur, since each is compiled: the batch's, and powers of two below it.
+      rows: int64 [c], -1 pads. Few lengths occur, since each is compiled: the batch's, and `unit` times powers of two
+        below it.
       start: the place of the first of them in the batch.
     """
 
@@ -102,16 +103,18 @@ def plan(read: Array, show: Array, batch: int, *, unit: int = 1, fixed: bool = F
         length = batch if fixed else min(batch, _enough(len(group), unit))
         size = _size(show[group[0]])
         for first in range(0, len(group), length):
-            result.append(Mixed(size, length, tuple(_chunks(read, group[first : first + length], length, unit))))
+            result.append(Mixed(size, length, tuple(_chunks(read, group[first : first + length], size, length, unit))))
     return result
 
 
-def _chunks(read: Array, rows: Array, length: int, unit: int) -> Iterator[Chunk]:
+def _chunks(read: Array, rows: Array, show: Size, length: int, unit: int) -> Iterator[Chunk]:
     start = 0
     for run in _runs(read, rows):
-        padded = np.full(min(length, _enough(len(run), unit)), -1, np.int64)
+        size = _size(read[run[0]])
+        # Images that are shown as they are read need no further step: their chunk is the batch.
+        padded = np.full(length if size == show else min(length, _enough(len(run), unit)), -1, np.int64)
         padded[: len(run)] = run
-        yield Chunk(_size(read[run[0]]), padded, start)
+        yield Chunk(size, padded, start)
         start += len(run)
 
 

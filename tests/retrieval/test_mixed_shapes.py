@@ -1,0 +1,169 @@
+"""Images of several shapes in one set: each is described as if it were alone, whatever the batches and devices."""
+
+import logging
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data_pipelines.images import ImageError, decode
+from data_pipelines.places import Paths
+from jaxvpr.errors import UserError
+from jaxvpr.models import resizing
+from jaxvpr.parallel.mesh import make_mesh
+from jaxvpr.retrieval.baselines import thumbnail
+from jaxvpr.retrieval.evaluator import Describer
+
+# In this order: the 45 x 61 are fewer than a batch, the 60 x 40 more.
+SIZES = [(60, 40)] * 5 + [(45, 61), (60, 40), (33, 33), (45, 61)] + [(60, 40)] * 6
+TENSOR = {"size": (32, 48), "resize": "tensor_bicubic_antialias"}
+WAYS = {
+    "on the device": TENSOR,
+    "on the device, to a multiple": {"size": (30, 44), "resize": "tensor_linear", "multiple": 14},
+    "own sizes": {"size": ()},
+    "own sizes to multiples on the device": {"size": (), "multiple": 14, "resize": "tensor_linear_antialias"},
+    "own sizes to multiples on the host": {"size": (), "multiple": 14, "resize": "pil_bicubic"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """PNGs of `SIZES`."""
+    root = tmp_path_factory.mktemp("mixed")
+    for number, size in enumerate(SIZES):
+        small = np.random.default_rng(number).integers(0, 256, (5, 6, 3), np.uint8)
+        cv2.imwrite(str(root / f"{number:02d}.png"), cv2.resize(small, size[::-1], interpolation=cv2.INTER_CUBIC))
+    return root
+
+
+@pytest.fixture
+def config(tiny_config):
+    changed = tiny_config.copy_and_resolve_references()
+    changed.eval.batch = 8
+    return changed
+
+
+def paths_of(folder):
+    return Paths.of(sorted(str(file) for file in folder.iterdir()))
+
+
+VARIABLES = {"kernel": np.random.default_rng(0).normal(size=(3, 3, 3, 8)).astype(np.float32)}
+
+
+def apply(variables, images):
+    """A network of one layer that takes images of any size."""
+    x = images.astype(jnp.float32) / 255
+    x = jax.lax.conv_general_dilated(x, variables["kernel"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    x = jax.nn.relu(x).mean(axis=(1, 2))
+    return x / jnp.linalg.norm(x, axis=1, keepdims=True)
+
+
+def described(config, images, devices=8, **kind):
+    """Descriptors by that network with the preprocessing `kind`."""
+    config.image.update(kind)
+    return Describer(apply, config, make_mesh(devices=jax.devices()[:devices]))(VARIABLES, images)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_folder_of_mixed_shapes_equals_its_images_one_by_one(way, config, folder):
+    paths = paths_of(folder)
+    together = described(config, paths, **WAYS[way])
+    alone = [described(config, Paths.of([paths[row]]), **WAYS[way]).descriptors[0] for row in (0, 5, 7, 14)]
+    assert not len(together.missing)
+    np.testing.assert_allclose(np.linalg.norm(together.descriptors, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(together.descriptors[[0, 5, 7, 14]], alone, atol=1e-5)
+    in_memory = described(config, [decode(path) for path in paths], **WAYS[way])
+    np.testing.assert_allclose(in_memory.descriptors, together.descriptors, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["on the device", "own sizes"])
+def test_one_device_equals_eight(way, config, folder):
+    one, eight = (described(config, paths_of(folder), devices, **WAYS[way]).descriptors for devices in (1, 8))
+    np.testing.assert_allclose(one, eight, atol=1e-5)
+
+
+def test_the_model_sees_what_torch_makes_of_the_image(config, folder):
+    torch = pytest.importorskip("torch")
+    paths = paths_of(folder)
+    found = described(config, paths, **TENSOR).descriptors
+    for row in (0, 5, 7):
+        image = torch.from_numpy(decode(paths[row])).permute(2, 0, 1)[None].float()
+        seen = torch.nn.functional.interpolate(image, TENSOR["size"], mode="bicubic", antialias=True)
+        wanted = apply(VARIABLES, seen.permute(0, 2, 3, 1).numpy())
+        np.testing.assert_allclose(found[row], wanted[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shapes"),
+    [
+        (TENSOR, [(8, 32, 48)]),
+        ({"size": ()}, [(8, 33, 33), (8, 45, 61), (8, 60, 40)]),
+        ({"size": (), "multiple": 20, "resize": "tensor_linear"}, [(8, 40, 40), (8, 40, 60), (8, 60, 40)]),
+    ],
+)
+def test_the_model_is_compiled_once_for_each_size_it_is_shown(kind, shapes, config, folder, caplog):
+    config.image.update(kind)
+    traced = []
+
+    def mean_colour(variables, images):
+        traced.append(images.shape[:3])
+        return images.astype(jnp.float32).mean(axis=(1, 2)) + variables["zero"]
+
+    describer = Describer(mean_colour, config, make_mesh())
+    with caplog.at_level(logging.INFO, "jaxvpr"):
+        for _ in range(2):
+            found = describer({"zero": np.zeros((1, 3), np.float32)}, paths_of(folder))
+    assert traced == shapes
+    assert f"15 images of 3 sizes, shown to the model at {len(shapes)}" in caplog.text
+    own = [decode(path).mean(axis=(0, 1)) for path in paths_of(folder)]
+    np.testing.assert_allclose(found.descriptors, own, atol=0.05 if not kind["size"] and "multiple" not in kind else 12)
+
+
+def test_thumbnails_of_images_resized_on_the_device(config, folder):
+    config.image.update(TENSOR)
+    describer = Describer(apply, config, make_mesh())
+    images = np.stack([resizing.resize(decode(path)[None], TENSOR["size"], TENSOR["resize"])[0]
+                       for path in paths_of(folder)])  # fmt: skip
+    found = describer({}, paths_of(folder), thumbnail).descriptors
+    np.testing.assert_allclose(found, thumbnail({}, images), atol=1e-5)
+
+
+def damage(folder, where, how):
+    """A copy of the folder with one bad file."""
+    where.mkdir()
+    for file in sorted(folder.iterdir()):
+        (where / file.name).write_bytes(file.read_bytes())
+    bad = where / "06.png"
+    data = bytearray(bad.read_bytes())
+    if how == "cut short":
+        bad.write_bytes(data[: len(data) // 2])
+    else:  # the header and the end are whole
+        middle = len(data) // 2
+        data[middle : middle + 8] = bytes(8 * [data[middle] ^ 0xFF])
+        bad.write_bytes(data)
+    return bad
+
+
+@pytest.mark.parametrize("how", ["cut short", "damaged inside"])
+@pytest.mark.parametrize("way", ["on the device", "own sizes"])
+def test_a_bad_file_in_the_middle(way, how, config, folder, tmp_path, caplog):
+    bad = damage(folder, tmp_path / "bad", how)
+    with pytest.raises(ImageError, match=str(bad)):
+        described(config, paths_of(bad.parent), **WAYS[way])
+    config.loader.on_error = "skip"
+    found = described(config, paths_of(bad.parent), **WAYS[way])
+    assert found.missing.tolist() == [6] and not found.descriptors[6].any()
+    assert f"left out: {bad}" in caplog.text and "1 of 15 images could not be read" in caplog.text
+    whole = described(config, paths_of(folder), **WAYS[way]).descriptors
+    np.testing.assert_allclose(np.delete(found.descriptors, 6, 0), np.delete(whole, 6, 0), atol=1e-5)
+
+
+def test_nothing_but_bad_files(config, folder, tmp_path):
+    bad = damage(folder, tmp_path / "bad", "cut short")
+    config.loader.on_error = "skip"
+    found = described(config, Paths.of([str(bad)]), **TENSOR)
+    assert found.missing.tolist() == [0] and not found.descriptors.any()
+    with pytest.raises(UserError, match="no images to describe"):
+        described(config, Paths.of([]), **TENSOR)

@@ -1,0 +1,213 @@
+"""VGG16 and EfficientNet: shapes, cuts, freezing, skipped blocks, and what holds for every model."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax.traverse_util import flatten_dict
+from random_variables import random_variables
+
+from jaxvpr.models import BACKBONES, join
+from jaxvpr.models.backbones.efficientnet import EfficientNet, MBConv
+from jaxvpr.models.backbones.vgg import VGG
+from jaxvpr.models.costs import parameter_count
+from jaxvpr.models.layers import BatchNorm, DepthwiseConv
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), np.uint8)
+FLOATS = (IMAGES / np.float32(127) - 1).astype(np.float32)
+TINY = {
+    "vgg16": {"widths": (4, 5, 6, 7, 8), "cut": 9},
+    "efficientnet_b0": {"width": 0.25, "depth": 0.5, "cut": 2},
+}
+
+
+def place_model(backbone, dtype="float32"):
+    model = join(backbone=backbone, aggregator="gem", dtype=dtype, backbone_options=TINY[backbone])
+    return model, random_variables(model, IMAGES)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("backbone", TINY)
+def test_unit_length_whatever_the_batch_and_finite_gradients(backbone, dtype):
+    model, variables = place_model(backbone, dtype)
+    describe = jax.jit(model.apply)
+    got = describe(variables, IMAGES)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, atol=1e-5)
+    tolerance = 1e-5 if dtype == "float32" else 2e-2
+    np.testing.assert_allclose(describe(variables, IMAGES[::-1]), got[::-1], atol=tolerance)
+    if dtype == "float32":
+        np.testing.assert_allclose(describe(variables, IMAGES[1:2])[0], got[1], atol=tolerance)
+
+    def loss(params, images):
+        rngs = {"dropout": jax.random.key(0)}
+        out, _ = model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"], rngs=rngs)
+        return jnp.sum(out * jnp.arange(out.size, dtype=out.dtype).reshape(out.shape))
+
+    gradient = jax.jit(jax.grad(loss))
+    for images in (IMAGES, np.full_like(IMAGES, 255)):
+        leaves = jax.tree.leaves(gradient(variables["params"], images))
+        assert all(np.isfinite(leaf).all() for leaf in leaves)
+    # The last ones are of the constant image; some parameter still learns from it.
+    assert any(np.any(leaf) for leaf in leaves)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (VGG(), (3, 2, 3, 512)),
+        (VGG(cut=22), (3, 4, 6, 512)),
+        (VGG(cut=30), (3, 1, 1, 512)),
+        (VGG(cut=0), (3, 32, 48, 64)),
+        (EfficientNet(), (3, 1, 2, 1280)),
+        (EfficientNet(cut=5), (3, 2, 3, 112)),
+        (EfficientNet(cut=0, width=1.4), (3, 16, 24, 48)),
+        (EfficientNet(cut=7, width=2.0, depth=3.1), (3, 1, 2, 640)),
+    ],
+)
+def test_shape_after_each_cut(model, shape):
+    features = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x)[0], FLOATS)
+    assert features.map.shape == shape and features.token is None
+
+
+# Parameters that torchvision's documentation gives, the input width of its classifier, and the classifier's size.
+DOCUMENTED = {
+    "vgg16": 138_357_544 - (512 * 49 + 1) * 4096 - 4097 * 4096 - 4097 * 1000,
+    "efficientnet_b0": 5_288_548 - 1281 * 1000,
+    "efficientnet_b1": 7_794_184 - 1281 * 1000,
+    "efficientnet_b2": 9_109_994 - 1409 * 1000,
+    "efficientnet_b3": 12_233_232 - 1537 * 1000,
+    "efficientnet_b4": 19_341_616 - 1793 * 1000,
+    "efficientnet_b5": 30_389_784 - 2049 * 1000,
+    "efficientnet_b6": 43_040_704 - 2305 * 1000,
+    "efficientnet_b7": 66_347_960 - 2561 * 1000,
+}
+
+
+@pytest.mark.parametrize("backbone", DOCUMENTED)
+def test_parameters_are_as_many_as_torchvision_documents(backbone):
+    shapes = jax.eval_shape(BACKBONES[backbone]().init, jax.random.key(0), FLOATS)
+    assert parameter_count(shapes) == DOCUMENTED[backbone]
+
+
+@pytest.mark.parametrize(("size", "stride"), [(3, 2), (5, 1)])
+def test_depthwise_convolution_and_its_gradient_are_the_grouped_ones(size, stride):
+    rng = np.random.default_rng(size)
+    x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 9, 6, 4), (size, size, 1, 4)))
+
+    @jax.jit
+    def ours(x, kernel):
+        return DepthwiseConv(size, stride).apply({"params": {"kernel": kernel}}, x)
+
+    @jax.jit
+    def grouped(x, kernel):
+        axes, sides = ("NHWC", "HWIO", "NHWC"), [(size // 2, size // 2)] * 2
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), sides, dimension_numbers=axes, feature_group_count=4
+        )
+
+    np.testing.assert_allclose(ours(x, kernel), grouped(x, kernel), atol=1e-5)
+    got, expected = (
+        jax.jit(jax.grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), (0, 1)))(x, kernel) for f in (ours, grouped)
+    )
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def gradients_and_statistics(model, variables):
+    def loss(params):
+        features, new = model.apply(
+            {**variables, "params": params},
+            FLOATS,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(1)},
+        )
+        return jnp.sum(jnp.square(features.map)), new.get("batch_stats", {})
+
+    return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+
+
+def test_frozen_layers_of_vgg_get_no_gradient():
+    model = VGG(**TINY["vgg16"], frozen_until=4)
+    gradients, _ = gradients_and_statistics(model, random_variables(model, FLOATS))
+    still = {name for name, tree in gradients.items() if not any(np.any(leaf) for leaf in jax.tree.leaves(tree))}
+    assert still == {"features_0", "features_2"}
+
+
+@pytest.mark.parametrize("choice", ["update", "fixed"])
+def test_frozen_stages_of_efficientnet_get_no_gradient_and_update_or_keep_their_statistics(choice):
+    model = EfficientNet(**TINY["efficientnet_b0"], frozen_until=1, frozen_bn=choice)
+    variables = random_variables(model, FLOATS)
+    gradients, statistics = gradients_and_statistics(model, variables)
+    for path, leaf in flatten_dict(gradients).items():
+        assert np.any(leaf) == path[0].startswith("features_2"), path
+    before = flatten_dict(variables["batch_stats"])
+    for path, leaf in flatten_dict(statistics).items():
+        moves = choice == "update" or path[0].startswith("features_2")
+        assert np.any(leaf != before[path]) == moves, path
+
+
+def test_a_skipped_block_leaves_whole_images_as_they_are():
+    block = MBConv(6, 3, 1, 8, 0.25, False, lambda name: BatchNorm(True, name=name), jnp.float32)
+    x = np.random.default_rng(0).normal(size=(400, 4, 4, 8)).astype(np.float32)
+    variables = random_variables(block, x)
+    trained = jax.jit(block.apply)(variables, x, rngs={"dropout": jax.random.key(0)})
+    added = jax.jit(block.clone(still=True).apply)(variables, x) - x
+    skipped = np.abs(trained - x).max((1, 2, 3)) == 0
+    assert 0.15 < skipped.mean() < 0.35
+    # What remains is scaled so that the mean stays.
+    np.testing.assert_allclose((trained - x)[~skipped], added[~skipped] / 0.75, atol=1e-4)
+
+
+def test_blocks_are_skipped_more_often_the_deeper_they_lie():
+    rates = {}
+
+    def watch(call, arguments, options, context):
+        if isinstance(context.module, nn.Dropout):
+            rates["/".join(context.module.path[:-1])] = context.module.rate
+        return call(*arguments, **options)
+
+    with nn.intercept_methods(watch):
+        jax.eval_shape(EfficientNet(cut=7).init, jax.random.key(0), FLOATS)
+    # B0 has 16 blocks; nine of them have a shortcut.
+    assert rates == {
+        f"features_{stage}_{i}": pytest.approx(0.2 * number / 16)
+        for stage, i, number in (
+            (2, 1, 2),
+            (3, 1, 4),
+            (4, 1, 6),
+            (4, 2, 7),
+            (5, 1, 9),
+            (5, 2, 10),
+            (6, 1, 12),
+            (6, 2, 13),
+            (6, 3, 14),
+        )
+    }
+
+
+def test_each_block_is_recomputed_and_the_parameters_are_the_same():
+    options = {**TINY["efficientnet_b0"], "depth": 0.6}
+    plain, remat = EfficientNet(**options), EfficientNet(**options, remat=True)
+    variables = random_variables(plain, FLOATS)
+    assert jax.tree.structure(random_variables(remat, FLOATS)) == jax.tree.structure(variables)
+    programs = [str(jax.make_jaxpr(model.apply)(variables, FLOATS)) for model in (plain, remat)]
+    assert [program.count("remat") + program.count("checkpoint[") for program in programs] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (VGG(cut=31), r"cut=31 is no layer of VGG16; there are 0 to 30"),
+        (VGG(frozen_until=29), r"frozen_until=29 is no layer up to the cut; there are 0 to 28"),
+        (VGG(widths=(4, 5)), r"2 widths, but VGG16 has 5 blocks"),
+        (EfficientNet(cut=9), r"cut=9 is no stage of EfficientNet; there are 0 to 8"),
+        (EfficientNet(cut=3, frozen_until=4), r"frozen_until=4 is no stage up to the cut; there are 0 to 3"),
+        (EfficientNet(frozen_bn="off"), r"frozen_bn='off': there are \['update', 'fixed'\]"),
+    ],
+)
+def test_unknown_choices_are_errors(model, message):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model.init, jax.random.key(0), FLOATS)

@@ -2,6 +2,8 @@
 
 # ruff: noqa: E402
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from jaxvpr.models.costs import parameter_count
 from jaxvpr.models.layers import l2_normalise
 from jaxvpr.models.place_model import IMAGENET_MEAN, IMAGENET_STD, normalise
 
+# Optimising these programs would take longer than running them.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SMALL = {"width": 24, "heads": 2, "depth": 2, "side": 4}
 # name -> (original, backbone, its options, family, patch)
 CASES = {
@@ -63,7 +67,7 @@ def arrays(model):
 def features(model, variables, pixels):
     """The map and the token that the backbone gives, each vector of unit length."""
     parts = {collection: tree["backbone"] for collection, tree in variables.items()}
-    got = jax.jit(model.backbone.apply)(parts, normalise(pixels, IMAGENET_MEAN, IMAGENET_STD))
+    got = jit(model.backbone.apply)(parts, normalise(pixels, IMAGENET_MEAN, IMAGENET_STD))
     return l2_normalise(got.map), l2_normalise(got.token)
 
 
@@ -99,7 +103,7 @@ def test_the_class_token_is_a_descriptor_and_features_may_go_without_norm():
     for norm in (True, False):
         model = join(backbone=backbone, aggregator="cls", backbone_options={**options, "norm": norm})
         variables = weights.from_torch(family, arrays(original), variables_of(model, 14))
-        got = jax.jit(model.apply)(variables, images(42, 56))
+        got = jit(model.apply)(variables, images(42, 56))
         np.testing.assert_allclose(got, expected(original, images(42, 56), norm=norm)[1].numpy(), atol=1e-5)
 
 

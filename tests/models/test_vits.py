@@ -1,0 +1,116 @@
+"""What is frozen, cut and recomputed in vision transformers, and what they refuse."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from random_variables import random_variables
+
+from jaxvpr.models import Features
+from jaxvpr.models.aggregators.cls import CLS
+from jaxvpr.models.backbones.dinov2 import DINOv2
+from jaxvpr.models.backbones.vit import ViT
+
+TINY = {"width": 16, "heads": 2, "depth": 2, "side": 2}
+# Optimising these programs would take longer than running them.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def noise(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+IMAGES = {DINOv2: noise(2, 28, 42, 3), ViT: noise(2, 32, 48, 3)}
+
+
+def gradients(model, *batches):
+    """Of a loss that every feature takes part in, by parameter path; one dict for each batch of images."""
+    variables = random_variables(model, batches[0])
+
+    def loss(params, images):
+        features, _ = model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
+        # After LayerNorm the sum of squares would be the same whatever the features are.
+        return sum(jnp.sum(jnp.sin(part.astype(jnp.float32))) for part in features)
+
+    gradient = jit(jax.grad(loss))
+    return [flatten_dict(gradient(variables["params"], images), sep="/") for images in batches]
+
+
+@pytest.mark.parametrize(
+    ("model", "learning"),
+    [
+        (DINOv2(**TINY, train_blocks=1), r"blocks_1 norm"),
+        (DINOv2(**TINY, train_blocks=0, remat=True), r"norm"),
+        (DINOv2(**TINY, train_blocks=1, layer=0), r"blocks_0"),
+        (ViT(**TINY, frozen_blocks=1), r"blocks_1 norm"),
+        (ViT(**TINY, frozen_blocks=0, cut=1), r"blocks_0 norm"),
+    ],
+)
+def test_no_gradient_passes_below_what_learns(model, learning):
+    (found,) = gradients(model, IMAGES[type(model)])
+    moved = {path.split("/")[0] for path, value in found.items() if np.any(value)}
+    assert moved == set(learning.split())
+
+
+def test_recomputation_changes_no_gradient_and_all_of_them_learn():
+    (plain,), (again,) = (gradients(ViT(**{**TINY, "depth": 1}, remat=remat), IMAGES[ViT]) for remat in (False, True))
+    assert all(np.any(value) for value in plain.values())
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4), plain, again)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_adapters_learn_with_finite_gradients_also_from_a_constant_image(dtype):
+    model = DINOv2(width=32, heads=2, depth=1, side=2, adapters=True, dtype=dtype)
+    flat, noisy = gradients(model, np.full((2, 28, 42, 3), 0.5, np.float32), IMAGES[DINOv2])
+    assert all(np.isfinite(np.asarray(value)).all() for value in (*flat.values(), *noisy.values()))
+    assert np.any(noisy["blocks_0/adapter/branch3_1/conv/kernel"])
+
+
+@pytest.mark.parametrize("model", [partial(DINOv2, registers=2, swiglu=True), ViT])
+def test_bfloat16_stays_near_float32(model):
+    images = IMAGES[ViT] if model is ViT else IMAGES[DINOv2]
+    variables = random_variables(model(**TINY), images)
+    full, half = (jit(model(**TINY, dtype=dtype).apply)(variables, images).map for dtype in (jnp.float32, jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16 and half.shape == (2, 2, 3, 16)
+    error = np.linalg.norm(half.astype(jnp.float32) - full) / np.linalg.norm(full)
+    assert 0 < error < 0.05
+
+
+def test_parameters_that_nothing_reads_are_there_for_the_files():
+    shapes = jax.eval_shape(DINOv2(**TINY, norm=False).init, jax.random.key(0), IMAGES[DINOv2])["params"]
+    assert {"mask_token", "norm"} <= set(shapes)
+    shapes = jax.eval_shape(DINOv2(**TINY, mask_token=False, layer=0).init, jax.random.key(0), IMAGES[DINOv2])["params"]
+    assert not {"mask_token", "norm", "blocks_1"} & set(shapes) and "blocks_0" in shapes
+    shapes = jax.eval_shape(ViT(**TINY, pooler=True).init, jax.random.key(0), IMAGES[ViT])["params"]
+    assert shapes["pooler_dense"]["kernel"].shape == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (DINOv2(**TINY, facet="keys", layer=0), r"facet='keys': there are \['token', 'query', 'key', 'value'\]"),
+        (DINOv2(**TINY, facet="key"), "facet='key' needs the layer to take it from, 0 to 1"),
+        (DINOv2(**TINY, layer=2), "layer=2: there are blocks 0 to 1"),
+        (DINOv2(**TINY, layer=0, train_blocks=2), "train_blocks=2: 0 to 1 blocks run, or None"),
+        (ViT(**TINY, cut=3), "cut=3: 1 to 2 blocks, or None for all"),
+        (ViT(**TINY, cut=1, frozen_blocks=2), "frozen_blocks=2: 0 to 1 blocks run, or None"),
+    ],
+)
+def test_unknown_choices_are_errors(model, message):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model.init, jax.random.key(0), IMAGES[type(model)])
+
+
+def test_sizes_between_patches_are_errors_with_the_nearest_that_work():
+    with pytest.raises(ValueError, match=r"30x42 pixels: .* multiples of 14, such as 28x42 or 42x42"):
+        jax.eval_shape(DINOv2(**TINY).init, jax.random.key(0), noise(1, 30, 42, 3))
+    with pytest.raises(ValueError, match=r"multiples of 16, such as 16x32 or 32x32"):
+        jax.eval_shape(ViT(**TINY).init, jax.random.key(0), noise(1, 30, 32, 3))
+
+
+def test_the_class_token_needs_a_backbone_that_has_one():
+    with pytest.raises(ValueError, match=r"'cls' needs a backbone with a class token"):
+        CLS().apply({}, Features(jnp.ones((1, 2, 2, 3))))

@@ -9,28 +9,28 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import torch_heads as originals
-from torch_models import Bottleneck, GeM, ResNet, normalised, randomise
+from torch_models import BasicBlock, Bottleneck, GeM, ResNet, normalised, randomise
 from torch_vits import ViT
 
 from jaxvpr import weights
 from jaxvpr.models import join
 
-SIZES, WIDTHS = (1, 2, 1, 1), (8, 12, 16, 20)
-RESNET = {"sizes": SIZES, "widths": WIDTHS}
-DINO = {"width": 32, "depth": 2, "heads": 2, "side": 4}
+# As shallow as they come: their own parity is tested elsewhere, and it is compiling that takes time.
+RESNET = {"sizes": (1, 1), "widths": (8, 12), "cut": "layer2"}
+DINO = {"width": 32, "depth": 1, "heads": 2, "side": 4}
 CUTS = ((2,), (1, 3))
 
 
 def resnet():
-    return ResNet(Bottleneck, SIZES, WIDTHS)
+    return ResNet(BasicBlock, (1, 1), (8, 12))
 
 
 def dino(**options):
-    return ViT(32, 2, 2, 14, 4, scaled=True, **options)
+    return ViT(32, 1, 2, 14, 4, scaled=True, **options)
 
 
 def mixvpr(cells):
-    return originals.Method(originals.torchvision_model(resnet(), 3), originals.MixVPR(64, cells, 6, 3, 2, 1.5))
+    return originals.Method(originals.torchvision_model(resnet(), 2), originals.MixVPR(12, cells, 6, 3, 2, 1.5))
 
 
 def boq(backbone, channels):
@@ -45,20 +45,20 @@ CASES = {
     "mixvpr": (
         lambda: mixvpr(20),
         "mixvpr",
-        ("resnet50", {**RESNET, "cut": "layer3"}, "mixvpr", {**MIXED, "cells": (4, 5)}),
-        [(64, 80)],
+        ("resnet18", RESNET, "mixvpr", {**MIXED, "cells": (4, 5)}),
+        [(32, 40)],
     ),
     "mixvpr of a square": (
         lambda: mixvpr(16),
         "mixvpr",
-        ("resnet50", {**RESNET, "cut": "layer3"}, "mixvpr", {**MIXED, "cells": (4, 4)}),
-        [(64, 64)],
+        ("resnet18", RESNET, "mixvpr", {**MIXED, "cells": (4, 4)}),
+        [(32, 32)],
     ),
     "convap": (
-        lambda: originals.Method(originals.torchvision_model(resnet(), 4), originals.ConvAP(80, 6, 2, 3)),
+        lambda: originals.Method(originals.torchvision_model(resnet(), 2), originals.ConvAP(12, 6, 2, 3)),
         "convap",
-        ("resnet50", RESNET, "convap", {"dim": 6, "columns": 3}),
-        [(64, 64), (96, 150)],
+        ("resnet18", RESNET, "convap", {"dim": 6, "columns": 3}),
+        [(32, 32), (48, 75)],
     ),
     "salad": (
         lambda: originals.Method(originals.Inside("model", dino()), originals.SALAD(32, 5, 6, 7, 9)),
@@ -81,10 +81,10 @@ CASES = {
         [(56, 56), (42, 98)],
     ),
     "boq on a ResNet": (
-        lambda: boq(originals.sequential_model(resnet(), 3), 64),
+        lambda: boq(originals.sequential_model(resnet(), 2), 12),
         "boq",
-        ("resnet50", {**RESNET, "cut": "layer3"}, "boq", BOQ),
-        [(64, 64), (48, 90)],
+        ("resnet18", RESNET, "boq", BOQ),
+        [(32, 32), (24, 45)],
     ),
     "cricavpr": (
         lambda: originals.CricaVPR(dino(adapters=True), GeM(), channels=32, heads=4, hidden=24, cuts=CUTS),
@@ -127,8 +127,11 @@ def original_of(case, seed=1):
 def test_describes_as_the_original_and_goes_back(case):
     fresh, family, parts, sizes = CASES[case]
     original, ours = original_of(case), make(*parts)
-    variables = weights.from_torch(family, arrays(original), variables_of(ours, sizes[0]))
-    describe = jax.jit(ours.apply)
+    template = variables_of(ours, sizes[0])
+    assert weights.guess_family(arrays(original), template) == family
+    variables = weights.from_torch(family, arrays(original), template)
+    # Optimising these programs would take longer than running them.
+    describe = jax.jit(ours.apply, compiler_options={"xla_backend_optimization_level": 0})
     for size in sizes:
         with torch.no_grad():
             expected = original(normalised(images(*size))).numpy()
@@ -142,12 +145,6 @@ def test_describes_as_the_original_and_goes_back(case):
         if not name.endswith("num_batches_tracked"):
             assert tensors[name].shape == tensor.shape, name
             np.testing.assert_array_equal(arrays(again)[name].view(np.uint32), tensor.view(np.uint32))
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_the_family_is_guessed(case):
-    _, family, parts, sizes = CASES[case]
-    assert weights.guess_family(arrays(CASES[case][0]()), variables_of(make(*parts), sizes[0])) == family
 
 
 def test_training_files_are_found_where_their_codes_put_the_model(tmp_path):
@@ -182,9 +179,9 @@ def published_convap(dim):
     )
 
 
-def published_salad(width, depth, heads, **options):
+def published_salad(width, depth, heads):
     return lambda: originals.Method(
-        originals.Inside("model", published_dino(width, depth, heads, **options)), originals.SALAD(width)
+        originals.Inside("model", published_dino(width, depth, heads)), originals.SALAD(width)
     )
 
 
@@ -212,13 +209,13 @@ PUBLISHED = {
     },
     **{
         f"salad-dinov2{letter}": (
-            published_salad(*sizes, swiglu=letter == "g"),
+            published_salad(*sizes),
             "salad",
             (f"dinov2_vit{letter}14", {}, "salad", {}),
             (322, 322),
             8448,
         )
-        for letter, sizes in {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "g": (1536, 40, 24)}.items()
+        for letter, sizes in (("s", (384, 12, 6)), ("b", (768, 12, 12)))
     },
     "megaloc": (
         lambda: originals.Method(originals.without_mask_token(published_dino(768, 12, 12)), originals.MegaLocHead(768)),

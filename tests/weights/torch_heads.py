@@ -164,7 +164,7 @@ class CricaVPR(CricaVPRHead):
 
 def torchvision_model(resnet, stages):
     """A ResNet without what follows its last stage, under `model.`, as in GSV-Cities' code."""
-    for name in ("fc", *(f"layer{stage}" for stage in range(stages + 1, 5))):
+    for name in [name for name, _ in resnet.named_children()][4 + stages :]:
         delattr(resnet, name)
     return Inside("model", resnet)
 

@@ -25,7 +25,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The named tensors of a file of weights.
 
     A training file's model is found under `model_state_dict`, `state_dict` or `model`; the prefix `module.` that
-    data-parallel training leaves on every name is taken off.
+    data-parallel training leaves on every name is taken off. Principal components of scikit-learn, which AP-GeM's files
+    keep beside the model under `pca`, become `pca.<data set>.mean_` and so on; their code is neither needed nor run.
 
     Raises:
       UserError: for a file that is missing, of another kind, cut short, or that holds more than data.
@@ -33,7 +34,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     path = _existing(path)
     if path.suffix == ".safetensors":
         return _without_module(safetensors.load(path)[0])
-    return _without_module(_model_of(torch_files.load(path), path))
+    content = torch_files.load(path)
+    return {**_without_module(_model_of(content, path)), **_components(content)}
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -87,7 +89,9 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 
 
 def _model_of(content: Any, path: Path) -> dict[str, np.ndarray]:
-    """The deepest dict of tensors on the way down through `NESTS`."""
+    """The deepest dict of tensors on the way down through `NESTS`; a lone tensor is named by its file."""
+    if isinstance(content, np.ndarray):
+        return {path.stem: content}
     while isinstance(content, dict) and (nest := next((n for n in NESTS if isinstance(content.get(n), dict)), None)):
         content = content[nest]
     tensors = {str(k): v for k, v in content.items() if isinstance(v, np.ndarray)} if isinstance(content, dict) else {}
@@ -95,6 +99,19 @@ def _model_of(content: Any, path: Path) -> dict[str, np.ndarray]:
         keys = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise UserError(f"{path}: no tensors by name, but {keys}; expected a state dict, bare or under one of {NESTS}")
     return tensors
+
+
+def _components(content: Any) -> dict[str, np.ndarray]:
+    """The arrays of principal components that a file keeps under `pca`, by the name of the data set they are from."""
+    named = content.get("pca") if isinstance(content, dict) else None
+    named = named if isinstance(named, dict) else {}
+    records = {f"pca.{name}": record.fields for name, record in named.items() if isinstance(record, torch_files.Record)}
+    return {
+        f"{prefix}.{name}": value
+        for prefix, fields in records.items()
+        for name, value in fields.items()
+        if isinstance(value, np.ndarray)
+    }
 
 
 def _without_module(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

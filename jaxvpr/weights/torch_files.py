@@ -1,8 +1,9 @@
-"""Reads the zip files of `torch.save` without torch, and without ever running what a file says.
+"""Reads the files of `torch.save` without torch, and without ever running what a file says.
 
-Such a file holds a pickle that describes the objects, and the raw bytes of each storage beside it. The pickle is read
+Such a file is a zip of a pickle that describes the objects and of the raw bytes of each storage; before PyTorch 1.6 it
+was a row of pickles with the bytes behind them, as many published weights still are. The pickles are read
 by an unpickler that knows a short list of names (below) and refuses every other, so that a file can build tensors,
-dicts, lists, strings and numbers, and nothing else.
+dicts, lists, strings and numbers, records of such, and nothing else.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from jaxvpr.errors import UserError
 
+MAGIC = 0x1950A86A20F9469CFC6C  # begins the files of before PyTorch 1.6
 STORAGES = {
     "DoubleStorage": np.dtype("<f8"),
     "FloatStorage": np.dtype("<f4"),
@@ -78,22 +80,67 @@ def _parameter(tensor: np.ndarray, *_: Any) -> np.ndarray:
     return tensor
 
 
+class _Array:
+    """Stands for a NumPy array in a pickle, whose numbers come with its state."""
+
+    array: np.ndarray
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        if not isinstance(dtype, _Dtype):
+            raise pickle.UnpicklingError(f"a NumPy array of {type(dtype).__name__}")
+        self.array = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if fortran else "C").copy("C")
+
+
+def _array(kind: Any, shape: Any, code: Any) -> _Array:
+    return _Array()
+
+
+class Record:
+    """Stands for an object of a known class: keeps what it held, and can do nothing.
+
+    Attributes:
+      fields: name -> array, number or text.
+    """
+
+    def __init__(self) -> None:
+        self.fields: dict[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        self.fields = {str(key): value.array if isinstance(value, _Array) else value for key, value in state.items()}
+
+
 NAMES: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch", "Size"): tuple,
+    ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "scalar"): _number,
     ("numpy._core.multiarray", "scalar"): _number,
     ("_codecs", "encode"): _latin1,
+    ("numpy", "ndarray"): _Array,
+    ("numpy.core.multiarray", "_reconstruct"): _array,
+    ("numpy._core.multiarray", "_reconstruct"): _array,
+    # AP-GeM's files hold scikit-learn's principal components beside the network.
+    ("sklearn.decomposition.pca", "PCA"): Record,
+    ("sklearn.decomposition._pca", "PCA"): Record,
 }
+
+
+def _storage_of(pid: Any) -> tuple[str, np.dtype, int]:
+    """Key, type and count of the storage that a pickle refers to."""
+    kind, storage_type, key, _, length, *view = pid
+    if kind != "storage" or not isinstance(storage_type, _StorageType) or any(part is not None for part in view):
+        raise pickle.UnpicklingError(f"a reference to {kind!r}")
+    return str(key), storage_type.dtype, length
 
 
 class _Unpickler(pickle.Unpickler):
     """Knows `NAMES` and storages, nothing else."""
 
-    def __init__(self, file: io.BytesIO, load_storage: Callable[[str], bytes]):
+    def __init__(self, file: BinaryIO, load_storage: Callable[[str], bytes]):
         super().__init__(file)
         self.load_storage = load_storage
         self.storages: dict[str, np.ndarray] = {}
@@ -106,37 +153,49 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name}, which is no tensor, dict or number")
 
     def persistent_load(self, pid: Any) -> np.ndarray:
-        kind, storage_type, key, _, length = pid
-        if kind != "storage" or not isinstance(storage_type, _StorageType):
-            raise pickle.UnpicklingError(f"a reference to {kind!r}")
+        key, dtype, length = _storage_of(pid)
         if key not in self.storages:
-            self.storages[key] = np.frombuffer(self.load_storage(key), storage_type.dtype)
+            self.storages[key] = np.frombuffer(self.load_storage(key), dtype)
         if len(self.storages[key]) != length:
             raise pickle.UnpicklingError(f"storage {key} of {length} numbers, but it has {len(self.storages[key])}")
         return self.storages[key]
+
+
+class _Survey(_Unpickler):
+    """Notes which storages a pickle refers to, without the tensors that need their numbers."""
+
+    def __init__(self, file: BinaryIO):
+        super().__init__(file, lambda key: b"")
+        self.found: dict[str, tuple[np.dtype, int]] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = super().find_class(module, name)
+        return (lambda *_: None) if module == "torch._utils" else known
+
+    def persistent_load(self, pid: Any) -> Any:
+        key, dtype, length = _storage_of(pid)
+        self.found[key] = dtype, length
 
 
 def load(path: Path) -> Any:
     """The object that `torch.save` wrote, with NumPy arrays for tensors.
 
     Raises:
-      UserError: for a file that is no such zip, is cut short or damaged, or holds anything but tensors, dicts, lists,
-        strings and numbers.
+      UserError: for a file that is no such file, is cut short or damaged, or holds anything but tensors, dicts, lists,
+        strings, numbers and records of these.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            root = next((n[: -len("data.pkl")] for n in archive.namelist() if n.endswith("data.pkl")), None)
-            if root is None:
-                raise UserError(f"{path}: a zip file without data.pkl; expected a file written by torch.save")
-            if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
-                raise UserError(f"{path}: written on a big-endian machine; save it again on another")
-            pickled = io.BytesIO(archive.read(f"{root}data.pkl"))
-            return _Unpickler(pickled, lambda key: archive.read(f"{root}data/{key}")).load()
+        with path.open("rb") as file:
+            before_zips = file.read(1) == b"\x80"
+            file.seek(0)
+            return _load_row(file) if before_zips else _load_zip(path)
     except UserError:
         raise
     except zipfile.BadZipFile as error:
         raise UserError(f"{path}: {_why_no_zip(path)} ({error})") from error
     except pickle.UnpicklingError as error:
+        if "truncated" in str(error):
+            raise UserError(f"{path}: damaged, it ends early. Fetch it again") from error
         raise UserError(
             f"{path}: refused, it holds {error}. Only tensors in dicts are read; "
             "in PyTorch, save the model's state_dict() alone"
@@ -145,14 +204,41 @@ def load(path: Path) -> Any:
         raise UserError(f"{path}: damaged, its description cannot be followed ({error!r}). Fetch it again") from error
 
 
+def _load_zip(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        root = next((n[: -len("data.pkl")] for n in archive.namelist() if n.endswith("data.pkl")), None)
+        if root is None:
+            raise UserError(f"{path}: a zip file without data.pkl; expected a file written by torch.save")
+        if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
+            raise UserError(f"{path}: written on a big-endian machine; save it again on another")
+        pickled = io.BytesIO(archive.read(f"{root}data.pkl"))
+        return _Unpickler(pickled, lambda key: archive.read(f"{root}data/{key}")).load()
+
+
+def _load_row(file: BinaryIO) -> Any:
+    """A file of before PyTorch 1.6: a magic number, a version, notes on the machine, the object, the keys of its
+    storages, one pickle each; then the storages, each with its count in front."""
+    if _Survey(file).load() != MAGIC:
+        raise UserError(f"{file.name}: a pickle, but none that torch.save wrote")
+    _, machine = _Survey(file).load(), _Survey(file).load()
+    if not machine["little_endian"]:
+        raise UserError(f"{file.name}: written on a big-endian machine; save it again on another")
+    start, survey = file.tell(), _Survey(file)
+    survey.load()
+    storages = {}
+    for key in _Survey(file).load():
+        dtype, length = survey.found[key]
+        count = int.from_bytes(file.read(8), "little")
+        storages[key] = file.read(length * dtype.itemsize)
+        if count != length or len(storages[key]) != length * dtype.itemsize:
+            raise EOFError(f"storage {key} of {length} numbers ends early")
+    file.seek(start)
+    return _Unpickler(file, storages.__getitem__).load()
+
+
 def _why_no_zip(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(4)
     if start[:2] == b"PK":
         return "cut short or damaged. Fetch it again"
-    if start[:1] == b"\x80":
-        return (
-            "in PyTorch's format of before 1.6, which cannot be read safely. Rewrite it with PyTorch: "
-            "torch.save(torch.load(file, map_location='cpu', weights_only=True), file)"
-        )
     return "no file of torch.save: it is neither a zip nor a pickle"

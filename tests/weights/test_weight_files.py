@@ -71,7 +71,7 @@ def test_a_file_without_tensors_or_of_another_kind_is_named(tmp_path):
     with pytest.raises(UserError, match=r"c\.onnx: weights are read from \.pth"):
         read(tmp_path / "c.onnx")
     (tmp_path / "d.pth").write_bytes(pickle.dumps({"a": 1}, 2))
-    with pytest.raises(UserError, match=r"d\.pth: in PyTorch's format of before 1\.6"):
+    with pytest.raises(UserError, match=r"d\.pth: a pickle, but none that torch\.save wrote"):
         read(tmp_path / "d.pth")
     (tmp_path / "e.pth").write_text("<html>not found</html>")
     with pytest.raises(UserError, match=r"e\.pth: no file of torch\.save"):

@@ -142,6 +142,28 @@ def test_a_cut_vit_takes_the_first_blocks_of_a_file():
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("aggregator", ["cls", "gem"])
+def test_the_deep_vg_benchmarks_vit_describes_as_there_and_goes_back(aggregator):
+    def make():
+        return originals.DeepVG(originals.HuggingFaceViT(24, 2, 2, 16, 4), 3 if aggregator == "gem" else None)
+
+    original = randomise(make(), 5)
+    options = {**SMALL, "depth": 3, "cut": 2, "eps": 1e-12}
+    model = join(backbone="vit_b16", aggregator=aggregator, backbone_options={**options, "pooler": True})
+    variables = weights.from_torch("deep_vg_vit", arrays(original), variables_of(model, 16))
+    with torch.no_grad():
+        theirs = original(normalised(images(64, 64))).numpy()
+    np.testing.assert_allclose(jit(model.apply)(variables, images(64, 64)), theirs, atol=1e-5)
+
+    again = make()
+    back = weights.to_torch("deep_vg_vit", variables)
+    again.load_state_dict({name: torch.from_numpy(np.array(t)) for name, t in back.items()}, strict=True)
+    for name, tensor in arrays(original).items():
+        np.testing.assert_array_equal(arrays(again)[name].view(np.uint32), tensor.view(np.uint32))
+    without = join(backbone="vit_b16", aggregator=aggregator, backbone_options=options)
+    assert weights.guess_family(arrays(original), variables_of(without, 16)) == "deep_vg_vit"
+
+
 FULL = {
     "dinov2_vits14": ({}, lambda: originals.ViT(384, 12, 6, 14, 37, True), "dinov2", 22.06),
     "dinov2_vitb14": ({"registers": 4}, lambda: originals.ViT(768, 12, 12, 14, 37, True, registers=4), "dinov2", 86.58),

@@ -210,3 +210,22 @@ class HuggingFaceViT(nn.Module):
             x = x + layer.attention.output.dense((weights @ value).transpose(1, 2).flatten(2))
             x = x + layer.output.dense(F.gelu(layer.intermediate.dense(layer.layernorm_after(x))))
         return split(self.layernorm(x), grid)
+
+
+class DeepVG(nn.Module):
+    """The Deep VG benchmark's ViT after `trunc_te`: its wrapper, then the class token or GeM of the others."""
+
+    def __init__(self, vit, p=None):
+        super().__init__()
+        self.backbone = nn.Module()
+        self.backbone.vit_model = vit
+        self.aggregation = nn.Sequential(nn.Module()) if p else nn.Identity()
+        if p:
+            self.aggregation[0].p = nn.Parameter(torch.ones(1) * p)
+
+    def forward(self, images):
+        cells, token = self.backbone.vit_model(images)
+        if isinstance(self.aggregation, nn.Identity):
+            return F.normalize(token)
+        p = self.aggregation[0].p
+        return F.normalize(cells.clamp(min=1e-6).pow(p).mean((2, 3)).pow(1 / p))

@@ -2,7 +2,7 @@
 
 from jaxvpr.weights.tables.convolutional import RESNET, RESNET_SEQUENTIAL, VGG_SEQUENTIAL
 from jaxvpr.weights.tables.family import Family, Rows, under
-from jaxvpr.weights.tables.transformers import DINOV2, VIT_HF
+from jaxvpr.weights.tables.transformers import DINOV2, POOLER, VIT_HF
 
 CLUSTERS: Rows = ((r"aggregator/conv", "conv"), (r"aggregator/centroids", "centroids"))
 CONVOLUTIONAL: Rows = (*RESNET_SEQUENTIAL, *VGG_SEQUENTIAL)
@@ -40,7 +40,9 @@ FAMILIES = {
     "deep_vg": Family(rows=_deep_vg(CONVOLUTIONAL, "1.p"), counters=True),
     # L2 after pooling, or none.
     "deep_vg_l2_after": Family(rows=_deep_vg(CONVOLUTIONAL, "0.p"), counters=True),
-    "deep_vg_vit": Family(rows=_deep_vg(under("vit_model.", VIT_HF), "0.p")),
+    "deep_vg_vit": Family(
+        rows=_deep_vg(under("vit_model.", VIT_HF), "0.p"), extras=(rf"backbone\.vit_model\.{POOLER}",)
+    ),
     "netvlad_pytorch": _port("encoder.", "pool."),
     "netvlad_pytorch_gpus": _port("encoder.module.", "pool.module."),
     "sfrs": Family(

@@ -41,6 +41,7 @@ CCT: Rows = (
     (r"backbone/norm", "classifier.norm"),
     (r"aggregator/attention_pool", "classifier.attention_pool"),
 )
+# What a model without its option `pooler` leaves in the file.
 POOLER = r"pooler\.dense\.(weight|bias)"
 
 

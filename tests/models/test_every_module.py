@@ -15,11 +15,11 @@ from random_variables import random_variables
 
 from jaxvpr.models import AGGREGATORS, BACKBONES, Features, PlaceModel, join
 
-RESNET = {"widths": (4, 6), "cut": "layer2", "sizes": (1, 1)}
-EFFICIENTNET = {"width": 0.1, "depth": 0.1, "cut": 3}
-CCT = {"size": 32, "width": 8, "depth": 2, "heads": 2, "stem_width": 4}
+RESNET = {"widths": (4,), "cut": "layer1", "sizes": (1,)}
+EFFICIENTNET = {"width": 0.1, "depth": 0.1, "cut": 2}
+CCT = {"size": 32, "width": 8, "depth": 1, "heads": 2, "stem_width": 4}
 VIT = {"width": 8, "depth": 1, "heads": 2, "side": 3}
-# backbone -> options, or the name of another one whose case is its own: only the sizes differ
+# backbone -> options, or the name of another one that differs in sizes only
 BACKBONE_CASES: dict[str, dict | str] = {
     "resnet18": RESNET,
     "resnet34": "resnet18",
@@ -28,7 +28,7 @@ BACKBONE_CASES: dict[str, dict | str] = {
     "resnet152": "resnet50",
     "resnet_small": RESNET,
     "squeezenet": {"cut": 3},
-    "vgg16": {"widths": (4, 4, 4, 4, 4), "cut": 12},
+    "vgg16": {"widths": (4, 4, 4, 4, 4), "cut": 7},
     "efficientnet_b0": EFFICIENTNET,
     "efficientnet_b1": "efficientnet_b0",
     "efficientnet_b2": "efficientnet_b0",
@@ -41,10 +41,11 @@ BACKBONE_CASES: dict[str, dict | str] = {
     "cct14_384": "cct14_224",
     "vit_s16": "vit_b16",
     "vit_b16": VIT,
-    "dinov2_vits14": "dinov2_vitb14",
-    "dinov2_vitb14": {**VIT, "registers": 2},
-    "dinov2_vitl14": "dinov2_vitb14",
-    "dinov2_vitg14": VIT,
+    # The others have the plain perceptron of `vit_b16`.
+    "dinov2_vitg14": {**VIT, "registers": 2},
+    "dinov2_vits14": "dinov2_vitg14",
+    "dinov2_vitb14": "dinov2_vitg14",
+    "dinov2_vitl14": "dinov2_vitg14",
 }
 CLUSTERS = {"clusters": 3}
 SALAD = {**CLUSTERS, "cluster_dim": 4, "token_dim": 5, "hidden": 6}
@@ -55,9 +56,9 @@ AGGREGATOR_CASES: dict[str, dict] = {
     "cls": {},
     "cosplace": {"dim": 5},
     "flatten": {"dim": 5},
-    "boq": {"dim": 8, "head_dim": 4, "queries": 3, "layers": 2, "rows": 2},
+    "boq": {"dim": 8, "head_dim": 4, "queries": 3, "layers": 1, "rows": 2},
     "convap": {"dim": 5},
-    "cricavpr": {**ENCODER, "cuts": ((1,), (1, 2)), "cross_image": False},
+    "cricavpr": {**ENCODER, "cuts": ((1,),), "cross_image": False},
     "megaloc": {**SALAD, "dim": 5},
     "mixvpr": {"dim": 5, "rows": 2, "depth": 1, "cells": (4, 5)},
     "salad": SALAD,
@@ -105,14 +106,14 @@ def aggregator_model(name, dtype, **options):
     return PlaceModel(Pixels(jnp.dtype(dtype)), module.aggregator, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), noise(4, 5)
 
 
-MODELS = [
-    *(
-        pytest.param(backbone_model, name, id=name)
-        for name, case in BACKBONE_CASES.items()
-        if not isinstance(case, str)
-    ),
-    *(pytest.param(aggregator_model, name, id=name) for name in AGGREGATOR_CASES),
-]
+OWN = [name for name, case in BACKBONE_CASES.items() if isinstance(case, dict)]
+MODELS = [(backbone_model, name) for name in OWN] + [(aggregator_model, name) for name in AGGREGATOR_CASES]
+# Aggregators turn a bfloat16 map into float32 first: the program for a float32 map is the same without that step.
+TRAINED = [(backbone_model, name, "float32") for name in OWN] + [(*model, "bfloat16") for model in MODELS]
+
+
+def named(models):
+    return [pytest.param(*model, id="-".join(model[1:])) for model in models]
 
 
 def test_every_module_has_a_case():
@@ -128,7 +129,7 @@ def class_of(builder):
     return builder.func if isinstance(builder, partial) else builder
 
 
-@pytest.mark.parametrize(("make", "name"), MODELS)
+@pytest.mark.parametrize(("make", "name"), named(MODELS))
 def test_descriptors_have_unit_length_and_do_not_depend_on_the_batch(make, name):
     model, images = make(name, "float32")
     variables = random_variables(model, images)
@@ -149,8 +150,7 @@ def test_an_encoder_across_images_makes_descriptors_depend_on_the_batch(name):
     assert np.abs(describe(variables, images[1:2]) - describe(variables, images)[1:2]).max() > 1e-4
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("make", "name"), MODELS)
+@pytest.mark.parametrize(("make", "name", "dtype"), named(TRAINED))
 def test_gradients_are_finite_for_noise_and_for_constant_images(make, name, dtype):
     model, images = make(name, dtype)
     variables = random_variables(model, images)

@@ -1,4 +1,6 @@
-"""VGG16 and EfficientNet: shapes, cuts, freezing, skipped blocks, and what holds for every model."""
+"""VGG16 and EfficientNet: shapes, sizes, cuts, freezing and skipped blocks."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from random_variables import random_variables
 
-from jaxvpr.models import BACKBONES, join
+from jaxvpr.models import BACKBONES
 from jaxvpr.models.backbones.efficientnet import EfficientNet, MBConv
 from jaxvpr.models.backbones.vgg import VGG
 from jaxvpr.models.costs import parameter_count
@@ -22,35 +24,8 @@ TINY = {
 }
 
 
-def place_model(backbone, dtype="float32"):
-    model = join(backbone=backbone, aggregator="gem", dtype=dtype, backbone_options=TINY[backbone])
-    return model, random_variables(model, IMAGES)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("backbone", TINY)
-def test_unit_length_whatever_the_batch_and_finite_gradients(backbone, dtype):
-    model, variables = place_model(backbone, dtype)
-    describe = jax.jit(model.apply)
-    got = describe(variables, IMAGES)
-    assert got.dtype == jnp.float32
-    np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, atol=1e-5)
-    tolerance = 1e-5 if dtype == "float32" else 2e-2
-    np.testing.assert_allclose(describe(variables, IMAGES[::-1]), got[::-1], atol=tolerance)
-    if dtype == "float32":
-        np.testing.assert_allclose(describe(variables, IMAGES[1:2])[0], got[1], atol=tolerance)
-
-    def loss(params, images):
-        rngs = {"dropout": jax.random.key(0)}
-        out, _ = model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"], rngs=rngs)
-        return jnp.sum(out * jnp.arange(out.size, dtype=out.dtype).reshape(out.shape))
-
-    gradient = jax.jit(jax.grad(loss))
-    for images in (IMAGES, np.full_like(IMAGES, 255)):
-        leaves = jax.tree.leaves(gradient(variables["params"], images))
-        assert all(np.isfinite(leaf).all() for leaf in leaves)
-    # The last ones are of the constant image; some parameter still learns from it.
-    assert any(np.any(leaf) for leaf in leaves)
+# Optimising these programs would take longer than running them.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.mark.parametrize(
@@ -63,7 +38,7 @@ def test_unit_length_whatever_the_batch_and_finite_gradients(backbone, dtype):
         (EfficientNet(), (3, 1, 2, 1280)),
         (EfficientNet(cut=5), (3, 2, 3, 112)),
         (EfficientNet(cut=0, width=1.4), (3, 16, 24, 48)),
-        (EfficientNet(cut=7, width=2.0, depth=3.1), (3, 1, 2, 640)),
+        (EfficientNet(cut=7, width=2.0, depth=0.1), (3, 1, 2, 640)),
     ],
 )
 def test_shape_after_each_cut(model, shape):
@@ -74,14 +49,12 @@ def test_shape_after_each_cut(model, shape):
 # Parameters that torchvision's documentation gives, the input width of its classifier, and the classifier's size.
 DOCUMENTED = {
     "vgg16": 138_357_544 - (512 * 49 + 1) * 4096 - 4097 * 4096 - 4097 * 1000,
-    "efficientnet_b0": 5_288_548 - 1281 * 1000,
     "efficientnet_b1": 7_794_184 - 1281 * 1000,
     "efficientnet_b2": 9_109_994 - 1409 * 1000,
     "efficientnet_b3": 12_233_232 - 1537 * 1000,
     "efficientnet_b4": 19_341_616 - 1793 * 1000,
     "efficientnet_b5": 30_389_784 - 2049 * 1000,
     "efficientnet_b6": 43_040_704 - 2305 * 1000,
-    "efficientnet_b7": 66_347_960 - 2561 * 1000,
 }
 
 
@@ -96,21 +69,17 @@ def test_depthwise_convolution_and_its_gradient_are_the_grouped_ones(size, strid
     rng = np.random.default_rng(size)
     x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 9, 6, 4), (size, size, 1, 4)))
 
-    @jax.jit
     def ours(x, kernel):
         return DepthwiseConv(size, stride).apply({"params": {"kernel": kernel}}, x)
 
-    @jax.jit
     def grouped(x, kernel):
         axes, sides = ("NHWC", "HWIO", "NHWC"), [(size // 2, size // 2)] * 2
         return jax.lax.conv_general_dilated(
             x, kernel, (stride, stride), sides, dimension_numbers=axes, feature_group_count=4
         )
 
-    np.testing.assert_allclose(ours(x, kernel), grouped(x, kernel), atol=1e-5)
-    got, expected = (
-        jax.jit(jax.grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), (0, 1)))(x, kernel) for f in (ours, grouped)
-    )
+    np.testing.assert_allclose(jit(ours)(x, kernel), jit(grouped)(x, kernel), atol=1e-5)
+    got, expected = (jit(jax.grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), (0, 1)))(x, kernel) for f in (ours, grouped))
     for a, b in zip(got, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
@@ -126,7 +95,7 @@ def gradients_and_statistics(model, variables):
         )
         return jnp.sum(jnp.square(features.map)), new.get("batch_stats", {})
 
-    return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+    return jit(jax.grad(loss, has_aux=True))(variables["params"])
 
 
 def test_frozen_layers_of_vgg_get_no_gradient():
@@ -153,8 +122,8 @@ def test_a_skipped_block_leaves_whole_images_as_they_are():
     block = MBConv(6, 3, 1, 8, 0.25, False, lambda name: BatchNorm(True, name=name), jnp.float32)
     x = np.random.default_rng(0).normal(size=(400, 4, 4, 8)).astype(np.float32)
     variables = random_variables(block, x)
-    trained = jax.jit(block.apply)(variables, x, rngs={"dropout": jax.random.key(0)})
-    added = jax.jit(block.clone(still=True).apply)(variables, x) - x
+    trained = jit(block.apply)(variables, x, rngs={"dropout": jax.random.key(0)})
+    added = jit(block.clone(still=True).apply)(variables, x) - x
     skipped = np.abs(trained - x).max((1, 2, 3)) == 0
     assert 0.15 < skipped.mean() < 0.35
     # What remains is scaled so that the mean stays.

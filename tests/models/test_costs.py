@@ -7,19 +7,51 @@ import pytest
 
 from jaxvpr.models import join
 from jaxvpr.models.costs import flops, model_mib, parameter_count
-from jaxvpr.models.layers import Conv
+from jaxvpr.models.layers import Conv, DepthwiseConv
 
 
 def shapes(model):
     return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8))
 
 
-@pytest.mark.parametrize(("backbone", "gigaflops", "mib"), [("resnet18", 17.29, 10.63), ("resnet50", 40.61, 32.71)])
-@pytest.mark.parametrize("remat", [False, True])
-def test_published_costs_of_networks_cut_after_layer3_with_gem(backbone, gigaflops, mib, remat):
-    model = join(backbone=backbone, aggregator="gem", backbone_options={"cut": "layer3", "remat": remat})
+# [001 Tab 4.1, 4.2] at 480x640: GFLOPs and MiB with GeM, then with NetVLAD of 64 clusters.
+PUBLISHED = {
+    ("vgg16", None): ((188.01, 56.13), (188.09, 56.38)),
+    ("resnet18", "layer3"): ((17.29, 10.63), (17.27, 10.76)),
+    ("resnet18", "layer4"): ((22.33, 42.67), (22.28, 42.92)),
+    ("resnet50", "layer3"): ((40.61, 32.71), (40.51, 33.21)),
+    ("resnet50", "layer4"): ((50.54, 89.88), (50.35, 90.88)),
+    ("resnet101", "layer3"): ((86.29, 105.36), (86.06, 105.86)),
+}
+
+
+@pytest.mark.parametrize("aggregator", ["gem", "netvlad"])
+@pytest.mark.parametrize(("backbone", "cut"), PUBLISHED)
+def test_published_costs(backbone, cut, aggregator):
+    model = join(backbone=backbone, aggregator=aggregator, backbone_options={"cut": cut} if cut else {})
+    gigaflops, mib = PUBLISHED[backbone, cut][aggregator == "netvlad"]
     assert flops(model, 480, 640) / 1e9 == pytest.approx(gigaflops, rel=0.01)
     assert model_mib(shapes(model)) == pytest.approx(mib, abs=0.01)
+
+
+def test_recomputing_blocks_in_training_changes_no_costs():
+    plain, remat = (
+        join(backbone="resnet18", aggregator="gem", backbone_options={"cut": "layer2", "remat": remat})
+        for remat in (False, True)
+    )
+    assert flops(plain, 64, 64) == flops(remat, 64, 64)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (5, 2)])
+def test_a_depthwise_convolution_costs_a_multiply_add_for_each_element_of_its_kernel(size, stride):
+    class Depthwise(nn.Module):
+        @nn.compact
+        def __call__(self, images):
+            return DepthwiseConv(size, stride)(images.astype(jnp.float32))
+
+    outputs = 3 * (12 // stride) * (8 // stride)
+    # The first product of each output has nothing to be added to.
+    assert flops(Depthwise(), 12, 8) == outputs * (2 * size**2 - 1)
 
 
 def test_torchvision_parameter_count():

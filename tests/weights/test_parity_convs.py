@@ -2,6 +2,8 @@
 
 # ruff: noqa: E402
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from jaxvpr.errors import UserError
 from jaxvpr.models import join
 
 WIDTHS = (6, 8, 10, 12, 14)
+# Optimising these programs would take longer than running them.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SMALL = {"width": 0.25, "depth": 0.3}
 
 
@@ -92,7 +96,7 @@ BACKBONES = {
 
 
 def assert_describe_alike(original, ours, variables):
-    describe = jax.jit(ours.apply)
+    describe = jit(ours.apply)
     for size in ((64, 64), (75, 106)):
         with torch.no_grad():
             expected = original(originals.normalised(images(*size))).numpy()
@@ -156,7 +160,7 @@ def test_training_moves_the_statistics_as_torch_does():
     variables = weights.from_torch("torchvision_efficientnet", arrays(original), zeros(model))
     with torch.no_grad():
         original.features[:3](originals.normalised(images(64, 96)))
-    _, new = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))(variables, images(64, 96))
+    _, new = jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))(variables, images(64, 96))
     moved = weights.to_torch("torchvision_efficientnet", {**variables, **jax.tree.map(np.asarray, new)})
     for name, tensor in arrays(original).items():
         if "running" in name and name in moved:

@@ -120,16 +120,16 @@ def test_init_from_a_pattern_replaces_only_that(tmp_path):
         weights.init_from(other, path, "nowhere")
 
 
-def test_init_from_says_for_each_family_what_is_missing(tmp_path):
+@pytest.mark.parametrize(
+    ("family", "missing"),
+    [("cosplace", "aggregation.1.p"), ("torchvision_resnet", "bn1.weight"), ("jaxvpr", "aggregator.fc.kernel")],
+)
+def test_init_from_says_of_the_expected_family_first_what_is_missing(family, missing, tmp_path):
     path = tmp_path / "w.safetensors"
     weights.write(path, {"encoder.0.weight": np.zeros((3, 3), np.float32)})
     with pytest.raises(UserError) as error:
-        weights.init_from(make(dim=12), path)
-    for family, missing in (
-        ("cosplace", "aggregation.1.p"),
-        ("torchvision_resnet", "bn1.weight"),
-        ("jaxvpr", "aggregator.fc.kernel"),
-    ):
-        line = next(line for line in str(error.value).splitlines() if f"as {family}" in line)
-        assert missing in line and "left over in the file: encoder.0.weight" in line
-    assert str(path) in str(error.value)
+        weights.init_from(make(dim=12), path, expected=family)
+    said, line, *others = str(error.value).splitlines()
+    assert str(path) in said and f"as {family}: " in line
+    assert missing in line and "left over in the file: encoder.0.weight" in line
+    assert len(others) == 2, "two more of those that are as near"

@@ -2,6 +2,8 @@
 
 # ruff: noqa: E402
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from jaxvpr.models import join
 from jaxvpr.models.aggregators.vlad import VLAD
 from jaxvpr.models.features import Features
 
+# Optimising these programs would take longer than running them.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SIZES, WIDTHS, DIM = (1, 1, 1, 1), (8, 8, 12, 16), 8
 VGG = (4, 4, 6, 8, 10)
 RESNET = {"backbone": "resnet18", "backbone_options": {"sizes": SIZES, "widths": WIDTHS, "cut": "layer1"}}
@@ -40,7 +44,6 @@ CASES = {
     "spoc": ("deep_vg", lambda: net(heads.SPoC(), "before"), behind("spoc", l2_before=True)),
     "mac": ("deep_vg", lambda: net(heads.MAC(), "none"), behind("mac")),
     "rmac": ("deep_vg", lambda: net(heads.RMAC(), "before"), behind("rmac", l2_before=True)),
-    "rmac, l2 after": ("deep_vg_l2_after", lambda: net(heads.RMAC(), "after"), behind("rmac")),
     "gem": ("deep_vg", lambda: net(nets.GeM(), "before"), behind("gem", l2_before=True)),
     "gem, l2 after": ("deep_vg_l2_after", lambda: net(nets.GeM(), "after"), behind("gem")),
     "gem and fc": (
@@ -128,7 +131,7 @@ def test_describes_as_the_original_and_goes_back(case):
     original, ours = nets.randomise(make(), 1), join(**(RESNET | options))
     tensors = arrays(original)
     variables = weights.from_torch(family, tensors, blank(ours))
-    describe = jax.jit(ours.apply)
+    describe = jit(ours.apply)
     for size in ((32, 32), (32, 48)):
         with torch.no_grad():
             expected = original(nets.normalised(images(*size))).numpy()

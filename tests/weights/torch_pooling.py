@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -101,7 +102,7 @@ class CRN(NetVLAD):
         return self.sum(x.flatten(2), self.conv(x).flatten(2).softmax(1) * mask.flatten(2))
 
 
-class SuperVLAD(nn.Module):
+class SuperVLADHead(nn.Module):
     def __init__(self, dim, clusters, ghosts):
         super().__init__()
         self.conv = nn.Conv2d(dim, clusters + ghosts, 1, bias=False)
@@ -112,6 +113,25 @@ class SuperVLAD(nn.Module):
         assign = self.conv(x).flatten(2).softmax(1)
         blocks = [(x.flatten(2) * assign[:, k : k + 1]).sum(-1) for k in range(self.clusters)]
         return F.normalize(F.normalize(torch.stack(blocks, 1), dim=2).flatten(1))
+
+
+class SuperVLAD(nn.Module):
+    """`backbone`, `aggregation` and the `encoder`, whose sequence is the batch."""
+
+    def __init__(self, vit, dim, clusters, ghosts, heads, hidden, layers):
+        super().__init__()
+        self.backbone, self.aggregation = vit, SuperVLADHead(dim, clusters, ghosts)
+        if layers:
+            layer = nn.TransformerEncoderLayer(dim, heads, hidden, 0.1, "gelu")
+            self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+    def forward(self, x, alone=False):
+        cells, _ = self.backbone(x)
+        x = self.aggregation(cells)
+        if hasattr(self, "encoder"):
+            parts = x.unflatten(1, (-1, cells.shape[1]))
+            x = torch.cat([self.encoder(one) for one in parts.split(1)]) if alone else self.encoder(parts)
+        return F.normalize(x.flatten(1))
 
 
 def vlad(x, words, cosine):
@@ -171,6 +191,12 @@ class SFRS(nn.Module):
 
     def forward(self, x):
         return F.normalize(self.pca_layer(self.net_vlad(self.base_model.base(x))[..., None, None]).flatten(1))
+
+
+def whiten(x, mean, components, variance, power):
+    """AP-GeM's, on unit vectors: turned to the components, divided by a power of their variances."""
+    y = np.dot(x - mean, components.T) / np.power(variance, power)
+    return y / np.linalg.norm(y, axis=1, keepdims=True)
 
 
 class APGeM(nn.Module):

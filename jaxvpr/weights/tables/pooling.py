@@ -66,9 +66,8 @@ FAMILIES = {
         rows=(
             *under("backbone.", DINOV2),
             (r"aggregator/conv", "aggregation.conv"),
-            (r"aggregator/layers_(\d)/(\w+)", r"encoder.layers.\1.\2"),
-            (r"aggregator/layers_(\d)/self_attn", r"encoder.layers.\1.self_attn"),
-            (r"aggregator/layers_(\d)/self_attn/(\w+)", r"encoder.layers.\1.self_attn.\2"),
+            (r"aggregator/layers_(\d+)/self_attn/out_proj", r"encoder.layers.\1.self_attn.out_proj"),
+            (r"aggregator/layers_(\d+)/(\w+)", r"encoder.layers.\1.\2"),
         )
     ),
     # A clip of one frame: the sequence models' own aggregator, or their frame's pooling.

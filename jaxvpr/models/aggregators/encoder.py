@@ -4,6 +4,7 @@ The three projections of the attention are packed into one tensor in PyTorch's l
 Everything is computed in float32.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -17,7 +18,10 @@ from jaxvpr.models.layers import LayerNorm, torch_default
 packed_xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=-1, out_axis=-2)
 linear = partial(nn.Dense, precision=jax.lax.Precision.HIGHEST, kernel_init=torch_default)
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-ACTIVATIONS = {"relu": nn.relu, "gelu": partial(nn.gelu, approximate=False)}
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "gelu": partial(nn.gelu, approximate=False),
+}
 
 
 class MultiHeadAttention(nn.Module):

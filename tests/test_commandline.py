@@ -62,6 +62,17 @@ MISTAKES = {
         ["--config=R", "--config.image.size=32"],
         r"config\.image\.size=\(32,\) must be \(height",
     ),
+    "three numbers for a size": (
+        ["--config=R", "--config.image.size=(32,32,3)"],
+        r"config\.image\.size=\(32, 32, 3\) must",
+    ),
+    "resize rule": (
+        ["--config=R", "--config.image.resize=tensor_cubic"],
+        r"config\.image\.resize: no resize rule 'tensor_cubic'; there are pil_bilinear, .*, tensor_bicubic_antialias",
+    ),
+    "multiple": (["--config=R", "--config.image.multiple=0"], r"config\.image\.multiple=0 must be at least 1"),
+    "colours": (["--config=R", "--config.image.mean=0.5"], r"config\.image\.mean=\(0\.5,\) must be a number for each"),
+    "no spread": (["--config=R", "--config.image.std=(1.0,0.0,1.0)"], r"config\.image\.std=.* in \[0, 1\], above 0"),
     "no recall": (["--config=R", "--config.eval.recalls=()"], r"config\.eval\.recalls=\(\) must be one or more"),
     "crop beyond the image": (["--config=R", "--config.augment.scale=(2,3)"], r"config\.augment\.scale=\(2"),
     "weights": (["--config=R", "--config.init=no.pth"], r"config\.init='no\.pth': no such file"),

@@ -40,6 +40,12 @@ def test_the_line_carries_every_fact():
         "flat L2 (exact)"
     )
     assert line(facts(missing=2, index="IVF"), "25m").endswith("256-D | IVF | 2 unreadable images")
+    own = facts(image_size=(), resize="tensor_linear_antialias", multiple=14)
+    assert own["image_size"] == [] and "| own size to multiples of 14 tensor_linear_antialias | 256-D" in line(
+        own, "25m"
+    )
+    own = facts(image_size=())
+    assert own["resize"] == "none" and "| own size | 256-D" in line(own, "25m")
     with pytest.raises(ValueError, match="positives of 4 queries, not of 5"):
         facts(queries=5)
 

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,6 +23,9 @@ port, processes, me, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.
 if processes > 1:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"127.0.0.1:{port}", processes, me, local_device_ids=[0, 1])
+from data_pipelines.places import Paths
+from ml_collections import ConfigDict
+from jaxvpr.retrieval.evaluator import Describer
 from jaxvpr.retrieval.extract import describe
 from jaxvpr.retrieval.search import exact_on_mesh
 
@@ -45,7 +50,13 @@ def batches():
 
 found = describe(apply, {"kernel": kernel}, batches(), 21, mesh)
 distances, indices = exact_on_mesh(found.descriptors, found.descriptors[:7], 3, mesh, missing=found.missing)
-np.savez(f"{out}/{processes}_{me}.npz", *found, distances, indices)
+
+image = {"size": (4, 4), "resize": "tensor_linear_antialias", "multiple": 1}
+loader = {"threads": 1, "workers": 0, "prefetch": 1, "on_error": "skip"}
+config = ConfigDict({"image": image, "eval": {"batch": 8}, "loader": loader})
+files = Paths.of([f"{row:02d}.png" for row in range(15)], out)
+mixed = Describer(apply, config, mesh)({"kernel": kernel}, files)
+np.savez(f"{out}/{processes}_{me}.npz", *found, distances, indices, *mixed)
 """
 
 
@@ -71,12 +82,25 @@ def launch(folder, processes):
     return [np.load(folder / f"{processes}_{me}.npz") for me in range(processes)]
 
 
-def test_one_process_equals_two(tmp_path):
-    (alone,), together = launch(tmp_path, 1), launch(tmp_path, 2)
+@pytest.fixture
+def folder(tmp_path):
+    """Images of three shapes, one of them unreadable."""
+    for row in range(15):
+        size = (5 + 2 * (row % 3), 9, 3)
+        cv2.imwrite(str(tmp_path / f"{row:02d}.png"), np.random.default_rng(row).integers(0, 256, size, np.uint8))
+    (tmp_path / "07.png").write_bytes(b"no image")
+    return tmp_path
+
+
+def test_one_process_equals_two(folder):
+    (alone,), together = launch(folder, 1), launch(folder, 2)
     descriptors, missing = alone["arr_0"], alone["arr_1"]
     assert missing.tolist() == [4] and not descriptors[4].any()
     np.testing.assert_allclose(np.linalg.norm(np.delete(descriptors, 4, 0), axis=1), 1, atol=1e-6)
+    assert alone["arr_5"].tolist() == [7] and np.flatnonzero(~alone["arr_4"].any(axis=1)).tolist() == [7]
     for process in together:
+        np.testing.assert_allclose(process["arr_4"], alone["arr_4"], atol=1e-5)
+        np.testing.assert_array_equal(process["arr_5"], [7])
         np.testing.assert_array_equal(process["arr_1"], missing)
         np.testing.assert_allclose(process["arr_0"], descriptors, atol=1e-5)
         np.testing.assert_allclose(process["arr_2"], alone["arr_2"], atol=1e-5)

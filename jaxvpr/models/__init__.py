@@ -147,7 +147,8 @@ def join(
       dtype: type of the backbone's computation, "float32" or "bfloat16". Parameters, BatchNorm statistics, pooling and
         descriptors are float32 either way.
       mean, std: of the colours, see `PlaceModel`.
-      backbone_options, aggregator_options: attributes of those modules; lists count as tuples.
+      backbone_options, aggregator_options: attributes of those modules; lists count as tuples. The `inner` of the
+        aggregators "fc" and "whiten" is another one, as `{"aggregator": …, "aggregator_options": …}`.
 
     Raises:
       ValueError: for a name or an option that does not exist; lists those that do.
@@ -170,10 +171,12 @@ def _make(kind: str, builders: Mapping[str, Callable[..., nn.Module]], name: str
     if unknown:
         raise ValueError(f"{kind} {name!r} has no option {unknown}; there are {known}")
     if isinstance(options.get("inner"), Mapping):
-        options["inner"] = _inner(**options["inner"])
+        options["inner"] = _inner(options["inner"])
     return builder(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})
 
 
-def _inner(aggregator: str, aggregator_options: Mapping[str, Any] | None = None) -> nn.Module:
+def _inner(described: Mapping[str, Any]) -> nn.Module:
     """The aggregator in front of a step that stands behind any (`aggregators.projections`)."""
-    return _make("aggregator", AGGREGATORS, aggregator, dict(aggregator_options or {}))
+    if "aggregator" not in described or set(described) - {"aggregator", "aggregator_options"}:
+        raise ValueError(f"inner={dict(described)}; expected 'aggregator' and 'aggregator_options'")
+    return _make("aggregator", AGGREGATORS, described["aggregator"], dict(described.get("aggregator_options") or {}))

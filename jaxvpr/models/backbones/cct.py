@@ -137,13 +137,9 @@ class CCT(nn.Module):
         return Features(x.reshape(batch, height, width, self.width), x[:, 0])
 
     def _positions(self, height: int, width: int) -> jax.Array:
-        """The position embedding of a grid, `[1, height, width, C]`."""
         side = -(-self.size // 16)
         table = self.param("positional_emb", nn.initializers.normal(0.2), (1, side * side, self.width))
-        grid = table.reshape(1, side, side, self.width)
-        if (height, width) != (side, side):
-            grid = jax.image.resize(grid, (1, height, width, self.width), "linear", antialias=False)
-        return grid.astype(self.dtype)
+        return positions(table.reshape(1, side, side, self.width), height, width).astype(self.dtype)
 
     def _blocks(self) -> int:
         blocks = self.depth if self.cut is None else self.cut
@@ -154,3 +150,10 @@ class CCT(nn.Module):
         if self.width % self.heads:
             raise ValueError(f"width={self.width} is no multiple of {self.heads} heads")
         return blocks
+
+
+def positions(grid: jax.Array, height: int, width: int) -> jax.Array:
+    """A grid of position embeddings `[1, h, w, C]`, bilinearly interpolated to `[1, height, width, C]`."""
+    if grid.shape[1:3] == (height, width):
+        return grid
+    return jax.image.resize(grid, (1, height, width, grid.shape[-1]), "linear", antialias=False)

@@ -59,6 +59,10 @@ def base() -> ConfigDict:
     config.optimizer = optimizer("adam", 1e-5)
     config.optimizer_extra = optimizer("adam", 1e-2)
 
+    # An aggregator with clusters (netvlad, crn, vlad, ...) that no file of weights gives starts from k-means of the
+    # local features of so many images; 0 leaves it random. The Deep VG benchmark takes 500.
+    config.clusters = ConfigDict({"images": 0, "per_image": 100, "iterations": 100})
+
     config.mesh = ConfigDict({"model": 1})
     config.loader = ConfigDict({"threads": 2, "workers": 0, "prefetch": 4, "on_error": "raise"})
     # Every so many epochs the model is validated and saved; every_steps saves between.

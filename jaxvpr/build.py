@@ -26,6 +26,7 @@ from jaxvpr.objectives.cells import cells_objective
 from jaxvpr.objectives.objective import Objective
 from jaxvpr.parallel import hosts
 from jaxvpr.parallel.mesh import make_mesh
+from jaxvpr.retrieval import clusters
 from jaxvpr.retrieval.evaluator import Benchmark, Describer, benchmark, measure
 from jaxvpr.training.loop import Recipe, Variables
 
@@ -151,7 +152,7 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recip
         objective=objective,
         sources={"source": image_source(config, images)},
         example=_blank(config),
-        start=partial(start, config),
+        start=lambda drawn: initial_variables(config, drawn=drawn),
         embed_rows=lambda variables, rows: describer(variables, images.path.take(rows)).descriptors,
         validate=partial(_validate, describer, validation, config),
     )
@@ -166,20 +167,6 @@ def apply(config: ConfigDict) -> Any:
 def _apply_of(module: models.PlaceModel) -> Any:
     # The same object for equal models: what is compiled for validation serves the final measurement too.
     return module.apply
-
-
-def start(config: ConfigDict, variables: Variables) -> Variables:
-    """Variables with the weights that `config.init` names."""
-    if not config.init:
-        return variables
-    return start_from(config, variables, config.init)
-
-
-def start_from(config: ConfigDict, variables: Variables, source: str) -> Variables:
-    """Variables with the weights of `source`, FILE or FILE:PATTERN, under whichever family's names they stand."""
-    file, _, pattern = source.partition(":")
-    family = models.describe(config.method).family if config.method else None
-    return weights.init_from(variables, Path(file), pattern or None, family)
 
 
 def _validate(
@@ -199,18 +186,56 @@ def fresh_variables(config: ConfigDict) -> Variables:
     return {"params": made["params"], "batch_stats": made.get("batch_stats", {})}
 
 
-def initial_variables(config: ConfigDict, then: str = "") -> Variables:
-    """The weights that the recipe starts from, and over them those of the file `then`; on the host."""
-    given = start(config, shapes(config))
-    return filled(config, start_from(config, given, then) if then else given)
+def initial_variables(config: ConfigDict, then: str = "", drawn: Variables | None = None) -> Variables:
+    """The weights that a recipe starts from, on the host: those of its file, random where that says nothing.
+
+    An aggregator with clusters that no file gave starts from those of training images where `clusters.images` says so.
+
+    Args:
+      then: further file of weights, FILE or FILE:PATTERN, read over the first.
+      drawn: random values, where they are there already.
+    """
+    given = shapes(config)
+    for source in filter(None, (config.init, then)):
+        given = _read(config, given, source)
+    started = filled(config, given, drawn)
+    new_head = any(map(_absent, jax.tree.leaves(given["params"].get("aggregator", {}))))
+    return _clustered(config, started) if new_head and config.clusters.images else started
 
 
-def filled(config: ConfigDict, given: Variables) -> Variables:
-    """`given` with random values where it has but shapes: what no file of weights spoke of."""
-    if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(given)):
+def _read(config: ConfigDict, variables: Variables, source: str) -> Variables:
+    file, _, pattern = source.partition(":")
+    family = models.describe(config.method).family if config.method else None
+    return weights.init_from(variables, Path(file), pattern or None, family)
+
+
+def filled(config: ConfigDict, given: Variables, drawn: Variables | None = None) -> Variables:
+    """`given` with random values (`drawn`, if they are there already) where it has but shapes."""
+    if not any(map(_absent, jax.tree.leaves(given))):
         return given  # nothing random is drawn, which takes seconds, and gigabytes for the largest models
-    drawn = jax.device_get(jax.jit(lambda: fresh_variables(config))())
-    return jax.tree.map(lambda here, new: new if isinstance(here, jax.ShapeDtypeStruct) else here, given, drawn)
+    drawn = drawn or jax.device_get(jax.jit(lambda: fresh_variables(config))())
+    return jax.tree.map(lambda here, new: new if _absent(here) else here, given, drawn)
+
+
+def _absent(leaf: Any) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def _clustered(config: ConfigDict, variables: Variables) -> Variables:
+    """Clusters of the training images' local features; of the database's, where nothing is trained."""
+    if config.train_data:
+        images = places(config, config.train_data)
+    elif config.test_data:
+        images = benchmarks(config, config.test_data)[0].database
+    else:
+        raise UserError("clusters.images wants images to cluster: the recipe has neither train_data nor test_data")
+    keys, describer = config.clusters, Describer(apply(config), config, mesh(config))
+    features = clusters.local_features(
+        describer, variables, images.path, model(config),
+        count=keys.images * keys.per_image, per_image=keys.per_image, seed=config.seed,
+    )  # fmt: skip
+    log.info("clusters of %d local features of %d images", len(features), len(features) // keys.per_image)
+    return clusters.cluster_start(variables, features, iterations=keys.iterations, seed=config.seed)
 
 
 def two_folders(config: ConfigDict, database: str, queries: str) -> Benchmark:

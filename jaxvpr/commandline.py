@@ -216,7 +216,7 @@ def _as_type_of(key: str, old: Any, value: Any, text: str) -> Any:
 AT_LEAST = {
     "seed": 0, "epochs": 0, "steps_per_epoch": 1, "every_epochs": 1, "batch": 1, "accumulate": 1, "mesh.model": 1,
     "loader.threads": 0, "loader.workers": 0, "loader.prefetch": 1, "checkpoint.keep": 1, "checkpoint.every_steps": 0,
-    "eval.batch": 1, "image.multiple": 1,
+    "eval.batch": 1, "clusters.images": 0, "clusters.per_image": 1, "clusters.iterations": 1, "image.multiple": 1,
 }  # fmt: skip
 
 

@@ -161,7 +161,7 @@ def cluster_start(
     Raises:
       UserError: for an aggregator without clusters, features of another length, or too few of them.
     """
-    flat = flatten_dict(dict(variables))
+    flat = flatten_dict(dict(variables), keep_empty_nodes=True)
     found = {}
     for key in flat:
         if match := re.fullmatch(r"params/aggregator/(?:inner/)*(centroids|conv/kernel|conv/bias)", "/".join(key)):

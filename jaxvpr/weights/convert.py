@@ -53,7 +53,7 @@ def from_torch(family: str, tensors: Tensors, variables: Variables, pattern: str
     match = _match(_family(family), tensors, variables, pattern)
     if match.problems:
         raise UserError(f"the weights do not fit this model as {family}:\n  " + "\n  ".join(match.problems))
-    return unflatten_dict({**flatten_dict(variables), **match.values})
+    return unflatten_dict({**flatten_dict(variables, keep_empty_nodes=True), **match.values})
 
 
 def to_torch(family: str, variables: Variables) -> dict[str, np.ndarray]:

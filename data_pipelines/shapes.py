@@ -17,7 +17,8 @@ from data_pipelines.images import Array, ImageError, Size, own_size, resize
 from data_pipelines.loaders import Batch, Draw, batches
 from data_pipelines.places import Paths
 
-# Stands for the size of images that keep their own, where there is none to look at: that of Pitts30k's.
+# Stands for the size of images that keep their own, where there is none to look at (costs, shapes of parameters):
+# that of Pitts30k's.
 NOMINAL: Size = (480, 640)
 HEADERS = 256  # files looked into by one task of a thread
 

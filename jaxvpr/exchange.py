@@ -91,12 +91,11 @@ def _family(config: ConfigDict, variables: Variables) -> str:
 
 
 def _program(config: ConfigDict, variables: Variables, out: Path, _: str) -> dict[str, Any]:
-    size = tuple(config.image.size)
-    if not size:
+    if not config.image.size:
         raise UserError(
             "this method takes images of their own size; a program needs one: --config.image.size=(480,640)"
         )
-    apply = build.apply(config)
+    apply, size = build.apply(config), build.image_size(config)
     serialised = stablehlo.program(apply, variables, *size)
     write_bytes(out, serialised)
     found = stablehlo.parity(out.read_bytes(), apply, variables, *size)

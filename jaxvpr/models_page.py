@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from data_pipelines.shapes import target
 from jaxvpr import models
 from jaxvpr.models.costs import flops, model_mib, parameter_count
 from jaxvpr.weights import FAMILIES
 
-# Methods that take images of their own size are costed at this one, the size of Pitts30k's images.
-OWN_SIZE = (480, 640)
 HEAD = """# Models
 
 Generated from the code by `python -m jaxvpr.models_page --out docs/models.md`; a test compares it with the code.
@@ -77,8 +76,8 @@ def method_row(names: Sequence[str]) -> str:
     """The table row of methods that differ in the last part of their names, the descriptor's length."""
     described, method = models.describe(names[-1]), models.build(names[-1])
     preprocess = method.preprocess
-    size = tuple(preprocess.size) or OWN_SIZE
-    found = costs(method.module, size)  # type: ignore[arg-type]
+    size = target(preprocess.size, preprocess.multiple)
+    found = costs(method.module, size)
     lengths = [re.fullmatch(r".*?-(\d+)", name) for name in names]
     name, dimension = names[-1], f"{found.dimension:,}"
     if len(names) > 1:

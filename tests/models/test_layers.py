@@ -1,5 +1,7 @@
 """Layers against numbers worked out by hand and against PyTorch's."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxvpr.models.layers import BatchNorm, Conv, l2_normalise, max_pool
+from jaxvpr.models.layers import BatchNorm, Conv, LayerNorm, l2_normalise, max_pool, still
 
 RNG = np.random.default_rng(0)
 
@@ -109,8 +111,40 @@ def test_l2_normalise_by_hand_and_at_zero():
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("eps", [1e-5, 1e-2])
+def test_layer_norm_is_torchs_also_where_the_mean_is_large(eps):
+    torch = pytest.importorskip("torch")
+    x, scale, bias = normal(2, 3, 6), normal(6), normal(6)
+    x[0] += 1000
+    found = LayerNorm(eps).apply({"params": {"scale": scale, "bias": bias}}, x)
+    expected = torch.nn.functional.layer_norm(torch.from_numpy(x.astype(np.float64)), (6,), eps=eps).numpy()
+    np.testing.assert_allclose(found, expected * scale + bias, atol=1e-3)
+    np.testing.assert_allclose(found[1], (expected * scale + bias)[1], atol=1e-5)
+
+
+def test_still_layers_learn_nothing_and_let_gradients_through():
+    class Two(nn.Module):
+        first: bool
+
+        @nn.compact
+        def __call__(self, x):
+            kind = still(LayerNorm, self.is_initializing()) if self.first else LayerNorm
+            return kind(name="norm")(nn.Dense(5, name="fc")(x))
+
+    x = normal(3, 4)
+    variables = Two(True).init(jax.random.key(0), x)
+    jax.tree.map(np.testing.assert_array_equal, variables, Two(False).init(jax.random.key(0), x))
+    moving, fixed = (
+        jax.grad(lambda v, first=first: jnp.sum(jnp.sin(Two(first).apply(v, x))))(variables)["params"]
+        for first in (False, True)
+    )
+    np.testing.assert_allclose(fixed["fc"]["kernel"], moving["fc"]["kernel"], atol=1e-6)
+    assert moving["norm"]["scale"].any() and not fixed["norm"]["scale"].any() and not fixed["norm"]["bias"].any()
+
+
 def test_compute_type_is_the_layers_and_parameters_are_float32():
-    for layer in (Conv(4, 3, padding=1, dtype=jnp.bfloat16), BatchNorm(average=False, dtype=jnp.bfloat16)):
+    makers = (partial(Conv, 4, 3, padding=1), partial(BatchNorm, average=False), LayerNorm)
+    for layer in (make(dtype=jnp.bfloat16) for make in makers):
         y, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), jnp.ones((1, 4, 4, 4), jnp.bfloat16))
         assert y.dtype == jnp.bfloat16
         assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}

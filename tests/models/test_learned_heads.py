@@ -113,7 +113,7 @@ def test_regions_of_cricavpr_are_taken_level_by_level_and_row_by_row():
     marked = np.full((1, 4, 5, 8), 1e-9, np.float32)
     marked[0, 3, 4, 2] = 1
     token = np.full((1, 8), 5, np.float32)
-    got = head.apply({"params": {"gem": {"p": jnp.ones(1)}}}, Features(jnp.asarray(marked), jnp.asarray(token)))
+    got = jit(head.apply)({"params": {"gem": {"p": jnp.ones(1)}}}, Features(jnp.asarray(marked), jnp.asarray(token)))
     parts = np.asarray(got).reshape(14, 8)
     np.testing.assert_array_equal(parts[0], 5)
     # The last cell lies in the last of the four and in the last of the nine: 2x3 and 1x2 cells of 4x5.
@@ -122,26 +122,28 @@ def test_regions_of_cricavpr_are_taken_level_by_level_and_row_by_row():
     np.testing.assert_allclose(parts[[4, 13], 2] - parts[[4, 13], 3], [1 / 6, 1 / 2], rtol=0.02)
 
 
-@pytest.mark.parametrize("head", [SALAD(3, 4, 5, 6), CricaVPR(**{**CRICAVPR, "cuts": ((2,),)})])
-def test_dropout_is_drawn_in_training_only(head):
-    variables = drawn(head, FEATURES)
-    learn = jit(lambda key: head.apply(variables, FEATURES, train=True, rngs={"dropout": key}))
+@pytest.mark.parametrize(
+    ("module", "inputs"), [(SALAD(3, 4, 5, 6), FEATURES), (EncoderLayer(8, 2, 6, dropout=0.3), FEATURES.map[:, 0])]
+)
+def test_dropout_is_drawn_in_training_only(module, inputs):
+    variables = drawn(module, inputs)
+    learn = jit(lambda key: module.apply(variables, inputs, train=True, rngs={"dropout": key}))
     first, again, other = (learn(jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
-    still = head.clone(dropout=0.0)
-    np.testing.assert_allclose(still.apply(variables, FEATURES, train=True), head.apply(variables, FEATURES), atol=1e-4)
+    without = module.clone(dropout=0.0)
+    learnt, used = jit(lambda v: (without.apply(v, inputs, train=True), module.apply(v, inputs)))(variables)
+    np.testing.assert_allclose(learnt, used, atol=1e-4)
 
 
 def test_megaloc_is_a_linear_layer_behind_salad():
     head, salad = MegaLoc(7, 3, 4, 5, 6), SALAD(3, 4, 5, 6)
     variables = drawn(head, FEATURES)
-    inner = np.asarray(salad.apply({"params": variables["params"]["agg"]}, FEATURES))
+    inner = {"params": variables["params"]["agg"]}
+    got, inner = jit(lambda v, w: (head.apply(v, FEATURES), salad.apply(w, FEATURES)))(variables, inner)
     inner = inner / np.linalg.norm(inner, axis=1, keepdims=True)
     linear = variables["params"]["linear"]
-    np.testing.assert_allclose(
-        head.apply(variables, FEATURES), inner @ linear["kernel"] + linear["bias"][None], atol=1e-4
-    )
+    np.testing.assert_allclose(got, inner @ linear["kernel"] + linear["bias"][None], atol=1e-4)
 
 
 ONLY_MAP = Features(FEATURES.map)

@@ -207,8 +207,8 @@ def test_a_run_goes_on_from_the_checkpoint_before_one_cut_short(door, tiny_recip
 
 
 WRONG = {
-    "model.backbone=vgg": r"config.model: no backbone 'vgg'; there are ['resnet101'",
-    "model.aggregator=netvlad9": "config.model: no aggregator 'netvlad9'; there are ['cosplace'",
+    "model.backbone=vgg": r"config.model: no backbone 'vgg'; there are ['cct14_224'",
+    "model.aggregator=netvlad9": "config.model: no aggregator 'netvlad9'; there are ['boq'",
     "model.dtype=float33": "config.model: data type 'float33' not understood",
     "model.backbone_options.depth=3": "has no option ['depth']; there are ['sizes'",
     "model.backbone_options.widths=8": "config.model: 4 stage sizes but 1 widths",

@@ -81,18 +81,13 @@ CASES = {
     ),
     "netvlad's port on several gpus": (
         "netvlad_pytorch_gpus",
-        lambda: heads.Port(heads.small_vgg(VGG), VGG[-1], 5, wrapped=True),
-        VGG16 | behind("netvlad", clusters=5),
+        lambda: heads.Port(resnet(), DIM, 5, wrapped=True),
+        behind("netvlad", clusters=5),
     ),
     "sfrs": (
         "sfrs",
         lambda: heads.SFRS(heads.small_vgg(VGG), VGG[-1], 5, 8),
         VGG16 | behind("fc", inner=behind("netvlad", clusters=5), dim=8, conv=True),
-    ),
-    "apgem": (
-        "apgem",
-        lambda: heads.APGeM(nets.ResNet(nets.Bottleneck, SIZES, WIDTHS), 4 * WIDTHS[-1], 9),
-        {"backbone": "resnet50", "backbone_options": {"sizes": SIZES, "widths": WIDTHS}} | behind("fc", dim=9),
     ),
     "a frame's gem": (
         "vg_transformers",

@@ -45,7 +45,7 @@ def test_supervlad_and_its_encoder_across_the_batch():
     original = nets.randomise(make(), 1)
     ours = join(backbone="dinov2_vitb14", aggregator="supervlad", backbone_options=VIT, aggregator_options=ENCODER)
     variables = weights.from_torch("supervlad", arrays(original), blank(ours))
-    for size in ((42, 42), (28, 70)):
+    for size in ((42, 42), (28, 42)):
         shown = images(3, *size)
         with torch.no_grad():
             expected = original(nets.normalised(shown)).numpy()
@@ -65,8 +65,7 @@ def test_supervlad_and_its_encoder_across_the_batch():
     assert weights.guess_family(arrays(original), blank(ours)) == "supervlad"
 
 
-@pytest.mark.parametrize(("dim", "power"), [(0, 0.25), (5, 0.5)])
-def test_whitening_behind_apgem(dim, power):
+def test_whitening_behind_apgem():
     sizes, widths = (1, 1, 1, 1), (4, 4, 6, 8)
     original = nets.randomise(heads.APGeM(nets.ResNet(nets.Bottleneck, sizes, widths), 32, 9), 1)
     residual = {"sizes": sizes, "widths": widths}
@@ -75,14 +74,13 @@ def test_whitening_behind_apgem(dim, power):
         backbone="resnet50",
         aggregator="whiten",
         backbone_options=residual,
-        aggregator_options={"inner": inner, "dim": dim, "power": power},
+        aggregator_options={"inner": inner, "dim": 5},
     )
-    count = dim or 9
-    turn = np.linalg.qr(RNG.normal(size=(9, 9)))[0].astype(np.float32)[:count]
+    turn = np.linalg.qr(RNG.normal(size=(9, 9)))[0].astype(np.float32)[:5]
     pca = {
         "mean_": turn.mean(0),
         "components_": turn,
-        "explained_variance_": 2.0 ** -np.arange(count, dtype=np.float32),
+        "explained_variance_": 2.0 ** -np.arange(5, dtype=np.float32),
     }
     named = {f"pca.Landmarks_clean.{name}": value for name, value in pca.items()}
     others = {"pca.other.mean_": np.zeros(3, np.float32)}
@@ -90,7 +88,7 @@ def test_whitening_behind_apgem(dim, power):
     for size in ((32, 32), (32, 64)):
         shown = images(2, *size)
         with torch.no_grad():
-            expected = heads.whiten(original(nets.normalised(shown)).numpy(), *pca.values(), power)
+            expected = heads.whiten(original(nets.normalised(shown)).numpy(), *pca.values(), 0.25)
         np.testing.assert_allclose(jit(ours.apply)(variables, shown), expected, atol=1e-5)
     back = weights.to_torch("apgem", variables)
     np.testing.assert_equal({name: back.pop(name) for name in named}, named)

@@ -78,25 +78,33 @@ def method_row(names: Sequence[str]) -> str:
     preprocess = method.preprocess
     size = target(preprocess.size, preprocess.multiple)
     found = costs(method.module, size)
-    lengths = [re.fullmatch(r".*?-(\d+)", name) for name in names]
-    name, dimension = names[-1], f"{found.dimension:,}"
-    if len(names) > 1:
-        each = ", ".join(match[1] for match in lengths if match)
-        name, dimension = f"{names[-1].rpartition('-')[0]}-{{{each}}}", each
     taken = "own size" if not preprocess.size else "x".join(map(str, preprocess.size))
     rounded = f", multiple of {preprocess.multiple}" if preprocess.multiple > 1 else ""
     return _row(
-        f"`{name}`", described.model["backbone"], described.model["aggregator"], dimension,
+        f"`{label(names)}`", described.model["backbone"], _aggregator(described.model), f"{found.dimension:,}",
         f"{found.parameters / 1e6:,.1f} M", f"{found.mib:,.1f}", f"{found.gflops:,.1f} at {'x'.join(map(str, size))}",
         f"{taken}{rounded}, {preprocess.resize}", f"`{described.family}`",
     )  # fmt: skip
 
 
+def label(names: Sequence[str]) -> str:
+    """One name for methods that differ in its last part."""
+    if len(names) == 1:
+        return names[0]
+    return f"{names[0].rpartition('-')[0]}-{{{', '.join(name.rpartition('-')[2] for name in names)}}}"
+
+
+def _aggregator(model: Mapping[str, Any]) -> str:
+    """The aggregator's name; behind a further step, both."""
+    inner = model.get("aggregator_options", {}).get("inner")
+    return f"{_aggregator(inner)} + {model['aggregator']}" if inner else model["aggregator"]
+
+
 def grouped() -> list[list[str]]:
-    """Names of methods; those that differ only in a number at their end stand together, ascending."""
-    groups: dict[str, list[str]] = {}
-    for name in models.METHODS:
-        groups.setdefault(re.sub(r"-\d+$", "-", name), []).append(name)
+    """Names of methods; those that differ only in the length at their end stand together, ascending."""
+    groups: dict[Any, list[str]] = {}
+    for name, described in models.METHODS.items():
+        groups.setdefault((re.sub(r"-\d+$", "-", name), described.preprocess), []).append(name)
     return [sorted(names, key=lambda name: (len(name), name)) for names in groups.values()]
 
 
@@ -105,6 +113,11 @@ def page() -> Iterator[str]:
     titles = ("method", "backbone", "aggregator", "descriptor", "parameters", "MiB", "GFLOPs", "preprocessing", "names")
     yield from (HEAD, METHODS, _row(*titles), _row(*["---"] * len(titles)))
     yield from (method_row(names) for names in grouped())
+    yield from tables()
+
+
+def tables() -> Iterator[str]:
+    """What the page says of backbones, aggregators and names of weights."""
     yield from (BACKBONES, *_modules(models.BACKBONES), AGGREGATORS, *_modules(models.AGGREGATORS), NAMES)
     yield ", ".join(f"`{name}`" for name in FAMILIES) + ".\n"
 

@@ -54,9 +54,9 @@ def _named(prefix: str, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Descri
 
 
 def _convap(dim: int) -> Description:
-    """Conv-AP (Ali-bey et al., GSV-Cities, Neurocomputing 2022)."""
+    """Conv-AP (Ali-bey et al., GSV-Cities, Neurocomputing 2022), each with the filter it was trained with."""
     model = {"backbone": "resnet50", "aggregator": "convap", "aggregator_options": {"dim": dim // 4}}
-    return Description(model, Preprocess((320, 320), "pil_bilinear"), "convap")
+    return Description(model, Preprocess((320, 320), "pil_bicubic" if dim == 4096 else "pil_bilinear"), "convap")
 
 
 def _mixvpr(dim: int, rows: int) -> Description:
@@ -152,7 +152,7 @@ METHODS: dict[str, Description] = {
     # Lu et al., CVPR 2024
     "cricavpr": Description(
         {"backbone": "dinov2_vitb14", "backbone_options": {"adapters": True}, "aggregator": "cricavpr"},
-        Preprocess((224, 224), "tensor_linear_antialias"),
+        Preprocess((224, 224), "tensor_linear"),
         "cricavpr",
     ),
     # Ali-bey et al., CVPR 2024

@@ -1,0 +1,72 @@
+"""Every published method as it is described: its length, a free batch size, and names for all of its weights."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxvpr import models, models_page
+from jaxvpr.weights import FAMILIES
+from jaxvpr.weights.tables import name_of
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
+# Lengths that no name tells, from the papers.
+LENGTHS = {
+    "netvlad-vgg16": 64 * 512,
+    "sfrs": 4096,
+    "apgem-resnet101": 2048,
+    "salad-dinov2s": 64 * 128 + 256,
+    "salad-dinov2b": 64 * 128 + 256,
+    "salad-dinov2l": 64 * 128 + 256,
+    "salad-dinov2g": 64 * 128 + 256,
+    "cricavpr": 14 * 768,
+    "megaloc": 8448,
+}
+# One of each: the others differ in the descriptor's length alone.
+EACH = [names[-1] for names in models_page.grouped()]
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_length_batch_and_names(name):
+    method, described = models.build(name), models.describe(name)
+    height, width = method.preprocess.size or (112, 224)
+    (batch,) = jax.export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
+    example = jax.ShapeDtypeStruct((1, height, width, 3), np.uint8)
+    variables = jax.eval_shape(method.module.init, jax.random.key(0), example)
+    described_images = jax.eval_shape(method.module.apply, variables, images)
+    length = LENGTHS.get(name) or int(re.search(r"(\d+)$", name)[1])
+    assert described_images.shape == (batch, length) and described_images.dtype == np.float32
+
+    family = FAMILIES[described.family]
+    paths = ["/".join(key.key for key in path[1:]) for path, _ in jax.tree.leaves_with_path(variables)]
+    theirs = [name_of(family, path) for path in paths if path.startswith(family.covers)]
+    assert theirs and None not in theirs and len(set(theirs)) == len(theirs)
+
+
+def test_names_that_differ_in_length_alone_describe_models_that_do():
+    for names in models_page.grouped():
+        shapes = {name: models.describe(name) for name in names}
+        assert len({(d.model["backbone"], d.preprocess, d.family) for d in shapes.values()}) == 1
+    grouped = [name for names in models_page.grouped() for name in names]
+    assert sorted(grouped) == sorted(models.METHODS)
+
+
+def test_an_unknown_method_lists_what_there_is():
+    with pytest.raises(ValueError, match=r"no method 'salat'; there are \['anyloc.*'salad-dinov2b'"):
+        models.build("salat")
+
+
+@pytest.mark.parametrize("names", [names for names in models_page.grouped() if "resnet18" in names[0]])
+def test_the_page_has_the_methods_rows(names):
+    assert models_page.method_row(names) in PAGE.read_text()
+
+
+def test_the_page_has_every_module_and_method():
+    text = PAGE.read_text()
+    for names in models_page.grouped():
+        assert f"| `{models_page.label(names)}` |" in text
+    generated = "".join(models_page.tables())
+    assert generated in text, "run: python -m jaxvpr.models_page --out docs/models.md"

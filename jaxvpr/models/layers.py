@@ -17,13 +17,16 @@ kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def l2_normalise(x: jax.Array, eps: float = 1e-12) -> jax.Array:
+def l2_normalise(x: jax.Array, eps: float = 1e-24) -> jax.Array:
     """`x` in float32, divided by its length along the last axis.
 
-    `eps` stands inside the root, so that a zero vector stays zero and has a finite gradient.
+    A vector whose squared length is not above `eps` becomes zero and gets no gradient. `eps` is not simply added to the
+    square: random networks give vectors so short (2e-5 in an untrained SqueezeNet) that it would shorten the result.
     """
     x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), -1, keepdims=True) + eps)
+    squares = jnp.sum(jnp.square(x), -1, keepdims=True)
+    long = squares > eps
+    return x * jnp.where(long, jax.lax.rsqrt(jnp.where(long, squares, 1)), 0)
 
 
 def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0, ceil: bool = False) -> jax.Array:

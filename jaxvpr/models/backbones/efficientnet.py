@@ -88,7 +88,7 @@ class EfficientNet(nn.Module):
     Attributes:
       width, depth: factors on the channels and blocks of B0.
       eps, momentum: of the batch normalisations, as in `BatchNorm`.
-      drop_path: share of images that skip the last block in training; falls linearly to 0 at the first.
+      drop_path: what the share of images that skip a block in training rises to, linearly, from 0 at the first one.
       cut: the last of torchvision's `features` that runs, 0 (the stem) to 8 (the last convolution).
       frozen_until: the last frozen one, or None. No gradient passes below its output. CosPlace freezes up to 4.
       frozen_bn: "update" keeps updating BatchNorm statistics (and skipping blocks) in frozen stages, as CosPlace does;

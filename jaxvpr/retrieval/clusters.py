@@ -164,7 +164,9 @@ def cluster_start(
     flat = flatten_dict(dict(variables), keep_empty_nodes=True)
     found = {}
     for key in flat:
-        if match := re.fullmatch(r"params/aggregator/(?:inner/)*(centroids|conv/kernel|conv/bias)", "/".join(key)):
+        if match := re.fullmatch(
+            r"params/aggregator/(?:inner/)*(centroids|centers|conv/kernel|conv/bias)", "/".join(key)
+        ):
             found[match[1]] = key
     kernel, words = (found.get(name) for name in ("conv/kernel", "centroids"))
     if kernel is None and words is None:
@@ -174,6 +176,7 @@ def cluster_start(
     if descriptors.shape[1] != dim:
         raise UserError(f"local features of {descriptors.shape[1]} numbers for clusters of {dim}")
     started: dict[str, Array] = {"centroids": kmeans(descriptors, k, iterations=iterations, seed=seed)}
+    started["centers"] = started["centroids"].T
     if "conv/bias" in found:
         started["conv/kernel"], started["conv/bias"] = biased_start(started["centroids"], descriptors)
     elif kernel:

@@ -107,6 +107,7 @@ def test_with_a_bias_the_assignment_falls_with_the_squared_distance():
         ("netvlad", {"clusters": 5}),
         ("netvlad", {"clusters": 5, "tokens": True}),
         ("netvlad", {"clusters": 5, "bias": True}),
+        ("netvlad", {"clusters": 5, "d_major": True}),
         ("crn", {"clusters": 5}),
         ("vlad", {"clusters": 5}),
         ("supervlad", {"clusters": 4}),
@@ -124,6 +125,8 @@ def test_the_aggregator_starts_from_clusters_and_nothing_else_changes(aggregator
     centroids = kmeans(POINTS, 5, seed=3, iterations=5)
     if "centroids" in head:
         np.testing.assert_array_equal(head["centroids"], centroids)
+    if "centers" in head:
+        np.testing.assert_array_equal(head["centers"], centroids.T)
     if options.get("bias"):
         np.testing.assert_array_equal(head["conv"]["bias"], biased_start(centroids, POINTS)[1])
     elif "conv" in head:

@@ -84,6 +84,11 @@ CASES = {
         lambda: heads.Port(resnet(), DIM, 5, wrapped=True),
         behind("netvlad", clusters=5),
     ),
+    "netvlad of hloc": (
+        "netvlad_hloc",
+        lambda: heads.Hloc(heads.small_vgg(VGG), VGG[-1], 5, 8),
+        VGG16 | behind("fc", inner=behind("netvlad", clusters=5, tokens=True, d_major=True), dim=8),
+    ),
     "sfrs": (
         "sfrs",
         lambda: heads.SFRS(heads.small_vgg(VGG), VGG[-1], 5, 8),

@@ -193,6 +193,22 @@ class SFRS(nn.Module):
         return F.normalize(self.pca_layer(self.net_vlad(self.base_model.base(x))[..., None, None]).flatten(1))
 
 
+class Hloc(nn.Module):
+    """NetVLAD as hloc has it: centres [D, K], a descriptor of D blocks."""
+
+    def __init__(self, vgg, dim, clusters, pca):
+        super().__init__()
+        self.backbone, self.netvlad, self.whiten = vgg, nn.Module(), nn.Linear(dim * clusters, pca)
+        self.netvlad.score_proj = nn.Conv1d(dim, clusters, 1, bias=False)
+        self.netvlad.centers = nn.Parameter(torch.rand(dim, clusters))
+
+    def forward(self, x):
+        x = F.normalize(self.backbone(x).flatten(2))
+        apart = x[:, :, None] - self.netvlad.centers[None, :, :, None]
+        vlad = (apart * self.netvlad.score_proj(x).softmax(1)[:, None]).sum(-1)
+        return F.normalize(self.whiten(F.normalize(F.normalize(vlad).flatten(1))))
+
+
 def whiten(x, mean, components, variance, power):
     """AP-GeM's, on unit vectors: turned to the components, divided by a power of their variances."""
     y = np.dot(x - mean, components.T) / np.power(variance, power)

@@ -1,7 +1,8 @@
 """Vectors of locally aggregated descriptors: what the local features of each cluster have in common.
 
-The descriptor is K-major: K blocks of D numbers, normalised each on its own ("intra-normalisation") and then together.
-All of them sum by two matrix products, `assignment^T x - mass centroid`, and never hold the B x N x K x D residuals.
+The descriptor is K-major (but for an option of NetVLAD): K blocks of D numbers, normalised each on its own
+("intra-normalisation") and then together. All of them sum by two matrix products, `assignment^T x - mass centroid`, and
+never hold the B x N x K x D residuals.
 """
 
 from functools import partial
@@ -30,21 +31,29 @@ class NetVLAD(nn.Module):
       clusters: K.
       bias: of the assignment ("vladv2" of the PyTorch port).
       tokens: the assignment's kernel is `[1, D, K]`, as originals store it that pool tokens, not `[1, 1, D, K]`.
+      d_major: the descriptor is D blocks of K numbers and the centroids are `centers` `[D, K]`, as the authors' own
+        MATLAB code has them, and hloc after it.
       l2_before: normalise the local features first.
     """
 
     clusters: int = 64
     bias: bool = False
     tokens: bool = False
+    d_major: bool = False
     l2_before: bool = True
 
     @nn.compact
     def __call__(self, features: Features, train: bool = False) -> jax.Array:
         """`[B, h, w, D]` to `[B, K D]` in float32."""
         x = cells(features, self.l2_before)
+        dim = x.shape[-1]
         logits = Assignment(self.clusters, self.bias, self.tokens, name="conv")(x)
-        centroids = self.param("centroids", uniform, (self.clusters, x.shape[-1]))
-        return flat(aggregate(x, jax.nn.softmax(logits), centroids))
+        if self.d_major:
+            centroids = self.param("centers", uniform, (dim, self.clusters)).T
+        else:
+            centroids = self.param("centroids", uniform, (self.clusters, dim))
+        vlad = flat(aggregate(x, jax.nn.softmax(logits), centroids))
+        return vlad.reshape(len(vlad), -1, dim).mT.reshape(vlad.shape) if self.d_major else vlad
 
 
 class SuperVLAD(nn.Module):

@@ -5,6 +5,7 @@ from jaxvpr.weights.tables.family import Family, Rows, under
 from jaxvpr.weights.tables.transformers import DINOV2, POOLER, VIT_HF
 
 CLUSTERS: Rows = ((r"aggregator/conv", "conv"), (r"aggregator/centroids", "centroids"))
+MATLAB: Rows = ((r"aggregator/conv", "score_proj"), (r"aggregator/centers", "centers"))
 CONVOLUTIONAL: Rows = (*RESNET_SEQUENTIAL, *VGG_SEQUENTIAL)
 
 
@@ -45,6 +46,14 @@ FAMILIES = {
     ),
     "netvlad_pytorch": _port("encoder.", "pool."),
     "netvlad_pytorch_gpus": _port("encoder.module.", "pool.module."),
+    # hloc's, converted from the authors' MATLAB files.
+    "netvlad_hloc": Family(
+        rows=(
+            *under("backbone.", VGG_SEQUENTIAL),
+            *under("netvlad.", (*MATLAB, *inner("", MATLAB))),
+            (r"aggregator/fc", "whiten"),
+        )
+    ),
     "sfrs": Family(
         rows=(
             *under("base_model.base.", VGG_SEQUENTIAL),

@@ -111,6 +111,13 @@ def test_l2_normalise_by_hand_and_at_zero():
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("length", [1e-9, 2e-5, 1.0, 1e12])
+def test_l2_normalise_gives_unit_length_to_short_and_long_vectors(length):
+    unit = normal(3, 5)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    np.testing.assert_allclose(l2_normalise(unit * np.float32(length)), unit, atol=1e-6)
+
+
 @pytest.mark.parametrize("eps", [1e-5, 1e-2])
 def test_layer_norm_is_torchs_also_where_the_mean_is_large(eps):
     torch = pytest.importorskip("torch")

@@ -5,8 +5,6 @@ The descriptor is K-major (but for an option of NetVLAD): K blocks of D numbers,
 never hold the B x N x K x D residuals.
 """
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,8 +14,6 @@ from jaxvpr.models.features import Features
 from jaxvpr.models.layers import l2_normalise, torch_default
 
 PRECISE = jax.lax.Precision.HIGHEST
-# A cluster that is far from all features of an image still has a direction; torch gives it unit length, and so must we.
-unit = partial(l2_normalise, eps=1e-24)
 # torch.rand: centroids before a clustering or a file gives better ones.
 uniform = nn.initializers.uniform(1.0)
 
@@ -119,7 +115,7 @@ class VLAD(nn.Module):
         x = cells(features, self.l2_before)
         words = self.param("centroids", uniform, (self.clusters, x.shape[-1]))
         if self.assign == "cosine":
-            likeness = jnp.matmul(x, unit(words).T, precision=PRECISE)
+            likeness = jnp.matmul(x, l2_normalise(words).T, precision=PRECISE)
         else:
             squares = jnp.sum(jnp.square(words), -1).reshape(1, 1, -1)
             likeness = 2 * jnp.matmul(x, words.T, precision=PRECISE) - squares
@@ -159,4 +155,4 @@ def aggregate(x: jax.Array, weights: jax.Array, centroids: jax.Array) -> jax.Arr
 
 def flat(vlad: jax.Array) -> jax.Array:
     """`[B, K, D]` to unit vectors `[B, K D]`, whose K blocks are equally long."""
-    return l2_normalise(unit(vlad).reshape(vlad.shape[0], -1))
+    return l2_normalise(l2_normalise(vlad).reshape(vlad.shape[0], -1))

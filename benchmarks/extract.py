@@ -3,6 +3,9 @@
 Both get uint8 images that lie in host memory, normalise them, and give float32 descriptors back to it. PyTorch runs in
 inference mode, in either memory layout. The largest difference between the descriptors of the two is reported.
 
+Published methods run at their published size; those that take images of their own size at 480x640, or the nearest that
+their patches divide.
+
 Starting, compiling and warming up are not in the rates; `first_call_seconds` says what the first batch takes.
 
   python -m benchmarks.extract --out benchmarks/results/extract.json
@@ -44,9 +47,24 @@ CASES = {
     "resnet18, 224 px": Case("configs/cosplace.py:sf_xl", LARGE, 16, 6),
     "resnet50, 224 px": Case("configs/cosplace.py:sf_xl", {**LARGE, "model.backbone": "resnet50"}, 8, 4),
     "squeezenet, 224 px": Case("configs/squeezenet.py", LARGE, 16, 8),
+    **{
+        method: Case(f"configs/zoo.py:{method}", {}, batch, 3)
+        for method, batch in {
+            "cosplace-resnet18-512": 4,
+            "eigenplaces-resnet50-2048": 4,
+            "netvlad-vgg16": 2,
+            "convap-resnet50-4096": 4,
+            "mixvpr-resnet50-4096": 4,
+            "salad-dinov2b": 4,
+            "boq-resnet50-16384": 4,
+            "boq-dinov2b-12288": 4,
+            "megaloc": 2,
+            "cricavpr": 4,
+        }.items()
+    },
     "tiny": Case("configs/cosplace.py:tiny", {}, 4, 2),
 }
-MEASURED = tuple(CASES)[:4]
+MEASURED = tuple(CASES)[:-1]
 
 
 def recipe(case: Case, dtype: str) -> ConfigDict:
@@ -60,7 +78,9 @@ def recipe(case: Case, dtype: str) -> ConfigDict:
 
 def images_of(case: Case, config: ConfigDict) -> np.ndarray:
     """A batch of noise."""
-    return np.random.default_rng(0).integers(0, 256, (case.batch, *config.image.size, 3), np.uint8)
+    from jaxvpr.build import image_size
+
+    return np.random.default_rng(0).integers(0, 256, (case.batch, *image_size(config), 3), np.uint8)
 
 
 def jaxvpr_describe(case: Case, dtype: str, tensors: Path) -> Callable[[], np.ndarray]:
@@ -72,7 +92,7 @@ def jaxvpr_describe(case: Case, dtype: str, tensors: Path) -> Callable[[], np.nd
 
     config = recipe(case, dtype)
     images, variables = images_of(case, config), build.initial_variables(config)
-    jax_side.export(variables, tensors)
+    jax_side.export(variables, tensors, config.method)
     apply, placed = jax.jit(build.apply(config)), jax.device_put(variables)
     return lambda: np.asarray(apply(placed, images))
 
@@ -81,11 +101,15 @@ def pytorch_describe(channels_last: bool, case: Case, dtype: str, tensors: Path)
     """The same in PyTorch, with the weights that `jaxvpr_describe` wrote."""
     import torch
 
-    from benchmarks import torch_side
+    from benchmarks import torch_side, torch_zoo
     from jaxvpr.weights import read
 
-    config, device = recipe(case, dtype), torch_side.device()
-    network = torch_side.network(config.model.to_dict(), dict(read(tensors)), channels_last).to(device).eval()
+    config, device, values = recipe(case, dtype), torch_side.device(), dict(read(tensors))
+    if config.method:
+        network = torch_zoo.network(config.method, values, channels_last)
+    else:
+        network = torch_side.network(config.model.to_dict(), values, channels_last)
+    network = network.to(device).eval()
     images = torch.from_numpy(images_of(case, config))
 
     def describe() -> np.ndarray:
@@ -117,7 +141,7 @@ def measure(name: str, dtype: str, rounds: int, batches: int | None) -> dict[str
     return {
         "case": name,
         "backbone": config.model.backbone,
-        "pixels": config.image.size[0],
+        "image": images_of(case, config).shape[1:3],
         "batch": case.batch,
         "dtype": dtype,
         **side_by_side.compare(found, case.batch, "pytorch"),

@@ -8,15 +8,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvpr import weights
+from jaxvpr import models, weights
 
 
-def export(variables: dict[str, Any], file: Path, **further: np.ndarray) -> None:
+def export(variables: dict[str, Any], file: Path, method: str = "", **further: np.ndarray) -> None:
     """Writes a model's tensors under the originals' names, and `further` beside them.
+
+    A published method has names for everything.
 
     CosPlace's head has no name for the batch normalisation that the embedded city's recipe adds; the peer has it as
     the fifth module of the head.
     """
+    if method:
+        weights.write(file, weights.to_torch(models.describe(method).family, jax.device_get(variables)))
+        return
     params, stats = (dict(jax.device_get(variables.get(part, {}))) for part in ("params", "batch_stats"))
     norm = {}
     if "norm" in params["aggregator"]:

@@ -70,9 +70,7 @@ def main() -> None:
     parser.add_argument("--aggregators", nargs="+", choices=list(AGGREGATORS), default=list(AGGREGATORS))
     given = parser.parse_args()
     memory.keep_freed()
-    rows = {
-        name: [measured(one, given.data, given.weights, name) for one in given.sets] for name in given.aggregators
-    }
+    rows = {name: [measured(one, given.data, given.weights, name) for one in given.sets] for name in given.aggregators}
     results = {"rows": [one for each in rows.values() for one in each], "table": [row(*pair) for pair in rows.items()]}
     side_by_side.finish(side_by_side.report(results, ("jax", "jaxlib", "flax", "faiss-cpu")), given.out)
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -52,16 +53,25 @@ def network(model: dict[str, Any], tensors: dict[str, Any], channels_last: bool)
       KeyError: for a backbone that is not here.
       RuntimeError: where the tensors do not fit, name by name.
     """
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    values = {name: torch.from_numpy(array) for name, array in tensors.items()}
     if model["backbone"] == "squeezenet":
         squeezenet = plain.SqueezeNet()
         del squeezenet.classifier
-        squeezenet.load_state_dict(values)
-        return Network(nn.Sequential(squeezenet, plain.GeM(), nn.Flatten(), plain.L2Norm()), layout)
-    made = _cosplace(model["backbone"], model["backbone_options"].get("widths"), **model["aggregator_options"])
-    made.load_state_dict(values)
-    return Network(made, layout)
+        # The aggregator has no name in torchvision's file, and its p is where GeM starts.
+        pooled = nn.Sequential(squeezenet, plain.GeM(), nn.Flatten(), plain.L2Norm())
+        named = {"1.p": np.full(1, 3, np.float32)} | {f"0.{name}": value for name, value in tensors.items()}
+        return loaded(pooled, named, channels_last)
+    widths = model["backbone_options"].get("widths")
+    return loaded(_cosplace(model["backbone"], widths, **model["aggregator_options"]), tensors, channels_last)
+
+
+def loaded(described: nn.Module, tensors: dict[str, Any], channels_last: bool) -> Network:
+    """A network with our tensors, strictly.
+
+    Raises:
+      RuntimeError: where the tensors do not fit, name by name.
+    """
+    described.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
+    return Network(described, torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def _cosplace(

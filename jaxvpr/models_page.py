@@ -1,13 +1,15 @@
-"""Writes docs/models.md from the code: every published method, backbone and aggregator, with what it costs.
+"""Keeps the tables of docs/models.md: every published method, backbone and aggregator, with what it costs.
 
-python -m jaxvpr.models_page --out docs/models.md
+    python -m jaxvpr.models_page --out docs/models.md
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; the words around it are the page's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
@@ -20,39 +22,6 @@ from data_pipelines.shapes import target
 from jaxvpr import models
 from jaxvpr.models.costs import flops, model_mib, parameter_count
 from jaxvpr.weights import FAMILIES
-
-HEAD = """# Models
-
-Generated from the code by `python -m jaxvpr.models_page --out docs/models.md`; a test compares it with the code.
-
-"""
-METHODS = """## Published methods
-
-`--config=configs/zoo.py:METHOD,weights=FILE` evaluates, describes, imports or exports any of them on any data. A name
-in braces stands for one method each; costs are the last one's. Parameters and MiB (float32, with BatchNorm's
-statistics) are those of the whole model; GFLOPs those of one image at the size beside them, a multiply-add counted
-as two.
-
-"""
-BACKBONES = """
-## Backbones
-
-`model.backbone`, each with its options and their defaults (`model.backbone_options.OPTION=VALUE`); those without a
-value differ between the names.
-
-"""
-AGGREGATORS = """
-## Aggregators
-
-`model.aggregator`, each with its options and their defaults (`model.aggregator_options.OPTION=VALUE`).
-
-"""
-NAMES = """
-## Names of weights
-
-`import`, `weights=` and `--checkpoint` read files under these names and tell them apart; `export` writes those of the
-method, or of `--family`:
-"""
 
 
 class Costs(NamedTuple):
@@ -108,18 +77,39 @@ def grouped() -> list[list[str]]:
     return [sorted(names, key=lambda name: (len(name), name)) for names in groups.values()]
 
 
-def page() -> Iterator[str]:
-    """The lines of the page."""
+def methods() -> Iterator[str]:
+    """The table of published methods."""
     titles = ("method", "backbone", "aggregator", "descriptor", "parameters", "MiB", "GFLOPs", "preprocessing", "names")
-    yield from (HEAD, METHODS, _row(*titles), _row(*["---"] * len(titles)))
+    yield from (_row(*titles), _row(*["---"] * len(titles)))
     yield from (method_row(names) for names in grouped())
-    yield from tables()
 
 
-def tables() -> Iterator[str]:
-    """What the page says of backbones, aggregators and names of weights."""
-    yield from (BACKBONES, *_modules(models.BACKBONES), AGGREGATORS, *_modules(models.AGGREGATORS), NAMES)
+def names() -> Iterator[str]:
+    """The families of names."""
     yield ", ".join(f"`{name}`" for name in FAMILIES) + ".\n"
+
+
+TABLES: dict[str, Callable[[], Iterator[str]]] = {
+    "methods": methods,
+    "backbones": lambda: _modules(models.BACKBONES),
+    "aggregators": lambda: _modules(models.AGGREGATORS),
+    "names": names,
+}
+
+
+def updated(text: str, tables: Iterable[str] = tuple(TABLES)) -> str:
+    """The page with some of its tables made anew.
+
+    Raises:
+      ValueError: where a table has no place in it.
+    """
+    for name in tables:
+        place = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.S)
+        if not place.search(text):
+            raise ValueError(f"the page has no place for the table {name}: <!-- table: {name} --> to <!-- end -->")
+        made = "".join(TABLES[name]())
+        text = place.sub(lambda match, made=made: match[1] + made + match[2], text)  # type: ignore[misc]
+    return text
 
 
 def _modules(builders: Mapping[str, Any]) -> Iterator[str]:
@@ -152,9 +142,9 @@ def _row(*cells: Any) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="the page")
     out = parser.parse_args().out
-    out.write_text("".join(page()))
+    out.write_text(updated(out.read_text()))
     print(f"wrote {out}: {len(models.METHODS)} methods")
 
 

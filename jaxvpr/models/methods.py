@@ -86,9 +86,29 @@ def _netvlad(family: str, preprocess: Preprocess, dim: int = 0) -> Description:
     return Description({"backbone": "vgg16", **(whitened if dim else vlad)}, preprocess, family)
 
 
+def _deep_vg(backbone: str, aggregator: str) -> Description:
+    """The Deep VG benchmark (Berton et al., CVPR 2022): ResNets up to conv4, VGG16 whole."""
+    cut = {} if backbone == "vgg16" else {"cut": "layer3"}
+    model = {
+        "backbone": backbone,
+        "backbone_options": cut,
+        "aggregator": aggregator,
+        "aggregator_options": {"l2_before": True},
+    }
+    return Description(model, Preprocess((480, 640), "tensor_linear"), "deep_vg")
+
+
+# As Patch-NetVLAD, whose files these are, shows images to it.
+PATCH_NETVLAD = Preprocess((480, 640), "pil_bilinear")
+
 METHODS: dict[str, Description] = {
-    "netvlad-vgg16": _netvlad("netvlad_pytorch", OWN_SIZE),
-    "netvlad-vgg16-pca4096": _netvlad("netvlad_pytorch", OWN_SIZE, 4096),
+    "netvlad-vgg16": _netvlad("netvlad_pytorch", PATCH_NETVLAD),
+    "netvlad-vgg16-pca4096": _netvlad("netvlad_pytorch", PATCH_NETVLAD, 4096),
+    **{
+        f"deepvg-{backbone}-{aggregator}": _deep_vg(backbone, aggregator)
+        for backbone in ("vgg16", "resnet18", "resnet50", "resnet101")
+        for aggregator in ("gem", "netvlad")
+    },
     # Ge et al., ECCV 2020; colours as Caffe's VGG16 had them.
     "sfrs": _netvlad(
         "sfrs",
@@ -154,6 +174,16 @@ METHODS: dict[str, Description] = {
         {"backbone": "dinov2_vitb14", "backbone_options": {"adapters": True}, "aggregator": "cricavpr"},
         Preprocess((224, 224), "tensor_linear"),
         "cricavpr",
+    ),
+    # Lu et al., NeurIPS 2024
+    "supervlad-dinov2b": Description(
+        {
+            "backbone": "dinov2_vitb14",
+            "aggregator": "supervlad",
+            "aggregator_options": {"layers": 2},
+        },
+        Preprocess((322, 322), "tensor_linear"),
+        "supervlad",
     ),
     # Ali-bey et al., CVPR 2024
     "boq-resnet50-16384": Description(

@@ -83,7 +83,10 @@ def _weights(config: ConfigDict, variables: Variables, out: Path, family: str) -
     same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(), again, dict(variables))
     if not all(jax.tree.leaves(same)):
         raise UserError(f"{out} does not read back as it was written: is the disk sound?")
-    return {"family": family, "tensors": len(tensors), "bytes": out.stat().st_size, "reads back": "bit for bit"}
+    if left := weights.left_out(family, variables):
+        log.warning("%s holds a backbone alone; left out: %s", family, ", ".join(left))
+    size = out.stat().st_size
+    return {"family": family, "tensors": len(tensors), "left out": left, "bytes": size, "reads back": "bit for bit"}
 
 
 def _family(config: ConfigDict, variables: Variables) -> str:

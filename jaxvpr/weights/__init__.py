@@ -1,6 +1,6 @@
 """Weights of PyTorch's originals in and out, and files of weights without torch."""
 
-from jaxvpr.weights.convert import family_for, from_torch, guess_family, init_from, to_torch
+from jaxvpr.weights.convert import family_for, from_torch, guess_family, init_from, left_out, to_torch
 from jaxvpr.weights.files import read, read_metadata, write
 from jaxvpr.weights.tables import FAMILIES
 
@@ -10,6 +10,7 @@ __all__ = [
     "from_torch",
     "guess_family",
     "init_from",
+    "left_out",
     "read",
     "read_metadata",
     "to_torch",

@@ -122,6 +122,12 @@ def guess_family(
     raise UserError(f"{source}: its names fit this model as none of {sorted(FAMILIES)}:\n" + "\n".join(lines))
 
 
+def left_out(family: str, variables: Variables) -> list[str]:
+    """Our parameters that a file of this family does not hold: the aggregator's, where it is one of backbones."""
+    table = _family(family)
+    return [path for _, path in _paths(variables) if not path.startswith(table.covers)]
+
+
 def family_for(variables: Variables) -> str:
     """The first family of whole models that has a name for all of `variables`; "jaxvpr" where no original has."""
     paths = [path for _, path in _paths(variables)]

@@ -30,12 +30,15 @@ def exported(tmp_path_factory):
 def test_a_method_fills_model_and_image():
     config = load_config("configs/zoo.py:cosplace-resnet18-64")
     assert config.model.backbone == "resnet18" and config.model.aggregator_options.dim == 64
-    assert config.image.size == (512, 512) and config.name == "cosplace-resnet18-64"
+    assert config.image.size == () and config.name == "cosplace-resnet18-64"
     changed = load_config("configs/zoo.py:cosplace-resnet18-64,model.aggregator_options.dim=7")
     assert changed.model.aggregator_options.dim == 7, "changes count after the method"
     other = load_config("configs/cosplace.py:tiny,method=cosplace-resnet18-64")
-    assert other.model.backbone_options.to_dict() == {} and other.image.size == (512, 512)
+    assert other.model.backbone_options.to_dict() == {} and other.image.size == ()
     assert other.epochs == 2
+    sfrs = load_config("configs/zoo.py:sfrs")
+    assert sfrs.image.size == (480, 640) and sfrs.image.mean[0] == pytest.approx(123.68 / 255)
+    assert sfrs.model.aggregator_options.inner.aggregator == "netvlad"
 
 
 def test_export_carries_its_preprocessing_and_repeats(exported, door, tmp_path):
@@ -70,6 +73,14 @@ def test_the_original_loads_what_we_write_and_we_import_it(exported, door, tmp_p
         expected = peer(originals.normalised(images)).numpy()
     for source in (run, exported):
         np.testing.assert_allclose(jaxvpr.load(source).describe(images), expected, atol=1e-5)
+
+
+def test_a_family_of_backbones_says_what_it_leaves_out(exported, door, tmp_path):
+    out = tmp_path / "backbone.safetensors"
+    answer = door("export", f"--config={METHOD}", *SMALL, f"--out={out}", "--family=torchvision_resnet")
+    assert answer.status == 0 and "left out: aggregator/fc/bias, aggregator/fc/kernel" in answer.err
+    assert {"aggregator/gem/p", "aggregator/fc/kernel"} <= set(json.loads(answer.out)["left out"])
+    assert json.loads(exported.with_name("model.safetensors.json").read_text())["left out"] == []
 
 
 def test_extract_closes_the_loop(exported, door, tmp_path, photo_tree):

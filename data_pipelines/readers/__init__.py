@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from data_pipelines.errors import DataError
 from data_pipelines.places import Places
-from data_pipelines.readers import at_names, classes, embedded, folder, frames, pairs, photos, table
+from data_pipelines.readers import at_names, classes, embedded, folder, frames, gsv_cities, pairs, photos, table
 
 READERS: dict[str, Callable[..., Places]] = {
     "at_names": at_names.read,
@@ -16,6 +16,7 @@ READERS: dict[str, Callable[..., Places]] = {
     "csv": table.read,
     "folder": folder.read,
     "frames": frames.read,
+    "gsv_cities": gsv_cities.read,
     "minicity": embedded.read,
     "pairs": pairs.read,
     "photos": photos.read,

@@ -38,6 +38,7 @@ SEPARATORS = 15
 CHUNK = 1 << 15  # rows at a time: the working arrays stay in the processor's cache
 PADDING = 16
 POWERS = 10.0 ** np.arange(PADDING + 1)
+PLACE_BITS = 24
 LETTERS = "CDEFGHJKLMNPQRSTUVWX"
 PLACE_NOTE = re.compile(rb"(\d{1,7})_([^\W\d_]+)")
 EXPECTED = (
@@ -177,10 +178,12 @@ def place_of_note(note: bytes) -> int:
     A hash instead of a counter makes the number independent of which other cities are read along.
     """
     match = PLACE_NOTE.fullmatch(note)
-    if match is None:
-        return -1
-    city = int.from_bytes(hashlib.blake2b(match[2], digest_size=5).digest(), "big") >> 1
-    return (city << 24) + int(match[1])
+    return -1 if match is None else first_place(match[2]) + int(match[1])
+
+
+def first_place(city: bytes) -> int:
+    """The number of a city's place 0; those of its others follow, below that number + 2 ** `PLACE_BITS`."""
+    return int.from_bytes(hashlib.blake2b(city, digest_size=5).digest(), "big") >> 1 << PLACE_BITS
 
 
 def condition_of_note(note: bytes) -> int:

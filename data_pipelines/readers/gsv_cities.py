@@ -1,0 +1,217 @@
+"""GSV-Cities: a table of images for each city, and the images under names that follow from the table's rows.
+
+Ali-bey et al., "GSV-Cities: Toward Appropriate Supervised Visual Place Recognition", Neurocomputing 2022. Its bearing
+(`northdeg`) is no compass heading: the published examples hold 406, 411 and 584 for one place, as GSV-XS does for the
+same cities (-10 to 728). It belongs to the name of the file and is not read as `heading`.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipelines import geo
+from data_pipelines.errors import DataError
+from data_pipelines.places import ROLES, SPLITS, Paths, Places
+from data_pipelines.readers import listing, names
+
+Array = np.ndarray
+COLUMNS = ("place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid")
+SUFFIXES = (".jpg", ".JPG")  # the published code reads the first, the published description shows the second
+IN_NAME = 10**5  # a file's name holds the place's number modulo this
+
+
+def read(
+    root: str | os.PathLike[str],
+    *,
+    cities: Sequence[str] | None = None,
+    min_images: int = 4,
+    sample: float = 1.0,
+    seed: int = 0,
+    split: str | None = None,
+    role: str | None = None,
+    name: str | None = None,
+) -> Places:
+    """Reads `Dataframes/<City>.csv` and names the images `Images/<city_id>/<city_id>_<place>_..._<panoid>.jpg`.
+
+    `place` is unique over cities and the same whichever cities are read (and as in GSV-XS, for the same place of the
+    same city). Each city lies in one UTM zone, that of its middle, so that cities across a border of zones stay whole.
+    Rows keep the order of their files; cities come sorted. One image of each city must be there; the others are not
+    looked for, half a million would take minutes.
+
+    Args:
+      root: the data set.
+      cities: names of files in `Dataframes` without `.csv`; None reads all.
+      min_images: places of fewer images are left out; the published code asks for 4.
+      sample: the share of each city's places to keep, in (0, 1]; rounded, at least one place.
+      seed: which places a `sample` keeps; a city's do not depend on which others are read.
+      split, role: what all images are taken as (see `Places`); None leaves it open.
+      name: what reports call the data set; the folder's name by default.
+
+    Raises:
+      DataError: a missing file, city, column or image, a bad cell (names file and row), no place with `min_images`.
+    """
+    root = listing.folder(root)
+    for value, known in ((split, SPLITS), (role, ROLES)):
+        if value is not None and value not in known:
+            raise DataError(f"no {value!r} among {list(known)}")
+    if min_images < 1 or not 0 < sample <= 1:
+        raise DataError(f"min_images must be at least 1 and sample within (0, 1]: {min_images=} {sample=}")
+    frames = [_read_city(file) for file in _files(root, cities)]
+    _one_file_each(frames)
+    largest = max(int(frame.images_of_place.max()) for frame in frames)
+    if largest < min_images:
+        raise DataError(f"no place in {root} has {min_images} images: the largest has {largest}. Lower min_images.")
+    tables = [
+        _places(root, frame, rows)
+        for frame in frames
+        if len(rows := _kept(frame, min_images=min_images, sample=sample, seed=seed))
+    ]
+    places = Places.concat(tables, name or Path(root).absolute().name)
+    places.split[:] = SPLITS.index(split) if split else -1
+    places.role[:] = ROLES.index(role) if role else -1
+    return places
+
+
+class _City(NamedTuple):
+    """One city's table. `place` int64 (unique over cities), degrees float64, the file's names without suffix."""
+
+    file: Path
+    city_ids: list[str]
+    place: Array
+    images_of_place: Array
+    month: Array
+    latitude: Array
+    longitude: Array
+    stems: list[str]
+
+
+def _files(root: Path, cities: Sequence[str] | None) -> list[Path]:
+    folder = listing.folder(root / "Dataframes", "GSV-Cities' tables")
+    found = {file.stem: file for file in sorted(folder.glob("*.csv"))}
+    if not found:
+        raise DataError(f"no table in {folder}; expected one <City>.csv for each city")
+    if isinstance(cities, str):
+        raise DataError(f"cities must be a list of names, not one text: {cities!r}; {folder} has {sorted(found)}")
+    unknown = sorted(set(cities or ()) - set(found))
+    if unknown:
+        raise DataError(f"no table of {unknown} in {folder}; there are {sorted(found)}")
+    return [file for city, file in found.items() if cities is None or city in cities]
+
+
+def _read_city(file: Path) -> _City:
+    table = _columns(file)
+    whole: Callable[[str], int] = int
+    place_id = _converted(file, table, "place_id", whole, np.int64, 0, 2**names.PLACE_BITS - 1)
+    year = _converted(file, table, "year", whole, np.int64, 1, 9999)
+    month = _converted(file, table, "month", whole, np.int64, 1, 12)
+    bearing = _converted(file, table, "northdeg", whole, np.int64, -9999, 9999)
+    latitude = _converted(file, table, "lat", float, np.float64, -84, 84)
+    longitude = _converted(file, table, "lon", float, np.float64, -180, 180)
+    for column in ("city_id", "panoid"):
+        if "" in table[column]:
+            raise _error(file, table, column, table[column].index(""), "a word")
+    city_ids, which = np.unique(table["city_id"], return_inverse=True)
+    first = np.array([names.first_place(os.fsencode(city)) for city in city_ids.tolist()], np.int64)
+    place = first[which] + place_id
+    _, of_row, count = np.unique(place, return_inverse=True, return_counts=True)
+    # The published code writes what its table's floats print as, not the text that stands in the table.
+    row = zip(
+        table["city_id"], (place_id % IN_NAME).tolist(), year.tolist(), month.tolist(), bearing.tolist(),
+        latitude.tolist(), longitude.tolist(), table["panoid"], strict=True,
+    )  # fmt: skip
+    stems = [f"{c}/{c}_{p:07d}_{y:04d}_{m:02d}_{b:03d}_{lat}_{lon}_{pano}" for c, p, y, m, b, lat, lon, pano in row]
+    months = (year - 1970) * 12 + month - 1
+    return _City(file, city_ids.tolist(), place, count[of_row], months, latitude, longitude, stems)
+
+
+def _columns(file: Path) -> dict[str, Sequence[str]]:
+    """The text of the known columns; the order of columns and others beside them do not matter."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            header, *rows = [row for row in csv.reader(text) if row] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {file} as CSV in UTF-8: {error}") from error
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        raise DataError(f"{file} has no column {missing}; its header is {header}, expected {','.join(COLUMNS)}")
+    if not rows:
+        raise DataError(f"{file} has no rows; expected a header line and one line per image")
+    for number, row in enumerate(rows):
+        if len(row) != len(header):
+            raise DataError(f"{file}, row {number + 1}: {len(row)} fields, but the header has {len(header)}")
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    return {column: columns[column] for column in COLUMNS}
+
+
+def _converted(file: Path, table: dict, column: str, convert: Callable, dtype: type, low: float, high: float) -> Array:
+    cells = table[column]
+    kind = "a whole number" if convert is int else "a number"
+    try:
+        values: Array = np.fromiter(map(convert, cells), dtype, len(cells))
+    except (ValueError, OverflowError):
+        row = next(row for row, cell in enumerate(cells) if not _converts(cell, convert, dtype))
+        raise _error(file, table, column, row, f"{kind} from {low} to {high}") from None
+    outside = ~((values >= low) & (values <= high))
+    if outside.any():
+        raise _error(file, table, column, int(np.argmax(outside)), f"{kind} from {low} to {high}")
+    return values
+
+
+def _converts(cell: str, convert: Callable, dtype: type) -> bool:
+    try:
+        dtype(convert(cell))
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
+def _error(file: Path, table: dict, column: str, row: int, expected: str) -> DataError:
+    return DataError(f"{file}, row {row + 1}, column {column}: {table[column][row]!r} is not {expected}")
+
+
+def _one_file_each(frames: Sequence[_City]) -> None:
+    """Refuses two tables of one city: their places would become one by chance of their numbers."""
+    seen: dict[str, Path] = {}
+    for frame in frames:
+        for city in frame.city_ids:
+            if city in seen:
+                raise DataError(f"{seen[city]} and {frame.file} both hold images of {city!r}; read one, by `cities`")
+            seen[city] = frame.file
+
+
+def _kept(frame: _City, *, min_images: int, sample: float, seed: int) -> Array:
+    """Rows (int64) of the city's places that have enough images and belong to the sample."""
+    rows = np.flatnonzero(frame.images_of_place >= min_images)
+    if sample == 1 or not len(rows):
+        return rows
+    there, of_row = np.unique(frame.place[rows], return_inverse=True)
+    rng = np.random.default_rng([seed, int(there[0]) >> names.PLACE_BITS])
+    kept = np.zeros(len(there), bool)
+    kept[rng.permutation(len(there))[: max(1, round(sample * len(there)))]] = True
+    return rows[kept[of_row]]
+
+
+def _places(root: Path, frame: _City, rows: Array) -> Places:
+    latitude, longitude = frame.latitude[rows], frame.longitude[rows]
+    zone = geo.zone_of(np.median(latitude), np.median(longitude))
+    east, north, zones = geo.to_utm(latitude, longitude, int(zone))
+    suffix = _suffix(root, frame, int(rows[0]))
+    paths = Paths.of([f"{frame.stems[row]}{suffix}" for row in rows.tolist()], root / "Images")
+    time = frame.month[rows].astype("datetime64[M]").astype("datetime64[s]")
+    return Places.create(frame.file.stem, paths, east=east, north=north, zone=zones, place=frame.place[rows], time=time)
+
+
+def _suffix(root: Path, frame: _City, row: int) -> str:
+    for suffix in SUFFIXES:
+        if (root / "Images" / f"{frame.stems[row]}{suffix}").exists():
+            return suffix
+    raise DataError(
+        f"{frame.file}, row {row + 1}: there is no image {root / 'Images' / frame.stems[row]}{SUFFIXES[0]}. Unpack the "
+        f"images to {root / 'Images'}/<city_id>/, or leave that city out by `cities`."
+    )

@@ -83,15 +83,18 @@ def image(
     resize: str,
     *,
     multiple: int = 1,
+    crop: bool = False,
     mean: tuple[float, ...] = MEAN,
     std: tuple[float, ...] = STD,
 ) -> ConfigDict:
     """How an image becomes the input of a model; the keys of `jaxvpr.models.Preprocess`.
 
     `size` is (height, width) in pixels, or () for each image's own. `resize` is a rule: those that begin with "tensor_"
-    run on the device and serve evaluation only. The sides are rounded to the nearest `multiple` of pixels.
+    run on the device and serve evaluation only. The sides are rounded to the nearest `multiple` of pixels; with
+    `crop` the image is resized to `size` as it is, and then cut all round to the largest multiples that fit.
     """
-    return ConfigDict({"size": size, "resize": resize, "multiple": multiple, "mean": mean, "std": std})
+    keys = {"size": size, "resize": resize, "multiple": multiple, "crop": crop, "mean": mean, "std": std}
+    return ConfigDict(keys)
 
 
 def optimizer(name: str, rate: float, **changes) -> ConfigDict:

@@ -11,7 +11,7 @@ import io
 import mmap
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -284,10 +284,23 @@ def shorter_side(image: Array, length: int, rule: str) -> Array:
     return resize(image, (int(length * height / shorter), int(length * width / shorter)), rule)
 
 
+def middle(full: Size, size: Size) -> tuple[slice, slice]:
+    """Rows and columns of the middle `size` of an image of `full`, both (height, width), where torchvision's CenterCrop
+    has it. ValueError where the image is smaller."""
+    if full[0] < size[0] or full[1] < size[1]:
+        raise ValueError(f"cannot crop {size} from an image of {full}: resize it first")
+    top, left = (round((whole - part) / 2) for whole, part in zip(full, size, strict=True))
+    return slice(top, top + size[0]), slice(left, left + size[1])
+
+
 def centre_crop(image: Array, size: Size) -> Array:
     """The middle `size` = (height, width) of an image (torchvision's CenterCrop). ValueError where it is smaller."""
-    height, width = image.shape[:2]
-    if height < size[0] or width < size[1]:
-        raise ValueError(f"cannot crop {size} from an image of {(height, width)}: resize it first")
-    top, left = round((height - size[0]) / 2), round((width - size[1]) / 2)
-    return image[top : top + size[0], left : left + size[1]]
+    return image[middle(image.shape[:2], size)]
+
+
+def fit(image: Array, size: Size, rule: str, crop_from: Sequence[int] | None = None) -> Array:
+    """`resize`; with `crop_from`, to that size (empty: it keeps its own), of which the middle `size` is then cut."""
+    if crop_from is None:
+        return resize(image, size, rule)
+    height, width = crop_from or image.shape[:2]
+    return centre_crop(resize(image, (height, width), rule), size)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import gc
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -20,7 +20,7 @@ from absl import flags
 
 from data_pipelines.augment import Augment, crop_resize
 from data_pipelines.errors import DataError
-from data_pipelines.images import RULES, Array, ImageError, Size, pixels, read, resize
+from data_pipelines.images import RULES, Array, ImageError, Size, fit, pixels, read
 from data_pipelines.places import Paths
 
 Batch = dict[str, Array]
@@ -87,6 +87,8 @@ class ImageSource:
       reduce: decode JPEGs at 1/2, 1/4 or 1/8 where that is no smaller than the result. Faster and nearly the same, but
         not bit for bit what a published preprocessing gives. None: only while augmenting.
       shared: give all images of one element (the frames of a clip) the same random numbers.
+      crop_from: (height, width) that images are squashed to instead, of which the middle `size` is cut; empty keeps
+        each image's own. Without augmentation only.
     """
 
     paths: Paths
@@ -96,12 +98,15 @@ class ImageSource:
     on_error: str = "raise"
     reduce: bool | None = None
     shared: bool = False
+    crop_from: Sequence[int] | None = None
 
     def __post_init__(self):
         if self.rule not in RULES:
             raise DataError(f"no resize rule {self.rule!r}; there are {', '.join(RULES)}")
         if self.on_error not in ("raise", "skip"):
             raise DataError(f"on_error={self.on_error!r}: expected 'raise' or 'skip'")
+        if self.augment is not None and self.crop_from is not None:
+            raise DataError("crop_from cuts the middle out; the crops of augment are random: give one of them")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -150,7 +155,8 @@ class ImageSource:
         full = encoded.height, encoded.width
         reduce = self.augment is not None if self.reduce is None else self.reduce
         if self.augment is None:
-            return resize(pixels(encoded, self.size if reduce else None), self.size, self.rule)
+            whole = pixels(encoded, self.size if reduce and self.crop_from is None else None)
+            return fit(whole, self.size, self.rule, self.crop_from)
         box = self.augment.box(rng, full)
         # The box must keep as many pixels as the result has, so the whole image needs more by full / box.
         at_least = _enlarged(self.size, full, box[2:]) if reduce else None

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.images import Array, ImageError, Size, own_size, resize
+from data_pipelines.errors import DataError
+from data_pipelines.images import Array, ImageError, Size, fit, own_size
 from data_pipelines.loaders import Batch, Draw, batches
 from data_pipelines.places import Paths
 
@@ -64,7 +65,7 @@ def _size_or_none(path: str) -> Size:
         return 0, 0
 
 
-def shown(own: Array, size: Sequence[int], multiple: int = 1) -> Array:
+def shown(own: Array, size: Sequence[int], multiple: int = 1, crop: bool = False, paths: Paths | None = None) -> Array:
     """int32 [N, 2]: the sizes at which a model is shown images.
 
     Args:
@@ -72,14 +73,27 @@ def shown(own: Array, size: Sequence[int], multiple: int = 1) -> Array:
       size: (height, width) for all of them, or empty: each keeps its own.
       multiple: the sides are rounded to the nearest multiple of this, at least one; a half goes to the even one, as
         Python's `round` has it in originals.
+      crop: the largest multiples that fit instead; the rest is cut off all round.
+      paths: of the images, for messages.
+
+    Raises:
+      DataError: names an image that is too small to be cropped to a multiple.
     """
     sizes = np.broadcast_to(np.asarray(size, np.int32), own.shape) if len(size) else np.asarray(own, np.int32)
+    if crop:
+        for row in np.flatnonzero((sizes < multiple).any(axis=1)):
+            raise DataError(
+                f"{paths[row] if paths else f'image {row}'}: {sizes[row][0]}x{sizes[row][1]} pixels are too few to be "
+                f"cropped to multiples of {multiple}. Leave it out, or resize the images first (image.size)"
+            )
+        return sizes // multiple * multiple
     return (np.maximum(np.rint(sizes / multiple), 1) * multiple).astype(np.int32)
 
 
-def target(size: Sequence[int], multiple: int = 1) -> Size:
-    """The size that all images are shown at: `size`, or `NOMINAL` where it is empty, rounded as `shown` does."""
-    return _size(shown(np.array([NOMINAL]), size, multiple)[0])
+def target(size: Sequence[int], multiple: int = 1, crop: bool = False) -> Size:
+    """The size that all images are shown at: `size`, or `NOMINAL` where it is empty, rounded or cropped as `shown` does
+    it."""
+    return _size(shown(np.array([NOMINAL]), size, multiple, crop)[0])
 
 
 def distinct(sizes: Array) -> int:
@@ -141,11 +155,13 @@ class MemorySource:
     Attributes:
       images: uint8 [H, W, 3] RGB each, of any sizes.
       size, rule: they are squashed to this size, by one of `images.RULES`.
+      crop_from: as of `loaders.ImageSource`.
     """
 
     images: Sequence[Array]
     size: Size
     rule: str = "pil_bilinear"
+    crop_from: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -155,7 +171,7 @@ class MemorySource:
         rows = draw.rows[part]
         images = np.zeros((len(rows), *self.size, 3), np.uint8)
         for index in np.flatnonzero(rows >= 0):
-            images[index] = resize(self.images[rows[index]], self.size, self.rule)
+            images[index] = fit(self.images[rows[index]], self.size, self.rule, self.crop_from)
         bad = np.zeros(len(rows), bool)
         return {"image": images, "label": draw.label[part], "row": rows, "mask": draw.mask[part], "bad": bad}
 

@@ -88,10 +88,11 @@ def image_source(config: ConfigDict, images: Places) -> ImageSource:
       UserError: for strengths that make no sense, or images that could not share a batch.
     """
     size, rule = tuple(config.image.size), config.image.resize
-    if not size or rule not in RULES:
+    if not size or rule not in RULES or config.image.crop:
         raise UserError(
-            f"config.image: size={size} and resize={rule!r} serve evaluation only. Crops of training are made on the "
-            f"host: give a size (height, width) and one of the rules {', '.join(RULES)}"
+            f"config.image: size={size}, resize={rule!r} and crop={config.image.crop} serve evaluation only. Crops of "
+            f"training are random and made on the host: give a size (height, width), one of the rules "
+            f"{', '.join(RULES)}, and crop=False"
         )
     strengths = config.augment.to_dict()
     strengths["scale"], strengths["ratio"] = tuple(strengths["scale"]) or None, tuple(strengths["ratio"])
@@ -194,13 +195,17 @@ def initial_variables(config: ConfigDict, then: str = "", drawn: Variables | Non
     Args:
       then: further file of weights, FILE or FILE:PATTERN, read over the first.
       drawn: random values, where they are there already.
+
+    Raises:
+      UserError: for a file that does not fit; where `clusters.images` asks for clusters that the aggregator has not, or
+        names no images to make them of.
     """
     given = shapes(config)
     for source in filter(None, (config.init, then)):
         given = _read(config, given, source)
+    wanted = bool(config.clusters.images) and clusters.lacks_clusters(given)
     started = filled(config, given, drawn)
-    new_head = any(map(_absent, jax.tree.leaves(given["params"].get("aggregator", {}))))
-    return _clustered(config, started) if new_head and config.clusters.images else started
+    return _clustered(config, started) if wanted else started
 
 
 def _read(config: ConfigDict, variables: Variables, source: str) -> Variables:
@@ -265,7 +270,7 @@ def identity(config: ConfigDict) -> dict[str, str]:
 
 def image_size(config: ConfigDict) -> tuple[int, int]:
     """(height, width) the model is shown images at; where they keep their own size, one that stands for them all."""
-    return target(config.image.size, config.image.multiple)
+    return target(config.image.size, config.image.multiple, config.image.crop)
 
 
 def _blank(config: ConfigDict) -> np.ndarray:

@@ -255,6 +255,11 @@ def _check_image(image: ConfigDict) -> None:
     rules = (*RULES, *DEVICE_RULES)
     if image.resize not in rules:
         raise UserError(f"config.image.resize: no resize rule {image.resize!r}; there are {', '.join(rules)}")
+    if image.crop and min(size or (image.multiple,)) < image.multiple:
+        raise UserError(
+            f"config.image.crop=True cuts images to multiples of {image.multiple} pixels (image.multiple), which "
+            f"config.image.size={size} is too small for"
+        )
     for key in ("mean", "std"):
         if len(image[key]) != 3 or (key == "std" and min(image.std) <= 0):
             raise UserError(

@@ -45,10 +45,11 @@ def method_row(names: Sequence[str]) -> str:
     """The table row of methods that differ in the last part of their names, the descriptor's length."""
     described, method = models.describe(names[-1]), models.build(names[-1])
     preprocess = method.preprocess
-    size = target(preprocess.size, preprocess.multiple)
+    size = target(preprocess.size, preprocess.multiple, preprocess.crop)
     found = costs(method.module, size)
     taken = "own size" if not preprocess.size else "x".join(map(str, preprocess.size))
-    rounded = f", multiple of {preprocess.multiple}" if preprocess.multiple > 1 else ""
+    fitted = "middle in multiples" if preprocess.crop else "multiple"
+    rounded = f", {fitted} of {preprocess.multiple}" if preprocess.multiple > 1 else ""
     return _row(
         f"`{label(names)}`", described.model["backbone"], _aggregator(described.model), f"{found.dimension:,}",
         f"{found.parameters / 1e6:,.1f} M", f"{found.mib:,.1f}", f"{found.gflops:,.1f} at {'x'.join(map(str, size))}",

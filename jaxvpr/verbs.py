@@ -95,6 +95,7 @@ def _facts(config: ConfigDict, one: Evaluated) -> dict[str, Any]:
         image_size=build.image_size(config) if config.image.size else (),
         resize=config.image.resize,
         multiple=config.image.multiple,
+        cropped_from=tuple(config.image.size) if config.image.crop else None,
         dimension=one.method.dimension,
         missing=one.method.missing,
     )

@@ -71,6 +71,10 @@ MISTAKES = {
         r"config\.image\.resize: no resize rule 'tensor_cubic'; there are pil_bilinear, .*, tensor_bicubic_antialias",
     ),
     "multiple": (["--config=R", "--config.image.multiple=0"], r"config\.image\.multiple=0 must be at least 1"),
+    "too small to crop": (
+        ["--config=R", "--config.image.size=(20,9)", "--config.image.multiple=14", "--config.image.crop=true"],
+        r"image\.crop=True cuts images to multiples of 14 .* config\.image\.size=\(20, 9\) is too small for",
+    ),
     "colours": (["--config=R", "--config.image.mean=0.5"], r"config\.image\.mean=\(0\.5,\) must be a number for each"),
     "no spread": (["--config=R", "--config.image.std=(1.0,0.0,1.0)"], r"config\.image\.std=.* in \[0, 1\], above 0"),
     "no recall": (["--config=R", "--config.eval.recalls=()"], r"config\.eval\.recalls=\(\) must be one or more"),

@@ -15,12 +15,15 @@ class Preprocess(NamedTuple):
         with "tensor_" run on the device, on real numbers, as originals do that resize after the conversion to a tensor.
         The order of resizing and normalisation changes nothing but rounding: the weights of a filter sum to one.
       multiple: the sides are rounded to the nearest multiple of this many pixels.
+      crop: instead the image is resized to `size` as it is, or keeps its own, and its middle is cut out: the largest
+        multiples that fit.
       mean, std: of the three colours of images in [0, 1].
     """
 
     size: tuple[int, ...]
     resize: str = "pil_bilinear"
     multiple: int = 1
+    crop: bool = False
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -165,7 +168,8 @@ METHODS: dict[str, Description] = {
             "aggregator": "vlad",
             "aggregator_options": {"clusters": 32},
         },
-        Preprocess((476, 630), "tensor_bicubic_antialias"),
+        # As its evaluation on data sets has it: torchvision 0.14 resizes tensors bilinearly, without antialias.
+        Preprocess((480, 640), "tensor_linear", multiple=14, crop=True),
         "dinov2",
     ),
     **{f"salad-dinov2{letter}": _salad(letter) for letter in "sblg"},

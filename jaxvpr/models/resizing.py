@@ -34,7 +34,9 @@ RULES: dict[str, tuple[Filter, int, bool]] = {
 }
 
 
-def resize(images: jax.Array, size: tuple[int, int], rule: str) -> jax.Array:
+def resize(
+    images: jax.Array, size: tuple[int, int], rule: str, part: tuple[slice, slice] = (slice(None), slice(None))
+) -> jax.Array:
     """Squashes images to a size, without rounding to whole colours and without clipping what a cubic filter overshoots.
 
     Equals `torch.nn.functional.interpolate(images, size, mode=..., align_corners=False, antialias=...)` with mode
@@ -45,9 +47,10 @@ def resize(images: jax.Array, size: tuple[int, int], rule: str) -> jax.Array:
       images: [B, H, W, C], uint8 or floating point.
       size: (height, width) in pixels.
       rule: a key of `RULES`.
+      part: rows and columns of the result that are wanted; the others are not computed.
 
     Returns:
-      float32 [B, height, width, C]; the very same numbers where the images have this size.
+      float32 [B, height, width, C], or that part of it; the very same numbers where the images have this size.
 
     Raises:
       ValueError: for an unknown rule; lists those that exist.
@@ -58,8 +61,10 @@ def resize(images: jax.Array, size: tuple[int, int], rule: str) -> jax.Array:
     (height, width), (tall, wide) = images.shape[1:3], size
     rows_first = tall * width * (height + wide) <= wide * height * (width + tall)
     for axis in (0, 1) if rows_first else (1, 0):
-        if images.shape[1 + axis] != size[axis]:
-            matrix = weights(images.shape[1 + axis], size[axis], rule)
+        if images.shape[1 + axis] == size[axis]:
+            images = images[:, part[0]] if axis == 0 else images[:, :, part[1]]
+        else:
+            matrix = weights(images.shape[1 + axis], size[axis], rule)[part[axis]]
             product = ("yh,bhwc->bywc", "xw,bhwc->bhxc")[axis]
             images = jnp.einsum(product, matrix, images, precision=jax.lax.Precision.HIGHEST)
     return images

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -59,11 +59,11 @@ def first_then_others(name: str, make: Callable[[], T]) -> T:
         barrier(name)
 
 
-def of_first(make: Callable[[], np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """The int32 array of this shape that `make` gives on process 0, the same on every process."""
+def of_first(make: Callable[[], np.ndarray], shape: tuple[int, ...], dtype: Any = np.int32) -> np.ndarray:
+    """The array that `make` gives on process 0, of this shape and type (of four bytes), the same on every process."""
     if jax.process_count() == 1:
         return make()
-    ours = make() if is_first() else np.zeros(shape, np.int32)
+    ours = make() if is_first() else np.zeros(shape, dtype)
     return np.asarray(multihost_utils.broadcast_one_to_all(ours))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import faiss
@@ -20,6 +21,7 @@ from data_pipelines.places import Paths
 from jaxvpr.errors import UserError
 from jaxvpr.models.layers import l2_normalise
 from jaxvpr.models.place_model import PlaceModel, normalise
+from jaxvpr.parallel import hosts
 from jaxvpr.retrieval.evaluator import Apply, Describer
 
 Array = np.ndarray
@@ -156,22 +158,14 @@ def cluster_start(
       iterations, seed: of `kmeans`.
 
     Returns:
-      A new nested dict; the replaced leaves are NumPy arrays.
+      A new nested dict; the replaced leaves are NumPy arrays, and those of the first host on every host.
 
     Raises:
       UserError: for an aggregator without clusters, features of another length, or too few of them.
     """
     flat = flatten_dict(dict(variables), keep_empty_nodes=True)
-    found = {}
-    for key in flat:
-        if match := re.fullmatch(
-            r"params/aggregator/(?:inner/)*(centroids|centers|conv/kernel|conv/bias)", "/".join(key)
-        ):
-            found[match[1]] = key
+    found = _cluster_leaves(flat)
     kernel, words = (found.get(name) for name in ("conv/kernel", "centroids"))
-    if kernel is None and words is None:
-        names = sorted({key[2] for key in flat if key[:2] == ("params", "aggregator")})
-        raise UserError(f"this aggregator has no clusters, but {names}; netvlad, crn, vlad and supervlad have")
     dim, k = flat[kernel].shape[-2:] if kernel else flat[words].shape[::-1]
     if descriptors.shape[1] != dim:
         raise UserError(f"local features of {descriptors.shape[1]} numbers for clusters of {dim}")
@@ -181,5 +175,41 @@ def cluster_start(
         started["conv/kernel"], started["conv/bias"] = biased_start(started["centroids"], descriptors)
     elif kernel:
         started["conv/kernel"], _ = netvlad_start(started["centroids"], descriptors)
-    flat |= {key: started[name].reshape(flat[key].shape) for name, key in found.items()}
+    # Sums in another order, on another processor, may end in other bits.
+    agreed = {
+        name: hosts.of_first(partial(np.asarray, started[name]), started[name].shape, np.float32) for name in found
+    }
+    flat |= {key: agreed[name].reshape(flat[key].shape) for name, key in found.items()}
     return unflatten_dict(flat)
+
+
+def lacks_clusters(variables: Mapping[str, Any]) -> bool:
+    """Whether the clusters of an aggregator are still to be made: all are shapes, none came from a file.
+
+    Args:
+      variables: of the whole model; leaves that no file gave are `jax.ShapeDtypeStruct`.
+
+    Raises:
+      UserError: for an aggregator without clusters, or where files gave some of what belongs together.
+    """
+    flat = flatten_dict(dict(variables), keep_empty_nodes=True)
+    # A bias may come on top of clusters that were made without one.
+    leaves = {name: flat[key] for name, key in _cluster_leaves(flat).items() if name != "conv/bias"}
+    absent = [name for name, leaf in leaves.items() if isinstance(leaf, jax.ShapeDtypeStruct)]
+    if absent and len(absent) < len(leaves):
+        raise UserError(
+            f"of the aggregator's clusters the files of weights hold {sorted(set(leaves) - set(absent))} and lack "
+            f"{absent}, which belong together: widen the pattern of init=FILE:PATTERN, or narrow it and let "
+            "clusters.images make all of them"
+        )
+    return bool(absent)
+
+
+def _cluster_leaves(flat: Mapping[tuple[str, ...], Any]) -> dict[str, tuple[str, ...]]:
+    """Which of `centroids`, `centers`, `conv/kernel` and `conv/bias` an aggregator has, and where."""
+    pattern = re.compile(r"params/aggregator/(?:inner/)*(centroids|centers|conv/kernel|conv/bias)")
+    found = {match[1]: key for key in flat if (match := pattern.fullmatch("/".join(key)))}
+    if not {"centroids", "conv/kernel"} & set(found):
+        names = sorted({key[2] for key in flat if key[:2] == ("params", "aggregator")})
+        raise UserError(f"this aggregator has no clusters, but {names}; netvlad, crn, vlad and supervlad have")
+    return found

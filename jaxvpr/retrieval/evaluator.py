@@ -115,7 +115,7 @@ class Describer:
         loader, image = config.loader, config.image
         self._loading = {"threads": loader.threads, "workers": loader.workers, "prefetch": loader.prefetch}
         self._on_error = loader.on_error
-        self._size, self._multiple = tuple(image.size), image.multiple
+        self._size, self._multiple, self._crop = tuple(image.size), image.multiple, image.crop
         on_device = image.resize in DEVICE_RULES
         self._host_rule = "pil_bilinear" if on_device else image.resize
         self._device_rule = image.resize if on_device else ""
@@ -133,22 +133,26 @@ class Describer:
         return found
 
     def _of_one_size(self, apply: Apply, variables: Any, images: Paths | Sequence[Array]) -> Described:
-        size, part = shapes.target(self._size, self._multiple), local_rows(self._mesh, self._batch)
-        batches = every_image(self._source(images, size), self._batch, part=part, **self._loading)
+        size = shapes.target(self._size, self._multiple, self._crop)
+        source, part = self._source(images, size, self._crop), local_rows(self._mesh, self._batch)
+        batches = every_image(source, self._batch, part=part, **self._loading)
         return describe(apply, variables, batches, len(images), self._mesh)
 
     def _of_own_sizes(self, apply: Apply, variables: Any, images: Paths | Sequence[Array]) -> Described:
         own = self._own_sizes(images)
-        show = shapes.shown(own, self._size, self._multiple)
-        plan = shapes.plan(
-            own if self._device_rule else show, show, self._batch, unit=self._mesh.size, fixed=bool(self._size)
-        )
+        paths = images if isinstance(images, Paths) else None
+        show = shapes.shown(own, self._size, self._multiple, self._crop, paths)
+        # Images of their own size that are cropped are not resized at all.
+        rounds = self._multiple > 1 and not self._crop
+        rule = self._device_rule if self._size or rounds else ""
+        plan = shapes.plan(own if rule else show, show, self._batch, unit=self._mesh.size, fixed=bool(self._size))
         lengths = {len(chunk.rows) for mixed in plan for chunk in mixed.chunks}
         parts = {length: local_rows(self._mesh, length) for length in lengths}
-        batches = shapes.mixed_batches(self._source(images, shapes.NOMINAL), plan, parts, **self._loading)
-        resizes = self._device_rule if self._size or self._multiple > 1 else ""
+        source = self._source(images, shapes.NOMINAL, self._crop and not rule)
+        batches = shapes.mixed_batches(source, plan, parts, **self._loading)
         log.info("%d images of %d sizes, shown to the model at %d", len(own), *map(shapes.distinct, (own, show)))
-        return describe_mixed(apply, variables, batches, len(images), self._mesh, resizes)
+        crop_from = self._size if self._crop and rule else None
+        return describe_mixed(apply, variables, batches, len(images), self._mesh, rule, crop_from)
 
     def _own_sizes(self, images: Paths | Sequence[Array]) -> Array:
         """int32 [N, 2], the same on every host; an unreadable file is taken to be as large as the first readable one,
@@ -161,10 +165,11 @@ class Describer:
         readable = own.min(axis=1, initial=1) > 0
         return np.where(readable[:, None], own, own[readable][0] if readable.any() else shapes.NOMINAL)
 
-    def _source(self, images: Paths | Sequence[Array], size: Size) -> ImageSource | shapes.MemorySource:
+    def _source(self, images: Paths | Sequence[Array], size: Size, crop: bool) -> ImageSource | shapes.MemorySource:
+        crop_from = self._size if crop else None
         if isinstance(images, Paths):
-            return ImageSource(images, size, self._host_rule, on_error=self._on_error)
-        return shapes.MemorySource(images, size, self._host_rule)
+            return ImageSource(images, size, self._host_rule, on_error=self._on_error, crop_from=crop_from)
+        return shapes.MemorySource(images, size, self._host_rule, crop_from)
 
     def _complain(self, paths: Paths, missing: Array) -> None:
         """Names each unreadable image once, however often it is asked for, and counts them every time."""

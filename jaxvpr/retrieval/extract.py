@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from data_pipelines.images import middle
 from data_pipelines.shapes import Mixed
 from jaxvpr.errors import UserError
 from jaxvpr.models import resizing
@@ -70,6 +71,7 @@ def describe_mixed(
     count: int,
     mesh: Mesh,
     rule: str = "",
+    crop_from: tuple[int, int] | None = None,
 ) -> Described:
     """`describe` for images of several sizes.
 
@@ -78,9 +80,10 @@ def describe_mixed(
       rule: of `models.resizing`, which brings the images to the size of their batch on the device: float32 then, not
         rounded to whole colours. Only this small program is compiled for each size that images are read at. Without a
         rule a batch is one chunk, whose images have the batch's size already.
+      crop_from: (height, width) that the rule brings them to instead, where batches are the middle of that.
       apply, variables, count, mesh: as `describe` takes; `apply` is compiled for each size of the batches.
     """
-    return _collected(_mixed_steps(_compiled(apply, mesh), variables, batches, mesh, rule), count)
+    return _collected(_mixed_steps(_compiled(apply, mesh), variables, batches, mesh, rule, crop_from), count)
 
 
 def _collected(results: Iterator[tuple], count: int) -> Described:
@@ -136,6 +139,7 @@ def _mixed_steps(
     batches: Iterable[tuple[Mixed, Sequence[Mapping[str, Array]]]],
     mesh: Mesh,
     rule: str,
+    crop_from: tuple[int, int] | None,
 ) -> Iterator[tuple]:
     """As `_steps`; chunks are resized into their places in a batch that stays on the devices."""
     sharding = NamedSharding(mesh, P(mesh.axis_names))
@@ -147,7 +151,7 @@ def _mixed_steps(
             *read, places = (
                 jax.make_array_from_process_local_data(sharding, array) for array in (image, rows, mask, place)
             )
-            held = _filling(mesh, rule)(held, tuple(read), places) if rule else tuple(read)
+            held = _filling(mesh, rule, crop_from)(held, tuple(read), places) if rule else tuple(read)
         yield step(variables, *held)
 
 
@@ -162,12 +166,13 @@ def _nothing(mesh: Mesh, count: int, size: tuple[int, int]) -> Callable[[], tupl
 
 
 @lru_cache(maxsize=16)
-def _filling(mesh: Mesh, rule: str) -> Callable[[tuple, tuple, jax.Array], tuple]:
+def _filling(mesh: Mesh, rule: str, crop_from: tuple[int, int] | None) -> Callable[[tuple, tuple, jax.Array], tuple]:
     """Resizes a chunk and puts it into its places in a batch; a place beyond the batch is none."""
 
     def fill(held, chunk, place):
         image, row, mask = held
-        resized = resizing.resize(chunk[0], image.shape[1:3], rule)
+        size = image.shape[1:3]
+        resized = resizing.resize(chunk[0], crop_from or size, rule, middle(crop_from or size, size))
         return tuple(
             old.at[place].set(new, mode="drop") for old, new in ((image, resized), (row, chunk[1]), (mask, chunk[2]))
         )

@@ -21,6 +21,7 @@ def protocol(
     resize: str,
     dimension: int,
     multiple: int = 1,
+    cropped_from: Sequence[int] | None = None,
     index: str = EXACT,
     missing: int = 0,
 ) -> dict[str, Any]:
@@ -33,6 +34,8 @@ def protocol(
       image_size: (height, width) in pixels that the network saw; empty where it saw each image at its own size.
       resize: rule that brought the images to that size.
       multiple: own sizes were rounded by that rule to the nearest multiple of this; with 1 they were left as they are.
+      cropped_from: (height, width) that the images were resized to before the middle was cut out, multiples of
+        `multiple`; empty where they were cropped at their own size, None where they were not.
       dimension: of the descriptors.
       index: how neighbours were found.
       missing: images that could not be read; they count as queries that fail, or were never found.
@@ -47,8 +50,9 @@ def protocol(
         "database": int(database),
         "without_positive": {threshold: int((truth.counts == 0).sum()) for threshold, truth in positives.items()},
         "image_size": [int(side) for side in image_size],
-        "resize": resize if image_size or multiple > 1 else "none",
+        "resize": resize if image_size or (multiple > 1 and cropped_from is None) else "none",
         "multiple": int(multiple),
+        "cropped_from": "none" if cropped_from is None else "x".join(map(str, cropped_from)) or "own size",
         "dimension": int(dimension),
         "index": index,
         "missing": int(missing),
@@ -74,8 +78,13 @@ def line(facts: Mapping[str, Any], threshold: str) -> str:
 
 
 def _images(facts: Mapping[str, Any]) -> str:
-    """`322x322 tensor_bicubic_antialias`, `own size`, `own size to multiples of 14 tensor_linear_antialias`."""
+    """`322x322 tensor_bicubic_antialias`, `476x630 of 480x640 tensor_linear`, `own size`, `own size to multiples of 14
+    tensor_linear_antialias`, `own size cropped to multiples of 14`."""
+    cropped = facts["cropped_from"] != "none"
     if facts["image_size"]:
-        return f"{facts['image_size'][0]}x{facts['image_size'][1]} {facts['resize']}"
+        cut = f" of {facts['cropped_from']}" * cropped
+        return f"{facts['image_size'][0]}x{facts['image_size'][1]}{cut} {facts['resize']}"
+    if cropped:
+        return f"own size cropped to multiples of {facts['multiple']}"
     rounded = f" to multiples of {facts['multiple']} {facts['resize']}"
     return "own size" + rounded * (facts["multiple"] > 1)

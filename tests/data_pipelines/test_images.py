@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from data_pipelines.errors import DataError
-from data_pipelines.images import RULES, ImageError, centre_crop, decode, own_size, read, resize, shorter_side
+from data_pipelines.images import (
+    RULES,
+    ImageError,
+    centre_crop,
+    decode,
+    fit,
+    middle,
+    own_size,
+    read,
+    resize,
+    shorter_side,
+)
 
 
 def photo(height=90, width=130, seed=0):
@@ -196,11 +207,28 @@ def test_shorter_side_and_centre_crop(shape):
     image = photo(*shape)
     small = shorter_side(image, 40, "pil_bilinear")
     assert min(small.shape[:2]) == 40 and max(small.shape[:2]) == int(40 * max(shape) / min(shape))
-    middle = centre_crop(small, (40, 40))
+    square = centre_crop(small, (40, 40))
     top, left = (small.shape[0] - 40) // 2, (small.shape[1] - 40) // 2
-    assert np.array_equal(middle, small[top : top + 40, left : left + 40])
+    assert np.array_equal(square, small[top : top + 40, left : left + 40])
     with pytest.raises(ValueError, match="resize it first"):
         centre_crop(small, (small.shape[0] + 1, 40))
+
+
+def test_the_middle_begins_where_torchvision_has_it():
+    """int(round(half of what is left over)): Python rounds 0.5 and 2.5 down, 1.5 up."""
+    starts = [middle((20 + over, 20), (20, 20))[0].start for over in range(8)]
+    assert starts == [0, 0, 1, 2, 2, 2, 3, 4]
+    assert middle((480, 640), (476, 630)) == (slice(2, 478), slice(5, 635))
+
+
+@pytest.mark.parametrize(("crop_from", "whole"), [((31, 45), (31, 45)), ((), (50, 70))])
+def test_an_image_is_fitted_by_its_middle(crop_from, whole):
+    image = photo(50, 70)
+    resized = np.array(Image.fromarray(image).resize(whole[::-1], Image.Resampling.BICUBIC))
+    height, width = (whole[0] - 28) // 2, (whole[1] - 42) // 2
+    top, left = height + (whole[0] == 31), width + (whole[1] == 45)  # 1.5 is rounded to 2
+    assert np.array_equal(fit(image, (28, 42), "pil_bicubic", crop_from), resized[top : top + 28, left : left + 42])
+    assert np.array_equal(fit(image, (28, 42), "pil_bicubic"), resize(image, (28, 42), "pil_bicubic"))
 
 
 def test_real_photos_decode_as_pillow_does(real_data):

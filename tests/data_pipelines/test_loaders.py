@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from data_pipelines.augment import Augment
 from data_pipelines.errors import DataError
@@ -211,6 +212,14 @@ def test_an_unreadable_frame_spoils_its_clip_only(broken):
 def test_unknown_options_are_refused_with_a_list(paths, options):
     with pytest.raises(DataError, match=r"raise|pil_bilinear"):
         ImageSource(paths, SIZE, **options)
+
+
+def test_the_middle_of_the_resized_image(paths):
+    (image,) = ImageSource(paths, (12, 20), crop_from=(15, 23)).read(Draw.of([0]), 0, 0, "source")["image"]
+    whole = np.array(Image.fromarray(decode(paths[0])).resize((23, 15), Image.Resampling.BILINEAR))
+    assert np.array_equal(image, whole[2:14, 2:22])
+    with pytest.raises(DataError, match="give one of them"):
+        ImageSource(paths, SIZE, augment=JITTER, crop_from=())
 
 
 def test_headings_of_panoramas_are_refused(paths):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipelines.errors import DataError
 from data_pipelines.images import decode, resize
 from data_pipelines.loaders import ImageSource
 from data_pipelines.places import Paths
@@ -65,6 +66,26 @@ def test_sides_are_rounded_to_the_nearest_multiple(own, size, multiple, wanted):
     if size:
         assert target(size, multiple) == wanted
     assert wanted == tuple(max(1, round(side / multiple)) * multiple for side in size or own)
+
+
+@pytest.mark.parametrize(
+    ("own", "size", "wanted"),
+    [
+        ((20, 30), (480, 640), (476, 630)),
+        ((480, 640), (), (476, 630)),
+        ((14, 27), (), (14, 14)),
+        ((28, 42), (), (28, 42)),
+    ],
+)
+def test_a_crop_has_the_largest_multiples_that_fit(own, size, wanted):
+    assert shown(np.array([own]), size, 14, crop=True).tolist() == [list(wanted)]
+    if size:
+        assert target(size, 14, crop=True) == wanted
+
+
+def test_an_image_smaller_than_a_multiple_cannot_be_cropped():
+    with pytest.raises(DataError, match="image 1: 13x40 pixels are too few to be cropped to multiples of 14"):
+        shown(np.array([(28, 30), (13, 40)]), (), 14, crop=True)
 
 
 def test_own_size_has_a_size_that_stands_for_it():

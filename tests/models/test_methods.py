@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from data_pipelines.shapes import target
 from jaxvpr import models, models_page
 from jaxvpr.weights import FAMILIES
 from jaxvpr.weights.tables import name_of
@@ -37,7 +38,8 @@ EACH = [names[-1] for names in models_page.grouped()]
 @pytest.mark.parametrize("name", EACH)
 def test_length_batch_and_names(name):
     method, described = models.build(name), models.describe(name)
-    height, width = method.preprocess.size or (112, 224)
+    shown = method.preprocess
+    height, width = target(shown.size, shown.multiple, shown.crop) if shown.size else (112, 224)
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
     example = jax.ShapeDtypeStruct((1, height, width, 3), np.uint8)

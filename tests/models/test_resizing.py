@@ -73,6 +73,15 @@ def test_an_image_of_the_size_asked_for_stays_as_it_is(rule):
     np.testing.assert_allclose(across[:, 7:8], resize(jnp.asarray(images[:, 7:8]), (1, 15), rule), atol=1e-3)
 
 
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("size", [(31, 41), (61, 41), (61, 83)])
+def test_a_part_of_the_result_is_that_part(rule, size):
+    images, part = jnp.asarray(noise()), (slice(3, 29), slice(2, 30))
+    found = resize(images, size, rule, part)
+    assert found.shape == (2, 26, 28, 3)
+    np.testing.assert_allclose(found, resize(images, size, rule)[:, 3:29, 2:30], atol=1e-4)
+
+
 def test_an_unknown_rule_is_answered_with_the_choices():
     with pytest.raises(ValueError, match=r"no rule 'tensor_cubic'.*there are tensor_linear, tensor_linear_antialias"):
         resize(jnp.zeros((1, 4, 4, 3)), (2, 2), "tensor_cubic")

@@ -46,6 +46,13 @@ def test_the_line_carries_every_fact():
     )
     own = facts(image_size=())
     assert own["resize"] == "none" and "| own size | 256-D" in line(own, "25m")
+    assert own["cropped_from"] == "none"
+    cropped = facts(image_size=(476, 630), resize="tensor_linear", multiple=14, cropped_from=(480, 640))
+    assert (cropped["cropped_from"], cropped["multiple"]) == ("480x640", 14)
+    assert "| 476x630 of 480x640 tensor_linear | 256-D" in line(cropped, "25m")
+    cropped = facts(image_size=(), resize="tensor_linear", multiple=14, cropped_from=())
+    assert (cropped["cropped_from"], cropped["resize"]) == ("own size", "none")
+    assert "| own size cropped to multiples of 14 | 256-D" in line(cropped, "25m")
     with pytest.raises(ValueError, match="positives of 4 queries, not of 5"):
         facts(queries=5)
 

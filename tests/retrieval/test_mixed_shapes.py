@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
+from data_pipelines.errors import DataError
 from data_pipelines.images import ImageError, decode
 from data_pipelines.places import Paths
 from jaxvpr.errors import UserError
@@ -19,13 +21,20 @@ from jaxvpr.retrieval.evaluator import Describer
 # In this order: the 45 x 61 are fewer than a batch, the 60 x 40 more.
 SIZES = [(60, 40)] * 5 + [(45, 61), (60, 40), (33, 33), (45, 61)] + [(60, 40)] * 6
 TENSOR = {"size": (32, 48), "resize": "tensor_bicubic_antialias"}
+CROPPED = {"size": (31, 47), "multiple": 14, "crop": True}
 WAYS = {
     "on the device": TENSOR,
     "on the device, to a multiple": {"size": (30, 44), "resize": "tensor_linear", "multiple": 14},
     "own sizes": {"size": ()},
     "own sizes to multiples on the device": {"size": (), "multiple": 14, "resize": "tensor_linear_antialias"},
     "own sizes to multiples on the host": {"size": (), "multiple": 14, "resize": "pil_bicubic"},
+    "cropped on the device": CROPPED | {"resize": "tensor_linear"},
+    "cropped on the host": CROPPED | {"resize": "pil_bilinear"},
+    "own sizes cropped": CROPPED | {"size": (), "resize": "tensor_linear"},
 }
+# Where torchvision's CenterCrop begins, int(round(half of what is left over)) with halves to the even side: in the
+# images of `SIZES` at their own size.
+CORNERS = {(60, 40): (2, 6), (45, 61): (2, 2), (33, 33): (2, 2)}
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +104,54 @@ def test_the_model_sees_what_torch_makes_of_the_image(config, folder):
         np.testing.assert_allclose(found[row], wanted[0], atol=1e-5)
 
 
+def crop(image, top, left):
+    """The largest multiples of 14 from there, of an array [H, W, 3]."""
+    height, width = (side // 14 * 14 for side in image.shape[:2])
+    return image[top : top + height, left : left + width]
+
+
+@pytest.mark.parametrize("rule", ["tensor_linear", "pil_bilinear"])
+def test_the_model_sees_the_middle_of_the_resized_image(rule, config, folder):
+    """31 x 47 has a border of 3 and 5 pixels around 28 x 42: two above and two to the left."""
+    torch = pytest.importorskip("torch")
+    paths = paths_of(folder)
+    found = described(config, paths, **CROPPED, resize=rule).descriptors
+    for row in (0, 5, 7):
+        image = decode(paths[row])
+        if rule == "pil_bilinear":
+            resized = np.array(Image.fromarray(image).resize((47, 31), Image.Resampling.BILINEAR))
+        else:
+            stacked = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+            resized = torch.nn.functional.interpolate(stacked, (31, 47), mode="bilinear")[0].permute(1, 2, 0).numpy()
+        seen = crop(resized, 2, 2)
+        assert seen.shape == (28, 42, 3)
+        np.testing.assert_allclose(found[row], apply(VARIABLES, seen[None])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["tensor_linear", "area"])
+def test_the_model_sees_the_middle_of_each_image_as_it_is(rule, config, folder):
+    paths = paths_of(folder)
+    found = described(config, paths, **(CROPPED | {"size": (), "resize": rule})).descriptors
+    for row, size in enumerate(SIZES):
+        seen = crop(decode(paths[row]), *CORNERS[size])
+        np.testing.assert_allclose(found[row], apply(VARIABLES, seen[None])[0], atol=1e-5)
+
+
+def test_an_image_that_is_too_small_to_be_cropped_is_named(config, folder):
+    kind = {"size": (), "multiple": 34, "crop": True}
+    with pytest.raises(DataError, match=r"07\.png: 33x33 pixels are too few to be cropped to multiples of 34"):
+        described(config, paths_of(folder), **kind)
+    with pytest.raises(DataError, match="image 1: 20x50 pixels"):
+        described(config, [np.zeros((40, 50, 3), np.uint8), np.zeros((20, 50, 3), np.uint8)], **kind)
+
+
 @pytest.mark.parametrize(
     ("kind", "shapes"),
     [
         (TENSOR, [(8, 32, 48)]),
         ({"size": ()}, [(8, 33, 33), (8, 45, 61), (8, 60, 40)]),
         ({"size": (), "multiple": 20, "resize": "tensor_linear"}, [(8, 40, 40), (8, 40, 60), (8, 60, 40)]),
+        (CROPPED | {"resize": "tensor_linear"}, [(8, 28, 42)]),
     ],
 )
 def test_the_model_is_compiled_once_for_each_size_it_is_shown(kind, shapes, config, folder, caplog):

@@ -51,7 +51,7 @@ def batches():
 found = describe(apply, {"kernel": kernel}, batches(), 21, mesh)
 distances, indices = exact_on_mesh(found.descriptors, found.descriptors[:7], 3, mesh, missing=found.missing)
 
-image = {"size": (4, 4), "resize": "tensor_linear_antialias", "multiple": 1}
+image = {"size": (4, 4), "resize": "tensor_linear_antialias", "multiple": 1, "crop": False}
 loader = {"threads": 1, "workers": 0, "prefetch": 1, "on_error": "skip"}
 config = ConfigDict({"image": image, "eval": {"batch": 8}, "loader": loader})
 files = Paths.of([f"{row:02d}.png" for row in range(15)], out)

@@ -15,13 +15,18 @@ import jax.numpy as jnp
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # torch.nn.Linear and Conv2d draw uniformly from ±1/sqrt(fan-in).
 torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# Transformers start here. Originals truncate it at ±2, a hundred standard deviations away, which is to say nowhere.
+small_normal = nn.initializers.normal(0.02)
+# Of heads: a GPU may take fewer digits of float32 unless told, and parity with the originals would be lost.
+PRECISE = jax.lax.Precision.HIGHEST
 
 
 def l2_normalise(x: jax.Array, eps: float = 1e-24) -> jax.Array:
     """`x` in float32, divided by its length along the last axis.
 
     A vector whose squared length is not above `eps` becomes zero and gets no gradient. `eps` is not simply added to the
-    square: random networks give vectors so short (2e-5 in an untrained SqueezeNet) that it would shorten the result.
+    square: a network that weakens its signal layer by layer gives vectors so short (2e-5) that they would not become
+    unit vectors.
     """
     x = x.astype(jnp.float32)
     squares = jnp.sum(jnp.square(x), -1, keepdims=True)
@@ -47,6 +52,52 @@ def still(kind: type[nn.Module], initialising: bool) -> type[nn.Module]:
       initialising: `self.is_initializing()` of the module that makes one.
     """
     return nn.map_variables(kind, "params", partial(jax.tree.map, jax.lax.stop_gradient), init=initialising)
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    drop: Callable[[jax.Array], jax.Array] | None = None,
+    precision: Any = None,
+) -> jax.Array:
+    """Softmax attention of queries `[B, Q, heads, D]` to keys and values `[B, K, heads, D]`.
+
+    Args:
+      drop: dropout of the shares that values are mixed by, `[B, heads, Q, K]`.
+      precision: of both products.
+
+    Returns:
+      `[B, Q, heads, D]` in the type of the values; logits and softmax are float32 on the way.
+    """
+    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, precision=precision, preferred_element_type=jnp.float32)
+    shares = nn.softmax(logits, -1)
+    shares = (drop(shares) if drop else shares).astype(value.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", shares, value, precision=precision)
+
+
+class Linear(nn.Module):
+    """`x W + b` in float32 and at full precision.
+
+    Attributes:
+      ones: sides of length 1 in front of the kernel `[in, features]`, as originals store it that use a convolution.
+    """
+
+    features: int
+    ones: int = 0
+    use_bias: bool = True
+    kernel_init: Callable = torch_default
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., in]` to `[..., features]`."""
+        kernel = self.param("kernel", self.kernel_init, (*(1,) * self.ones, x.shape[-1], self.features))
+        y = jnp.matmul(x, kernel.reshape(-1, self.features), precision=PRECISE)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y = y + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+        return y
 
 
 class LayerNorm(nn.Module):

@@ -7,6 +7,7 @@ import pytest
 
 from jaxvpr.models import join
 from jaxvpr.models.aggregators.flatten import Flatten
+from jaxvpr.models.backbones.squeezenet import Fire
 from jaxvpr.models.features import Features
 
 MAP = np.random.default_rng(0).uniform(0, 2, (4, 2, 3, 5)).astype(np.float32)
@@ -55,3 +56,11 @@ def test_a_cut_that_does_not_exist_lists_those_that_do():
         join(backbone="squeezenet", aggregator="gem", backbone_options={"cut": 1}).init(
             jax.random.key(0), np.zeros((1, 64, 64, 3), np.uint8)
         )
+
+
+def test_squeezenet_starts_as_torchvision_draws_it():
+    fire = Fire(8, 16, jnp.float32).init(jax.random.key(0), np.ones((1, 4, 4, 24), np.float32))["params"]
+    for name, fan_in in (("squeeze", 24), ("expand1x1", 8), ("expand3x3", 9 * 8)):
+        # Kaiming's uniform distribution, which keeps the spread of what a ReLU has halved.
+        assert 0.9 < np.abs(fire[name]["kernel"]).max() / np.sqrt(6 / fan_in) <= 1, name
+        assert not fire[name]["bias"].any()

@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.models.aggregators.encoder import EncoderLayer, MultiHeadAttention, linear
+from jaxvpr.models.aggregators.encoder import EncoderLayer, MultiHeadAttention
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import Conv, LayerNorm, torch_default
+from jaxvpr.models.layers import PRECISE, Conv, LayerNorm, Linear, torch_default
 
 
 class Block(nn.Module):
@@ -65,7 +65,7 @@ class BoQ(nn.Module):
             padding=1,
             use_bias=True,
             kernel_init=torch_default,
-            precision=jax.lax.Precision.HIGHEST,
+            precision=PRECISE,
             name="proj_c",
         )
         x = reduce(features.map.astype(jnp.float32))
@@ -75,5 +75,5 @@ class BoQ(nn.Module):
             block = Block(self.dim, self.queries, self.dim // self.head_dim, name=f"boqs_{i}")
             x, answer = block(x, train)
             answers.append(answer)
-        y = linear(self.rows, name="fc")(jnp.swapaxes(jnp.concatenate(answers, 1), 1, 2))
+        y = Linear(self.rows, name="fc")(jnp.swapaxes(jnp.concatenate(answers, 1), 1, 2))
         return y.reshape(y.shape[0], -1)

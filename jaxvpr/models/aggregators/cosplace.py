@@ -5,7 +5,7 @@ import jax
 
 from jaxvpr.models.aggregators.gem import GeM
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import BatchNorm, torch_default
+from jaxvpr.models.layers import BatchNorm, Linear
 
 
 class CosPlace(nn.Module):
@@ -26,10 +26,5 @@ class CosPlace(nn.Module):
     def __call__(self, features: Features, train: bool = False) -> jax.Array:
         """`[B, h, w, C]` to `[B, dim]` in float32."""
         x = GeM(self.p, self.eps, l2_before=self.l2_before, name="gem")(features)
-        x = nn.Dense(
-            self.dim,
-            precision=jax.lax.Precision.HIGHEST,
-            kernel_init=torch_default,
-            name="fc",
-        )(x)
+        x = Linear(self.dim, name="fc")(x)
         return BatchNorm(not train, name="norm")(x) if self.fc_norm else x

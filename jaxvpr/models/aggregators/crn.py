@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.models.aggregators.vlad import PRECISE, Assignment, aggregate, cells, flat, uniform
+from jaxvpr.models.aggregators.vlad import aggregate, cells, flat, uniform
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import Conv, l2_normalise, still
+from jaxvpr.models.layers import PRECISE, Conv, Linear, l2_normalise, still
 
 FILTERS = {3: 32, 5: 32, 7: 20}  # side of the convolution -> channels
 
@@ -34,7 +34,7 @@ class CRN(nn.Module):
         x = l2_normalise(x) if self.l2_before else x
         mask = Context(name="crn")(x)
         local = cells(Features(x), l2_before=False)
-        weights = jax.nn.softmax(Assignment(self.clusters, name="conv")(local))
+        weights = jax.nn.softmax(Linear(self.clusters, 2, use_bias=False, name="conv")(local))
         centroids = self.param("centroids", uniform, (self.clusters, x.shape[-1]))
         return flat(aggregate(local, weights * mask.reshape(*local.shape[:2], 1), centroids))
 

@@ -10,14 +10,11 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxvpr.models.layers import LayerNorm, torch_default
+from jaxvpr.models.layers import PRECISE, LayerNorm, Linear, attend
 
 # Xavier's uniform over the packed tensor, as PyTorch draws it: [3 dim, dim] is [out, in] there.
 packed_xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=-1, out_axis=-2)
-linear = partial(nn.Dense, precision=jax.lax.Precision.HIGHEST, kernel_init=torch_default)
-_einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
     "gelu": partial(nn.gelu, approximate=False),
@@ -49,14 +46,12 @@ class MultiHeadAttention(nn.Module):
         bias = self.param("in_proj_bias", nn.initializers.zeros, (3 * self.dim,))
         parts = zip((queries, keys, keys), jnp.split(weight, 3), jnp.split(bias, 3), strict=True)
         q, k, v = (self._project(x, w, b) for x, w, b in parts)
-        logits = _einsum("bqhd,bkhd->bhqk", q * np.float32(q.shape[-1] ** -0.5), k)
-        shares = nn.Dropout(self.dropout, deterministic=not train)(jax.nn.softmax(logits))
-        y = _einsum("bhqk,bkhd->bqhd", shares, v).reshape(queries.shape)
-        return linear(self.dim, name="out_proj")(y)
+        y = attend(q, k, v, nn.Dropout(self.dropout, deterministic=not train), PRECISE)
+        return Linear(self.dim, name="out_proj")(y.reshape(queries.shape))
 
     def _project(self, x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
         """`[B, N, dim]` to `[B, N, heads, dim / heads]`."""
-        y = _einsum("bni,oi->bno", x, weight) + bias.reshape(1, 1, -1)
+        y = jnp.matmul(x, weight.T, precision=PRECISE) + bias.reshape(1, 1, -1)
         return y.reshape(*x.shape[:2], self.heads, -1)
 
 
@@ -89,5 +84,5 @@ class EncoderLayer(nn.Module):
         drop = partial(nn.Dropout, self.dropout, deterministic=not train)
         attention = MultiHeadAttention(self.dim, self.heads, self.dropout, name="self_attn")
         x = LayerNorm(name="norm1")(x + drop()(attention(x, x, train)))
-        y = drop()(ACTIVATIONS[self.activation](linear(self.hidden, name="linear1")(x)))
-        return LayerNorm(name="norm2")(x + drop()(linear(self.dim, name="linear2")(y)))
+        y = drop()(ACTIVATIONS[self.activation](Linear(self.hidden, name="linear1")(x)))
+        return LayerNorm(name="norm2")(x + drop()(Linear(self.dim, name="linear2")(y)))

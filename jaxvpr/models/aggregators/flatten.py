@@ -1,13 +1,11 @@
 """The whole map, cell by cell, through one linear layer: for cameras that always look the same way."""
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import BatchNorm, l2_normalise, torch_default
+from jaxvpr.models.layers import BatchNorm, Linear, l2_normalise
 
 
 class Flatten(nn.Module):
@@ -32,9 +30,8 @@ class Flatten(nn.Module):
     @nn.compact
     def __call__(self, features: Features, train: bool = False) -> jax.Array:
         """`[B, h, w, C]` to `[B, dim]` in float32."""
-        linear = partial(nn.Dense, precision=jax.lax.Precision.HIGHEST, kernel_init=torch_default)
         x = features.map.astype(jnp.float32)
         x = l2_normalise(x) if self.l2_before else x
-        x = linear(self.reduce, use_bias=False, name="reduce")(x) if self.reduce else x
-        x = linear(self.dim, name="fc")(x.reshape(x.shape[0], -1))
+        x = Linear(self.reduce, use_bias=False, name="reduce")(x) if self.reduce else x
+        x = Linear(self.dim, name="fc")(x.reshape(x.shape[0], -1))
         return BatchNorm(not train, name="norm")(x) if self.fc_norm else x

@@ -4,9 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.models.aggregators.encoder import linear
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import LayerNorm
+from jaxvpr.models.layers import LayerNorm, Linear, small_normal
 
 
 class Mix(nn.Module):
@@ -17,10 +16,9 @@ class Mix(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, C, cells]` to the same shape."""
-        small = nn.initializers.truncated_normal(0.02)
         y = LayerNorm(name="mix_0")(x)
-        y = nn.relu(linear(int(x.shape[-1] * self.ratio), kernel_init=small, name="mix_1")(y))
-        return x + linear(x.shape[-1], kernel_init=small, name="mix_3")(y)
+        y = nn.relu(Linear(int(x.shape[-1] * self.ratio), kernel_init=small_normal, name="mix_1")(y))
+        return x + Linear(x.shape[-1], kernel_init=small_normal, name="mix_3")(y)
 
 
 class MixVPR(nn.Module):
@@ -58,6 +56,6 @@ class MixVPR(nn.Module):
         x = jnp.moveaxis(features.map.astype(jnp.float32), -1, 1).reshape(batch, channels, -1)
         for i in range(self.depth):
             x = Mix(self.ratio, name=f"mix_{i}")(x)
-        x = linear(self.dim, name="channel_proj")(jnp.swapaxes(x, 1, 2))
-        x = linear(self.rows, name="row_proj")(jnp.swapaxes(x, 1, 2))
+        x = Linear(self.dim, name="channel_proj")(jnp.swapaxes(x, 1, 2))
+        x = Linear(self.rows, name="row_proj")(jnp.swapaxes(x, 1, 2))
         return x.reshape(batch, -1)

@@ -10,9 +10,7 @@ import jax.numpy as jnp
 
 from jaxvpr.models.aggregators.gem import GeM
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import l2_normalise, torch_default
-
-PRECISE = jax.lax.Precision.HIGHEST
+from jaxvpr.models.layers import PRECISE, Linear, l2_normalise
 
 
 class FC(nn.Module):
@@ -34,22 +32,7 @@ class FC(nn.Module):
     def __call__(self, features: Features, train: bool = False) -> jax.Array:
         """`[B, h, w, C]` to `[B, dim]` in float32."""
         x = self.inner(features, train)
-        return Linear(self.dim, self.conv, name="fc")(l2_normalise(x) if self.l2 else x)
-
-
-class Linear(nn.Module):
-    """`x W + b`, whose kernel may have the form of a 1x1 convolution."""
-
-    dim: int
-    conv: bool = False
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, in]` to `[B, dim]`."""
-        ones = (1, 1) if self.conv else ()
-        kernel = self.param("kernel", torch_default, (*ones, x.shape[-1], self.dim))
-        bias = self.param("bias", nn.initializers.zeros, (self.dim,))
-        return jnp.matmul(x, kernel.reshape(-1, self.dim), precision=PRECISE) + bias.reshape(1, -1)
+        return Linear(self.dim, 2 if self.conv else 0, name="fc")(l2_normalise(x) if self.l2 else x)
 
 
 class Whiten(nn.Module):

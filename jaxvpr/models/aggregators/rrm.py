@@ -1,13 +1,11 @@
 """The Residual Retrieval Module of Kordopatis-Zilos et al. (2021), as the Deep VG benchmark has it."""
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import LayerNorm, l2_normalise, torch_default
+from jaxvpr.models.layers import LayerNorm, Linear, l2_normalise
 
 
 class RRM(nn.Module):
@@ -17,7 +15,6 @@ class RRM(nn.Module):
     def __call__(self, features: Features, train: bool = False) -> jax.Array:
         """Pools `[B, h, w, C]` to `[B, C]` in float32."""
         x = jnp.mean(features.map.astype(jnp.float32), (1, 2))
-        linear = partial(nn.Dense, x.shape[-1], precision=jax.lax.Precision.HIGHEST, kernel_init=torch_default)
         x = LayerNorm(name="ln1")(x)
-        y = linear(name="fc2")(nn.relu(linear(name="fc1")(x)))
+        y = Linear(x.shape[-1], name="fc2")(nn.relu(Linear(x.shape[-1], name="fc1")(x)))
         return l2_normalise(LayerNorm(name="ln2")(x + y))

@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvpr.models.aggregators.encoder import linear
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import Conv, l2_normalise, torch_default
+from jaxvpr.models.layers import PRECISE, Conv, Linear, l2_normalise, torch_default
 
-_conv = partial(Conv, size=1, use_bias=True, kernel_init=torch_default, precision=jax.lax.Precision.HIGHEST)
+_conv = partial(Conv, size=1, use_bias=True, kernel_init=torch_default, precision=PRECISE)
 
 
 class SALAD(nn.Module):
@@ -50,15 +49,15 @@ class SALAD(nn.Module):
                 f"a map of {height}x{width} cells for {self.clusters} clusters; it needs at least {self.clusters + 1} "
                 "cells: give larger images or fewer clusters"
             )
-        token = nn.relu(linear(self.hidden, name="token_features_0")(features.token.astype(jnp.float32)))
-        token = linear(self.token_dim, name="token_features_2")(token)
+        token = nn.relu(Linear(self.hidden, name="token_features_0")(features.token.astype(jnp.float32)))
+        token = Linear(self.token_dim, name="token_features_2")(token)
         cells = features.map.astype(jnp.float32).reshape(batch, 1, height * width, channels)
         local = self._network("cluster_features", self.cluster_dim, cells, train)
         scores = jnp.swapaxes(self._network("score", self.clusters, cells, train), 1, 2)
         dust_bin = self.param("dust_bin", nn.initializers.ones, ())
         shares = jnp.exp(sinkhorn(scores, dust_bin, self.iterations))
         # [B, cluster_dim, clusters]: each cluster's column is normalised, the rows are written one after the other.
-        sums = jnp.einsum("bmn,bnl->bml", shares, local, precision=jax.lax.Precision.HIGHEST)
+        sums = jnp.einsum("bmn,bnl->bml", shares, local, precision=PRECISE)
         sums = jnp.swapaxes(l2_normalise(sums), 1, 2).reshape(batch, -1)
         return jnp.concatenate([l2_normalise(token), sums], -1)
 
@@ -101,7 +100,7 @@ class MegaLoc(nn.Module):
             self.iterations,
             name="agg",
         )
-        return linear(self.dim, name="linear")(l2_normalise(salad(features, train)))
+        return Linear(self.dim, name="linear")(l2_normalise(salad(features, train)))
 
 
 def sinkhorn(scores: jax.Array, dust_bin: jax.Array, iterations: int) -> jax.Array:

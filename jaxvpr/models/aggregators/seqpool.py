@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import still
+from jaxvpr.models.layers import PRECISE, Linear, small_normal, still
 
 
 class SeqPool(nn.Module):
@@ -22,10 +22,8 @@ class SeqPool(nn.Module):
     @nn.compact
     def __call__(self, features: Features, train: bool = False) -> jax.Array:
         """`[B, h, w, C]` to `[B, C]` in float32."""
-        precision = jax.lax.Precision.HIGHEST
-        dense = still(nn.Dense, self.is_initializing()) if self.frozen else nn.Dense
-        start = nn.initializers.normal(0.02)
+        linear = still(Linear, self.is_initializing()) if self.frozen else Linear
         x = features.map.astype(jnp.float32)
         x = x.reshape(x.shape[0], -1, x.shape[-1])
-        scores = dense(1, precision=precision, kernel_init=start, name="attention_pool")(x)
-        return jnp.einsum("bnc,bn->bc", x, nn.softmax(scores[..., 0]), precision=precision)
+        scores = linear(1, kernel_init=small_normal, name="attention_pool")(x)
+        return jnp.einsum("bnc,bn->bc", x, nn.softmax(scores[..., 0]), precision=PRECISE)

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 
 from jaxvpr.models.aggregators.encoder import EncoderLayer
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import l2_normalise, torch_default
+from jaxvpr.models.layers import PRECISE, Linear, l2_normalise
 
-PRECISE = jax.lax.Precision.HIGHEST
 # torch.rand: centroids before a clustering or a file gives better ones.
 uniform = nn.initializers.uniform(1.0)
 
@@ -43,7 +42,7 @@ class NetVLAD(nn.Module):
         """`[B, h, w, D]` to `[B, K D]` in float32."""
         x = cells(features, self.l2_before)
         dim = x.shape[-1]
-        logits = Assignment(self.clusters, self.bias, self.tokens, name="conv")(x)
+        logits = Linear(self.clusters, 1 if self.tokens else 2, self.bias, name="conv")(x)
         if self.d_major:
             centroids = self.param("centers", uniform, (dim, self.clusters)).T
         else:
@@ -79,7 +78,7 @@ class SuperVLAD(nn.Module):
         """`[B, h, w, D]` to `[B, K D]` in float32."""
         x = cells(features, self.l2_before)
         batch, _, dim = x.shape
-        weights = jax.nn.softmax(Assignment(self.clusters + self.ghosts, name="conv")(x))
+        weights = jax.nn.softmax(Linear(self.clusters + self.ghosts, 2, use_bias=False, name="conv")(x))
         vlad = flat(jnp.matmul(weights[..., : self.clusters].mT, x, precision=PRECISE))
         if not self.layers:
             return vlad
@@ -120,24 +119,6 @@ class VLAD(nn.Module):
             squares = jnp.sum(jnp.square(words), -1).reshape(1, 1, -1)
             likeness = 2 * jnp.matmul(x, words.T, precision=PRECISE) - squares
         return flat(aggregate(x, jax.nn.one_hot(jnp.argmax(likeness, -1), self.clusters), words))
-
-
-class Assignment(nn.Module):
-    """How much each feature belongs to each cluster, before the softmax: a 1x1 convolution."""
-
-    clusters: int
-    bias: bool = False
-    tokens: bool = False
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, N, D]` to `[B, N, K]`."""
-        ones = (1,) if self.tokens else (1, 1)
-        kernel = self.param("kernel", torch_default, (*ones, x.shape[-1], self.clusters))
-        logits = jnp.matmul(x, kernel.reshape(-1, self.clusters), precision=PRECISE)
-        if self.bias:
-            logits = logits + self.param("bias", nn.initializers.zeros, (self.clusters,)).reshape(1, 1, -1)
-        return logits
 
 
 def cells(features: Features, l2_before: bool) -> jax.Array:

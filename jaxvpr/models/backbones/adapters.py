@@ -8,6 +8,9 @@ import jax.numpy as jnp
 
 from jaxvpr.models.layers import BatchNorm, Conv, torch_default
 
+# The convolutions start all but silent, as in the original.
+almost_nothing = nn.initializers.constant(1e-5)
+
 # torch's BatchNorm has 1e-5; the original chose this.
 EPS = 1e-3
 
@@ -16,7 +19,8 @@ class ConvAdapter(nn.Module):
     """A bottleneck of half the width; inside, convolutions of 1x1, 3x3 and 5x5 pixels beside a shortcut.
 
     The branches give a half, a quarter and a quarter of the bottleneck's channels; the larger two reduce to a sixteenth
-    first. Tokens before the patches (class token, registers) take the shortcut twice instead, as in the original.
+    first. Tokens before the patches (class token, registers) take the shortcut twice instead, as in the original. A new
+    adapter adds nothing: training starts from the transformer as it is.
 
     Attributes:
       grid: (rows, columns) of the patches, the last tokens.
@@ -40,7 +44,7 @@ class ConvAdapter(nn.Module):
         seen = jnp.concatenate([narrow, middle, wide], -1).reshape(y.shape[0], -1, inner)
         others = y[:, : -rows * columns]
         y = y + jnp.concatenate([others, seen], 1)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=torch_default, name="D_fc2")(y)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros, name="D_fc2")(y)
 
     def _conv(self, name: str, features: int, size: int) -> nn.Module:
         return NormedConv(features, size, self.average, self.dtype, name=name)
@@ -57,5 +61,5 @@ class NormedConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, h, w, C]` to `[B, h, w, features]`."""
-        conv = Conv(self.features, self.size, 1, self.size // 2, True, self.dtype, torch_default, name="conv")
+        conv = Conv(self.features, self.size, 1, self.size // 2, True, self.dtype, almost_nothing, name="conv")
         return nn.relu(BatchNorm(self.average, self.dtype, eps=EPS, name="bn")(conv(x)))

@@ -10,35 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxvpr.models.backbones.transformer import Attention, linear
 from jaxvpr.models.features import Features
 from jaxvpr.models.layers import Conv, LayerNorm, max_pool, still
 
-# The original truncates this at ±2, a hundred standard deviations away: a plain normal distribution is the same.
-small_normal = nn.initializers.normal(0.02)
 kaiming_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-
-
-class Attention(nn.Module):
-    """Self-attention of all tokens of an image; the softmax is float32."""
-
-    heads: int
-    dropout: float
-    attention_dropout: float
-    train: bool
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, N, C]` to `[B, N, C]`."""
-        batch, tokens, width = x.shape
-        packed = nn.Dense(3 * width, use_bias=False, dtype=self.dtype, kernel_init=small_normal, name="qkv")(x)
-        q, k, v = jnp.unstack(packed.reshape(batch, tokens, 3, self.heads, width // self.heads), axis=2)
-        scores = jnp.einsum("bqhc,bkhc->bhqk", q, k, preferred_element_type=jnp.float32)
-        shares = nn.softmax(scores * (width // self.heads) ** -0.5)
-        shares = nn.Dropout(self.attention_dropout, deterministic=not self.train)(shares)
-        x = jnp.einsum("bhqk,bkhc->bqhc", shares.astype(self.dtype), v).reshape(batch, tokens, width)
-        x = nn.Dense(width, dtype=self.dtype, kernel_init=small_normal, name="proj")(x)
-        return nn.Dropout(self.dropout, deterministic=not self.train)(x)
 
 
 class Block(nn.Module):
@@ -60,13 +36,13 @@ class Block(nn.Module):
         """`[B, N, C]` to `[B, N, C]`."""
         y = LayerNorm(dtype=self.dtype, name="pre_norm")(x)
         attention = Attention(
-            self.heads, self.dropout, self.attention_dropout, self.train, self.dtype, name="self_attn"
+            self.heads, False, None, self.dropout, self.attention_dropout, self.train, self.dtype, name="self_attn"
         )
         x = x + self._skip(attention(y))
         x = LayerNorm(dtype=self.dtype, name="norm1")(x)
-        y = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=small_normal, name="linear1")(x)
+        y = linear(self.hidden, self.dtype, "linear1")(x)
         y = self._drop(nn.gelu(y, approximate=False))
-        y = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=small_normal, name="linear2")(y)
+        y = linear(x.shape[-1], self.dtype, "linear2")(y)
         return x + self._skip(self._drop(y))
 
     def _drop(self, x: jax.Array) -> jax.Array:

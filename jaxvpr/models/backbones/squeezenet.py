@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import Conv, max_pool, torch_default
+from jaxvpr.models.layers import Conv, max_pool
+
+# torchvision draws it uniformly over the fan-in, unlike its other networks.
+kaiming_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
 
 # position in torchvision's Sequential -> (squeeze, expand) channels, or None for a pooling layer
 LAYERS = {
@@ -35,7 +38,7 @@ class Fire(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` to `[B, H, W, 2 expand]`."""
-        options = {"use_bias": True, "dtype": self.dtype, "kernel_init": torch_default}
+        options = {"use_bias": True, "dtype": self.dtype, "kernel_init": kaiming_fan_in}
         x = nn.relu(Conv(self.squeeze, 1, name="squeeze", **options)(x))
         narrow = Conv(self.expand, 1, name="expand1x1", **options)(x)
         wide = Conv(self.expand, 3, padding=1, name="expand3x3", **options)(x)
@@ -57,7 +60,7 @@ class SqueezeNet(nn.Module):
         """Normalised images `[B, H, W, 3]` to a map `[B, h, w, C]`, C = 512 uncut; `train` changes nothing."""
         if self.cut not in LAYERS:
             raise ValueError(f"cut={self.cut!r} is no layer of SqueezeNet; there are {list(LAYERS)}")
-        x = Conv(96, 7, 2, use_bias=True, dtype=self.dtype, kernel_init=torch_default, name="features_0")(images)
+        x = Conv(96, 7, 2, use_bias=True, dtype=self.dtype, kernel_init=kaiming_fan_in, name="features_0")(images)
         x = nn.relu(x)
         for i, channels in LAYERS.items():
             if i > self.cut:

@@ -11,17 +11,16 @@ import jax.numpy as jnp
 
 from jaxvpr.models.backbones.adapters import ConvAdapter
 from jaxvpr.models.backbones.positions import grid_of, interpolate
-from jaxvpr.models.layers import Conv, LayerNorm, torch_default
+from jaxvpr.models.layers import Conv, LayerNorm, attend, small_normal, torch_default
 
 FACETS = ("query", "key", "value")
-truncated = nn.initializers.truncated_normal(0.02)
 # CricaVPR's weight of an adapter beside the block's own MLP.
 ADAPTER_SHARE = 0.2
 
 
 def linear(features: int, dtype: Any, name: str, bias: bool = True) -> nn.Dense:
     """A linear layer with a transformer's initialisation."""
-    return nn.Dense(features, use_bias=bias, dtype=dtype, kernel_init=truncated, name=name)
+    return nn.Dense(features, use_bias=bias, dtype=dtype, kernel_init=small_normal, name=name)
 
 
 class PatchEmbed(nn.Module):
@@ -42,13 +41,18 @@ class Attention(nn.Module):
     """Multi-head self-attention with query, key and value packed into one product.
 
     Attributes:
+      bias: of that product.
       facet: "query", "key" or "value" gives that third of the product, `[B, N, C]`, instead of the layer's output.
         Initialisation runs the whole layer either way, so that its parameters are those of the original.
+      dropout, attention_dropout: in training, of the output and of the shares that values are mixed by.
     """
 
     heads: int
     bias: bool = True
     facet: str | None = None
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    train: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -61,16 +65,9 @@ class Attention(nn.Module):
         query, key, value = (
             jax.lax.index_in_dim(qkv, i, 2, False).reshape(batch, count, self.heads, -1) for i in range(3)
         )
-        y = attend(query, key, value)
-        return linear(width, self.dtype, "proj")(y.reshape(batch, count, width))
-
-
-def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Softmax attention of `[B, N, heads, D]` to the same shape and type; logits and softmax in float32."""
-    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-    weights = nn.softmax(logits, -1).astype(value.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+        y = attend(query, key, value, nn.Dropout(self.attention_dropout, deterministic=not self.train))
+        y = linear(width, self.dtype, "proj")(y.reshape(batch, count, width))
+        return nn.Dropout(self.dropout, deterministic=not self.train)(y)
 
 
 class Mlp(nn.Module):
@@ -160,7 +157,7 @@ def embed(
     grid = grid_of(images.shape[1], images.shape[2], patch)
     patches = PatchEmbed(width, patch, dtype, name="patch_embed")(images)
     token = backbone.param("cls_token", nn.initializers.normal(1e-6), (1, 1, width))
-    positions = backbone.param("pos_embed", truncated, (1, 1 + side * side, width))
+    positions = backbone.param("pos_embed", small_normal, (1, 1 + side * side, width))
     token = jnp.broadcast_to(token.astype(dtype), (patches.shape[0], 1, width))
     positions = interpolate(positions, grid, offset, antialias).astype(dtype)
     tokens = jnp.concatenate([token, patches], 1)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxvpr.models.backbones.transformer import Block, embed, linear
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import LayerNorm
+from jaxvpr.models.layers import LayerNorm, still
 
 
 class ViT(nn.Module):
@@ -24,7 +24,8 @@ class ViT(nn.Module):
       antialias: of that interpolation: timm's has it, Hugging Face's has not.
       eps: of LayerNorm: timm's is 1e-6, Hugging Face's 1e-12.
       cut: how many blocks run, None for all; the Deep VG benchmark's `trunc_te`.
-      frozen_blocks: no gradient passes into the embeddings and the first n blocks; its `freeze_te` + 1.
+      frozen_blocks: how many of the first blocks learn nothing; the embeddings and the last normalisation do not
+        either, as there (`freeze_te` plus one: 0 freezes no block). None freezes nothing.
       pooler: keep the layer that Hugging Face's files have beyond the features, so that they are read and written
         whole. Nothing reads it.
       remat: recompute each block in the backward pass instead of storing its inner activations.
@@ -59,7 +60,8 @@ class ViT(nn.Module):
                 x = jax.lax.stop_gradient(x)
             if i < blocks:
                 x = block(self.heads, 4 * self.width, eps=self.eps, dtype=self.dtype, name=f"blocks_{i}")(x)
-        x = LayerNorm(self.eps, self.dtype, name="norm")(x)
+        norm = LayerNorm if self.frozen_blocks is None else still(LayerNorm, self.is_initializing())
+        x = norm(self.eps, self.dtype, name="norm")(x)
         if self.pooler and self.is_initializing():
             linear(self.width, self.dtype, "pooler_dense")(x[:, 0])
         return Features(x[:, 1:].reshape(x.shape[0], *grid, self.width), x[:, 0])

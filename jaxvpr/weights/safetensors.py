@@ -32,21 +32,22 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     Raises:
       UserError: where the file is cut short, its header is damaged, or a type is not one of `DTYPES`.
     """
-    data = path.read_bytes()
+    # A view: a slice of bytes would copy the rest of the file for each tensor.
+    data = memoryview(path.read_bytes())
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 + size:
         raise UserError(
             f"{path}: cut short or no safetensors file: {len(data)} bytes, but its header alone needs {size}"
         )
     try:
-        header = json.loads(data[8 : 8 + size])
+        header = json.loads(bytes(data[8 : 8 + size]))
         metadata = header.pop("__metadata__", {})
         return {name: _tensor(path, name, entry, data[8 + size :]) for name, entry in header.items()}, metadata
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: its safetensors header is damaged ({error!r}). Fetch it again") from error
 
 
-def _tensor(path: Path, name: str, entry: Mapping, data: bytes) -> np.ndarray:
+def _tensor(path: Path, name: str, entry: Mapping, data: memoryview) -> np.ndarray:
     if entry["dtype"] not in DTYPES:
         raise UserError(f"{path}: {name} has type {entry['dtype']}; readable are {sorted(DTYPES)}")
     dtype, shape, (start, stop) = DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]

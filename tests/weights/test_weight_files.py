@@ -101,10 +101,15 @@ def test_safetensors_keeps_any_shape_and_every_bit(tmp_path_factory, array):
 
 
 def test_the_layout_of_safetensors_by_hand(tmp_path):
-    header = b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
-    data = len(header).to_bytes(8, "little") + header + b"\x00\x00\x80\x3f\x00\x00\x00\xc0"
-    (tmp_path / "w.safetensors").write_bytes(data)
-    np.testing.assert_array_equal(read(tmp_path / "w.safetensors")["x"], [1.0, -2.0])
+    def read_as(shape):
+        header = b'{"x":{"dtype":"F32","shape":%s,"data_offsets":[0,8]}}' % shape
+        data = len(header).to_bytes(8, "little") + header + b"\x00\x00\x80\x3f\x00\x00\x00\xc0"
+        (tmp_path / "w.safetensors").write_bytes(data)
+        return read(tmp_path / "w.safetensors")["x"]
+
+    np.testing.assert_array_equal(read_as(b"[2]"), [1.0, -2.0])
+    with pytest.raises(UserError, match="its safetensors header is damaged"):
+        read_as(b"[-1,-2]")  # two numbers by their product
 
 
 @settings(deadline=None, max_examples=30)

@@ -23,8 +23,12 @@ BOQ: Rows = (
     (r"aggregator/boqs_(\d+)/(\w+)", r"aggregator.boqs.\1.\2"),
     (r"aggregator/(proj_c|norm_input|fc)", r"aggregator.\1"),
 )
-CRICAVPR: Rows = (
-    (r"aggregator/gem", "aggregation.1"),
+# PyTorch's TransformerEncoder across the images of a batch.
+ENCODER: Rows = (
     (r"aggregator/layers_(\d+)/self_attn/out_proj", r"encoder.layers.\1.self_attn.out_proj"),
     (r"aggregator/layers_(\d+)/(\w+)", r"encoder.layers.\1.\2"),
 )
+CRICAVPR: Rows = ((r"aggregator/gem", "aggregation.1"), *ENCODER)
+SUPERVLAD: Rows = ((r"aggregator/conv", "aggregation.conv"), *ENCODER)
+# NetVLAD's, below the module that holds it.
+CLUSTERS: Rows = ((r"aggregator/conv", "conv"), (r"aggregator/centroids", "centroids"))

@@ -1,10 +1,11 @@
 """Names of methods that pool: the Deep VG benchmark, NetVLAD and its heirs, AP-GeM, AnyLoc's vocabulary."""
 
+from jaxvpr.weights.tables import heads
 from jaxvpr.weights.tables.convolutional import RESNET, RESNET_SEQUENTIAL, VGG_SEQUENTIAL
 from jaxvpr.weights.tables.family import Family, Rows, under
+from jaxvpr.weights.tables.heads import CLUSTERS
 from jaxvpr.weights.tables.transformers import DINOV2, POOLER, VIT_HF
 
-CLUSTERS: Rows = ((r"aggregator/conv", "conv"), (r"aggregator/centroids", "centroids"))
 MATLAB: Rows = ((r"aggregator/conv", "score_proj"), (r"aggregator/centers", "centers"))
 CONVOLUTIONAL: Rows = (*RESNET_SEQUENTIAL, *VGG_SEQUENTIAL)
 
@@ -71,14 +72,7 @@ FAMILIES = {
         extras=(r"pca\..+",),
         counters=True,
     ),
-    "supervlad": Family(
-        rows=(
-            *under("backbone.", DINOV2),
-            (r"aggregator/conv", "aggregation.conv"),
-            (r"aggregator/layers_(\d+)/self_attn/out_proj", r"encoder.layers.\1.self_attn.out_proj"),
-            (r"aggregator/layers_(\d+)/(\w+)", r"encoder.layers.\1.\2"),
-        )
-    ),
+    "supervlad": Family(rows=(*under("backbone.", DINOV2), *heads.SUPERVLAD)),
     # A clip of one frame: the sequence models' own aggregator, or their frame's pooling.
     "vg_transformers": Family(
         rows=(*under("encoder.", CONVOLUTIONAL), *under("aggregator.", CLUSTERS), (r"aggregator/p", "pooling.1.p")),

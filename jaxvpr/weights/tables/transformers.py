@@ -1,6 +1,7 @@
 """Names of vision transformers, alone and as rows for the methods built on them."""
 
 from jaxvpr.weights.tables.family import Family, Rows, under
+from jaxvpr.weights.tables.heads import CLUSTERS
 
 VIT_TIMM: Rows = (
     (r"backbone/(cls_token|pos_embed)", r"\1"),
@@ -79,18 +80,13 @@ FAMILIES = {
         rows=(
             *under("backbone.", CCT),
             (r"aggregator/p", "aggregation.0.p"),
-            (r"aggregator/(centroids)", r"aggregation.\1"),
-            (r"aggregator/conv", "aggregation.conv"),
+            *under("aggregation.", CLUSTERS),
         ),
         unused=_pool("backbone."),
     ),
     # vg-transformers' SeqVLAD, which is NetVLAD for a single image.
     "vg_transformers_cct": Family(
-        rows=(
-            *under("encoder.", CCT),
-            (r"aggregator/(centroids)", r"aggregator.\1"),
-            (r"aggregator/conv", "aggregator.conv"),
-        ),
+        rows=(*under("encoder.", CCT), *under("aggregator.", CLUSTERS)),
         unused=_pool("encoder."),
     ),
 }

@@ -1,0 +1,222 @@
+"""Batches of P places with K images each, for losses that compare images of the same and of other places.
+
+So trains GSV-Cities (Ali-bey et al., Neurocomputing 2022), whose batches run through the cities, and what came after.
+A batch is [P * K] images, those of one place side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from data_pipelines.place_table import PlaceTable, near_pairs
+
+Array = np.ndarray
+LAST = ("pad", "drop")
+
+
+class PlaceBatches(NamedTuple):
+    """Batches of images, those of one place side by side; all [steps, P * K].
+
+    Attributes:
+      rows: int64, which images; -1 pads.
+      labels: int32, the number of an image's place; -1 pads.
+      mask: bool, False where a place is missing.
+    """
+
+    rows: Array
+    labels: Array
+    mask: Array
+
+
+def place_batches(
+    table: PlaceTable,
+    *,
+    P: int,
+    rng: np.random.Generator,
+    steps: int | None = None,
+    min_distance: float = 0.0,
+    by_city: bool = False,
+    weights: Sequence[float] | None = None,
+    last: str = "pad",
+) -> PlaceBatches:
+    """Draws batches of P places and K = `table.K` images of each, without repetition within a batch.
+
+    Places come in shuffled passes: each is used once before any is used twice, as far as the distance allows. A place
+    that is too near to one of the batch waits for the next. Images of a place are drawn anew each time. A call begins
+    with a new pass.
+
+    Args:
+      table: the places; labels are their numbers in it.
+      P: places in a batch.
+      rng: the only source of chance, `np.random.default_rng([seed, epoch])`: equal states give equal batches.
+      steps: how many batches; None makes one pass over all places.
+      min_distance: metres that the mean positions of a batch's places are apart at least; 0 does not ask.
+      by_city: every batch is of one city. The batches of a pass come in shuffled order, so that a pass that is cut off
+        favours no city.
+      weights: one for each data set. In proportion to them data sets share each batch, or with `by_city` the batches;
+        each goes through passes of its own. None lets all places weigh the same.
+      last: what becomes of a batch that no place is left for at the end of a pass: "pad" fills it with -1, "drop"
+        leaves it out.
+
+    Raises:
+      DataError: an option that makes no sense, no full batch with "drop", places that are all too near.
+    """
+    if P < 1 or (steps or 0) < 0 or last not in LAST or not min_distance >= 0:
+        raise DataError(
+            f"P must be at least 1, steps and min_distance at least 0, last in {LAST}: "
+            f"{P=} {steps=} {min_distance=} {last=}"
+        )
+    if steps is None and weights is not None:
+        raise DataError("weights need a number of steps: data sets that are mixed by weight have no common pass")
+    near = _neighbours(table, min_distance)
+    shares = None if weights is None else _shares(table, weights)
+    if shares is not None and not by_city:
+        drawn = _mixed(table, shares, near, P=P, steps=steps or 0, rng=rng)
+    else:
+        passes = [
+            _Passes(_groups(table, by_city, members), near, P=P, last=last, rng=rng)
+            for members in (
+                [None] if shares is None else [np.flatnonzero(table.source == s) for s in range(len(shares))]
+            )
+        ]
+        drawn = (
+            passes[0].one() if steps is None else _alternate(passes, np.ones(1) if shares is None else shares, steps)
+        )
+    chosen = np.array([batch + [-1] * (P - len(batch)) for batch in drawn], np.int64).reshape(len(drawn), P)
+    return _with_images(table, chosen, rng)
+
+
+class _Passes:
+    """Batches of shuffled passes over groups of places, one pass after the other."""
+
+    def __init__(self, groups: list[Array], near: dict[int, list[int]], *, P: int, last: str, rng: np.random.Generator):
+        self.groups, self.near, self.P, self.last, self.rng = groups, near, P, last, rng
+        self.waiting: list[list[int]] = []
+
+    def one(self) -> list[list[int]]:
+        """The batches of a pass."""
+        batches = []
+        for group in self.groups:
+            queue = self.rng.permutation(group).tolist()
+            while queue:
+                batches.append(_taken(queue, self.P, self.near, []))
+        fewest, fullest = self.P if self.last == "drop" else min(self.P, 2), max(map(len, batches))
+        if fullest < fewest:
+            raise DataError(
+                f"no batch of {fewest} places can be made: the fullest has {fullest}, of {max(map(len, self.groups))} "
+                f"places in the largest of {len(self.groups)} groups; the others of it are too near. Lower P or "
+                'min_distance, give more places, or take last="pad".'
+            )
+        full = [batch for batch in batches if self.last == "pad" or len(batch) == self.P]
+        return [full[k] for k in self.rng.permutation(len(full))] if len(self.groups) > 1 else full
+
+    def following(self) -> list[int]:
+        """The next batch, of a new pass where the last one is over."""
+        if not self.waiting:
+            self.waiting = self.one()[::-1]
+        return self.waiting.pop()
+
+
+def _alternate(passes: list[_Passes], shares: Array, steps: int) -> list[list[int]]:
+    """Whole batches of several data sets in turn, as often as their shares say."""
+    return [passes[turn].following() for turn in _turns(shares, steps).tolist()]
+
+
+def _turns(shares: Array, total: int) -> Array:
+    """int64 [total], whose turn it is: evenly spread, so that any stretch holds all in proportion to their shares."""
+    counts = np.ceil(shares * total).astype(np.int64) + 1
+    moments = np.concatenate([(np.arange(count) + 0.5) / share for count, share in zip(counts, shares, strict=True)])
+    return np.repeat(np.arange(len(shares)), counts)[np.argsort(moments, kind="stable")[:total]]
+
+
+def _mixed(
+    table: PlaceTable, shares: Array, near: dict[int, list[int]], *, P: int, steps: int, rng: np.random.Generator
+) -> list[list[int]]:
+    """Batches that several data sets share; what rounding takes from one in a step, it gets in a later one."""
+    members = [np.flatnonzero(table.source == s) for s in range(len(shares))]
+    queues: list[list[int]] = [[] for _ in members]
+    batches = []
+    for turns in _turns(shares, steps * P).reshape(steps, P):
+        batch: list[int] = []
+        for s, wanted in enumerate(np.bincount(turns, minlength=len(shares)).tolist()):
+            got = _taken(queues[s], wanted, near, batch)
+            if len(got) < wanted and len(queues[s]) < len(members[s]):
+                # What is left of a pass comes before the next one.
+                queues[s][:0] = rng.permutation(members[s]).tolist()
+                got += _taken(queues[s], wanted - len(got), near, batch + got)
+            batch += got
+        batches.append(batch)
+    return batches
+
+
+def _taken(queue: list[int], wanted: int, near: dict[int, list[int]], batch: list[int]) -> list[int]:
+    """Takes up to `wanted` places off the end of `queue` that go with `batch`; those passed over stay, in order."""
+    blocked = set(batch)
+    for place in batch:
+        blocked.update(near.get(place, ()))
+    taken: list[int] = []
+    over: list[int] = []
+    while queue and len(taken) < wanted:
+        place = queue.pop()
+        if place in blocked:
+            over.append(place)
+            continue
+        taken.append(place)
+        blocked.add(place)
+        blocked.update(near.get(place, ()))
+    queue.extend(reversed(over))
+    return taken
+
+
+def _neighbours(table: PlaceTable, distance: float) -> dict[int, list[int]]:
+    """place → places nearer than `distance`, for those that have any."""
+    near: dict[int, list[int]] = {}
+    if distance > 0:
+        one, other = near_pairs(table, distance)
+        for a, b in zip(one.tolist(), other.tolist(), strict=True):
+            near.setdefault(a, []).append(b)
+            near.setdefault(b, []).append(a)
+    return near
+
+
+def _groups(table: PlaceTable, by_city: bool, members: Array | None) -> list[Array]:
+    """The places that batches are drawn from: all, one data set's, or those of each city."""
+    members = np.arange(len(table)) if members is None else members
+    if not by_city:
+        return [members]
+    order = members[np.argsort(table.city[members], kind="stable")]
+    return np.split(order, np.flatnonzero(np.diff(table.city[order])) + 1)
+
+
+def _shares(table: PlaceTable, weights: Sequence[float]) -> Array:
+    """The weights as shares that sum to 1 (float64)."""
+    shares = np.asarray(weights, np.float64)
+    if shares.shape != (len(table.names),) or not (np.isfinite(shares).all() and (shares > 0).all()):
+        raise DataError(f"weights must be a positive number for each of {list(table.names)}, but they are {weights}")
+    empty = [name for s, name in enumerate(table.names) if not (table.source == s).any()]
+    if empty:
+        raise DataError(f"no place of {empty} has {table.K} images, but it has a weight. Leave it out, or lower K.")
+    return shares / shares.sum()
+
+
+def _with_images(table: PlaceTable, chosen: Array, rng: np.random.Generator) -> PlaceBatches:
+    """K different images of each place of `chosen` (int64 [steps, P], -1 pads), all sets of K being equally likely."""
+    K, place = table.K, np.maximum(chosen, 0)
+    size = np.diff(table.indptr)[place]
+    picked = np.empty((*chosen.shape, K), np.int64)
+    for k in range(
+        K
+    ):  # Floyd's sampling: the k-th is of the first size - K + k + 1, and the last of these if it was drawn
+        top = size - K + k
+        drawn = rng.integers(0, top + 1)
+        picked[..., k] = np.where((picked[..., :k] == drawn[..., None]).any(axis=-1), top, drawn)
+    picked = rng.permuted(picked, axis=-1)  # Floyd's sets are fair, their order is not
+    there = np.broadcast_to((chosen >= 0)[..., None], picked.shape)
+    rows = np.where(there, table.rows[table.indptr[:-1][place][..., None] + picked], -1)
+    labels = np.broadcast_to(chosen[..., None], picked.shape).astype(np.int32)
+    flat = (len(chosen), chosen.shape[1] * K)
+    return PlaceBatches(rows.reshape(flat), labels.reshape(flat), there.reshape(flat).copy())

@@ -1,0 +1,164 @@
+"""The places of one or several data sets, each with its images and its mean position: what batches of places are
+drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_pipelines import geo
+from data_pipelines.errors import DataError
+from data_pipelines.places import Places
+from data_pipelines.readers.names import PLACE_BITS
+
+Array = np.ndarray
+MOST_PAIRS = 20_000_000  # of places that may be near each other: beyond, a distance is meant that no batch can keep
+
+
+@dataclass(frozen=True)
+class PlaceTable:
+    """Places with at least `K` images, in compressed rows; a place's number is its index here.
+
+    Attributes:
+      rows: int64 [images of these places], sorted by place; rows of `Places.concat` of the data sets given.
+      indptr: int64 [places + 1]; the images of place p are `rows[indptr[p]:indptr[p + 1]]`.
+      east, north: float64 [places], metres, the mean position of a place's images; NaN where one has none.
+      frame: int64 [places]; metres can be compared within one. A UTM zone, or -1 - k: data set k's own frame.
+      city: int64 [places], 0 up to the number of cities; two data sets have no city in common.
+      source: int64 [places], which data set.
+      names: what the data sets are called.
+      K: images that a batch takes of a place.
+      left_out: (places, images) of fewer than K images or of no known place.
+    """
+
+    rows: Array
+    indptr: Array
+    east: Array
+    north: Array
+    frame: Array
+    city: Array
+    source: Array
+    names: tuple[str, ...]
+    K: int
+    left_out: tuple[int, int]
+
+    def __len__(self) -> int:
+        """How many places there are."""
+        return len(self.indptr) - 1
+
+
+def place_table(places: Places | Sequence[Places], *, K: int, city: Array | None = None) -> PlaceTable:
+    """Collects the places that have at least K images; equal `place` within one data set is one place.
+
+    A city in two neighbouring UTM zones is put into the one that holds more of its images.
+
+    Args:
+      places: one data set or several.
+      K: images that a batch takes of a place.
+      city: int [rows of all data sets], which city or zone an image is in; by default what its place's number says
+        (GSV-Cities, GSV-XS), which is one city for each data set of other numbers.
+
+    Raises:
+      DataError: no place has K images; a place whose images lie in frames that cannot be compared.
+    """
+    sets = [places] if isinstance(places, Places) else list(places)
+    if K < 1 or not sets:
+        raise DataError(f"a batch of places needs at least one data set and one image of a place: {len(sets)=} {K=}")
+    place = np.concatenate([one.place for one in sets])
+    source = np.repeat(np.arange(len(sets)), [len(one) for one in sets])
+    cities = place >> PLACE_BITS if city is None else np.asarray(city, np.int64)
+    if cities.shape != place.shape:
+        raise DataError(f"city has shape {cities.shape}, but the data sets have {len(place)} images")
+    order = np.lexsort((place, source))
+    order = order[place[order] >= 0]
+    starts = np.flatnonzero(_changes(place[order]) | _changes(source[order]))
+    counts = np.diff(np.append(starts, len(order)))
+    enough = counts >= K
+    if not enough.any():
+        called = " and ".join(one.name for one in sets)
+        raise DataError(
+            f"no place of {called} has {K} images: the largest of {len(counts)} places ({len(place)} images) has "
+            f"{counts.max(initial=0)}, but K={K} images of each place were asked for. Lower K, or give more images."
+        )
+    rows = order[np.repeat(enough, counts)]
+    indptr = np.concatenate([[0], np.cumsum(counts[enough])])
+    first = rows[indptr[:-1]]
+    _, city_of = np.unique(np.stack([source[first], cities[first]]), axis=1, return_inverse=True)
+    east, north, frame = _positions(sets, rows, np.repeat(city_of.reshape(-1), counts[enough]), source[rows])
+    _one_frame_each(sets, place[first], frame, indptr)
+    mean_east, mean_north = (np.add.reduceat(metres, indptr[:-1]) / counts[enough] for metres in (east, north))
+    return PlaceTable(
+        rows, indptr, mean_east, mean_north, frame[indptr[:-1]], city_of.reshape(-1), source[first],
+        tuple(one.name for one in sets), K, (int((~enough).sum()), len(place) - len(rows)),
+    )  # fmt: skip
+
+
+def near_pairs(table: PlaceTable, distance: float) -> tuple[Array, Array]:
+    """All pairs of places nearer than `distance` metres (int64 [pairs] twice, each pair once), by a grid of cells.
+
+    Raises:
+      DataError: places without position, or far too many pairs.
+    """
+    unknown = np.flatnonzero(~np.isfinite(table.east + table.north))
+    if len(unknown):
+        name = table.names[table.source[unknown[0]]]
+        raise DataError(
+            f"{len(unknown)} of {len(table)} places have images without position (the first in {name}), so that no "
+            f"distance of {distance:g} m between places can be kept. Take min_distance=0, or leave those places out."
+        )
+    span = max(np.ptp(table.east), np.ptp(table.north))
+    side = max(distance * (1 + 1e-9), span / 2**25)  # two numbers of cells fit into one key, whatever the distance
+    x, y = (np.floor((metres - metres.min()) / side).astype(np.int64) + 1 for metres in (table.east, table.north))
+    key = (np.unique(table.frame, return_inverse=True)[1].reshape(-1) << 53) + (x << 26) + y
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    pairs: list[Array] = []
+    for right, up in ((0, 0), (0, 1), (1, -1), (1, 0), (1, 1)):
+        target = key + (right << 26) + up
+        low = np.searchsorted(key, target) if right or up else np.arange(1, len(key) + 1)
+        count = np.searchsorted(key, target, side="right") - low
+        if count.sum() > MOST_PAIRS:
+            raise DataError(
+                f"a distance of {distance:g} m between places is too far for {' and '.join(table.names)}: each of "
+                f"{len(table)} places has hundreds nearer than that. Lower min_distance."
+            )
+        one, other = np.repeat(np.arange(len(key)), count), np.repeat(low - np.cumsum(count) + count, count)
+        one, other = order[one], order[other + np.arange(len(other))]
+        apart = np.hypot(table.east[one] - table.east[other], table.north[one] - table.north[other])
+        pairs.append(np.stack([one, other])[:, apart < distance])
+    joined = np.concatenate(pairs, axis=1)
+    return joined[0], joined[1]
+
+
+def _changes(values: Array) -> Array:
+    """Whether each value differs from the one before; the first does."""
+    return np.concatenate([np.ones(min(len(values), 1), bool), values[1:] != values[:-1]])
+
+
+def _positions(sets: Sequence[Places], rows: Array, city: Array, source: Array) -> tuple[Array, Array, Array]:
+    """East, north (float64, metres) and frame (int64) of `rows`, each city in one frame where that can be."""
+    east, north, zone = (np.concatenate([getattr(one, c) for one in sets])[rows] for c in ("east", "north", "zone"))
+    zone = zone.astype(np.int64)
+    pairs, count = np.unique(np.stack([city, zone]), axis=1, return_counts=True)
+    for one in np.flatnonzero(np.bincount(pairs[0]) == 2):
+        (lower, upper), images = pairs[1, pairs[0] == one], count[pairs[0] == one]
+        if lower < 1 or (upper - lower) % 100 % 60 not in (0, 1, 59):
+            continue
+        into, other = (lower, upper) if images[0] >= images[1] else (upper, lower)
+        moved = np.flatnonzero((city == one) & (zone == other))
+        degrees = geo.from_utm(east[moved], north[moved], zone[moved])
+        east[moved], north[moved], zone[moved] = geo.to_utm(*degrees, int(into))
+    return east, north, np.where(zone < 1, -1 - source, zone)
+
+
+def _one_frame_each(sets: Sequence[Places], place: Array, frame: Array, indptr: Array) -> None:
+    mixed = np.flatnonzero(np.maximum.reduceat(frame, indptr[:-1]) != np.minimum.reduceat(frame, indptr[:-1]))
+    if len(mixed):
+        zones = np.unique(frame[indptr[mixed[0]] : indptr[mixed[0] + 1]]).tolist()
+        called = " and ".join(one.name for one in sets)
+        raise DataError(
+            f"the images of place {place[mixed[0]]} of {called} lie in zones {zones}, which are no neighbours: is one "
+            "number given to two places? Make the numbers unique over cities."
+        )

@@ -215,7 +215,7 @@ WRONG = {
     "objective.loss=triplet": "objective.loss='triplet' does not exist; there are ['arcface', 'cosface']",
     "objective.name=pears": "objective.name='pears' does not exist; there are ['cells'",
     "objective.partition.by=street": "objective.partition.by='street' does not exist; there are ['cell', 'place']",
-    "optimizer.name=lion": "optimiser 'lion' does not exist; there are ['adam', 'adamw', 'sgd']",
+    "optimizer.name=lion": "optimiser 'lion' does not exist; there are ['adam', 'adamw', 'asgd', 'radam', 'sgd']",
     "optimizer.schedule=step": "optimiser schedule 'step' does not exist; there are ['constant', 'cosine'",
     "train_data.reader=zip": "no reader 'zip'; there are ['at_names'",
     "train_data.options.depth=2": "the reader at_names has no option ['depth']; it has ['split'",

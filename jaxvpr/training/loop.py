@@ -108,7 +108,7 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
     """
     objective, total = recipe.objective, config.epochs * recipe.objective.period
     settings = {"total": total, "frozen": tuple(config.frozen), "accumulate": config.accumulate}
-    tuner, tuner_extra = (_optimiser(c, total) for c in (config.optimizer, config.optimizer_extra))
+    tuner, tuner_extra = (_optimiser(c, total, objective.period) for c in (config.optimizer, config.optimizer_extra))
     _check_batch(config, mesh)
     state, shardings = init_state(
         recipe.model, objective, tuner, tuner_extra, mesh,
@@ -286,9 +286,9 @@ def _started(state: TrainState, shardings: TrainState, start: Callable[[Variable
     )
 
 
-def _optimiser(config: ConfigDict, total: int) -> optimisers.Optimiser:
+def _optimiser(config: ConfigDict, total: int, period: int) -> optimisers.Optimiser:
     options = {key: value for key, value in config.items() if key not in ("name", "schedule")}
-    return optimisers.build(config.name, total=total, schedule_name=config.schedule, **options)
+    return optimisers.build(config.name, total=total, period=period, schedule_name=config.schedule, **options)
 
 
 def _check_batch(config: ConfigDict, mesh: Mesh) -> None:

@@ -1,13 +1,13 @@
-"""Optimisers and schedules by name, with torch's semantics; freezing and learning rates by parameter pattern.
+"""Optimisers by name; freezing and learning rates by parameter pattern.
 
-A transform here gives a direction; the step multiplies it by the learning rate of the moment. So one schedule, read at
-the run's own step, serves the model and every stacked head, also one that trains only every eighth epoch.
+A direction (`directions`) and a rate (`schedules`) meet here. One schedule, read at the run's own step, serves the
+model and every stacked head, also one that trains only every eighth epoch.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,86 +16,93 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvpr.errors import UserError
-
-Schedule = Callable[[jax.Array], jax.Array]
+from jaxvpr.training.directions import DIRECTIONS
+from jaxvpr.training.schedules import Schedule, schedule
 
 
 class Optimiser(NamedTuple):
     """A direction and how far to go along it.
 
     Attributes:
-      transform: gradients -> direction (to be subtracted).
+      transform: gradients, parameters and a rate -> what to subtract.
       rate: step -> learning rate.
       clip: largest global norm of the gradients, 0 for none.
       factors: (pattern, factor) pairs; the first pattern found in a parameter's path scales its learning rate.
+      layer_decay: scales the learning rates of a transformer's blocks on top of that, 1 for none: `layer_factors`.
     """
 
-    transform: optax.GradientTransformation
+    transform: optax.GradientTransformationExtraArgs
     rate: Schedule
     clip: float = 0.0
     factors: tuple[tuple[str, float], ...] = ()
+    layer_decay: float = 1.0
 
-    def update(self, grads: Any, state: Any, params: Any, step: jax.Array) -> tuple[Any, Any]:
-        """One step: (new params, new optimiser state)."""
+    def update(
+        self, grads: Any, state: Any, params: Any, step: jax.Array, scale: jax.Array | float = 1.0
+    ) -> tuple[Any, Any]:
+        """One step: (new params, new optimiser state). `scale` multiplies the learning rate: that of `plateau`."""
         if self.clip:
             shrink = jnp.minimum(1.0, self.clip / (optax.tree.norm(grads) + 1e-6))
             grads = jax.tree.map(lambda g: g * shrink, grads)
-        direction, state = self.transform.update(grads, state, params)
-        rate = jnp.asarray(self.rate(step), jnp.float32)
+        rate = jnp.asarray(self.rate(step), jnp.float32) * scale
+        moves, state = self.transform.update(grads, state, params, rate=rate, factors=self.factors_of(params))
+        return jax.tree.map(jnp.subtract, params, moves), state
 
-        def move(path: str, leaf: Any) -> Any:
-            far = rate * self._factor(path)
-            return jax.tree.map(lambda p, d: p - far.astype(p.dtype) * d, params[path], leaf)
+    def factors_of(self, paths: Iterable[str]) -> dict[str, float]:
+        """What the learning rate of each parameter is multiplied by.
 
-        return {path: move(path, leaf) for path, leaf in direction.items()}, state
+        Raises:
+          UserError: for a `layer_decay` of a model without numbered blocks.
+        """
+        paths = list(paths)
+        layers = layer_factors(paths, self.layer_decay) if self.layer_decay != 1 else ()
+        return {path: _first(self.factors, path) * _first(layers, path) for path in paths}
 
-    def _factor(self, path: str) -> float:
-        return next((factor for pattern, factor in self.factors if re.search(pattern, path)), 1.0)
+    def check(self, paths: Iterable[str]) -> None:
+        """Makes sure that each pattern of `factors` is found in a parameter's path, and `layer_decay` has blocks.
 
-
-def _sgd(*, momentum: float, nesterov: bool, weight_decay: float, **_: float) -> optax.GradientTransformation:
-    decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
-    return optax.chain(decay, optax.trace(momentum, nesterov) if momentum else optax.identity())
-
-
-def _adam(*, b1: float, b2: float, eps: float, weight_decay: float, **_: Any) -> optax.GradientTransformation:
-    decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
-    return optax.chain(decay, optax.scale_by_adam(b1, b2, eps))
-
-
-def _adamw(*, b1: float, b2: float, eps: float, weight_decay: float, **_: Any) -> optax.GradientTransformation:
-    return optax.chain(optax.scale_by_adam(b1, b2, eps), optax.add_decayed_weights(weight_decay))
+        Raises:
+          UserError: otherwise.
+        """
+        paths = list(paths)
+        check_patterns("factors", [pattern for pattern, _ in self.factors], paths)
+        self.factors_of(paths)
 
 
-TRANSFORMS: dict[str, Callable[..., optax.GradientTransformation]] = {"sgd": _sgd, "adam": _adam, "adamw": _adamw}
-SCHEDULES = ("constant", "cosine", "linear")
+def _first(factors: Iterable[tuple[str, float]], path: str) -> float:
+    return next((factor for pattern, factor in factors if re.search(pattern, path)), 1.0)
 
 
-def schedule(name: str, rate: float, *, total: int, warmup: int = 0, final: float = 0.0) -> Schedule:
-    """Learning rate over a run: a linear warm-up from 0, then constant, cosine or linear down to `final * rate`.
+# What of a transformer comes before its blocks, in the names of our backbones.
+EMBEDDINGS = r"(patch_embed|tokenizer_\d+|cls_token|mask_token|register_tokens|pos_embed|positional_emb)(/|$)"
+
+
+def layer_factors(
+    paths: Iterable[str], decay: float, blocks: str = "backbone/blocks_"
+) -> tuple[tuple[str, float], ...]:
+    """Layer-wise decay as `factors`: `decay` once for the last block, twice for the one before, and so on.
+
+    What feeds the first block (patches, tokens, positions) counts as one more block below it; what follows the last
+    one (its norm, the aggregator) keeps the full rate. As BEiT and DINOv2 (`layer_decay` there).
 
     Args:
-      name: one of `SCHEDULES`.
-      rate: the peak.
-      total: steps of the whole run.
-      warmup: steps of the warm-up.
-      final: the share of the peak that is left at the end.
+      paths: of all parameters.
+      decay: factor of one block, in (0, 1].
+      blocks: what the path of a block begins with, up to its number.
 
     Raises:
-      UserError: for an unknown name.
+      UserError: where no path is a block's, or for a decay outside (0, 1].
     """
-    rest = max(total - warmup, 1)
-    if name == "constant":
-        after = optax.constant_schedule(rate)
-    elif name == "cosine":
-        after = optax.cosine_decay_schedule(rate, rest, alpha=final)
-    elif name == "linear":
-        after = optax.linear_schedule(rate, final * rate, rest)
-    else:
-        raise UserError(f"optimiser schedule {name!r} does not exist; there are {list(SCHEDULES)}")
-    if not warmup:
-        return after
-    return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), after], [warmup])
+    if not 0 < decay <= 1:
+        raise UserError(f"layer_decay={decay} must be above 0 and at most 1")
+    number = re.compile(rf"^{blocks}(\d+)/")
+    numbers = [int(found[1]) for found in map(number.match, paths) if found]
+    if not numbers:
+        raise UserError(f"layer_decay={decay} needs a backbone with blocks; no parameter begins with {blocks!r}")
+    depth = max(numbers) + 1
+    parent = blocks.rpartition("/")[0] + "/" if "/" in blocks else ""
+    below = ((rf"^{parent}{EMBEDDINGS}", decay ** (depth + 1)),)
+    return tuple((rf"^{blocks}{i}/", decay ** (depth - i)) for i in range(depth)) + below
 
 
 def build(
@@ -103,28 +110,55 @@ def build(
     *,
     rate: float,
     total: int,
+    period: int = 1,
     schedule_name: str = "constant",
+    per: str = "step",
     warmup: int = 0,
+    warmup_epochs: int = 0,
+    warmup_start: float = 0.0,
+    length: int = 0,
+    start: float = 1.0,
     final: float = 0.0,
-    weight_decay: float = 0.0,
-    momentum: float = 0.9,
-    nesterov: bool = False,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
+    milestones: Sequence[int] = (),
+    gamma: float = 0.1,
     clip: float = 0.0,
     factors: Sequence[tuple[str, float]] = (),
+    layer_decay: float = 1.0,
+    weight_decay: float = 0.0,
+    **options: Any,
 ) -> Optimiser:
-    """An optimiser by name. `adam` adds `weight_decay * w` to the gradient as torch's Adam, `adamw` to the direction.
+    """An optimiser by name: `sgd`, `asgd`, `adam`, `adamw` or `radam`, with the schedule of `schedules.schedule`.
+
+    Weight decay is torch's: `adamw` shrinks the weights by `rate * weight_decay`, the others add `weight_decay * w` to
+    the gradient. Options an optimiser has no use for are left alone, so that one table of keys serves them all:
+    `OPTIONS` lists them with their defaults.
 
     Raises:
-      UserError: for an unknown optimiser or schedule.
+      UserError: for an unknown optimiser or schedule, and for settings that do not make sense together.
     """
-    if name not in TRANSFORMS:
-        raise UserError(f"optimiser {name!r} does not exist; there are {sorted(TRANSFORMS)}")
-    transform = TRANSFORMS[name](momentum=momentum, nesterov=nesterov, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
-    rates = schedule(schedule_name, rate, total=total, warmup=warmup, final=final)
-    return Optimiser(transform, rates, clip, tuple(factors))
+    if name not in DIRECTIONS:
+        raise UserError(f"optimiser {name!r} does not exist; there are {sorted(DIRECTIONS)}")
+    if unknown := sorted(set(options) - set(OPTIONS)):
+        raise TypeError(f"unknown options {unknown}; there are {sorted(OPTIONS)}")
+    transform = DIRECTIONS[name](**{**OPTIONS, **options}, weight_decay=weight_decay)
+    rates = schedule(
+        schedule_name, rate, total=total, period=period, per=per,
+        warmup=warmup, warmup_epochs=warmup_epochs, warmup_start=warmup_start,
+        length=length, start=start, final=final, milestones=milestones, gamma=gamma,
+    )  # fmt: skip
+    return Optimiser(transform, rates, clip, tuple(factors), layer_decay)
+
+
+OPTIONS: dict[str, Any] = {
+    "momentum": 0.9,
+    "nesterov": False,
+    "b1": 0.9,
+    "b2": 0.999,
+    "eps": 1e-8,
+    "lambd": 1e-4,
+    "alpha": 0.75,
+    "t0": 1e6,
+}
 
 
 def split_frozen(params: Any, frozen: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:

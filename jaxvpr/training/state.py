@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from jaxvpr.objectives.objective import Objective
 from jaxvpr.parallel.mesh import replicated, stacked_head_shardings
-from jaxvpr.training.optimisers import Optimiser, check_patterns, split_frozen
+from jaxvpr.training.optimisers import Optimiser, split_frozen
 
 
 class TrainState(NamedTuple):
@@ -75,7 +75,7 @@ def init_state(
     key = jax.random.key(seed)
     shapes = jax.eval_shape(make, key)
     for tuner, tree in ((optimiser, flatten_dict(shapes.params, sep="/")), (optimiser_extra, shapes.extra)):
-        check_patterns("factors", [pattern for pattern, _ in tuner.factors], tree)
+        tuner.check(tree)
     shardings = state_shardings(mesh, shapes)
     return jax.jit(make, out_shardings=shardings)(key), shardings
 

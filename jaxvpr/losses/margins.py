@@ -22,6 +22,7 @@ def cosface(
     margin: Scalar,
     mask: jax.Array | None = None,
     classes: jax.Array | int | None = None,
+    weight: jax.Array | None = None,
 ) -> jax.Array:
     """Large-margin cosine loss: cross entropy of `scale * (cos - margin * [class is the label])` (Wang et al., 2018).
 
@@ -32,6 +33,7 @@ def cosface(
       scale, margin: numbers or traced scalars.
       mask: bool [B], rows that count; None counts all.
       classes: how many of the C rows are classes; the rows after them pad and have no influence. None: all.
+      weight: [B], a factor of each row's loss (`miners.row_weights`); the mean is still over the rows that count.
 
     Returns:
       float32 scalar, the mean over the rows that count (0 where none does).
@@ -40,7 +42,7 @@ def cosface(
       ValueError: for shapes that do not fit.
     """
     cosine, hit = _cosines(descriptors, labels, prototypes)
-    return _cross_entropy(jnp.where(hit, cosine - margin, cosine) * scale, hit, mask, classes)
+    return _cross_entropy(jnp.where(hit, cosine - margin, cosine) * scale, hit, mask, classes, weight)
 
 
 def arcface(
@@ -52,6 +54,7 @@ def arcface(
     margin: Scalar,
     mask: jax.Array | None = None,
     classes: jax.Array | int | None = None,
+    weight: jax.Array | None = None,
 ) -> jax.Array:
     """Angular margin loss: cross entropy of `scale * cos(angle + margin * [class is the label])` (Deng et al., 2019).
 
@@ -59,13 +62,43 @@ def arcface(
     as in the original, which keeps falling. Arguments, result and errors are those of `cosface`; `margin` in radians.
     """
     cosine, hit = _cosines(descriptors, labels, prototypes)
+    return _cross_entropy(_turned(cosine, hit, margin) * scale, hit, mask, classes, weight)
+
+
+def subcenter_arcface(
+    descriptors: jax.Array,
+    labels: jax.Array,
+    prototypes: jax.Array,
+    *,
+    scale: Scalar,
+    margin: Scalar,
+    mask: jax.Array | None = None,
+    classes: jax.Array | int | None = None,
+    weight: jax.Array | None = None,
+) -> jax.Array:
+    """`arcface` where a class is as near as the nearest of its S centres (Deng et al., 2020; there S is 3).
+
+    `prototypes` are [C, S, D]; the other arguments, result and errors are those of `arcface`. pytorch-metric-learning's
+    defaults are scale 64 and a margin of 28.6 degrees, 0.499 radians.
+    """
+    if prototypes.ndim != 3:
+        raise ValueError(f"prototypes {prototypes.shape} must be [C, S, D], S centres a class")
+    flat = prototypes.reshape(-1, prototypes.shape[-1])
+    every, _ = _cosines(descriptors, labels, flat)
+    cosine = jnp.max(every.reshape(-1, *prototypes.shape[:2]), 2)
+    hit = jax.lax.broadcasted_iota(labels.dtype, cosine.shape, 1) == labels[:, None]
+    return _cross_entropy(_turned(cosine, hit, margin) * scale, hit, mask, classes, weight)
+
+
+def _turned(cosine: jax.Array, hit: jax.Array, margin: Scalar) -> jax.Array:
+    """Cosines, at the label's class those of the angle + margin."""
     margin = jnp.asarray(margin, jnp.float32)
     # The floor keeps the root's derivative finite where a descriptor meets its prototype.
     sine = jnp.sqrt(jnp.maximum((1 - cosine) * (1 + cosine), 1e-7))
     turned = cosine * jnp.cos(margin) - sine * jnp.sin(margin)
     past = cosine <= -jnp.cos(margin)
     turned = jnp.where(past, cosine - margin * jnp.sin(margin), turned)
-    return _cross_entropy(jnp.where(hit, turned, cosine) * scale, hit, mask, classes)
+    return jnp.where(hit, turned, cosine)
 
 
 def _cosines(descriptors: jax.Array, labels: jax.Array, prototypes: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -82,12 +115,18 @@ def _cosines(descriptors: jax.Array, labels: jax.Array, prototypes: jax.Array) -
 
 
 def _cross_entropy(
-    logits: jax.Array, hit: jax.Array, mask: jax.Array | None, classes: jax.Array | int | None
+    logits: jax.Array,
+    hit: jax.Array,
+    mask: jax.Array | None,
+    classes: jax.Array | int | None,
+    weight: jax.Array | None,
 ) -> jax.Array:
     if classes is not None:
         column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
         logits = jnp.where(column < classes, logits, -1e30)
     target = jnp.sum(jnp.where(hit, logits, 0), 1)
     loss = jax.nn.logsumexp(logits, axis=1) - target
-    weight = jnp.ones_like(loss) if mask is None else mask.astype(loss.dtype)
-    return jnp.sum(jnp.where(weight > 0, loss, 0)) / jnp.maximum(jnp.sum(weight), 1)
+    if weight is not None:
+        loss = loss * weight.astype(loss.dtype)
+    counted = jnp.ones_like(loss) if mask is None else mask.astype(loss.dtype)
+    return jnp.sum(jnp.where(counted > 0, loss, 0)) / jnp.maximum(jnp.sum(counted), 1)

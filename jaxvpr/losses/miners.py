@@ -1,0 +1,164 @@
+"""Which pairs of a batch a loss looks at, as masks: a miner keeps some of all pairs.
+
+A miner is a function `(similarity [B, M], Pairs, *, options) -> Pairs` of shapes that never change; it has no gradient.
+Triplets are (anchor, positive, negative) of the kept pairs of one row. Semantics are those of pytorch-metric-learning
+2.9, whose miners the code bases of GSV-Cities, MixVPR, SALAD and BoQ use.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxvpr.losses.measures import References, apart
+
+
+class Pairs(NamedTuple):
+    """Pairs of an element of the batch (row) and a reference (column), bool [B, M] each."""
+
+    positive: jax.Array
+    negative: jax.Array
+
+
+def all_pairs(labels: jax.Array, mask: jax.Array | None = None, references: References | None = None) -> Pairs:
+    """Every pair of the same label, and every pair of two labels; no element is its own pair.
+
+    Args:
+      labels: int32 [B], one place each.
+      mask: bool [B], elements that count; None counts all. The labels of the others may be anything.
+      references: what the batch is compared with; None: itself.
+
+    Raises:
+      ValueError: for shapes that do not fit.
+    """
+    if references is None:
+        references = References(labels, labels, mask, jnp.arange(labels.shape[0], dtype=jnp.int32))
+    for what, there, wanted in (("mask", mask, labels), ("own", references.own, labels)):
+        if there is not None and there.shape != wanted.shape:
+            raise ValueError(f"{what} {there.shape} must be {wanted.shape}, one per label")
+    if references.mask is not None and references.mask.shape != references.labels.shape:
+        raise ValueError(f"the references' mask {references.mask.shape} must be {references.labels.shape}")
+    valid = jnp.ones((labels.shape[0], references.labels.shape[0]), bool)
+    if mask is not None:
+        valid &= mask[:, None]
+    if references.mask is not None:
+        valid &= references.mask[None]
+    same = labels[:, None] == references.labels[None]
+    return Pairs(valid & same & ~own_column(references.own, valid.shape), valid & ~same)
+
+
+def own_column(own: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
+    """Bool [B, M]: which reference is the element of the row itself."""
+    if own is None:
+        return jnp.zeros(shape, bool)
+    return jax.lax.broadcasted_iota(own.dtype, shape, 1) == own[:, None]
+
+
+def everything(similarity: jax.Array, pairs: Pairs) -> Pairs:
+    """No mining: all pairs."""
+    return pairs
+
+
+def multi_similarity(similarity: jax.Array, pairs: Pairs, *, epsilon: float) -> Pairs:
+    """Positives less similar than the row's most similar negative + epsilon, and negatives more similar than its least
+    similar positive - epsilon (Wang et al., 2019). GSV-Cities, MixVPR, SALAD and BoQ train with epsilon 0.1.
+    """
+    positive, negative = pairs
+    farthest = jnp.min(jnp.where(positive, similarity, jnp.inf), 1, keepdims=True)
+    nearest = jnp.max(jnp.where(negative, similarity, -jnp.inf), 1, keepdims=True)
+    return Pairs(positive & (similarity - epsilon < nearest), negative & (similarity + epsilon > farthest))
+
+
+def pair_margin(similarity: jax.Array, pairs: Pairs, *, positive: float, negative: float, distance: str) -> Pairs:
+    """Positives farther than the margin `positive` and negatives nearer than `negative`.
+
+    On `distance="cosine"` that is positives less similar than `positive`, negatives more similar than `negative`.
+    pytorch-metric-learning's 0.2 and 0.8 are Euclidean by default; on the cosine they keep only gross mistakes, and
+    GSV-Cities uses 0.7 and 0.3 there.
+
+    Raises:
+      ValueError: for an unknown distance.
+    """
+    between, sign = apart(similarity, distance)
+    return Pairs(pairs.positive & (between > sign * positive), pairs.negative & (between < sign * negative))
+
+
+STRATEGIES = ("hard", "semihard", "easy", "all")
+
+
+def batch_easy_hard(similarity: jax.Array, pairs: Pairs, *, positive: str, negative: str) -> Pairs:
+    """One positive and one negative an anchor, each by its own strategy (Xuan et al., 2020).
+
+    `hard`: the least similar positive, the most similar negative; `easy`: the other way round; `semihard`: the hardest
+    that is still on its right side of the other one chosen; `all`: all of them. Rows without either are left out,
+    except that a side with `all` stays complete.
+
+    Raises:
+      ValueError: for an unknown strategy, `semihard` twice, or `semihard` with `all`.
+    """
+    for strategy in (positive, negative):
+        if strategy not in STRATEGIES:
+            raise ValueError(f"unknown strategy {strategy!r}; there are {', '.join(STRATEGIES)}")
+    if (positive, negative) in {("semihard", "semihard"), ("semihard", "all"), ("all", "semihard")}:
+        raise ValueError(f"positive {positive!r} with negative {negative!r} leaves nothing to compare with")
+    near, far = pairs.positive, pairs.negative
+    # A positive gets harder as its similarity falls, a negative as it rises.
+    if positive == "semihard":
+        far = _most(similarity if negative == "hard" else -similarity, far)
+        right = similarity > jnp.min(jnp.where(far, similarity, jnp.inf), 1, keepdims=True)
+        near = _most(-similarity, near & right)
+    else:
+        near = near if positive == "all" else _most(-similarity if positive == "hard" else similarity, near)
+        if negative == "semihard":
+            far &= similarity < jnp.max(jnp.where(near, similarity, -jnp.inf), 1, keepdims=True)
+        far = far if negative == "all" else _most(-similarity if negative == "easy" else similarity, far)
+    if "all" in (positive, negative):
+        return Pairs(near, far)
+    both = jnp.any(near, 1, keepdims=True) & jnp.any(far, 1, keepdims=True)
+    return Pairs(near & both, far & both)
+
+
+def _most(score: jax.Array, keep: jax.Array) -> jax.Array:
+    """Bool [B, M]: the kept column of highest score in each row that keeps any; the first of equals."""
+    best = jnp.argmax(jnp.where(keep, score, -jnp.inf), 1)
+    return keep & (jax.lax.broadcasted_iota(best.dtype, keep.shape, 1) == best[:, None])
+
+
+def batch_hard(similarity: jax.Array, pairs: Pairs) -> Pairs:
+    """The least similar positive and the most similar negative of each anchor that has both (Hermans et al., 2017)."""
+    return batch_easy_hard(similarity, pairs, positive="hard", negative="hard")
+
+
+# Name -> (function, its options with the values of pytorch-metric-learning; those of `pair_margin` on the cosine).
+MINERS: dict[str, tuple[Callable[..., Pairs], dict[str, Any]]] = {
+    "none": (everything, {}),
+    "multi_similarity": (multi_similarity, {"epsilon": 0.1}),
+    "pair_margin": (pair_margin, {"positive": 0.2, "negative": 0.8, "distance": "cosine"}),
+    "batch_hard": (batch_hard, {}),
+    "batch_easy_hard": (batch_easy_hard, {"positive": "easy", "negative": "semihard"}),
+}
+# Which negatives may follow a positive of a triplet: (distance to the positive, to the negative, margin) -> bool.
+TRIPLETS: dict[str, Callable[[jax.Array, jax.Array, float], jax.Array]] = {
+    "all": lambda near, far, margin: far - near < margin,
+    "hard": lambda near, far, margin: (far - near < margin) & (far <= near),
+    "semihard": lambda near, far, margin: (far - near < margin) & (far > near),
+}
+
+
+def row_weights(pairs: Pairs, *, triplets: bool = False, symmetric: bool = True) -> jax.Array:
+    """How often each element stands in mined pairs, over the largest such count: float32 [B].
+
+    The way in which losses that need no pairs (ranking, margins) follow a miner. All ones where nothing was mined.
+
+    Args:
+      pairs: the mined masks.
+      triplets: an anchor counts once per triplet and not twice, as pytorch-metric-learning's batch-hard has it.
+      symmetric: columns are the rows themselves, and count too; False with references.
+    """
+    positive, negative = (table.astype(jnp.float32) for table in pairs)
+    count = jnp.sum(positive, 1) + (0 if triplets else jnp.sum(negative, 1))
+    if symmetric:
+        count = count + jnp.sum(positive, 0) + jnp.sum(negative, 0)
+    most = jnp.max(count)
+    return jnp.where(most > 0, count / jnp.maximum(most, 1), jnp.ones_like(count))

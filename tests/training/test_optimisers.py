@@ -155,3 +155,18 @@ def test_mistakes_are_told():
         tuner._replace(layer_decay=1.5).check(VIT)
     with pytest.raises(UserError, match="'hed/' matches no parameter"):
         tuner._replace(factors=(("hed/", 2.0),)).check(VIT)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "asgd", "radam", "sgd"])
+def test_a_head_of_a_stack_moves_as_one_alone(name):
+    """The step slices the stacked heads and their states; one that rests keeps its own count."""
+    tuner = optimisers.build(name, rate=0.1, total=9, weight_decay=0.1)
+    heads = {"prototypes": jnp.asarray(START.astype(np.float32)).reshape(5, 1, 3)}
+    stacked, alone = jax.vmap(tuner.transform.init, axis_size=5)(heads), {"prototypes": heads["prototypes"][2]}
+    one, state = jax.tree.map(lambda x: x[2], stacked), tuner.transform.init(alone)
+    sliced = dict(alone)
+    for step in range(3):
+        sliced, one = tuner.update({"prototypes": sliced["prototypes"] - 1}, one, sliced, step)
+        alone, state = tuner.update({"prototypes": alone["prototypes"] - 1}, state, alone, step)
+    jax.tree.map(np.testing.assert_array_equal, (sliced, one), (alone, state))
+    assert jax.tree.map(jnp.shape, one) == jax.tree.map(lambda x: x.shape[1:], stacked)

@@ -24,6 +24,7 @@ class PlaceTable:
     Attributes:
       rows: int64 [images of these places], sorted by place; rows of `Places.concat` of the data sets given.
       indptr: int64 [places + 1]; the images of place p are `rows[indptr[p]:indptr[p + 1]]`.
+      positions: float64 [images of these places, 2], metres, east and north of each image, beside `rows`.
       east, north: float64 [places], metres, the mean position of a place's images; NaN where one has none.
       frame: int64 [places]; metres can be compared within one. A UTM zone, or -1 - k: data set k's own frame.
       city: int64 [places], 0 up to the number of cities; two data sets have no city in common.
@@ -35,6 +36,7 @@ class PlaceTable:
 
     rows: Array
     indptr: Array
+    positions: Array
     east: Array
     north: Array
     frame: Array
@@ -90,7 +92,8 @@ def place_table(places: Places | Sequence[Places], *, K: int, city: Array | None
     _one_frame_each(sets, place[first], frame, indptr)
     mean_east, mean_north = (np.add.reduceat(metres, indptr[:-1]) / counts[enough] for metres in (east, north))
     return PlaceTable(
-        rows, indptr, mean_east, mean_north, frame[indptr[:-1]], city_of.reshape(-1), source[first],
+        rows, indptr, np.stack([east, north], axis=1), mean_east, mean_north,
+        frame[indptr[:-1]], city_of.reshape(-1), source[first],
         tuple(one.name for one in sets), K, (int((~enough).sum()), len(place) - len(rows)),
     )  # fmt: skip
 

@@ -1,0 +1,189 @@
+"""Batches of hard places: places that look alike, as cliques of images that were taken near one another.
+
+CliqueMining (Izquierdo and Civera, "Close, But Not There: Boosting Geographic Distance Sensitivity in Visual Place
+Recognition", ECCV 2024). Their batches are 30 places of 4 images within 25 metres, from groups of 16 places that look
+alike. Three differences are meant. A place whose descriptor equals the drawn one's is the likeliest beside it; the
+published code never draws it. Cliques of K images are found wherever there are some, and not as parts of the first large
+one in a graph library's order. Where all cities have had their turn and a batch is not full, they get another turn; the
+published code would wait for ever.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from data_pipelines.place_batches import PlaceBatches
+from data_pipelines.place_table import PlaceTable
+
+Array = np.ndarray
+TRIES = 4  # draws of similar places for each place of a batch, before what is missing is padded
+
+
+def representatives(table: PlaceTable, rng: np.random.Generator) -> Array:
+    """One image of each place (int64 [places], rows), whose descriptor stands for it in `clique_batches`."""
+    return table.rows[rng.integers(table.indptr[:-1], table.indptr[1:])]
+
+
+def clique_batches(
+    table: PlaceTable,
+    descriptors: Array,
+    *,
+    P: int,
+    K: int,
+    steps: int,
+    rng: np.random.Generator,
+    distance: float = 25.0,
+    similar: int = 15,
+) -> PlaceBatches:
+    """Draws batches of P cliques of K images each, from places that look alike.
+
+    A city is drawn (in proportion to its places, each at most once in a round), then one of its places, then `similar`
+    others with a chance that falls linearly with the distance of their descriptors. In the graph of all their images,
+    which joins those nearer than `distance`, cliques of K images are taken as the batch's places until there is none;
+    each takes its neighbours with it. So the images of one place are all nearer than `distance` to each other, and none
+    is to those of another. Then the next city is drawn, until there are P places.
+
+    Args:
+      table: the places; `place_table(..., K=1)` keeps the small ones too, whose images may make a clique together.
+      descriptors: float [places, D], of `representatives(table, …)`; to be refreshed as the model learns.
+      P, K: places in a batch and images of each.
+      steps: how many batches.
+      rng: the only source of chance; equal states and descriptors give equal batches.
+      distance: metres, between images.
+      similar: how many similar places are drawn beside one.
+
+    Returns:
+      `PlaceBatches`. The label of a place is the lowest row of its images: different within a batch, and equal in two
+      batches only for cliques that share that image.
+
+    Raises:
+      DataError: descriptors or positions that are missing, no clique of K images at all.
+    """
+    if P < 1 or K < 1 or steps < 0 or similar < 0 or not distance > 0:
+        raise DataError(
+            f"P and K must be at least 1, steps and similar at least 0, distance positive: "
+            f"{P=} {K=} {steps=} {similar=} {distance=}"
+        )
+    cities = _cities(table, descriptors)
+    rows = np.full((steps, P, K), -1, np.int64)
+    for step in range(steps):
+        for slot, clique in enumerate(_batch(table, cities, P=P, K=K, rng=rng, distance=distance, similar=similar)):
+            rows[step, slot] = table.rows[clique]
+    if steps and (rows < 0).all():
+        raise DataError(
+            f"no {K} images within {distance:g} m of each other were found in {' and '.join(table.names)} "
+            f"({len(table)} places, {len(table.rows)} images). Lower K, or raise the distance."
+        )
+    labels = np.repeat(rows.min(axis=-1), K, axis=-1).astype(np.int32)
+    return PlaceBatches(rows.reshape(steps, P * K), labels, labels >= 0)
+
+
+class _City:
+    """The places of a city (int64, all in one frame) and their descriptors, side by side in memory."""
+
+    def __init__(self, members: Array, descriptors: Array):
+        self.members, self.descriptors = members, descriptors[members]
+        self.squares = np.einsum("pd,pd->p", self.descriptors, self.descriptors)
+
+    def group(self, similar: int, rng: np.random.Generator) -> Array:
+        """A place and up to `similar` others that look like it (int64)."""
+        place = int(rng.integers(len(self.members)))
+        chance = self._chances(place)
+        others = min(similar, int(np.count_nonzero(chance)))
+        beside = rng.choice(len(chance), others, replace=False, p=chance) if others else np.zeros(0, np.int64)
+        return self.members[np.append(place, beside)]
+
+    def _chances(self, place: int) -> Array:
+        """Chance of each place to stand beside one (float64): the farthest distance less its own; none for itself."""
+        products = self.descriptors @ self.descriptors[place]
+        apart = np.sqrt(np.maximum(self.squares + self.squares[place] - 2 * products, 0)).astype(np.float64)
+        apart[place] = 0
+        chance = apart.max() - apart
+        chance[place] = 0
+        if not chance.any():  # all are as far: none is more similar than another
+            chance[:] = 1
+            chance[place] = 0
+        return chance / max(chance.sum(), np.finfo(np.float64).tiny)
+
+
+def _cities(table: PlaceTable, descriptors: Array) -> list[_City]:
+    descriptors = np.asarray(descriptors)
+    if descriptors.ndim != 2 or len(descriptors) != len(table) or not np.isfinite(descriptors).all():
+        raise DataError(
+            f"clique batches need a finite descriptor of each of {len(table)} places, [{len(table)}, D]; these have "
+            f"shape {descriptors.shape} or hold NaN"
+        )
+    lost = np.flatnonzero(~np.isfinite(table.positions).all(axis=1))
+    if len(lost):
+        raise DataError(
+            f"{len(lost)} of {len(table.rows)} images of {' and '.join(table.names)} have no position (the first: row "
+            f"{table.rows[lost[0]]}), but cliques are made by metres. Leave those out."
+        )
+    order = np.lexsort((table.frame, table.city))
+    ends = np.flatnonzero((np.diff(table.city[order]) != 0) | (np.diff(table.frame[order]) != 0)) + 1
+    return [_City(members, descriptors) for members in np.split(order, ends)]
+
+
+def _batch(
+    table: PlaceTable, cities: list[_City], *, P: int, K: int, rng: np.random.Generator, distance: float, similar: int
+) -> list[Array]:
+    """Up to P cliques, each int64 [K], indices into `table.rows`."""
+    share = np.array([len(city.members) for city in cities]) / len(table)
+    cliques: list[Array] = []
+    used: list[list[Array]] = [[] for _ in cities]
+    turns: list[int] = []
+    for _ in range(max(len(cities), TRIES * P)):
+        if len(cliques) == P:
+            break
+        turns = turns or rng.choice(len(cities), len(cities), replace=False, p=share).tolist()[::-1]
+        turn = turns.pop()
+        places = cities[turn].group(similar, rng)
+        images = np.concatenate([np.arange(table.indptr[p], table.indptr[p + 1]) for p in places])
+        images = rng.permutation(images)
+        if used[turn]:
+            taken = table.positions[np.concatenate(used[turn])]
+            images = images[~_near(table.positions[images], taken, distance).any(axis=1)]
+        joined = _near(table.positions[images], table.positions[images], distance)
+        found = [images[clique] for clique in _disjoint_cliques(joined, K, P - len(cliques))]
+        used[turn] += found
+        cliques += found
+    return cliques
+
+
+def _near(positions: Array, others: Array, distance: float) -> Array:
+    """bool [n, m], which positions are nearer than `distance`."""
+    difference = positions[:, None] - others
+    return np.hypot(difference[..., 0], difference[..., 1]) < distance
+
+
+def _disjoint_cliques(joined: Array, K: int, wanted: int) -> list[list[int]]:
+    """Up to `wanted` cliques of K vertices, each the first in lexical order that no vertex near an earlier one is in.
+
+    Args:
+      joined: bool [n, n], symmetric and true on the diagonal.
+    """
+    alive = np.ones(len(joined), bool)
+    cliques: list[list[int]] = []
+    for first in range(len(joined)):
+        if len(cliques) == wanted:
+            break
+        if alive[first]:
+            alive[first] = False  # from here on it is in a clique now, or in none
+            rest = _completed(joined, np.flatnonzero(joined[first] & alive), K - 1)
+            if rest is not None:
+                cliques.append([first, *rest])
+                alive &= ~joined[cliques[-1]].any(axis=0)
+    return cliques
+
+
+def _completed(joined: Array, candidates: Array, missing: int) -> list[int] | None:
+    """The first `missing` of `candidates`, in lexical order, that are all joined; None where there are none."""
+    if missing == 0:
+        return []
+    for k in range(len(candidates) - missing + 1):
+        later = candidates[k + 1 :]
+        rest = _completed(joined, later[joined[candidates[k], later]], missing - 1)
+        if rest is not None:
+            return [int(candidates[k]), *rest]
+    return None

@@ -17,8 +17,14 @@ from configs import common
 
 
 def get_config(preset: str = "") -> ConfigDict:
-    """The configuration of a method; its name alone is set here, the command line fills in what it stands for."""
+    """The configuration of a method; its name alone is set here, the command line fills in what it stands for.
+
+    Raises:
+      ValueError: where no method is named.
+    """
+    if not preset:
+        raise ValueError("name a method behind a colon, as in configs/zoo.py:megaloc; docs/models.md lists them")
     config = common.base()
-    config.name = config.method = preset or "none"
+    config.name = config.method = preset
     config.eval.batch = 16
     return config

@@ -50,8 +50,11 @@ def shapes(config: ConfigDict) -> Variables:
     """
     try:
         return jax.eval_shape(lambda: fresh_variables(config))
+    except UserError:
+        raise
     except (ValueError, TypeError) as error:
-        raise UserError(f"config.model: {error}") from error
+        own = "" if config.image.size else ". Images keep their own size here: give config.image.size or image.multiple"
+        raise UserError(f"config.model: {error}{own}") from error
 
 
 def mesh(config: ConfigDict) -> Mesh:
@@ -143,6 +146,8 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recip
     """
     if config.objective.name not in OBJECTIVES:
         raise UserError(f"objective.name={config.objective.name!r} does not exist; there are {sorted(OBJECTIVES)}")
+    if not config.train_data:
+        raise UserError(f"the recipe {config.name} has no train_data to train on; configs/cosplace.py has, for one")
     images = places(config, config.train_data)
     log.info("training on %s", audit.line(images))
     objective = OBJECTIVES[config.objective.name](config, images)

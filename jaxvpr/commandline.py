@@ -108,6 +108,8 @@ def load_config(text: str) -> ConfigDict:
     head, *changes = text.split(",")
     file, _, preset = head.partition(":")
     path = find_config(file)
+    if path.suffix != ".py":  # Python would also run what stands in a zip, which weights of PyTorch are
+        raise UserError(f"{file} is no recipe, a Python file (.py); weights go behind one: RECIPE.py,weights=FILE")
     try:
         function = runpy.run_path(str(path)).get("get_config")
     except (ImportError, SyntaxError) as error:
@@ -176,7 +178,10 @@ def _fill_method(config: ConfigDict) -> None:
     try:
         described = models.describe(config.method)
     except ValueError as error:
-        raise UserError(f"config.method: {error}. docs/models.md describes them") from error
+        begun = [name for name in models.METHODS if name.startswith(config.method)]
+        near = begun or difflib.get_close_matches(config.method, list(models.METHODS), 5, 0.5)
+        hint = f". Did you mean {', '.join(near[:5])}?" if near else "."
+        raise UserError(f"config.method: {error}{hint} docs/models.md describes them") from error
     with config.unlocked():
         for key in ("backbone", "aggregator"):
             config.model[key] = described.model[key]
@@ -284,7 +289,8 @@ def _check_patterns(config: ConfigDict, init: str) -> None:
 
 def _no_key(key: str, part: str, group: Any) -> str:
     keys = sorted(group) if isinstance(group, ConfigDict) else []
-    return f"no key config.{key}{_did_you_mean(part, keys)}; there are {keys}"
+    near = _did_you_mean(part, [*keys, *ALIASES] if key == part else keys)
+    return f"no key config.{key}{near}; there are {keys}"
 
 
 def _did_you_mean(name: str, names: Any) -> str:

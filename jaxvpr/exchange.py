@@ -58,6 +58,12 @@ def export(config: ConfigDict, folder: Path, checkpoint: str, out: Path, family:
         raise UserError(f"--out={out}: end the name with one of {', '.join((*WEIGHTS, PROGRAM))}")
     if out.suffix == PROGRAM and family:
         raise UserError(f"--family={family} names weights; a {PROGRAM} file holds a program. Leave it out")
+    if out.suffix == PROGRAM and not config.image.size:
+        raise UserError(
+            "this method takes images of their own size; a program needs one: --config.image.size=(480,640)"
+        )
+    if family:
+        weights.left_out(family, build.shapes(config))  # an unknown name is answered before minutes of loading
     what, variables = workdir.variables(config, folder, checkpoint, fresh=True)
     log.info("weights: %s", what)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -94,10 +100,6 @@ def _family(config: ConfigDict, variables: Variables) -> str:
 
 
 def _program(config: ConfigDict, variables: Variables, out: Path, _: str) -> dict[str, Any]:
-    if not config.image.size:
-        raise UserError(
-            "this method takes images of their own size; a program needs one: --config.image.size=(480,640)"
-        )
     apply, size = build.apply(config), build.image_size(config)
     serialised = stablehlo.program(apply, variables, *size)
     write_bytes(out, serialised)

@@ -61,7 +61,10 @@ def evaluate(
         raise UserError("--database and --queries go together: two folders of images")
     benches = [build.two_folders(config, database, queries)] if database else build.benchmarks(config, config.test_data)
     if not benches:
-        raise UserError("there is nothing to measure on: the recipe has no test_data; give --database and --queries")
+        raise UserError(
+            "there is nothing to measure on: the recipe has no test_data. Give --database and --queries, or a data "
+            "set: --config=RECIPE,test_data.NAME.reader=READER,test_data.NAME.root=FOLDER (docs/data_formats.md)"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     return _write(config, folder, _evaluate(config, mesh, variables, benches, None), variables, None)
 

@@ -103,8 +103,8 @@ def variables(config: ConfigDict, folder: Path, which: str, fresh: bool = False)
     if fresh:
         return f"random, seed {config.seed}", build.initial_variables(config)
     raise UserError(
-        f"{folder} holds no checkpoint. Train first, or give --workdir=FOLDER, --checkpoint=FILE, or init=FILE in the "
-        "recipe."
+        f"{folder} holds no checkpoint. Train first, or give --workdir=FOLDER, --checkpoint=FILE, or weights=FILE "
+        "behind the recipe (--config=RECIPE,weights=FILE)."
     )
 
 

@@ -49,6 +49,7 @@ MISTAKES = {
     "recipe": (["--config=no.py"], r"no recipe 'no\.py' .*configs/cosplace\.py"),
     "preset": (["--config=configs/cosplace.py:town"], r"no preset 'town'; there are \['city', 'tiny'"),
     "key": (["--config=R,bach=3"], r"no key config\.bach \(did you mean batch\?\); there are \['accumulate'"),
+    "key with another word": (["--config=R,weight=a.pth"], r"no key config\.weight \(did you mean weights\?\)"),
     "inner key": (["--config=R", "--config.model.backbon=x"], r"config\.model\.backbon \(did you mean backbone\?\)"),
     "outer key": (["--config=R", "--config.modle.backbone=x"], r"no key config\.modle \(did you mean model\?\)"),
     "key below a value": (["--config=R", "--config.batch.size=3"], r"no key config\.batch\.size"),

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -157,6 +158,12 @@ def test_load_says_what_it_lacks(tmp_path, tiny_recipe, trained_run):
         jaxvpr.load(f"{tiny_recipe},init=none.pth")
     with pytest.raises(UserError, match="no recipe 'nothing'"):
         jaxvpr.load("nothing")
+    ran = tmp_path / "ran"
+    with zipfile.ZipFile(tmp_path / "theirs.pth", "w") as hostile:
+        hostile.writestr("__main__.py", f"open({str(ran)!r}, 'w').close()")
+    with pytest.raises(UserError, match=r"theirs\.pth is no recipe.*RECIPE\.py,weights=FILE"):
+        jaxvpr.load(tmp_path / "theirs.pth")
+    assert not ran.exists()
     from_recipe = jaxvpr.load(f"{tiny_recipe},init={trained_run / 'model.safetensors'}")
     image = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), dtype=np.uint8)
     np.testing.assert_allclose(from_recipe.describe(image), jaxvpr.load(trained_run).describe(image), atol=1e-6)

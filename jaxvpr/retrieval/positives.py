@@ -207,7 +207,8 @@ def _positions(places: Places) -> Array:
     if len(unknown):
         raise DataError(
             f"{places.name}: {len(unknown)} images have no coordinates (first: {places.path[unknown[0]]}), which a "
-            "threshold in metres needs; use 'frame', 'label' or 'list', or leave these images out"
+            "threshold in metres needs; set thresholds to '1frame', 'label' or 'list' "
+            f"(test_data.{places.name}.thresholds=list), or leave these images out"
         )
     return positions
 

@@ -92,7 +92,7 @@ def test_extract_closes_the_loop(exported, door, tmp_path, photo_tree):
     np.testing.assert_allclose(np.load(out), jaxvpr.load(exported).describe(names), atol=1e-6)
 
 
-def test_an_imported_run_is_measured_and_new_sets_can_be_named(exported, door, tmp_path, photo_tree):
+def test_an_imported_run_is_measured_and_new_sets_can_be_named(exported, door, refused, tmp_path, photo_tree):
     run = tmp_path / "run"
     assert door("import", f"--config={METHOD},weights={exported}", *SMALL, f"--workdir={run}").status == 0
     answer = door(
@@ -101,6 +101,8 @@ def test_an_imported_run_is_measured_and_new_sets_can_be_named(exported, door, t
     )  # fmt: skip
     assert answer.status == 0, answer.err
     assert json.loads((run / "metrics.json").read_text())["results"][0]["dataset"] == "mine"
+    nowhere = refused("evaluate", f"--config={METHOD},weights={exported}", *SMALL)
+    assert "nothing to measure on" in nowhere and "test_data.NAME.reader=READER" in nowhere
 
 
 def test_stablehlo_equals_the_model_for_any_batch(exported, door, tmp_path):
@@ -128,7 +130,16 @@ def test_parity_sees_other_weights(exported):
 
 MISTAKES = {
     "method": (["export", "--config=configs/zoo.py:salat", "--out=a.pth"], r"no method 'salat'; there are \[.*'cosp"),
-    "no method": (["export", "--config=configs/zoo.py", "--out=a.pth"], r"no method 'none'; there are"),
+    "no method": (["export", "--config=configs/zoo.py", "--out=a.pth"], r"zoo\.py: name a method behind a colon"),
+    "method begun": (["export", "--config=configs/zoo.py:salad", "--out=a.pth"], "Did you mean salad-dinov2s, salad-"),
+    "own size": (["export", f"--config={METHOD}", "--out=a.stablehlo"], "a program needs one: --config.image.size"),
+    "nothing to train on": (["train", f"--config={METHOD}"], "has no train_data"),
+    "no weights": (["extract", f"--config={METHOD}", "--images=.", "--out=a.npy"], r"weights=FILE behind the recipe"),
+    "type": (["export", f"--config={METHOD},model.dtype=float8", "--out=a.pth"], r"^config\.model: data type"),
+    "patch": (
+        ["export", "--config=configs/zoo.py:salad-dinov2s,image.size=()", "--out=a.pth"],
+        r"multiples of 14, such as .*image\.multiple",
+    ),
     "ending": (["export", f"--config={METHOD}", "--out=a.onnx"], r"--out=a\.onnx: end the name with one of"),
     "no out": (["export", f"--config={METHOD}"], "this verb needs --out"),
     "import what": (["import", f"--config={METHOD}"], "import needs a file: .*weights=FILE"),

@@ -164,9 +164,9 @@ def test_a_head_of_a_stack_moves_as_one_alone(name):
     heads = {"prototypes": jnp.asarray(START.astype(np.float32)).reshape(5, 1, 3)}
     stacked, alone = jax.vmap(tuner.transform.init, axis_size=5)(heads), {"prototypes": heads["prototypes"][2]}
     one, state = jax.tree.map(lambda x: x[2], stacked), tuner.transform.init(alone)
-    sliced = dict(alone)
+    sliced, update = dict(alone), jax.jit(tuner.update)
     for step in range(3):
-        sliced, one = tuner.update({"prototypes": sliced["prototypes"] - 1}, one, sliced, step)
-        alone, state = tuner.update({"prototypes": alone["prototypes"] - 1}, state, alone, step)
+        sliced, one = update({"prototypes": sliced["prototypes"] - 1}, one, sliced, step)
+        alone, state = update({"prototypes": alone["prototypes"] - 1}, state, alone, step)
     jax.tree.map(np.testing.assert_array_equal, (sliced, one), (alone, state))
     assert jax.tree.map(jnp.shape, one) == jax.tree.map(lambda x: x.shape[1:], stacked)

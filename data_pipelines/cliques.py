@@ -3,9 +3,9 @@
 CliqueMining (Izquierdo and Civera, "Close, But Not There: Boosting Geographic Distance Sensitivity in Visual Place
 Recognition", ECCV 2024). Their batches are 30 places of 4 images within 25 metres, from groups of 16 places that look
 alike. Three differences are meant. A place whose descriptor equals the drawn one's is the likeliest beside it; the
-published code never draws it. Cliques of K images are found wherever there are some, and not as parts of the first large
-one in a graph library's order. Where all cities have had their turn and a batch is not full, they get another turn; the
-published code would wait for ever.
+published code never draws it. Cliques of K images are found wherever there are some, and not as parts of the first
+large one in a graph library's order. Where all cities have had their turn and a batch is not full, they get another
+turn; the published code would wait for ever.
 """
 
 from __future__ import annotations

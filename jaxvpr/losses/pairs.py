@@ -251,7 +251,7 @@ def supcon(
     references: References | None = None,
     temperature: float,
 ) -> jax.Array:
-    """Mean log probability of an anchor's positives among all of its pairs (Khosla et al., 2020), over the anchors above 0.
+    """Mean log probability of an anchor's positives among all its pairs (Khosla et al., 2020), over anchors above 0.
 
     An anchor whose only pair is a positive is 0. 0 where the batch has no negative. GSV-Cities: temperature 0.07.
     """

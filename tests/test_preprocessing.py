@@ -15,6 +15,7 @@ from jaxvpr.models.place_model import IMAGENET_MEAN, IMAGENET_STD
 
 DEVICE = {"image.size": "(40,24)", "image.resize": "tensor_linear_antialias"}
 OWN = {"image.size": "()"}
+CROPPED = {"image.size": "(33,24)", "image.resize": "tensor_linear", "image.multiple": "8", "image.crop": "true"}
 
 
 def flags(changes):
@@ -76,7 +77,31 @@ def test_extract_localize_and_the_python_door(door, weights, tiny_recipe, traine
     np.testing.assert_allclose(model.describe(arrays), found[3:8], atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [DEVICE, OWN])
+@pytest.mark.parametrize(
+    ("changes", "said", "facts"),
+    [
+        (CROPPED, "32x24 of 33x24 tensor_linear", ([32, 24], "tensor_linear", "33x24")),
+        (CROPPED | OWN, "own size cropped to multiples of 8", ([], "none", "own size")),
+    ],
+)
+def test_crops_are_told_of(door, weights, changes, said, facts, tmp_path):
+    one = ["--config.eval.baselines=false", f"--workdir={tmp_path}"]
+    status, out, err = door("evaluate", *weights, *flags(changes), *one)
+    assert status == 0 and f"| 25m | {said} | 32-D" in out, err
+    protocol = json.loads((tmp_path / "metrics.json").read_text())["results"][0]["protocol"]
+    assert (protocol["image_size"], protocol["resize"], protocol["cropped_from"]) == facts
+    assert protocol["multiple"] == 8
+
+
+def test_a_program_takes_what_is_left_of_a_crop(door, weights, tmp_path):
+    out = tmp_path / "tiny.stablehlo"
+    changes = flags(CROPPED | {"image.size": "(30,25)"})
+    status, _, err = door("export", *weights, *changes, f"--out={out}", f"--workdir={tmp_path}")
+    report = json.loads(out.with_name("tiny.stablehlo.json").read_text())
+    assert status == 0 and report["input"] == ["batch", 24, 24, 3] and report["preprocess"]["crop"] is True, err
+
+
+@pytest.mark.parametrize("changes", [DEVICE, OWN, CROPPED | {"image.resize": "area"}])
 def test_training_needs_crops_made_on_the_host(refused, tiny_recipe, changes, tmp_path):
     said = refused(f"--config={tiny_recipe}", *flags(changes), f"--workdir={tmp_path}")
     assert "serve evaluation only" in said and "pil_bilinear, pil_bicubic, linear, area" in said
@@ -95,3 +120,10 @@ def test_a_recipe_takes_its_own_size_from_the_command_line(tiny_recipe):
     assert build.image_size(config) == (28, 28)
     override(config, "image.size", "()")
     assert config.image.size == () and build.image_size(config) == (476, 644)
+    override(config, "image.crop", "true")
+    assert build.image_size(config) == (476, 630)
+
+
+def test_anyloc_shows_the_middle_of_480_by_640():
+    config = load_config("configs/zoo.py:anyloc-dinov2g-49152")
+    assert config.image.size == (480, 640) and config.image.crop and build.image_size(config) == (476, 630)

@@ -25,6 +25,7 @@ if processes > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", processes, me, local_device_ids=[0, 1])
 from data_pipelines.places import Paths
 from ml_collections import ConfigDict
+from jaxvpr.retrieval.clusters import cluster_start
 from jaxvpr.retrieval.evaluator import Describer
 from jaxvpr.retrieval.extract import describe
 from jaxvpr.retrieval.search import exact_on_mesh
@@ -56,7 +57,12 @@ loader = {"threads": 1, "workers": 0, "prefetch": 1, "on_error": "skip"}
 config = ConfigDict({"image": image, "eval": {"batch": 8}, "loader": loader})
 files = Paths.of([f"{row:02d}.png" for row in range(15)], out)
 mixed = Describer(apply, config, mesh)({"kernel": kernel}, files)
-np.savez(f"{out}/{processes}_{me}.npz", *found, distances, indices, *mixed)
+
+# Each process has clusters of its own in mind; what processors round differently, made large.
+features = np.random.default_rng(2).normal(size=(60, 5)).astype(np.float32) + np.float32(me / 7)
+begun = cluster_start({"params": {"aggregator": {"centroids": np.zeros((3, 5), np.float32)}}}, features)
+agreed = begun["params"]["aggregator"]["centroids"]
+np.savez(f"{out}/{processes}_{me}.npz", *found, distances, indices, *mixed, agreed)
 """
 
 
@@ -101,6 +107,7 @@ def test_one_process_equals_two(folder):
     for process in together:
         np.testing.assert_allclose(process["arr_4"], alone["arr_4"], atol=1e-5)
         np.testing.assert_array_equal(process["arr_5"], [7])
+        np.testing.assert_array_equal(process["arr_6"], alone["arr_6"], err_msg="the first one's clusters")
         np.testing.assert_array_equal(process["arr_1"], missing)
         np.testing.assert_allclose(process["arr_0"], descriptors, atol=1e-5)
         np.testing.assert_allclose(process["arr_2"], alone["arr_2"], atol=1e-5)

@@ -62,7 +62,7 @@ def test_positions_are_interpolated_between_the_centres_of_cells():
 
 @pytest.mark.parametrize("blocks", [0, 1])
 def test_frozen_parts_learn_nothing_and_the_rest_does(blocks):
-    model = CCT(**TINY, frozen_blocks=blocks)
+    model = CCT(**{**TINY, "depth": blocks + 1}, frozen_blocks=blocks)
     frozen = {"tokenizer_0", "tokenizer_1", "positional_emb", "norm", *(f"blocks_{i}" for i in range(blocks))}
     for path, gradient in gradients(model)(random_variables(model, IMAGES)["params"]).items():
         assert gradient.any() == (path.split("/")[0] not in frozen), path

@@ -42,7 +42,7 @@ BACKBONE_CASES: dict[str, dict | str] = {
     "vit_s16": "vit_b16",
     "vit_b16": VIT,
     # The others have the plain perceptron of `vit_b16`.
-    "dinov2_vitg14": {**VIT, "registers": 2},
+    "dinov2_vitg14": {**VIT, "width": 32, "registers": 2, "adapters": True},
     "dinov2_vits14": "dinov2_vitg14",
     "dinov2_vitb14": "dinov2_vitg14",
     "dinov2_vitl14": "dinov2_vitg14",

@@ -27,47 +27,45 @@ def noise(*shape):
 IMAGES = {DINOv2: noise(2, 28, 42, 3), ViT: noise(2, 32, 48, 3)}
 
 
-def gradients(model, *batches):
-    """Of a loss that every feature takes part in, by parameter path; one dict for each batch of images."""
-    variables = random_variables(model, batches[0])
+def gradients(model, images):
+    """Of a loss that every feature takes part in, by parameter path."""
+    variables = random_variables(model, images)
 
-    def loss(params, images):
+    def loss(params):
         features, _ = model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
         # After LayerNorm the sum of squares would be the same whatever the features are.
         return sum(jnp.sum(jnp.sin(part.astype(jnp.float32))) for part in features)
 
-    gradient = jit(jax.grad(loss))
-    return [flatten_dict(gradient(variables["params"], images), sep="/") for images in batches]
+    return flatten_dict(jit(jax.grad(loss))(variables["params"]), sep="/")
 
 
 @pytest.mark.parametrize(
     ("model", "learning"),
     [
-        (DINOv2(**TINY, train_blocks=1), r"blocks_1 norm"),
+        (DINOv2(**{**TINY, "width": 32}, train_blocks=1, adapters=True), r"blocks_1 norm"),
         (DINOv2(**TINY, train_blocks=0, remat=True), r"norm"),
         (DINOv2(**TINY, train_blocks=1, layer=0), r"blocks_0"),
         (ViT(**TINY, frozen_blocks=1), r"blocks_1"),
         (ViT(**TINY, frozen_blocks=0, cut=1), r"blocks_0"),
+        (ViT(**TINY, cut=1), r"cls_token pos_embed patch_embed blocks_0 norm"),
     ],
 )
 def test_no_gradient_passes_below_what_learns(model, learning):
-    (found,) = gradients(model, IMAGES[type(model)])
-    moved = {path.split("/")[0] for path, value in found.items() if np.any(value)}
-    assert moved == set(learning.split())
+    for path, gradient in gradients(model, IMAGES[type(model)]).items():
+        assert np.any(gradient) == (path.split("/")[0] in learning.split()), path
 
 
-def test_recomputation_changes_no_gradient_and_all_of_them_learn():
-    (plain,), (again,) = (gradients(ViT(**{**TINY, "depth": 1}, remat=remat), IMAGES[ViT]) for remat in (False, True))
-    assert all(np.any(value) for value in plain.values())
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4), plain, again)
+@pytest.mark.parametrize("kind", [DINOv2, ViT])
+def test_each_block_is_recomputed_under_the_same_names(kind):
+    plain, remat = kind(**TINY), kind(**TINY, remat=True)
+    shapes = [jax.eval_shape(model.init, jax.random.key(0), IMAGES[kind]) for model in (plain, remat)]
+    assert shapes[0] == shapes[1]
 
+    def loss(variables, model):
+        return jnp.sum(model.apply(variables, IMAGES[kind]).map)
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_adapters_learn_with_finite_gradients_also_from_a_constant_image(dtype):
-    model = DINOv2(width=32, heads=2, depth=1, side=2, adapters=True, dtype=dtype)
-    flat, noisy = gradients(model, np.full((2, 28, 42, 3), 0.5, np.float32), IMAGES[DINOv2])
-    assert all(np.isfinite(np.asarray(value)).all() for value in (*flat.values(), *noisy.values()))
-    assert np.any(noisy["blocks_0/adapter/branch3_1/conv/kernel"])
+    programs = [str(jax.make_jaxpr(jax.grad(partial(loss, model=model)))(shapes[0])) for model in (plain, remat)]
+    assert [program.count("remat") for program in programs] == [0, TINY["depth"]]
 
 
 def test_a_new_adapter_adds_nothing():

@@ -44,7 +44,7 @@ def cosines(descriptors: jax.Array, references: jax.Array | None = None) -> jax.
 
 def _unit(x: jax.Array) -> jax.Array:
     # `models.layers.l2_normalise` rounds to float32; here a float64 check of gradients stays float64.
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
     squares = jnp.sum(jnp.square(x), -1, keepdims=True)
     long = squares > 1e-24
     return x * jnp.where(long, jax.lax.rsqrt(jnp.where(long, squares, 1)), 0)

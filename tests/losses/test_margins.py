@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxvpr.losses.margins import arcface, cosface
+from jaxvpr.losses.margins import arcface, cosface, subcenter_arcface
 
 LOSSES = [cosface, arcface]
 RNG = np.random.default_rng(0)
@@ -142,3 +142,27 @@ def test_shapes_that_do_not_fit_are_errors():
         cosface(X, Y, W[:, :9], scale=1.0, margin=0.0)
     with pytest.raises(ValueError, match=r"labels \(15,\) must be \[16\]"):
         arcface(X, Y[:15], W, scale=1.0, margin=0.0)
+
+
+def test_a_class_is_as_near_as_the_nearest_of_its_centres():
+    """By hand: cosines 0.6 and 0.8 with the classes' nearest centres; and one centre a class is plain ArcFace."""
+    x, w = jnp.array([[3.0, 4.0]]), jnp.array([[[0.0, -1.0], [2.0, 0.0]], [[0.0, 7.0], [-1.0, 0.0]]])
+    got = subcenter_arcface(x, jnp.array([0]), w, scale=2.0, margin=0.1)
+    np.testing.assert_allclose(got, np.log(1 + np.exp(2 * (0.8 - np.cos(np.arccos(0.6) + 0.1)))), rtol=1e-6)
+    options = {"scale": 30.0, "margin": 0.3, "mask": MASK, "classes": C - 2}
+    labels = np.minimum(Y, C - 3)
+    expected = jax.value_and_grad(lambda w: arcface(X, labels, w, **options))(W)
+    near = np.stack([W, -W], 1)  # The opposite of a centre is the nearer one wherever the cosine is negative.
+    value, gradient = jax.value_and_grad(lambda w: subcenter_arcface(X, labels, w, **options))(W[:, None])
+    np.testing.assert_allclose(value, expected[0], rtol=1e-6)
+    np.testing.assert_allclose(gradient[:, 0], expected[1], rtol=1e-5, atol=1e-6)
+    assert abs(subcenter_arcface(X, labels, near, **options) - expected[0]) > 1
+    with pytest.raises(ValueError, match=r"prototypes \(24, 10\) must be \[C, S, D\]"):
+        subcenter_arcface(X, labels, W, **options)
+
+
+def test_a_rows_weight_multiplies_its_loss():
+    weight = RNG.random(B).astype(np.float32)
+    rows = [float(cosface(X, Y, W, scale=5.0, margin=0.1, mask=np.arange(B) == row)) for row in range(B)]
+    got = cosface(X, Y, W, scale=5.0, margin=0.1, mask=MASK, weight=weight)
+    np.testing.assert_allclose(got, np.mean((np.array(rows) * weight)[MASK]), rtol=1e-5)

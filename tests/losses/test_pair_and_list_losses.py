@@ -1,4 +1,6 @@
-"""Losses on places by hand, against literal loops with finite differences, and on batches where little or nothing counts."""
+"""Losses on places by hand, against literal loops with finite differences, and where little or nothing counts."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +73,8 @@ BY_HAND = [
 
 @pytest.mark.parametrize(("loss", "options", "expected"), BY_HAND)
 def test_three_descriptors_by_hand(loss, options, expected):
-    np.testing.assert_allclose(place_loss(*THREE, loss=loss, loss_options=options), expected, rtol=2e-6)
+    run = jax.jit(partial(place_loss, loss=loss, loss_options=options))
+    np.testing.assert_allclose(run(*THREE), expected, rtol=2e-6)
 
 
 def test_n_pairs_by_hand():
@@ -79,7 +82,8 @@ def test_n_pairs_by_hand():
     x = np.array([[1, 0], [3, 4], [0, 1], [-3, 4], [5, 6]], np.float32)
     labels, mask = np.array([4, 4, 1, 1, 4], np.int32), np.arange(5) < 4
     expected = half(softplus(-0.6 - 0.6), softplus(0.8 - 0.8))
-    np.testing.assert_allclose(place_loss(x, labels, mask, loss="n_pairs"), expected, rtol=1e-6)
+    run = jax.jit(partial(place_loss, loss="n_pairs"))
+    np.testing.assert_allclose(run(x, labels, mask), expected, rtol=1e-6)
 
 
 def slopes(f, x):
@@ -92,93 +96,91 @@ def slopes(f, x):
     return gradient
 
 
+# x, labels, mask, and the share of pairs that a miner keeps.
+BATCHES = {
+    "all pairs": (X, Y, np.ones(9, bool), 1),
+    "mined": (X, Y, np.ones(9, bool), 0.75),
+    "padded": (X, Y, np.arange(9) != 5, 1),
+    "one class": (X, 0 * Y, np.ones(9, bool), 1),
+    "no positive": (X, np.arange(9, dtype=np.int32), np.ones(9, bool), 1),
+    "identical": (np.tile(X[:1], (9, 1)), Y, np.ones(9, bool), 1),
+    "zero": (0 * X, Y, np.ones(9, bool), 1),
+    "opposite": (np.where(Y[:, None] == 2, X[:1], -X[:1]), Y, np.ones(9, bool), 1),
+    "one element": (X, Y, np.arange(9) == 3, 1),
+    "all masked": (X, Y, np.zeros(9, bool), 1),
+    "nothing mined": (X, Y, np.ones(9, bool), 0),
+}
+SMOOTH = ("all pairs", "mined", "padded", "one class", "no positive")
 CASES = [
-    *((name, {}) for name in LOSSES if name != "n_pairs"),
+    *((name, {}) for name in LOSSES),
     ("triplet", {"choice": "semihard", "margin": 0.3}),
     ("lifted_structure", {"positive_margin": 0.9, "negative_margin": 0.1, **COSINE}),
 ]
 
 
+def masks_of(labels, mask, share):
+    table = np.zeros((2, 9, 9), bool)
+    for kind, rows in zip(table, lists(labels, mask), strict=True):
+        for i, row in enumerate(rows):
+            kind[i, row] = True
+    return table & (np.random.default_rng(3).random((9, 9)) < share)
+
+
 @pytest.mark.parametrize(("loss", "options"), CASES)
-def test_values_and_gradients_are_those_of_loops(loss, options, monkeypatch):
-    """On all pairs, on three quarters of them, and with rows masked; triples come in chunks of 2 of the 9 columns."""
+def test_values_and_gradients_are_those_of_loops_and_always_finite(loss, options, monkeypatch):
+    """All batches in one program, whose triples come in chunks of 2 of the 9 columns."""
     monkeypatch.setattr(measures, "TRIPLES", 2 * 9 * 9)
-    options = {**LOSSES[loss][1], **options}
-    masks = np.stack([np.ones(9, bool), np.ones(9, bool), np.arange(9) != 5])
-    kept = np.stack([np.ones((9, 9), bool), RNG.random((9, 9)) < 0.75, np.ones((9, 9), bool)])
-    positives = np.array([[[j in row for j in range(9)] for row in lists(Y, mask)[0]] for mask in masks])
-    negatives = np.array([[[j in row for j in range(9)] for row in lists(Y, mask)[1]] for mask in masks])
-    if loss in PAIR_LOSSES:
-        positives, negatives = positives & kept, negatives & kept
+    options, by_pairs = {**LOSSES[loss][1], **options}, loss in PAIR_LOSSES
+    x, labels, mask, share = (np.stack(part) for part in zip(*BATCHES.values(), strict=True))
+    tables = np.stack(
+        [masks_of(*batch) for batch in zip(labels, mask, share if by_pairs else 0 * share + 1, strict=True)]
+    )
 
-    def run(x, mask, positive, negative):
-        pairs = {"pairs": Pairs(positive, negative)} if loss in PAIR_LOSSES else {}
-        return LOSSES[loss][0](x, Y, mask, **pairs, **options)
+    def run(x, labels, mask, pairs):
+        return LOSSES[loss][0](x, labels, mask, **({"pairs": Pairs(*pairs)} if by_pairs else {}), **options)
 
-    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(run), (None, 0, 0, 0)))(X, masks, positives, negatives)
-    for mask, *pairs, value, gradient in zip(masks, positives, negatives, values, gradients, strict=True):
-        p, n = ([[int(j) for j in np.flatnonzero(row)] for row in table[mask][:, mask]] for table in pairs)
-        here, base = X[mask].astype(np.float64), cosines(X[mask].astype(np.float64))
+    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(run)))(x, labels, mask, tables)
+    assert np.isfinite(values).all() and np.isfinite(gradients).all()
+    for name, value, gradient, keep, table in zip(BATCHES, values, gradients, mask, tables, strict=True):
+        assert not np.any(gradient[~keep])
+        if not table.any():
+            assert value == 0 and not np.any(gradient), name
+        if name not in SMOOTH or loss == "n_pairs":
+            continue
+        p, n = ([[int(j) for j in np.flatnonzero(row)] for row in kind[keep][:, keep]] for kind in table)
+        here = X[keep].astype(np.float64)
+        base = cosines(here)
 
         def slow(x, p=p, n=n, base=base):
             return getattr(loss_loops, loss)(cosines(x), base, p, n, options)
 
-        np.testing.assert_allclose(value, slow(here), rtol=1e-5, atol=1e-6)
-        assert value > 0
-        np.testing.assert_allclose(gradient[mask], slopes(slow, here), rtol=1e-4, atol=2e-5)
-        assert not np.any(gradient[~mask])
+        np.testing.assert_allclose(value, slow(here), rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(gradient[keep], slopes(slow, here), rtol=1e-4, atol=2e-5, err_msg=name)
+    assert values[0] > 0
 
 
-# x, labels, mask, and whether every loss must be 0.
-DEGENERATE = {
-    "one class": (X, 0 * Y, np.ones(9, bool)),
-    "identical": (np.tile(X[:1], (9, 1)), Y, np.ones(9, bool)),
-    "zero": (0 * X, Y, np.ones(9, bool)),
-    "opposite": (np.where(Y[:, None] == 2, X[:1], -X[:1]), Y, np.ones(9, bool)),
-    "no positive": (X, np.arange(9, dtype=np.int32), np.ones(9, bool)),
-    "one element": (X, Y, np.arange(9) == 3),
-    "all masked": (X, Y, np.zeros(9, bool)),
-}
+def test_references_that_are_the_batch_or_masked_change_nothing_and_others_do():
+    own, labels = np.arange(9, dtype=np.int32), np.concatenate([Y, Y])
+    references = References(np.concatenate([X, -X]), labels, np.arange(18) < 9, own)
 
+    @jax.jit
+    def run(loss_references):
+        return place_loss(X, Y, loss="smooth_ap", references=loss_references), place_loss(
+            X, Y, loss="multi_similarity", miner="multi_similarity", references=loss_references
+        )
 
-@pytest.mark.parametrize("miner", ["none", "multi_similarity", "batch_hard"])
-@pytest.mark.parametrize("loss", LOSSES)
-def test_degenerate_batches_are_finite_and_nothing_is_zero(loss, miner):
-    run = jax.value_and_grad(lambda x, labels, mask: place_loss(x, labels, mask, loss=loss, miner=miner))
-    batch = (np.stack(part) for part in zip(*DEGENERATE.values(), strict=True))
-    values, gradients = jax.jit(jax.vmap(run))(*batch)
-    assert np.isfinite(values).all() and np.isfinite(gradients).all()
-    by_name = dict(zip(DEGENERATE, zip(values, gradients, strict=True), strict=True))
-    for name in ("one element", "all masked"):
-        assert by_name[name][0] == 0 and not np.any(by_name[name][1]), name
-
-
-def test_a_batch_against_itself_as_references_is_the_batch():
-    """And with others before it, it is the rows of the larger batch that belong to it."""
-    own = np.arange(9, dtype=np.int32)
-    for loss in ("triplet", "multi_similarity", "smooth_ap"):
-        plain = place_loss(X, Y, loss=loss, miner="multi_similarity")
-        got = place_loss(X, Y, loss=loss, miner="multi_similarity", references=References(X, Y, own=own))
-        if loss == "smooth_ap":  # A miner's weights count columns too where these are the rows.
-            plain = place_loss(X, Y, loss=loss)
-            got = place_loss(X, Y, loss=loss, references=References(X, Y, own=own))
-        np.testing.assert_allclose(got, plain, rtol=1e-6)
-
-
-def test_masked_references_count_nowhere_and_unmasked_ones_do():
-    more, labels = np.concatenate([X, -X]), np.concatenate([Y, Y])
-    own, mask = np.arange(9, dtype=np.int32), np.arange(18) < 9
-    for loss in ("contrastive", "nt_xent", "fast_ap"):
-        plain = place_loss(X, Y, loss=loss)
-        masked = place_loss(X, Y, loss=loss, references=References(more, labels, mask, own))
-        np.testing.assert_allclose(masked, plain, rtol=1e-6)
-        assert abs(place_loss(X, Y, loss=loss, references=References(more, labels, None, own)) - plain) > 1e-3
+    plain, itself, masked, more = (
+        np.array(run(given)) for given in (None, References(X, Y, own=own), references, references._replace(mask=None))
+    )
+    np.testing.assert_allclose(itself, plain, rtol=1e-6)
+    np.testing.assert_allclose(masked, plain, rtol=1e-6)
+    assert np.all(np.abs(more - plain) > 1e-3)
 
 
 def test_float64_stays_float64():
     with jax.enable_x64(True):
-        x = jnp.asarray(X, jnp.float64)
-        for loss in LOSSES:
-            value = place_loss(x, Y, loss=loss)
-            assert value.dtype == jnp.float64
-    assert place_loss(X.astype(jnp.bfloat16), Y, loss="circle").dtype == jnp.float32
+        for loss in ("triplet", "smooth_ap"):
+            shape = jax.eval_shape(partial(place_loss, loss=loss), jax.ShapeDtypeStruct((9, 3), jnp.float64), Y)
+            assert shape.dtype == jnp.float64
+    half_precision = jax.ShapeDtypeStruct((9, 3), jnp.bfloat16)
+    assert jax.eval_shape(partial(place_loss, loss="circle"), half_precision, Y).dtype == jnp.float32

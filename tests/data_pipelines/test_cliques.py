@@ -137,6 +137,13 @@ def test_a_full_batch_from_one_city_and_padding_where_it_ends():
     assert 0 < more.mask.sum() < 100 and more.mask[0, : more.mask.sum()].all()
 
 
+def test_images_of_two_frames_are_not_near():
+    paths = Paths.of([f"{k}.jpg" for k in range(4)])
+    places = Places.create("world", paths, place=[0, 1, 2, 3], east=[0, 0, 1, 1], north=0, zone=[10, 40, 10, 40])
+    batches = clique_batches(place_table(places, K=1), np.eye(4), P=2, K=2, steps=5, rng=np.random.default_rng(0))
+    assert {frozenset(pair) for pair in batches.rows.reshape(10, 2).tolist()} == {frozenset((0, 2)), frozenset((1, 3))}
+
+
 def test_equal_seeds_and_descriptors_give_equal_batches():
     table, descriptors = town(30, cities=3, extent=500)
     draws = [

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_pipelines import geo
@@ -121,6 +121,29 @@ def test_data_sets_share_batches_by_weight(n, m, P, weight, seed):
         assert np.ptp(uses) <= 1  # each data set goes through passes of its own
 
 
+def test_data_sets_of_one_city_keep_the_distance_to_each_other():
+    # Two data sets of the same street: a place is 10 m from its neighbours and 0 m from its twin.
+    table = place_table([grid([2] * 60, name="a"), grid([2] * 40, name="b")], K=2)
+    drawn = check_images(table, place_batches(table, P=8, steps=400, rng=rng(), weights=(1, 1), min_distance=25.0), 8)
+    check_distances(table, drawn, 25.0)
+    assert np.mean([len(step) for step in drawn]) > 7.9
+    for members in (range(60), range(60, 100)):
+        uses = np.bincount([p for step in drawn for p in step], minlength=100)[members]
+        assert uses.min() > 20 and np.ptp(uses) <= 2  # who had to wait comes before the next pass
+
+
+def test_local_frames_of_two_data_sets_are_not_compared():
+    local = [make([0, 1], east=[0.0, 100.0], zone=-1, name=name) for name in "ab"]
+    table = place_table(local, K=1)
+    assert len(place_batches(table, P=4, rng=rng(), min_distance=50.0).rows) == 1
+    assert (
+        len(
+            place_batches(place_table([make([0, 1], east=[0.0, 100.0])] * 2, K=1), P=4, rng=rng(), min_distance=50).rows
+        )
+        == 2
+    )
+
+
 def test_rows_are_those_of_the_joined_data_sets():
     a, b = grid([3] * 4, name="a"), grid([3] * 5, name="b")
     joined = Places.concat([a, b])
@@ -181,6 +204,7 @@ def test_other_seeds_give_other_batches():
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 60), st.floats(0.01, 300), st.integers(0, 99), st.booleans())
+@example(n=40, distance=1e-12, seed=0, far=True)
 def test_near_pairs_are_all_the_near_pairs(n, distance, seed, far):
     draw = rng(seed)
     east, north = draw.uniform(0, 500, (2, n)) * (1e6 if far else 1.0)

@@ -27,7 +27,7 @@ NAMES = (
     "London/London_0006793_2008_12_584_51.0_1e-05_zFbmpj8jt8natu7IPYrh_w.jpg",
     "London/London_0000130_2019_01_100_51.4861_-0.0895151_third.jpg",
 )
-ROWS = 4000  # of each real city
+ROWS = 1000  # of each real city
 ROME = ("130,2017,6,7,Rome,41.9,12.5,aaa", "130,2017,6,8,Rome,41.9,12.5,bbb")
 
 
@@ -88,6 +88,21 @@ def test_equal_place_ids_of_two_cities_are_two_places(tmp_path):
     write(root, {"Roma": ROME})
     with pytest.raises(DataError, match=r"Roma\.csv and .*Rome\.csv both hold images of 'Rome'"):
         read("gsv_cities", root, min_images=2)
+
+
+def test_numbers_in_names_are_cut_to_five_digits(tmp_path):
+    image = "Rome/Rome_0000130_2017_06_007_41.9_12.5_aaa.jpg"
+    root = write(tmp_path, {"Rome": (ROME[0], "100" + ROME[0])}, [image])
+    places = read("gsv_cities", root, min_images=1)
+    assert relative(places) == [image, image] and np.diff(places.place) == [100_000]
+
+
+def test_cities_of_one_size_keep_other_places_of_a_sample(tmp_path):
+    rows = [[f"{k},2017,6,7,{city},41.9,12.5,a" for k in range(40)] for city in ("Rome", "Pisa")]
+    images = [f"{city}/{city}_{k:07d}_2017_06_007_41.9_12.5_a.jpg" for city in ("Rome", "Pisa") for k in range(40)]
+    places = read("gsv_cities", write(tmp_path, {"Rome": rows[0], "Pisa": rows[1]}, images), min_images=1, sample=0.5)
+    kept = places.place.reshape(2, 20) % 2**24
+    assert set(kept[0]) != set(kept[1])
 
 
 def test_images_with_a_large_suffix(tmp_path):

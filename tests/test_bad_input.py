@@ -217,6 +217,7 @@ WRONG = {
     "objective.partition.by=street": "objective.partition.by='street' does not exist; there are ['cell', 'place']",
     "optimizer.name=lion": "optimiser 'lion' does not exist; there are ['adam', 'adamw', 'asgd', 'radam', 'sgd']",
     "optimizer.schedule=step": "optimiser schedule 'step' does not exist; there are ['constant', 'cosine'",
+    "optimizer.warmup=100": "the warm-up of 100 steps never ends: the run has 12 steps",
     "train_data.reader=zip": "no reader 'zip'; there are ['at_names'",
     "train_data.options.depth=2": "the reader at_names has no option ['depth']; it has ['split'",
     "train_data.split=training": "no split 'training'; there are ['train', 'val', 'test']",

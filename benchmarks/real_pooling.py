@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import side_by_side
 from jaxvpr import build, memory
 from jaxvpr.commandline import load_config, override
-from jaxvpr.retrieval.evaluator import Describer, measure
+from jaxvpr.retrieval.evaluator import measure
 
 SETS = {"corridor": "corridor", "nordland": "nordland_64x32", "ie_tower": "ie_tower"}
 CLUSTERS = {"clusters.images": "500"}
@@ -38,7 +38,7 @@ def measured(name: str, folder: Path, weights: Path, aggregator: str) -> dict[st
         override(config, key, value)
     [bench] = build.benchmarks(config, config.test_data)
     variables = build.initial_variables(config.lock())
-    found = measure(Describer(build.apply(config), config, build.mesh(config)), variables, bench, (1, 5, 10))
+    found = measure(build.describer(config, build.mesh(config)), variables, bench, (1, 5, 10))
     [recall] = found.recalls.values()
     return {
         "set": name,

@@ -101,7 +101,9 @@ def distinct(sizes: Array) -> int:
     return len(np.unique(sizes, axis=0))
 
 
-def plan(read: Array, show: Array, batch: int, *, unit: int = 1, fixed: bool = False) -> list[Mixed]:
+def plan(
+    read: Array, show: Array, batch: int, *, unit: int = 1, fixed: bool = False, exact: bool = False
+) -> list[Mixed]:
     """Groups rows into batches: those shown at one size together, and within a batch those read at one size.
 
     Every row comes once; groups by ascending size, rows within a group in order. The same on every host.
@@ -111,14 +113,19 @@ def plan(read: Array, show: Array, batch: int, *, unit: int = 1, fixed: bool = F
       batch: images of a batch; a multiple of `unit`.
       unit: number of devices, which divides every chunk.
       fixed: all batches have `batch` places. Otherwise a size with fewer images has smaller ones.
+      exact: rows of a group stay in order whatever their sizes, and the last batch has no more places than images (but
+        for what `unit` asks): for models that look from one image of a batch to the others.
     """
-    order = np.lexsort((read[:, 1], read[:, 0], show[:, 1], show[:, 0]))
+    sides = (show[:, 1], show[:, 0])
+    order = np.lexsort(sides if exact else (read[:, 1], read[:, 0], *sides))
     result = []
     for group in _runs(show, order):
-        length = batch if fixed else min(batch, _enough(len(group), unit))
+        most = batch if fixed or exact else min(batch, _enough(len(group), unit))
         size = _size(show[group[0]])
-        for first in range(0, len(group), length):
-            result.append(Mixed(size, length, tuple(_chunks(read, group[first : first + length], size, length, unit))))
+        for first in range(0, len(group), most):
+            rows = group[first : first + most]
+            length = -(-len(rows) // unit) * unit if exact else most
+            result.append(Mixed(size, length, tuple(_chunks(read, rows, size, length, unit))))
     return result
 
 

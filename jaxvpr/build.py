@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,12 +19,14 @@ from data_pipelines.images import RULES
 from data_pipelines.loaders import ImageSource
 from data_pipelines.minicity import CityConfig
 from data_pipelines.partitions import Cells, cosplace_cells, label_cells
+from data_pipelines.place_table import place_table
 from data_pipelines.places import Places
 from data_pipelines.shapes import target
 from jaxvpr import models, weights
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.cells import cells_objective
 from jaxvpr.objectives.objective import Objective
+from jaxvpr.objectives.places import places_objective
 from jaxvpr.parallel import hosts
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval import clusters
@@ -135,7 +138,50 @@ def _cells(config: ConfigDict, images: Places) -> Objective:
 
 
 PARTITIONS = ("cell", "place")
-OBJECTIVES = {"cells": _cells}
+
+
+def _places(config: ConfigDict, images: Places) -> Objective:
+    keys = config.objective
+    if config.accumulate != 1:
+        raise UserError(
+            f"accumulate={config.accumulate} would compare the images of one part of the batch with each other alone; "
+            "metric learning on places needs accumulate=1"
+        )
+    if config.batch != keys.P * keys.K:
+        raise UserError(f"batch={config.batch} must be objective.P x objective.K = {keys.P} x {keys.K}")
+    table = place_table(_with_places(keys.partition, images), K=keys.K)
+    log.info("%d places with %d images or more; a pass takes %d batches", len(table), keys.K, -(-len(table) // keys.P))
+    return places_objective(
+        model(config),
+        table,
+        P=keys.P,
+        steps=config.steps_per_epoch,
+        loss=keys.loss,
+        miner=keys.miner,
+        loss_options=keys.loss_options.to_dict(),
+        miner_options=keys.miner_options.to_dict(),
+        min_distance=keys.min_distance,
+        by_city=keys.by_city,
+        memory=keys.memory,
+    )
+
+
+def _with_places(partition: ConfigDict, images: Places) -> Places:
+    """The images with the places that the data set gives them, or with cells of the map as places."""
+    if partition.by == "place":
+        return images
+    if partition.by != "cell":
+        raise UserError(f"objective.partition.by={partition.by!r} does not exist; there are {list(PARTITIONS)}")
+    images.single_zone()
+    sides = {"M": partition.M, "alpha": partition.alpha}
+    cells = cosplace_cells(images.east, images.north, images.heading, N=1, L=1, groups=1, min_images=1, **sides)
+    rows, labels = cells.labels(0)
+    place = np.full(len(images), -1, np.int64)
+    place[rows] = labels
+    return dataclasses.replace(images, place=place)
+
+
+OBJECTIVES = {"cells": _cells, "places": _places}
 
 
 def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recipe:
@@ -152,21 +198,26 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recip
     log.info("training on %s", audit.line(images))
     objective = OBJECTIVES[config.objective.name](config, images)
     shapes(config)
-    describer = Describer(apply(config), config, over)
+    describes = describer(config, over)
     return Recipe(
         model=model(config),
         objective=objective,
         sources={"source": image_source(config, images)},
         example=_blank(config),
         start=lambda drawn: initial_variables(config, drawn=drawn),
-        embed_rows=lambda variables, rows: describer(variables, images.path.take(rows)).descriptors,
-        validate=partial(_validate, describer, validation, config),
+        embed_rows=lambda variables, rows: describes(variables, images.path.take(rows)).descriptors,
+        validate=partial(_validate, describes, validation, config),
     )
 
 
 def apply(config: ConfigDict) -> Any:
     """(variables, images) -> descriptors, in evaluation mode."""
     return _apply_of(model(config))
+
+
+def describer(config: ConfigDict, over: Mesh) -> Describer:
+    """What turns images into descriptors as the recipe's model and preprocessing have it."""
+    return Describer(apply(config), config, over, across=models.looks_across(model(config)))
 
 
 @lru_cache(maxsize=16)
@@ -176,12 +227,12 @@ def _apply_of(module: models.PlaceModel) -> Any:
 
 
 def _validate(
-    describer: Describer, validation: list[Benchmark], config: ConfigDict, variables: Variables
+    describes: Describer, validation: list[Benchmark], config: ConfigDict, variables: Variables
 ) -> dict[str, float]:
     """Recall at the first threshold of every validation set: `<set>/R@<N>` in per cent."""
     values: dict[str, float] = {}
     for bench in validation:
-        found = next(iter(measure(describer, variables, bench, recall_ns(config, bench)).recalls.values()))
+        found = next(iter(measure(describes, variables, bench, recall_ns(config, bench)).recalls.values()))
         values |= {f"{bench.name}/R@{n}": value for n, value in found.of_all.items()}
     return values
 
@@ -239,9 +290,9 @@ def _clustered(config: ConfigDict, variables: Variables) -> Variables:
         images = benchmarks(config, config.test_data)[0].database
     else:
         raise UserError("clusters.images wants images to cluster: the recipe has neither train_data nor test_data")
-    keys, describer = config.clusters, Describer(apply(config), config, mesh(config))
+    keys, describes = config.clusters, describer(config, mesh(config))
     features = clusters.local_features(
-        describer, variables, images.path, model(config),
+        describes, variables, images.path, model(config),
         count=keys.images * keys.per_image, per_image=keys.per_image, seed=config.seed,
     )  # fmt: skip
     log.info("clusters of %d local features of %d images", len(features), len(features) // keys.per_image)

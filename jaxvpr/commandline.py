@@ -192,7 +192,7 @@ def _fill_method(config: ConfigDict) -> None:
 
 
 ALIASES = {"weights": "init"}
-FREE = frozenset(("backbone_options", "aggregator_options", "options", "city"))
+FREE = frozenset(("backbone_options", "aggregator_options", "loss_options", "miner_options", "options", "city"))
 
 
 def _parsed(text: str) -> Any:

@@ -19,7 +19,6 @@ from data_pipelines.places import Paths
 from jaxvpr import build, workdir
 from jaxvpr.errors import UserError
 from jaxvpr.parallel.mesh import make_mesh
-from jaxvpr.retrieval.evaluator import Describer
 from jaxvpr.training.loop import Variables
 
 Images: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Sequence[np.ndarray] | np.ndarray"
@@ -39,7 +38,6 @@ class Model:
         self.config, self.variables = config.copy_and_resolve_references(), variables
         self.config.loader.on_error, self.config.loader.workers = "raise", 0
         self._mesh = make_mesh()
-        self._apply = build.apply(config)
 
     def describe(self, images: Images) -> np.ndarray:
         """Descriptors of images, preprocessed as the model's recipe says.
@@ -57,10 +55,10 @@ class Model:
         items = [images] if isinstance(images, str | os.PathLike) else list(images)
         if not items:
             raise UserError("there are no images to describe")
-        describer = Describer(self._apply, self.config, self._mesh)
+        describes = build.describer(self.config, self._mesh)
         if isinstance(items[0], np.ndarray):
-            return describer(self.variables, [_image(item) for item in items]).descriptors
-        return describer(self.variables, Paths.of([str(Path(item).resolve()) for item in items])).descriptors
+            return describes(self.variables, [_image(item) for item in items]).descriptors
+        return describes(self.variables, Paths.of([str(Path(item).resolve()) for item in items])).descriptors
 
 
 def _image(item: Any) -> np.ndarray:

@@ -24,6 +24,7 @@ SURROUNDINGS = {
     errno.EACCES: "Look at its permissions, or give another path.",
     errno.EPERM: "Look at its permissions, or give another path.",
     errno.EROFS: "Give a path that can be written.",
+    errno.ENOENT: "There is no such folder; make it, or give another path.",
     errno.ENOTDIR: "A file lies where a folder is needed; give another path.",
     errno.EEXIST: "A file lies where a folder is needed; give another path.",
 }

@@ -22,7 +22,6 @@ from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.reports.pictures import predictions_picture
 from jaxvpr.retrieval import search
-from jaxvpr.retrieval.evaluator import Describer
 from jaxvpr.training.loop import Variables
 
 log = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ def extract(config: ConfigDict, folder: Path, checkpoint: str, images: str, out:
         raise UserError(f"--out={out}: descriptors are written as .npy; end the name so")
     variables = _weights(config, folder, checkpoint)
     places = readers.read("folder", images)
-    found = Describer(build.apply(config), config, build.mesh(config))(variables, places.path)
+    found = build.describer(config, build.mesh(config))(variables, places.path)
     if hosts.is_first():
         out.parent.mkdir(parents=True, exist_ok=True)
         np.save(out, found.descriptors)
@@ -76,7 +75,7 @@ def localize(
     variables = _weights(config, folder, checkpoint)
     known = _open(database, _identity(config, variables))
     paths = readers.folder.paths(images)
-    found = Describer(build.apply(config), config, build.mesh(config))(variables, paths)
+    found = build.describer(config, build.mesh(config))(variables, paths)
     # Rows of images that could not be read are zeros, which would be nearer than a stranger is.
     missing = np.flatnonzero(~known.descriptors.any(axis=1))
     top = min(top, len(known.rows) - len(missing))

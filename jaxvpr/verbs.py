@@ -18,7 +18,7 @@ from jaxvpr.models.costs import flops, model_mib, parameter_count
 from jaxvpr.parallel import hosts
 from jaxvpr.retrieval import costs, metrics, protocol
 from jaxvpr.retrieval.baselines import thumbnail
-from jaxvpr.retrieval.evaluator import Benchmark, Describer, Evaluated, measure
+from jaxvpr.retrieval.evaluator import Benchmark, Evaluated, measure
 from jaxvpr.run_report import write_run_report
 from jaxvpr.training import logs, loop
 from jaxvpr.training.loop import Variables
@@ -73,7 +73,7 @@ def _evaluate(
     config: ConfigDict, mesh: Mesh, variables: Variables, benches: list[Benchmark], untrained: Variables | None
 ) -> list[Evaluated]:
     """Measures the method on every benchmark, beside thumbnails and, where it is known, the network it started as."""
-    describer = Describer(build.apply(config), config, mesh)
+    describer = build.describer(config, mesh)
     found = []
     for bench in benches:
         ns = build.recall_ns(config, bench)

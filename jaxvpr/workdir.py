@@ -11,6 +11,7 @@ import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from configs import common
 from data_pipelines.whole import write_json
 from jaxvpr import build, weights
 from jaxvpr.errors import UserError
@@ -124,5 +125,8 @@ def load_model(file: Path) -> tuple[ConfigDict, Variables]:
     text = weights.read_metadata(file).get("jaxvpr_config")
     if text is None:
         raise UserError(f"{file} carries no recipe; give the recipe with --config and this file as --checkpoint")
-    config = ConfigDict(json.loads(text)).lock()
+    # A recipe of before a key came to be has the key's default.
+    config = common.base().unlock()
+    config.update(ConfigDict(json.loads(text)))
+    config.lock()
     return config, build.filled(config, weights.init_from(build.shapes(config), file))

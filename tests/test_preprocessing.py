@@ -60,7 +60,7 @@ def test_evaluate(door, weights, changes, shown, trained_run, tmp_path):
 def test_extract_localize_and_the_python_door(door, weights, tiny_recipe, trained_run, mixed, tmp_path):
     change = flags(OWN | {"image.multiple": 8, "image.resize": "tensor_linear"})
     status, out, err = door("extract", *weights, *change, f"--images={mixed}", f"--out={tmp_path / 'db.npy'}")
-    assert status == 0 and "50 images of 2 sizes, shown to the model at 2" in err, err
+    assert status == 0 and "50 images, sizes: 2, sizes shown to the model: 2" in err, err
     found = np.load(tmp_path / "db.npy")
     localize = ["localize", *weights, f"--database={tmp_path / 'db.npy'}", f"--images={mixed}", "--top=1"]
     status, out, err = door(*localize, *change, f"--out={tmp_path / 'found'}")

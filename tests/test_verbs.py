@@ -66,4 +66,4 @@ def test_evaluate_says_what_it_lacks(refused, tiny_recipe, trained_run, photo_tr
     assert "--database and --queries go together" in refused("evaluate", recipe, run, f"--database={photo_tree}")
     other = f"--config={tiny_recipe},model.aggregator_options.dim=16"
     model = f"--checkpoint={trained_run / 'model.safetensors'}"
-    assert "its names fit this model as none of" in refused("evaluate", other, model, f"--workdir={tmp_path}")
+    assert "fits this model under none of the" in refused("evaluate", other, model, f"--workdir={tmp_path}")

@@ -46,6 +46,7 @@ __all__ = [
     "build",
     "describe",
     "join",
+    "looks_across",
 ]
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
@@ -128,6 +129,12 @@ def describe(name: str) -> Description:
     if name not in METHODS:
         raise ValueError(f"no method {name!r}; there are {sorted(METHODS)}")
     return METHODS[name]
+
+
+def looks_across(model: PlaceModel) -> bool:
+    """Whether an image's descriptor depends on the other images of its batch, as CricaVPR's does."""
+    head = model.aggregator
+    return bool(getattr(head, "cross_image", False) and getattr(head, "layers", 0))
 
 
 def join(

@@ -107,10 +107,12 @@ class Describer:
     Args:
       apply: `(variables, images [B, H, W, 3] in [0, 255], uint8 or float32) -> [B, D]`.
       config: the whole recipe; its `image`, `eval` and `loader` are read.
+      across: the model looks from one image of a batch to the others. Batches then are `eval.batch` images in order,
+        and the last is not filled up with blank ones.
     """
 
-    def __init__(self, apply: Apply, config: ConfigDict, mesh: Mesh):
-        self._apply, self._mesh = apply, mesh
+    def __init__(self, apply: Apply, config: ConfigDict, mesh: Mesh, across: bool = False):
+        self._apply, self._mesh, self._across = apply, mesh, across
         self._batch = -(-config.eval.batch // mesh.size) * mesh.size
         loader, image = config.loader, config.image
         self._loading = {"threads": loader.threads, "workers": loader.workers, "prefetch": loader.prefetch}
@@ -124,7 +126,7 @@ class Describer:
     def __call__(self, variables: Any, images: Paths | Sequence[Array], apply: Apply | None = None) -> Described:
         """Descriptors of all images, files or uint8 arrays [H, W, 3]; another `apply` (a baseline) sees the same."""
         apply = apply or self._apply
-        if self._size and not self._device_rule:
+        if self._size and not self._device_rule and not self._across:
             found = self._of_one_size(apply, variables, images)
         else:
             found = self._of_own_sizes(apply, variables, images)
@@ -145,12 +147,25 @@ class Describer:
         # Images of their own size that are cropped are not resized at all.
         rounds = self._multiple > 1 and not self._crop
         rule = self._device_rule if self._size or rounds else ""
-        plan = shapes.plan(own if rule else show, show, self._batch, unit=self._mesh.size, fixed=bool(self._size))
+        plan = shapes.plan(
+            own if rule else show,
+            show,
+            self._batch,
+            unit=self._mesh.size,
+            fixed=bool(self._size),
+            exact=self._across,
+        )
+        if self._across and any(mixed.length > _images(mixed) for mixed in plan):
+            log.warning(
+                "this model looks at all images of a batch, and %d devices fill the last up with blank ones; one "
+                "device would not, or model.aggregator_options.cross_image=false, which makes each image independent",
+                self._mesh.size,
+            )
         lengths = {len(chunk.rows) for mixed in plan for chunk in mixed.chunks}
         parts = {length: local_rows(self._mesh, length) for length in lengths}
         source = self._source(images, shapes.NOMINAL, self._crop and not rule)
         batches = shapes.mixed_batches(source, plan, parts, **self._loading)
-        log.info("%d images of %d sizes, shown to the model at %d", len(own), *map(shapes.distinct, (own, show)))
+        log.info("%d images, sizes: %d, sizes shown to the model: %d", len(own), *map(shapes.distinct, (own, show)))
         crop_from = self._size if self._crop and rule else None
         return describe_mixed(apply, variables, batches, len(images), self._mesh, rule, crop_from)
 
@@ -178,6 +193,10 @@ class Describer:
         for complaint in complaints(paths, {"row": new, "bad": np.ones(len(new), bool)}):
             log.warning("left out: %s", complaint)
         log.warning("%d of %d images could not be read", len(missing), len(paths))
+
+
+def _images(mixed: shapes.Mixed) -> int:
+    return sum(int((chunk.rows >= 0).sum()) for chunk in mixed.chunks)
 
 
 def measure(

@@ -72,7 +72,7 @@ def to_torch(family: str, variables: Variables) -> dict[str, np.ndarray]:
     if nameless:
         raise UserError(
             f"this model cannot be written as {family}, which has no name for {_some(nameless)}. "
-            "The family jaxvpr has a name for everything"
+            f"The family {family_for(variables)} has a name for everything"
         )
     tensors = {str(names[path]): _turn(table, path, np.asarray(value), back=True) for path, value in ours.items()}
     if table.counters:
@@ -108,8 +108,8 @@ def guess_family(
     """The one family under whose names `tensors` fit `variables` strictly.
 
     Raises:
-      UserError: where there is none; says for the nearest families what does not fit, `expected` before others that are
-        as near. `source` is what it calls the tensors.
+      UserError: where there is none; says what does not fit for the family that comes nearest (`expected`, where others
+        are as near) and those that come half as near. `source` is what it calls the tensors.
     """
     problems = {}
     for family, table in FAMILIES.items():
@@ -117,9 +117,13 @@ def guess_family(
         if not match.problems:
             return family
         problems[family] = (-len(match.values), family != expected, match.problems)
-    nearest = sorted(problems, key=lambda family: problems[family][:2])[:NEAREST]
-    lines = [f"  as {family}: " + "; ".join(problems[family][2]) for family in nearest]
-    raise UserError(f"{source}: its names fit this model as none of {sorted(FAMILIES)}:\n" + "\n".join(lines))
+    first, *others = sorted(problems, key=lambda family: problems[family][:2])[:NEAREST]
+    shown = [first, *(family for family in others if 2 * problems[family][0] <= problems[first][0] < 0)]
+    lines = [f"  as {family}: " + "; ".join(problems[family][2]) for family in shown]
+    raise UserError(
+        f"{source} fits this model under none of the {len(FAMILIES)} families of names that docs/models.md lists. "
+        "Nearest:\n" + "\n".join(lines)
+    )
 
 
 def left_out(family: str, variables: Variables) -> list[str]:

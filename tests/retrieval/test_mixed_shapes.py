@@ -167,7 +167,7 @@ def test_the_model_is_compiled_once_for_each_size_it_is_shown(kind, shapes, conf
         for _ in range(2):
             found = describer({"zero": np.zeros((1, 3), np.float32)}, paths_of(folder))
     assert traced == shapes
-    assert f"15 images of 3 sizes, shown to the model at {len(shapes)}" in caplog.text
+    assert f"15 images, sizes: 3, sizes shown to the model: {len(shapes)}" in caplog.text
     own = [decode(path).mean(axis=(0, 1)) for path in paths_of(folder)]
     np.testing.assert_allclose(found.descriptors, own, atol=0.05 if not kind["size"] and "multiple" not in kind else 12)
 
@@ -218,3 +218,24 @@ def test_nothing_but_bad_files(config, folder, tmp_path):
     assert found.missing.tolist() == [0] and not found.descriptors.any()
     with pytest.raises(UserError, match="no images to describe"):
         described(config, Paths.of([]), **TENSOR)
+
+
+def across(variables, images):
+    """Each image's mean colour, and that of its batch."""
+    own = images.astype(jnp.float32).mean((1, 2)) / 255
+    return jnp.concatenate([own, jnp.broadcast_to(own.mean(0), own.shape)], 1)
+
+
+@pytest.mark.parametrize("rule", ["area", "tensor_linear"])
+def test_a_model_that_looks_across_the_batch_sees_no_blank_image(rule, tiny_config):
+    rng = np.random.default_rng(5)
+    images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((30, 40), (50, 20), (30, 40), (33, 44), (50, 20))]
+    config = tiny_config.copy_and_resolve_references().unlock()
+    config.image.update(size=(32, 32), resize=rule)
+    config.eval.batch = 3
+    one = make_mesh(devices=jax.devices()[:1])
+    found = Describer(across, config, one, across=True)({}, images).descriptors
+    alone = Describer(lambda v, x: x.astype(jnp.float32).mean((1, 2)) / 255, config, one)({}, images).descriptors
+    expected = [*[alone[:3].mean(0)] * 3, *[alone[3:].mean(0)] * 2]
+    np.testing.assert_allclose(found[:, :3], alone, atol=1e-5)
+    np.testing.assert_allclose(found[:, 3:], expected, atol=1e-5)

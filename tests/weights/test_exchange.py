@@ -83,6 +83,17 @@ def test_a_family_of_backbones_says_what_it_leaves_out(exported, door, tmp_path)
     assert json.loads(exported.with_name("model.safetensors.json").read_text())["left out"] == []
 
 
+def test_a_recipe_of_before_a_key_came_to_be_is_still_read(exported, tmp_path):
+    notes = weights.read_metadata(exported)
+    recipe = json.loads(notes["jaxvpr_config"])
+    for key in ("multiple", "crop", "mean"):
+        del recipe["image"][key]
+    old = tmp_path / "old.safetensors"
+    weights.write(old, weights.read(exported), {"jaxvpr_config": json.dumps(recipe)})
+    images = np.random.default_rng(2).integers(0, 256, (2, 64, 48, 3), np.uint8)
+    np.testing.assert_array_equal(jaxvpr.load(old).describe(images), jaxvpr.load(exported).describe(images))
+
+
 def test_extract_closes_the_loop(exported, door, tmp_path, photo_tree):
     folder = photo_tree / "images/test/queries"
     out = tmp_path / "rows.npy"

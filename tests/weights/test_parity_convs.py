@@ -170,7 +170,7 @@ def test_training_moves_the_statistics_as_torch_does():
 def test_files_of_other_networks_are_refused_on_both_sides():
     family, other = "torchvision_efficientnet", zeros(ours("vgg16", widths=WIDTHS))
     tensors = weights.to_torch(family, zeros(ours("efficientnet_b0", **SMALL)))
-    with pytest.raises(UserError, match="its names fit this model as none of"):
+    with pytest.raises(UserError, match="fits this model under none of the"):
         weights.guess_family(tensors, other)
     with pytest.raises(
         UserError, match=r"missing in the file: features.0.bias(?s:.*)left over in the file: features.0.0"

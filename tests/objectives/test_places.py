@@ -1,0 +1,87 @@
+"""Metric learning on places: it learns through the real door, and compares with what it should."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import gsv_cities
+from data_pipelines.errors import DataError
+from data_pipelines.place_table import place_table
+from data_pipelines.places import Paths, Places
+from jaxvpr import verbs
+from jaxvpr.commandline import override
+from jaxvpr.errors import UserError
+from jaxvpr.objectives.places import empty_ring, places_objective, pushed
+from jaxvpr.training import logs
+
+
+@pytest.fixture
+def config(tiny_config):
+    """Places of 3 images in cells of 30 m, 8 of 25 in a batch."""
+    config = tiny_config.copy_and_resolve_references().unlock()
+    config.objective = gsv_cities.places(P=8, K=3, by="cell")
+    config.objective.partition = ConfigDict({"by": "cell", "M": 30.0, "alpha": 360.0})
+    config.batch, config.steps_per_epoch = 24, 8
+    return config
+
+
+def train(config, folder):
+    with jax.numpy_dtype_promotion("standard"):
+        verbs.train(config.copy_and_resolve_references().lock(), folder)
+    return [record["loss"] for record in logs.read(folder) if "loss" in record]
+
+
+def test_it_learns(config, tmp_path):
+    losses = train(config, tmp_path / "a")
+    assert len(losses) == 16 and sum(losses[-4:]) < sum(losses[:4])
+
+
+def test_a_memory_compares_with_past_batches():
+    """The first batch against a memory that holds but itself is the batch against itself; the second sees the first."""
+    places = Places.create("p", Paths.of([f"{i}.jpg" for i in range(12)]), place=np.arange(12) // 3)
+    named = {"P": 4, "steps": 2, "loss": "multi_similarity", "miner": "multi_similarity"}
+    table = place_table(places, K=3)
+    alone, remembering = (places_objective(None, table, **named, memory=size) for size in (0, 20))
+    _, ring = remembering.init(jax.random.key(0), 5)
+    rng, values = np.random.default_rng(0), []
+    for step in range(2):
+        z = rng.normal(size=(12, 5)).astype(np.float32)
+        z /= np.linalg.norm(z, axis=1, keepdims=True)
+        batch = {"source": {"label": jnp.arange(12, dtype=jnp.int32) // 3 + 4 * step, "mask": jnp.ones(12, bool)}}
+        without, _, _ = alone.loss({}, {}, {"source": jnp.asarray(z)}, batch, None)
+        loss, ring, _ = remembering.loss({}, ring, {"source": jnp.asarray(z)}, batch, None)
+        values.append((float(without), float(loss)))
+    assert values[0][0] == pytest.approx(values[0][1], rel=1e-5) and values[1][1] > 1.01 * values[1][0]
+
+
+def test_the_ring_drops_the_oldest():
+    ring = empty_ring(5, 1)
+    for start in (0, 3):
+        values = jnp.arange(start, start + 3, dtype=jnp.int32)
+        ring = pushed(ring, values.astype(jnp.float32)[:, None], values, values != 4)
+    assert ring["label"].tolist() == [3, 4, 5, 0, 1]
+    assert ring["mask"].tolist() == [True, False, True, True, True]
+
+
+MISTAKES = {
+    "objective.loss=tripple": r"objective: unknown loss 'tripple'; there are contrastive, triplet",
+    "objective.miner=hardest": r"objective: unknown miner 'hardest'; there are none, multi_similarity",
+    "objective.loss_options.alfa=1": r"has no option alfa; there are alpha, beta, base",
+    "objective.K=1,objective.P=24": r"objective\.K=1 gives no image a second one",
+    "objective.K=4,objective.P=6": r"no place of .* has 4 images: the largest .* has 3",
+    "objective.P=7": r"batch=24 must be objective\.P x objective\.K = 7 x 3",
+    "objective.memory=10": r"objective\.memory=10 is smaller than a batch of P x K = 24",
+    "objective.partition.by=street": r"objective\.partition\.by='street' does not exist",
+    "accumulate=2": r"accumulate=2 would compare the images of one part",
+}
+
+
+@pytest.mark.parametrize("change", MISTAKES)
+def test_mistakes_are_named(change, config, tmp_path):
+
+    for one in change.split(","):
+        override(config, *one.split("="))
+    with pytest.raises((UserError, DataError), match=MISTAKES[change]):
+        verbs.train(config.lock(), tmp_path / "run")

@@ -12,7 +12,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvpr import build, workdir
+from jaxvpr import build, learning, workdir
 from jaxvpr.errors import UserError
 from jaxvpr.models.costs import flops, model_mib, parameter_count
 from jaxvpr.parallel import hosts
@@ -34,7 +34,7 @@ def train(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     """
     workdir.claim(folder, config)
     mesh = build.mesh(config)
-    recipe = build.recipe(config, mesh, build.benchmarks(config, config.val_data))
+    recipe = learning.recipe(config, mesh, build.benchmarks(config, config.val_data))
     tests = build.benchmarks(config, config.test_data)  # before training: what is missing shows now, not after hours
     outcome = loop.train(config, folder, recipe, mesh)
     if not outcome.finished:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.images import decode
-from jaxvpr import build, weights
+from jaxvpr import build, learning, weights
 from jaxvpr.commandline import load_config
 
 # Small enough for all cells of all images to be clustered: what came out can then be checked against all of them.
@@ -96,7 +96,7 @@ def exported(door, recipe, out, *changes):
 def test_training_starts_from_clusters_of_its_images(recipe, backbone, photo_tree):
     config = load_config(f"{recipe},init={backbone}")
     with jax.numpy_dtype_promotion("standard"):
-        started = build.recipe(config, build.mesh(config), []).start(None)
+        started = learning.recipe(config, build.mesh(config), []).start(None)
     centroids = started["params"]["aggregator"]["centroids"]
     train, database = (
         local_features(recipe, started, photo_tree / "images" / part) for part in ("train", "test/database")

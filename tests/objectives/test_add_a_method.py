@@ -8,7 +8,7 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from jaxvpr import build, verbs
+from jaxvpr import learning, verbs
 from jaxvpr.training import logs
 
 PAGE = Path(__file__).parents[2] / "docs" / "add_a_method.md"
@@ -23,7 +23,7 @@ def pairs(tmp_path):
 
 
 def test_the_method_of_the_page_learns(pairs, tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setitem(build.OBJECTIVES, "pairs", pairs["from_config"])
+    monkeypatch.setitem(learning.OBJECTIVES, "pairs", pairs["from_config"])
     config = tiny_config.copy_and_resolve_references().unlock()
     config.objective = ConfigDict({"name": "pairs", "M": 10.0, "temperature": 0.1})
     config.steps_per_epoch = 15

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvpr import build, verbs, weights
+from jaxvpr import build, learning, verbs, weights
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.training import logs, loop
@@ -99,7 +99,7 @@ def test_best_is_the_earliest_of_equals_and_the_last_two_are_kept(tiny_config, t
 
 
 def recipe_of(config):
-    return build.recipe(config, build.mesh(config), build.benchmarks(config, config.val_data))
+    return learning.recipe(config, build.mesh(config), build.benchmarks(config, config.val_data))
 
 
 def make(folder):

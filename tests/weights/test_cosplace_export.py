@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from jaxvpr import build, weights
+from jaxvpr import build, learning, weights
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.training import loop
 from jaxvpr.training.checkpoint import Checkpoints
@@ -27,7 +27,7 @@ def config(tiny_config):
 def test_checkpoint_in_plain_pytorch(config, tmp_path):
     with jax.numpy_dtype_promotion("standard"):
         mesh = make_mesh(devices=jax.devices()[:1])
-        recipe = build.recipe(config, mesh, [])._replace(validate=lambda variables: {})
+        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables: {})
         assert loop.train(config, tmp_path, recipe, mesh).finished
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     step, variables = checkpoints.variables(build.shapes(config), "last")

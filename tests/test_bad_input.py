@@ -89,7 +89,8 @@ def as_anybody(tmp_path, tiny_recipe):
     """A context without the superuser's rights, before whom every folder is open; the way to our own files stays."""
     if not hasattr(os, "geteuid"):
         pytest.skip("this system has no users")
-    ways = {folder: folder.stat().st_mode for folder in (*tmp_path.parents[:2], tiny_recipe.parent)}
+    above = {*tmp_path.parents, tiny_recipe.parent, *tiny_recipe.parent.parents}
+    ways = {folder: mode for folder in above if (mode := folder.stat().st_mode) & 0o005 != 0o005}
 
     @contextmanager
     def rights():

@@ -38,8 +38,8 @@ def city() -> ConfigDict:
 def gsv_cities() -> ConfigDict:
     """The paper's training on GSV-Cities: ResNet-50, 1024 channels in 2 x 2 parts, 100 places of 4 images.
 
-    Wants `init=` with torchvision's ImageNet weights. 62,000 places make some 620 batches an epoch. The paper also lowers
-    the rate at epochs 5, 10, 15 and 25, and draws RandAugment; neither has a key yet.
+    Wants `init=` with torchvision's ImageNet weights. 62,000 places make some 620 batches an epoch. The paper also
+    lowers the rate at epochs 5, 10, 15 and 25, and draws RandAugment; neither has a key yet.
     """
     config = common.base()
     config.name = "convap-gsv-cities"

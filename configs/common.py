@@ -46,6 +46,8 @@ def base() -> ConfigDict:
     # Data sets, each made by `data` below. The reader "minicity" writes the city first if it is not there.
     config.city = ConfigDict({})
     config.train_data = ConfigDict({})
+    # Further data sets to train on, by name, for objectives that take several.
+    config.more_train_data = ConfigDict({})
     config.val_data = ConfigDict({})
     config.test_data = ConfigDict({})
 

@@ -141,15 +141,15 @@ def find_config(file: str) -> Path:
 def override(config: ConfigDict, key: str, text: str) -> None:
     """Sets a dotted key from text, checked against the type of what is there.
 
-    A group of free options (`backbone_options`, `options` of a reader, `city`) takes new keys, and `test_data.NAME` or
-    `val_data.NAME` may be a new data set; elsewhere an unknown key is an error. `method` fills in what it stands for.
+    A group of free options (`backbone_options`, `options` of a reader, `city`) takes new keys, and `NAME` in one of
+    `DATA_SETS` may be a new data set; elsewhere an unknown key is an error. `method` fills in what it stands for.
 
     Raises:
       UserError: unknown key (lists those beside it) or a value of another type.
     """
     key = ALIASES.get(key, key)
     *parents, last = key.split(".")
-    if len(parents) > 1 and parents[0] in ("val_data", "test_data") and parents[1] not in config[parents[0]]:
+    if len(parents) > 1 and parents[0] in DATA_SETS and parents[1] not in config[parents[0]]:
         with config.unlocked():
             config[parents[0]][parents[1]] = common.data("at_names", "")
     group: Any = config
@@ -191,6 +191,7 @@ def _fill_method(config: ConfigDict) -> None:
         )
 
 
+DATA_SETS = ("more_train_data", "val_data", "test_data")
 ALIASES = {"weights": "init"}
 FREE = frozenset(("backbone_options", "aggregator_options", "loss_options", "miner_options", "options", "city"))
 

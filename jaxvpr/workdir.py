@@ -22,7 +22,7 @@ from jaxvpr.training.loop import Variables
 # What may change between the parts of one run: it decides neither a weight nor a recall.
 FREE = ("loader.threads", "loader.workers", "loader.prefetch", "checkpoint.", "log_seconds", "test_data.", "eval.batch")
 # Data may move to another folder; that its images are the same ones is the user's word.
-MOVED = re.compile(r"(train_data|val_data\..+)\.root$")
+MOVED = re.compile(r"(train_data|more_train_data\..+|val_data\..+)\.root$")
 MODEL_FILE = "model.safetensors"
 
 

@@ -100,21 +100,36 @@ def image(
 
 
 def optimizer(name: str, rate: float, **changes) -> ConfigDict:
-    """An optimiser's keys; `factors` are (pattern, factor) pairs that scale the rate of parameters by path."""
+    """An optimiser's keys, with torch's meanings: `jaxvpr.training.schedules.schedule` explains those of the schedule.
+
+    `factors` are (pattern, factor) pairs that scale the rate of parameters by path; `layer_decay` is the factor from
+    one block of a transformer to the one before it. `lambd`, `alpha` and `t0` are ASGD's.
+    """
     keys = {
         "name": name,
         "rate": rate,
         "schedule": "constant",
+        "per": "step",
         "warmup": 0,
+        "warmup_epochs": 0,
+        "warmup_start": 0.0,
+        "length": 0,
+        "start": 1.0,
         "final": 0.0,
+        "milestones": (),
+        "gamma": 0.1,
         "weight_decay": 0.0,
         "momentum": 0.9,
         "nesterov": False,
         "b1": 0.9,
         "b2": 0.999,
         "eps": 1e-8,
+        "lambd": 1e-4,
+        "alpha": 0.75,
+        "t0": 1e6,
         "clip": 0.0,
         "factors": (),
+        "layer_decay": 1.0,
     }
     return ConfigDict({**keys, **changes})
 

@@ -139,9 +139,11 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 def _render_all(root: Path, config: CityConfig, shots: Cameras, processes: int, progress: bool) -> None:
     total, done, start = int(shots.views.sum()), 0, time.monotonic()
+    # On a terminal the bar grows in place; in a file each state of it would be text: there is one line at the end.
+    alive = progress and sys.stderr.isatty()
     for count in _chunks_done(root, config, shots, processes):
         done += count
-        if progress:
+        if alive or (progress and done == total):
             _bar(done, total, time.monotonic() - start)
     if progress:
         print(file=sys.stderr)

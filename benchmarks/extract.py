@@ -14,8 +14,6 @@ Starting, compiling and warming up are not in the rates; `first_call_seconds` sa
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -119,23 +117,23 @@ def pytorch_describe(channels_last: bool, case: Case, dtype: str, tensors: Path)
     return describe
 
 
-def side(name: str, case: Case, dtype: str, tensors: Path, batches: int) -> dict[str, Any]:
+def side(name: str, case: Case, dtype: str, tensors: Path, repeats: int) -> dict[str, Any]:
     """One side's part of a round. Its descriptors are left beside the weights."""
     memory.keep_freed()
     function = jaxvpr_describe if name == "jaxvpr" else partial(pytorch_describe, name.endswith("last"))
     make = partial(function, case, dtype, tensors)
-    times, described = side_by_side.clock(make, WARM, batches)
+    times, described = side_by_side.clock(make, WARM, repeats)
     np.save(tensors.with_name(f"{name}.npy"), described[0])
     return {**times, "on": side_by_side.device(name)}
 
 
-def measure(name: str, dtype: str, rounds: int, batches: int | None) -> dict[str, Any]:
+def measure(name: str, dtype: str, rounds: int, repeats: int | None) -> dict[str, Any]:
     """Interleaved rounds of a case."""
     case = CASES[name]
     config = recipe(case, dtype)
     with tempfile.TemporaryDirectory() as folder:
         tensors = Path(folder) / "weights.safetensors"
-        given = ["--case", name, "--dtype", dtype, "--tensors", tensors, "--batches", batches or case.batches]
+        given = ["--case", name, "--dtype", dtype, "--tensors", tensors, "--repeats", repeats or case.batches]
         found = side_by_side.interleave("benchmarks.extract", SIDES, rounds, *given)
         described = [np.load(tensors.with_name(f"{one}.npy")) for one in SIDES]
     return {
@@ -149,22 +147,5 @@ def measure(name: str, dtype: str, rounds: int, batches: int | None) -> dict[str
     }
 
 
-def main() -> None:
-    """Measures every case, or, where a side is named, does its part of one round."""
-    parser = side_by_side.flags(__doc__, rounds=3)
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(MEASURED))
-    parser.add_argument("--batches", type=int, help="timed batches a round, instead of the case's own")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
-    parser.add_argument("--tensors", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.side:
-        print(json.dumps(side(given.side, CASES[given.case], given.dtype, given.tensors, given.batches)))
-        return
-    results = [measure(case, given.dtype, given.rounds, given.batches) for case in given.cases]
-    side_by_side.finish(side_by_side.report(results, ("jax", "jaxlib", "flax", "torch")), given.out)
-
-
 if __name__ == "__main__":
-    main()
+    side_by_side.program(__doc__, CASES, MEASURED, SIDES, side, measure)

@@ -62,6 +62,39 @@ def interleave(module: str, sides: Sequence[str], rounds: int, *arguments: objec
     return found
 
 
+def program(
+    doc: str | None,
+    cases: Mapping[str, Any],
+    measured: Sequence[str],
+    sides: Sequence[str],
+    side: Callable[[str, Any, str, Path, int], Report],
+    measure: Callable[[str, str, int, int | None], Report],
+) -> None:
+    """The program of a benchmark of cases: measures those asked for, or does one side's part of one round.
+
+    Args:
+      doc: what it says about itself.
+      cases: by name. measured: the names of those that are measured where none is asked for.
+      sides: their names.
+      side: (side, case, dtype, file for the weights that the sides share, timed calls) -> its part of a round.
+      measure: (name of a case, dtype, rounds, timed calls a round if not the case's own) -> what interleaved rounds of
+        this very program gave.
+    """
+    parser = flags(doc, rounds=3)
+    parser.add_argument("--cases", nargs="+", choices=list(cases), default=list(measured))
+    parser.add_argument("--repeats", type=int, help="timed calls a round, instead of the case's own")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--side", choices=sides, help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=list(cases), help=argparse.SUPPRESS)
+    parser.add_argument("--tensors", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        print(json.dumps(side(given.side, cases[given.case], given.dtype, given.tensors, given.repeats)))
+        return
+    results = [measure(case, given.dtype, given.rounds, given.repeats) for case in given.cases]
+    finish(report(results, ("jax", "jaxlib", "flax", "optax", "torch", "pytorch-metric-learning")), given.out)
+
+
 def clock(make: Callable[[], Callable[[], Any]], warm: int, repeats: int) -> tuple[Report, list[Any]]:
     """One side's part of a round.
 

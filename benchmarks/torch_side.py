@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +75,26 @@ def loaded(described: nn.Module, tensors: dict[str, Any], channels_last: bool) -
     return Network(described, torch.channels_last if channels_last else torch.contiguous_format)
 
 
+def resnet(backbone: str, widths: tuple[int, ...] | None = None) -> nn.Module:
+    """A ResNet of torchvision's shape, or our small one with its small stem."""
+    block, sizes, usual = RESNETS[backbone]
+    widths = widths or usual
+    made = plain.ResNet(block, sizes, widths)
+    if backbone == "resnet_small":
+        made.conv1, made.maxpool = nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.Identity()
+    return made
+
+
+def channels(backbone: str, widths: tuple[int, ...] | None = None, stage: int = 4) -> int:
+    """How many a ResNet has after a stage."""
+    block, _, usual = RESNETS[backbone]
+    return block.expansion * (widths or usual)[stage - 1]
+
+
 def _cosplace(
     backbone: str, widths: tuple[int, ...] | None, *, dim: int, fc_norm: bool = False, l2_before: bool = True
 ) -> nn.Module:
-    block, sizes, usual = RESNETS[backbone]
-    widths = widths or usual
-    resnet = plain.ResNet(block, sizes, widths)
-    if backbone == "resnet_small":
-        resnet.conv1, resnet.maxpool = nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.Identity()
-    made = plain.CosPlaceNet(resnet, block.expansion * widths[-1], dim)
+    made = plain.CosPlaceNet(resnet(backbone, widths), channels(backbone, widths), dim)
     if not l2_before:
         made.aggregation[0] = nn.Identity()
     if fc_norm:
@@ -97,6 +109,36 @@ def cosface(
     cosine = F.linear(F.normalize(descriptors), F.normalize(prototypes))
     hit = F.one_hot(labels, len(prototypes)).to(cosine.dtype)
     return F.cross_entropy(scale * (cosine - margin * hit), labels)
+
+
+def stepper(
+    network: nn.Module,
+    tuners: Sequence[torch.optim.Optimizer],
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    images: np.ndarray,
+    labels: np.ndarray,
+    dtype: str,
+) -> Callable[[], float]:
+    """A call makes one step with the images, which lie in host memory, and returns `loss(descriptors, labels)`.
+
+    In bfloat16 the network runs under autocast; the loss is always computed in float32.
+    """
+    where = device()
+    image, label = torch.from_numpy(images), torch.from_numpy(labels).long()
+
+    def one() -> float:
+        with torch.autocast(where.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+            descriptors = network(image.to(where))
+        value = loss(descriptors.float(), label.to(where))
+        for tuner in tuners:
+            tuner.zero_grad()
+        value.backward()
+        for tuner in tuners:
+            tuner.step()
+        wait()
+        return value.item()
+
+    return one
 
 
 def device() -> torch.device:

@@ -13,8 +13,6 @@ Starting, compiling and warming up are not in the rates; `first_call_seconds` sa
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -78,7 +76,7 @@ def jaxvpr_step(case: Case, dtype: str, tensors: Path) -> Callable[[], float]:
     from data_pipelines.partitions import label_cells
     from jaxvpr import build
     from jaxvpr.objectives.cells import cells_objective
-    from jaxvpr.parallel.mesh import make_mesh, to_global
+    from jaxvpr.parallel.mesh import make_mesh
     from jaxvpr.training import optimisers
     from jaxvpr.training.loop import variables_of
     from jaxvpr.training.state import init_state
@@ -95,18 +93,7 @@ def jaxvpr_step(case: Case, dtype: str, tensors: Path) -> Callable[[], float]:
     prototypes = np.asarray(state.extra["prototypes"][0, : case.classes])
     jax_side.export(variables_of(state), tensors, prototypes=prototypes)
     step = make_step(objective, adam, adam, mesh, shardings, total=1, frozen=config.frozen)
-    made = 0
-
-    def one() -> float:
-        nonlocal state, made
-        state, metrics = step(state, {"source": to_global(mesh, batch)}, np.int32(0), np.int32(made))
-        made += 1
-        loss = metrics["loss"].item()
-        if not metrics["ok"].item():
-            raise RuntimeError(f"step {made} was refused: its loss is {loss}")
-        return loss
-
-    return one
+    return jax_side.stepper(step, state, mesh, batch)
 
 
 def pytorch_step(channels_last: bool, case: Case, dtype: str, tensors: Path) -> Callable[[], float]:
@@ -125,39 +112,30 @@ def pytorch_step(channels_last: bool, case: Case, dtype: str, tensors: Path) -> 
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     tuners = [torch.optim.Adam(what, RATE, fused=True) for what in (trained, [prototypes])]
     batch = batch_of(config, case.classes)
-    image, label = torch.from_numpy(batch["image"]), torch.from_numpy(batch["label"]).long()
 
-    def one() -> float:
-        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-            descriptors = network(image.to(device))
-        loss = torch_side.cosface(descriptors.float(), label.to(device), prototypes, SCALE, MARGIN)
-        for tuner in tuners:
-            tuner.zero_grad()
-        loss.backward()
-        for tuner in tuners:
-            tuner.step()
-        torch_side.wait()
-        return loss.item()
+    def loss(descriptors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch_side.cosface(descriptors, labels, prototypes, SCALE, MARGIN)
 
-    return one
+    return torch_side.stepper(network, tuners, loss, batch["image"], batch["label"], dtype)
 
 
-def side(name: str, case: Case, dtype: str, tensors: Path, steps: int) -> dict[str, Any]:
+def side(name: str, case: Case, dtype: str, tensors: Path, repeats: int) -> dict[str, Any]:
     """One side's part of a round, and the losses of its first steps."""
     memory.keep_freed()
     function = jaxvpr_step if name == "jaxvpr" else partial(pytorch_step, name.endswith("last"))
     make = partial(function, case, dtype, tensors)
-    times, losses = side_by_side.clock(make, WARM, steps)
+    times, losses = side_by_side.clock(make, WARM, repeats)
     return {**times, "losses": losses, "on": side_by_side.device(name)}
 
 
-def measure(name: str, dtype: str, rounds: int, steps: int | None) -> dict[str, Any]:
+def measure(name: str, dtype: str, rounds: int, repeats: int | None) -> dict[str, Any]:
     """Interleaved rounds of a case."""
     case = CASES[name]
     config = recipe(case, dtype)
     with tempfile.TemporaryDirectory() as folder:
         given = ["--case", name, "--dtype", dtype, "--tensors", Path(folder) / "start.safetensors"]
-        found = side_by_side.interleave("benchmarks.train_step", SIDES, rounds, *given, "--steps", steps or case.steps)
+        given += ["--repeats", repeats or case.steps]
+        found = side_by_side.interleave("benchmarks.train_step", SIDES, rounds, *given)
     losses = {one: reports[0]["losses"] for one, reports in found.items()}
     return {
         "case": name,
@@ -172,22 +150,5 @@ def measure(name: str, dtype: str, rounds: int, steps: int | None) -> dict[str, 
     }
 
 
-def main() -> None:
-    """Measures every case, or, where a side is named, does its part of one round."""
-    parser = side_by_side.flags(__doc__, rounds=3)
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(MEASURED))
-    parser.add_argument("--steps", type=int, help="timed steps a round, instead of the case's own")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
-    parser.add_argument("--tensors", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.side:
-        print(json.dumps(side(given.side, CASES[given.case], given.dtype, given.tensors, given.steps)))
-        return
-    results = [measure(case, given.dtype, given.rounds, given.steps) for case in given.cases]
-    side_by_side.finish(side_by_side.report(results, ("jax", "jaxlib", "flax", "optax", "torch")), given.out)
-
-
 if __name__ == "__main__":
-    main()
+    side_by_side.program(__doc__, CASES, MEASURED, SIDES, side, measure)

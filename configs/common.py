@@ -31,6 +31,7 @@ def base() -> ConfigDict:
     )
     config.image = image((512, 512), "pil_bilinear")
     # Strengths as torchvision's; scale and ratio are those of a random resized crop, an empty scale is none.
+    # `randaugment` counts the operations of RandAugment, each of `magnitude` 0 to 30.
     config.augment = ConfigDict(
         {
             "brightness": 0.0,
@@ -40,6 +41,8 @@ def base() -> ConfigDict:
             "scale": (),
             "ratio": (3 / 4, 4 / 3),
             "flip": 0.0,
+            "randaugment": 0,
+            "magnitude": 9,
         }
     )
 
@@ -55,11 +58,22 @@ def base() -> ConfigDict:
     config.epochs = 50
     config.steps_per_epoch = 10_000
     config.batch = 32
+    # Two ways to take a batch in several equal parts, one after the other. The loss sees each part alone with
+    # accumulate, which suits classification; it sees the whole batch with grad_cache, as comparing images needs, and
+    # every image is embedded twice (Gao et al., 2021).
     config.accumulate = 1
-    # Patterns of parameter paths that do not train.
+    config.grad_cache = 1
+    # Patterns of parameter paths that do not train, beside those that the model's own options freeze.
     config.frozen = ()
     config.optimizer = optimizer("adam", 1e-5)
     config.optimizer_extra = optimizer("adam", 1e-2)
+    # Moving average of the weights, which is then what is validated and kept: `jaxvpr.training.ema`. 0 is none.
+    config.ema = ConfigDict({"decay": 0.0, "warmup": 0})
+    # Both learning rates times `factor` where the first measure of validation gets no better: torch's
+    # ReduceLROnPlateau, `jaxvpr.training.plateau`. 0 is none.
+    config.plateau = ConfigDict(
+        {"factor": 0.0, "patience": 10, "mode": "max", "threshold": 1e-4, "cooldown": 0, "min_rate": 0.0}
+    )
 
     # An aggregator with clusters (netvlad, crn, vlad, ...) that no file of weights gives starts from k-means of the
     # local features of so many images; 0 leaves it random. The Deep VG benchmark takes 500.
@@ -142,6 +156,86 @@ def data(reader: str, root: str, split: str = "", *, thresholds: tuple[str, ...]
     return ConfigDict(
         {"reader": reader, "root": root, "split": split, "thresholds": thresholds, "options": ConfigDict(options)}
     )
+
+
+def places(*, P: int, K: int, by: str, min_distance: float = 0.0, by_city: bool = False) -> ConfigDict:
+    """The keys of the objective `places`, with the loss and the miner of GSV-Cities.
+
+    Any loss of `jaxvpr.losses.metric` or `jaxvpr.losses.margins` and any miner go by name. `weights` has a number for
+    each data set that places are drawn from, `train_data` first; () lets all places weigh the same. `cliques.share` of
+    a batch's places are cliques: images within `distance` metres and `angle` degrees of each other (180: any), among
+    `similar` places that look like one, as the model of every `refresh` epochs sees them. They come from the data sets
+    numbered `cliques.sets` (0 is `train_data`; () is all), the other places from the others, where there are others.
+    """
+    return ConfigDict(
+        {
+            "name": "places",
+            "P": P,
+            "K": K,
+            "partition": ConfigDict({"by": by, "M": 10.0, "alpha": 30.0}),
+            "min_distance": min_distance,
+            "by_city": by_city,
+            "weights": (),
+            "cliques": ConfigDict(
+                {"share": 0.0, "sets": (), "similar": 15, "distance": 25.0, "angle": 180.0, "refresh": 1}
+            ),
+            "loss": "multi_similarity",
+            "loss_options": ConfigDict({"alpha": 1.0, "beta": 50.0, "base": 0.0}),
+            "miner": "multi_similarity",
+            "miner_options": ConfigDict({}),
+            "memory": 0,
+        }
+    )
+
+
+def places_in_city(name: str) -> ConfigDict:
+    """Metric learning on places of the embedded city of 2 x 2 blocks, by a small ResNet from random weights.
+
+    A place is a cell of 10 m and 30 degrees; a batch has 16 of them, at least 25 m apart, of 4 images. The aggregator
+    is the recipe's to choose.
+    """
+    config = base()
+    config.name = name
+    config.model.backbone = "resnet_small"
+    config.image = image((64, 64), "area")
+    config.train_data = data("minicity", "data/minicity", "train")
+    config.val_data = ConfigDict({"minicity_val": data("minicity", "data/minicity", "val")})
+    config.test_data = ConfigDict({"minicity": data("minicity", "data/minicity", "test")})
+    config.objective = places(P=16, K=4, by="cell", min_distance=25.0)
+    config.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, scale=(0.75, 1.0))
+    config.batch = 64
+    config.epochs, config.steps_per_epoch, config.every_epochs = 12, 100, 2
+    config.optimizer = optimizer("adamw", 2e-3, schedule="cosine", warmup=60)
+    return config
+
+
+def small_dino(config: ConfigDict, **options) -> None:
+    """Puts a DINOv2 of 4 blocks and 96 channels into a recipe of the embedded city, with random weights.
+
+    A patch has 14 pixels whatever the model's size; images of 64 are enlarged to 112, so that it covers 8 of theirs.
+    """
+    config.model.backbone = "dinov2_vits14"
+    config.model.backbone_options = ConfigDict({"width": 96, "depth": 4, "heads": 3, "side": 8, **options})
+    config.image = image((112, 112), "linear")
+    config.optimizer.rate = 1e-3
+
+
+def places_of_gsv_cities(name: str, P: int, epochs: int) -> ConfigDict:
+    """Training on GSV-Cities as its authors and those after them do it: P places of 4 images of one city.
+
+    Multi-similarity loss and miner, RandAugment of 3 operations, validated on Pitts30k. Backbone, aggregator, size of
+    the images and optimiser are the recipe's. An epoch is a pass over the 62,514 places.
+    """
+    config = base()
+    config.name = name
+    config.train_data = data("gsv_cities", "data/gsv_cities")
+    config.val_data = ConfigDict({"pitts30k_val": data("at_names", "data/pitts30k", "val")})
+    config.test_data = ConfigDict({"pitts30k": data("at_names", "data/pitts30k", "test")})
+    config.objective = places(P=P, K=4, by="place", by_city=True)
+    config.augment.randaugment = 3
+    config.batch = 4 * P
+    config.epochs, config.steps_per_epoch = epochs, 62_514 // P
+    return config
 
 
 def choose(preset: str, presets: Mapping[str, Callable[[], ConfigDict]]) -> ConfigDict:

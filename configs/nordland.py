@@ -61,21 +61,7 @@ def squeezenet() -> ConfigDict:
 def places() -> ConfigDict:
     """The same network by comparing pairs: batches of 24 places, 4 of the 6 images of each, multi-similarity."""
     config = squeezenet()
-    config.objective = ConfigDict(
-        {
-            "name": "places",
-            "P": 24,
-            "K": 4,
-            "partition": ConfigDict({"by": "place", "M": 10.0, "alpha": 30.0}),
-            "min_distance": 0.0,
-            "by_city": False,
-            "loss": "multi_similarity",
-            "loss_options": ConfigDict({"alpha": 1.0, "beta": 50.0, "base": 0.0}),
-            "miner": "multi_similarity",
-            "miner_options": ConfigDict({}),
-            "memory": 0,
-        }
-    )
+    config.objective = common.places(P=24, K=4, by="place")
     return config
 
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from data_pipelines.images import Array, Size, resize
+from data_pipelines.randaugment import rand_augment
 
 GREY = np.array([0.2989, 0.587, 0.114])  # torchvision.transforms.functional.rgb_to_grayscale
 EYE, TO_GREY = np.eye(3), np.tile(GREY, (3, 1))
@@ -136,12 +137,13 @@ def random_resized_crop(
 
 @dataclass(frozen=True)
 class Augment:
-    """Crop, flip and colour jitter of one image, in this order; picklable, so that it travels to workers.
+    """Crop, flip, colour jitter and RandAugment of one image, in this order; picklable, so that it travels to workers.
 
     Attributes:
       brightness, contrast, saturation, hue: see `color_jitter`.
       scale, ratio: see `crop_box`; scale None keeps the whole image.
       flip: probability of mirroring left and right (a mirrored street is another street: 0 for place recognition).
+      randaugment, magnitude: count of operations and their magnitude, see `rand_augment`.
     """
 
     brightness: Strength = 0
@@ -151,6 +153,8 @@ class Augment:
     scale: tuple[float, float] | None = None
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.0
+    randaugment: int = 0
+    magnitude: int = 9
 
     def __call__(self, image: Array, rng: np.random.Generator, size: Size, rule: str) -> Array:
         """uint8 [H, W, 3] to uint8 [*size, 3]."""
@@ -162,7 +166,8 @@ class Augment:
         return (0, 0, *full) if self.scale is None else crop_box(rng, full, self.scale, self.ratio)
 
     def finish(self, image: Array, rng: np.random.Generator) -> Array:
-        """Flip and colours, after the crop."""
+        """Flip, colours and RandAugment, after the crop."""
         if rng.random() < self.flip:
             image = np.ascontiguousarray(image[:, ::-1])
-        return color_jitter(image, rng, self.brightness, self.contrast, self.saturation, self.hue)
+        image = color_jitter(image, rng, self.brightness, self.contrast, self.saturation, self.hue)
+        return rand_augment(image, rng, self.randaugment, self.magnitude)

@@ -2,13 +2,17 @@
 
 CliqueMining (Izquierdo and Civera, "Close, But Not There: Boosting Geographic Distance Sensitivity in Visual Place
 Recognition", ECCV 2024). Their batches are 30 places of 4 images within 25 metres, from groups of 16 places that look
-alike. Three differences are meant. A place whose descriptor equals the drawn one's is the likeliest beside it; the
+alike. Four differences are meant. A place whose descriptor equals the drawn one's is the likeliest beside it; the
 published code never draws it. Cliques of K images are found wherever there are some, and not as parts of the first
 large one in a graph library's order. Where all cities have had their turn and a batch is not full, they get another
-turn; the published code would wait for ever.
+turn; the published code would wait for ever. Where two data sets show one town, the places of a batch keep their
+distance across both.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +22,13 @@ from data_pipelines.place_table import PlaceTable
 
 Array = np.ndarray
 TRIES = 4  # draws of similar places for each place of a batch, before what is missing is padded
+
+
+class Beside(NamedTuple):
+    """Images that stand in a batch already: their positions (float64 [n, 2], metres) and frames (int64 [n])."""
+
+    positions: Array
+    frame: Array
 
 
 def representatives(table: PlaceTable, rng: np.random.Generator) -> Array:
@@ -34,15 +45,18 @@ def clique_batches(
     steps: int,
     rng: np.random.Generator,
     distance: float = 25.0,
+    angle: float = 180.0,
     similar: int = 15,
+    beside: Sequence[Beside] | None = None,
 ) -> PlaceBatches:
     """Draws batches of P cliques of K images each, from places that look alike.
 
     A city is drawn (in proportion to its places, each at most once in a round), then one of its places, then `similar`
     others with a chance that falls linearly with the distance of their descriptors. In the graph of all their images,
-    which joins those nearer than `distance`, cliques of K images are taken as the batch's places until there is none;
-    each takes its neighbours with it. So the images of one place are all nearer than `distance` to each other, and none
-    is to those of another. Then the next city is drawn, until there are P places.
+    which joins those nearer than `distance` and turned by no more than `angle`, cliques of K images are taken as the
+    batch's places until there is none; each takes all images nearer than `distance` with it. So the images of one place
+    are all nearer than `distance` to each other, and none is to those of another. Then the next city is drawn, until
+    there are P places.
 
     Args:
       table: the places; `place_table(..., K=1)` keeps the small ones too, whose images may make a clique together.
@@ -51,39 +65,66 @@ def clique_batches(
       steps: how many batches.
       rng: the only source of chance; equal states and descriptors give equal batches.
       distance: metres, between images.
+      angle: degrees between the headings of a place's images at most; 180 does not ask. For images that look to all
+        sides from one spot.
       similar: how many similar places are drawn beside one.
+      beside: for each batch, images that it holds already: no clique has an image nearer than `distance` to them.
 
     Returns:
       `PlaceBatches`. The label of a place is the lowest row of its images: different within a batch, and equal in two
       batches only for cliques that share that image.
 
     Raises:
-      DataError: descriptors or positions that are missing, no clique of K images at all.
+      DataError: descriptors, positions or headings that are missing, no clique of K images at all.
     """
-    if P < 1 or K < 1 or steps < 0 or similar < 0 or not distance > 0:
-        raise DataError(
-            f"P and K must be at least 1, steps and similar at least 0, distance positive: "
-            f"{P=} {K=} {steps=} {similar=} {distance=}"
-        )
+    if P < 1 or K < 1 or steps < 0:
+        raise DataError(f"P and K must be at least 1, steps at least 0: {P=} {K=} {steps=}")
+    check(table, distance=distance, angle=angle, similar=similar)
     cities = _cities(table, descriptors)
     rows = np.full((steps, P, K), -1, np.int64)
     for step in range(steps):
-        for slot, clique in enumerate(_batch(table, cities, P=P, K=K, rng=rng, distance=distance, similar=similar)):
+        there = [] if beside is None else [beside[step]]
+        drawn = _batch(table, cities, there, P=P, K=K, rng=rng, distance=distance, angle=angle, similar=similar)
+        for slot, clique in enumerate(drawn):
             rows[step, slot] = table.rows[clique]
     if steps and (rows < 0).all():
+        away = " and away from the other places of a batch" if beside else ""
         raise DataError(
-            f"no {K} images within {distance:g} m of each other were found in {' and '.join(table.names)} "
-            f"({len(table)} places, {len(table.rows)} images). Lower K, or raise the distance."
+            f"no {K} images within {distance:g} m of each other{away} were found in {' and '.join(table.names)} "
+            f"({len(table)} places, {len(table.rows)} images). Lower K, or change the distance."
         )
     labels = np.repeat(rows.min(axis=-1), K, axis=-1).astype(np.int32)
     return PlaceBatches(rows.reshape(steps, P * K), labels, labels >= 0)
 
 
+def check(table: PlaceTable, *, distance: float, angle: float, similar: int) -> None:
+    """Whether cliques can be drawn from the places at all, before anything is described.
+
+    Raises:
+      DataError: options that make no sense, images without the position or heading that they need.
+    """
+    if similar < 0 or not distance > 0 or not angle > 0:
+        raise DataError(f"similar must be at least 0, distance and angle positive: {similar=} {distance=} {angle=}")
+    names = " and ".join(table.names)
+    lost = np.flatnonzero(~np.isfinite(table.positions).all(axis=1))
+    if len(lost):
+        raise DataError(
+            f"{len(lost)} of {len(table.rows)} images of {names} have no position (the first: row "
+            f"{table.rows[lost[0]]}), but cliques are made by metres. Leave those out."
+        )
+    blind = np.flatnonzero(np.isnan(table.heading))
+    if angle < 180 and len(blind):
+        raise DataError(
+            f"{len(blind)} of {len(table.rows)} images of {names} have no heading (the first: row "
+            f"{table.rows[blind[0]]}), which angle={angle:g} asks for. Take 180, or leave those out."
+        )
+
+
 class _City:
     """The places of a city (int64, all in one frame) and their descriptors, side by side in memory."""
 
-    def __init__(self, members: Array, descriptors: Array):
-        self.members, self.descriptors = members, descriptors[members]
+    def __init__(self, members: Array, frame: int, descriptors: Array):
+        self.members, self.frame, self.descriptors = members, frame, descriptors[members]
         self.squares = np.einsum("pd,pd->p", self.descriptors, self.descriptors)
 
     def group(self, similar: int, rng: np.random.Generator) -> Array:
@@ -114,39 +155,40 @@ def _cities(table: PlaceTable, descriptors: Array) -> list[_City]:
             f"clique batches need a finite descriptor of each of {len(table)} places, [{len(table)}, D]; these have "
             f"shape {descriptors.shape} or hold NaN"
         )
-    lost = np.flatnonzero(~np.isfinite(table.positions).all(axis=1))
-    if len(lost):
-        raise DataError(
-            f"{len(lost)} of {len(table.rows)} images of {' and '.join(table.names)} have no position (the first: row "
-            f"{table.rows[lost[0]]}), but cliques are made by metres. Leave those out."
-        )
     order = np.lexsort((table.frame, table.city))
     ends = np.flatnonzero((np.diff(table.city[order]) != 0) | (np.diff(table.frame[order]) != 0)) + 1
-    return [_City(members, descriptors) for members in np.split(order, ends)]
+    return [_City(members, int(table.frame[members[0]]), descriptors) for members in np.split(order, ends)]
 
 
 def _batch(
-    table: PlaceTable, cities: list[_City], *, P: int, K: int, rng: np.random.Generator, distance: float, similar: int
+    table: PlaceTable,
+    cities: list[_City],
+    there: list[Beside],
+    *,
+    P: int,
+    K: int,
+    rng: np.random.Generator,
+    distance: float,
+    angle: float,
+    similar: int,
 ) -> list[Array]:
     """Up to P cliques, each int64 [K], indices into `table.rows`."""
     share = np.array([len(city.members) for city in cities]) / len(table)
     cliques: list[Array] = []
-    used: list[list[Array]] = [[] for _ in cities]
+    used = {city.frame: [one.positions[one.frame == city.frame] for one in there] for city in cities}
     turns: list[int] = []
     for _ in range(max(len(cities), TRIES * P)):
         if len(cliques) == P:
             break
         turns = turns or rng.choice(len(cities), len(cities), replace=False, p=share).tolist()[::-1]
-        turn = turns.pop()
-        places = cities[turn].group(similar, rng)
-        images = np.concatenate([np.arange(table.indptr[p], table.indptr[p + 1]) for p in places])
-        images = rng.permutation(images)
-        if used[turn]:
-            taken = table.positions[np.concatenate(used[turn])]
-            images = images[~_near(table.positions[images], taken, distance).any(axis=1)]
-        joined = _near(table.positions[images], table.positions[images], distance)
-        found = [images[clique] for clique in _disjoint_cliques(joined, K, P - len(cliques))]
-        used[turn] += found
+        city = cities[turns.pop()]
+        images = rng.permutation(table.images(city.group(similar, rng)))
+        taken = np.concatenate([np.zeros((0, 2)), *used[city.frame]])
+        images = images[~_near(table.positions[images], taken, distance).any(axis=1)]
+        near = _near(table.positions[images], table.positions[images], distance)
+        joined = near if angle >= 180 else near & _aligned(table.heading[images], angle)
+        found = [images[clique] for clique in _disjoint_cliques(joined, near, K, P - len(cliques))]
+        used[city.frame] += [table.positions[clique] for clique in found]
         cliques += found
     return cliques
 
@@ -157,11 +199,18 @@ def _near(positions: Array, others: Array, distance: float) -> Array:
     return np.hypot(difference[..., 0], difference[..., 1]) < distance
 
 
-def _disjoint_cliques(joined: Array, K: int, wanted: int) -> list[list[int]]:
+def _aligned(heading: Array, angle: float) -> Array:
+    """bool [n, n], which headings differ by no more than `angle` degrees."""
+    turn = np.abs(heading[:, None] - heading) % 360
+    return np.minimum(turn, 360 - turn) <= angle
+
+
+def _disjoint_cliques(joined: Array, near: Array, K: int, wanted: int) -> list[list[int]]:
     """Up to `wanted` cliques of K vertices, each the first in lexical order that no vertex near an earlier one is in.
 
     Args:
-      joined: bool [n, n], symmetric and true on the diagonal.
+      joined, near: bool [n, n], symmetric and true on the diagonal: which may share a clique, and which are so near
+        that no two cliques may have them.
     """
     alive = np.ones(len(joined), bool)
     cliques: list[list[int]] = []
@@ -173,7 +222,7 @@ def _disjoint_cliques(joined: Array, K: int, wanted: int) -> list[list[int]]:
             rest = _completed(joined, np.flatnonzero(joined[first] & alive), K - 1)
             if rest is not None:
                 cliques.append([first, *rest])
-                alive &= ~joined[cliques[-1]].any(axis=0)
+                alive &= ~near[cliques[-1]].any(axis=0)
     return cliques
 
 

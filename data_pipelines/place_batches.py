@@ -73,7 +73,7 @@ def place_batches(
     if steps is None and weights is not None:
         raise DataError("weights need a number of steps: data sets that are mixed by weight have no common pass")
     near = _neighbours(table, min_distance)
-    shares = None if weights is None else _shares(table, weights)
+    shares = None if weights is None else shares_of(table, weights)
     if shares is not None and not by_city:
         drawn = _mixed(table, shares, near, P=P, steps=steps or 0, rng=rng)
     else:
@@ -192,11 +192,18 @@ def _groups(table: PlaceTable, by_city: bool, members: Array | None) -> list[Arr
     return np.split(order, np.flatnonzero(np.diff(table.city[order])) + 1)
 
 
-def _shares(table: PlaceTable, weights: Sequence[float]) -> Array:
-    """The weights as shares that sum to 1 (float64)."""
+def shares_of(table: PlaceTable, weights: Sequence[float]) -> Array:
+    """The weights as shares that sum to 1 (float64), one a data set.
+
+    Raises:
+      DataError: another number of weights, one that is not positive, or a data set without places.
+    """
     shares = np.asarray(weights, np.float64)
     if shares.shape != (len(table.names),) or not (np.isfinite(shares).all() and (shares > 0).all()):
-        raise DataError(f"weights must be a positive number for each of {list(table.names)}, but they are {weights}")
+        raise DataError(
+            f"weights must be a positive number for each of {list(table.names)}, which places are drawn from, but they "
+            f"are {weights}"
+        )
     empty = [name for s, name in enumerate(table.names) if not (table.source == s).any()]
     if empty:
         raise DataError(f"no place of {empty} has {table.K} images, but it has a weight. Leave it out, or lower K.")

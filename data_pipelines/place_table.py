@@ -25,10 +25,11 @@ class PlaceTable:
       rows: int64 [images of these places], sorted by place; rows of `Places.concat` of the data sets given.
       indptr: int64 [places + 1]; the images of place p are `rows[indptr[p]:indptr[p + 1]]`.
       positions: float64 [images of these places, 2], metres, east and north of each image, beside `rows`.
+      heading: float32 [images of these places], degrees, NaN where unknown, beside `rows`.
       east, north: float64 [places], metres, the mean position of a place's images; NaN where one has none.
       frame: int64 [places]; metres can be compared within one. A UTM zone, or -1 - k: data set k's own frame.
       city: int64 [places], 0 up to the number of cities; two data sets have no city in common.
-      source: int64 [places], which data set.
+      source: int64 [places], which data set of `names`.
       names: what the data sets are called.
       K: images that a batch takes of a place.
       left_out: (places, images) of fewer than K images or of no known place.
@@ -37,6 +38,7 @@ class PlaceTable:
     rows: Array
     indptr: Array
     positions: Array
+    heading: Array
     east: Array
     north: Array
     frame: Array
@@ -50,8 +52,16 @@ class PlaceTable:
         """How many places there are."""
         return len(self.indptr) - 1
 
+    def images(self, places: Array) -> Array:
+        """Indices into `rows` (int64) of all images of `places`, in their order."""
+        return np.concatenate(
+            [np.zeros(0, np.int64), *(np.arange(self.indptr[p], self.indptr[p + 1]) for p in np.asarray(places))]
+        )
 
-def place_table(places: Places | Sequence[Places], *, K: int, city: Array | None = None) -> PlaceTable:
+
+def place_table(
+    places: Places | Sequence[Places], *, K: int, city: Array | None = None, of: Sequence[int] | None = None
+) -> PlaceTable:
     """Collects the places that have at least K images; equal `place` within one data set is one place.
 
     A city in two neighbouring UTM zones is put into the one that holds more of its images.
@@ -61,6 +71,8 @@ def place_table(places: Places | Sequence[Places], *, K: int, city: Array | None
       K: images that a batch takes of a place.
       city: int [rows of all data sets], which city or zone an image is in; by default what its place's number says
         (GSV-Cities, GSV-XS), which is one city for each data set of other numbers.
+      of: the data sets that places are taken of, all by default. The others only keep their rows and frames, so that
+        two tables of the same data sets can be drawn from side by side.
 
     Raises:
       DataError: no place has K images; a place whose images lie in frames that cannot be compared.
@@ -73,28 +85,34 @@ def place_table(places: Places | Sequence[Places], *, K: int, city: Array | None
     cities = place >> PLACE_BITS if city is None else np.asarray(city, np.int64)
     if cities.shape != place.shape:
         raise DataError(f"city has shape {cities.shape}, but the data sets have {len(place)} images")
+    chosen = np.unique(np.arange(len(sets)) if of is None else of)
+    taken = np.isin(source, chosen)
     order = np.lexsort((place, source))
-    order = order[place[order] >= 0]
+    order = order[(place[order] >= 0) & taken[order]]
     starts = np.flatnonzero(_changes(place[order]) | _changes(source[order]))
     counts = np.diff(np.append(starts, len(order)))
     enough = counts >= K
     if not enough.any():
-        called = " and ".join(one.name for one in sets)
+        called = " and ".join(sets[s].name for s in chosen)
         raise DataError(
-            f"no place of {called} has {K} images: the largest of {len(counts)} places ({len(place)} images) has "
+            f"no place of {called} has {K} images: the largest of {len(counts)} places ({taken.sum()} images) has "
             f"{counts.max(initial=0)}, but K={K} images of each place were asked for. Lower K, or give more images."
         )
-    rows = order[np.repeat(enough, counts)]
+    kept = np.repeat(enough, counts)
+    rows = order[kept]
     indptr = np.concatenate([[0], np.cumsum(counts[enough])])
     first = rows[indptr[:-1]]
     _, city_of = np.unique(np.stack([source[first], cities[first]]), axis=1, return_inverse=True)
-    east, north, frame = _positions(sets, rows, np.repeat(city_of.reshape(-1), counts[enough]), source[rows])
+    # Of all images that have a place: the frame of a city must not depend on K.
+    _, among = np.unique(np.stack([source[order], cities[order]]), axis=1, return_inverse=True)
+    east, north, frame = (column[kept] for column in _positions(sets, order, among.reshape(-1), source[order]))
     _one_frame_each(sets, place[first], frame, indptr)
     mean_east, mean_north = (np.add.reduceat(metres, indptr[:-1]) / counts[enough] for metres in (east, north))
+    heading = np.concatenate([one.heading for one in sets])[rows]
     return PlaceTable(
-        rows, indptr, np.stack([east, north], axis=1), mean_east, mean_north,
-        frame[indptr[:-1]], city_of.reshape(-1), source[first],
-        tuple(one.name for one in sets), K, (int((~enough).sum()), len(place) - len(rows)),
+        rows, indptr, np.stack([east, north], axis=1), heading, mean_east, mean_north,
+        frame[indptr[:-1]], city_of.reshape(-1), np.searchsorted(chosen, source[first]),
+        tuple(sets[s].name for s in chosen), K, (int((~enough).sum()), int(taken.sum()) - len(rows)),
     )  # fmt: skip
 
 

@@ -48,6 +48,22 @@ def shuffled_passes(items: int, *, batch: int, steps: int, rng: np.random.Genera
     return drawn[:wanted].reshape(steps, batch)
 
 
+def open_passes(left: Array | None, items: int, wanted: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """The next `wanted` of shuffled passes over `range(items)`: each item once a pass, and no gap between calls.
+
+    Args:
+      left: int64, what the call before handed back; None begins with a new pass.
+
+    Returns:
+      int64 [wanted], and what the open pass has left, at least one item.
+    """
+    drawn = [rng.permutation(items) if left is None else left]
+    while sum(map(len, drawn)) <= wanted:
+        drawn.append(rng.permutation(items))
+    following = np.concatenate(drawn)
+    return following[:wanted], following[wanted:]
+
+
 def _beside(fresh: Array, begun: Array, batch: int) -> Array:
     """`fresh` reordered so that the items that fill up a batch that is `begun` are not in it yet."""
     missing = batch - len(begun)

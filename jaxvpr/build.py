@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines import readers
 from data_pipelines.minicity import CityConfig
-from data_pipelines.places import Places
+from data_pipelines.places import Paths, Places
 from data_pipelines.shapes import target
 from jaxvpr import models, weights
 from jaxvpr.errors import UserError
@@ -60,10 +60,13 @@ def mesh(config: ConfigDict) -> Mesh:
 
 
 def places(config: ConfigDict, spec: ConfigDict) -> Places:
-    """The images of a data set; the embedded city is written first where it is not there yet."""
+    """The images of a data set; the embedded city is written first where it is not there yet.
+
+    A data set of the reader "minicity" may have a `city` of its own among its options, instead of `config.city`.
+    """
     options = spec.options.to_dict()
     if spec.reader == "minicity":
-        options["city"] = config.city.to_dict()
+        options.setdefault("city", config.city.to_dict())
     read = partial(readers.read, spec.reader, spec.root, split=spec.split or None, **options)
     return hosts.first_then_others(f"read {spec.root}", read)
 
@@ -85,7 +88,8 @@ def apply(config: ConfigDict) -> Any:
 
 def describer(config: ConfigDict, over: Mesh) -> Describer:
     """What turns images into descriptors as the recipe's model and preprocessing have it."""
-    return Describer(apply(config), config, over, across=models.looks_across(model(config)))
+    module = model(config)
+    return Describer(_apply_of(module), config, over, across=models.looks_across(module))
 
 
 @lru_cache(maxsize=16)
@@ -100,7 +104,9 @@ def fresh_variables(config: ConfigDict) -> Variables:
     return {"params": made["params"], "batch_stats": made.get("batch_stats", {})}
 
 
-def initial_variables(config: ConfigDict, then: str = "", drawn: Variables | None = None) -> Variables:
+def initial_variables(
+    config: ConfigDict, then: str = "", drawn: Variables | None = None, images: Paths | None = None
+) -> Variables:
     """The weights that a recipe starts from, on the host: those of its file, random where that says nothing.
 
     An aggregator with clusters that no file gave starts from those of training images where `clusters.images` says so.
@@ -108,6 +114,7 @@ def initial_variables(config: ConfigDict, then: str = "", drawn: Variables | Non
     Args:
       then: further file of weights, FILE or FILE:PATTERN, read over the first.
       drawn: random values, where they are there already.
+      images: what clusters are made of, where it has been read already.
 
     Raises:
       UserError: for a file that does not fit; where `clusters.images` asks for clusters that the aggregator has not, or
@@ -118,7 +125,7 @@ def initial_variables(config: ConfigDict, then: str = "", drawn: Variables | Non
         given = _read(config, given, source)
     wanted = bool(config.clusters.images) and clusters.lacks_clusters(given)
     started = filled(config, given, drawn)
-    return _clustered(config, started) if wanted else started
+    return _clustered(config, started, images or _to_cluster(config)) if wanted else started
 
 
 def _read(config: ConfigDict, variables: Variables, source: str) -> Variables:
@@ -139,17 +146,20 @@ def _absent(leaf: Any) -> bool:
     return isinstance(leaf, jax.ShapeDtypeStruct)
 
 
-def _clustered(config: ConfigDict, variables: Variables) -> Variables:
-    """Clusters of the training images' local features; of the database's, where nothing is trained."""
+def _to_cluster(config: ConfigDict) -> Paths:
+    """Training images; those of the database, where nothing is trained."""
     if config.train_data:
-        images = places(config, config.train_data)
-    elif config.test_data:
-        images = benchmarks(config, config.test_data)[0].database
-    else:
-        raise UserError("clusters.images wants images to cluster: the recipe has neither train_data nor test_data")
+        return places(config, config.train_data).path
+    if config.test_data:
+        return benchmarks(config, config.test_data)[0].database.path
+    raise UserError("clusters.images wants images to cluster: the recipe has neither train_data nor test_data")
+
+
+def _clustered(config: ConfigDict, variables: Variables, images: Paths) -> Variables:
+    """The variables with clusters of the images' local features."""
     keys, describes = config.clusters, describer(config, mesh(config))
     features = clusters.local_features(
-        describes, variables, images.path, model(config),
+        describes, variables, images, model(config),
         count=keys.images * keys.per_image, per_image=keys.per_image, seed=config.seed,
     )  # fmt: skip
     log.info("clusters of %d local features of %d images", len(features), len(features) // keys.per_image)

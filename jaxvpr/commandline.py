@@ -16,9 +16,9 @@ from configs import common
 from data_pipelines.images import DEVICE_RULES, RULES
 from jaxvpr.errors import UserError
 
-VERBS = ("train", "evaluate", "extract", "localize", "import", "export")
+VERBS = ("train", "evaluate", "extract", "localize", "import", "export", "sweep")
 FLAGS = {
-    "config": "recipe: FILE[:preset][,key=value ...]",
+    "config": "recipe, or file of a sweep: FILE[:preset][,key=value ...]",
     "workdir": "folder of the run: checkpoints, logs, metrics.json, report.html (default: runs/<name of the recipe>)",
     "checkpoint": "weights to use: best, last, or a step of the workdir, or a FILE of weights",
     "images": "folder of photos to describe or localise",
@@ -40,12 +40,14 @@ class Command(NamedTuple):
     Attributes:
       verb: one of `VERBS`.
       flags: values of `FLAGS` that were given or have a default.
-      config: the recipe with its changes, locked.
+      config: the recipe with its changes, locked; the defaults for `sweep`, whose file names its own recipe.
+      changes: the (key, text) of each `--config.KEY`.
     """
 
     verb: str
     flags: dict[str, str]
     config: ConfigDict
+    changes: tuple[tuple[str, str], ...] = ()
 
 
 def usage() -> str:
@@ -56,6 +58,7 @@ def usage() -> str:
             f"jaxvpr [{'|'.join(VERBS)}] --config=FILE[:preset][,key=value ...] [--config.key=value ...] [flags]",
             *lines,
             f"Recipes that come along: {', '.join(_shipped())}. Keys and defaults: configs/common.py.",
+            f"Sweeps that come along: {', '.join(_shipped('sweeps/'))}.",
         ]
     )
 
@@ -90,11 +93,13 @@ def parse(arguments: Sequence[str]) -> Command:
         raise UserError(f"no verb {' '.join(verbs)!r}{_did_you_mean(verbs[0], VERBS)}; there are {list(VERBS)}")
     if "config" not in flags:
         raise UserError(f"--config=FILE is needed; recipes that come along: {', '.join(_shipped())}")
+    verb = verbs[0] if verbs else VERBS[0]
+    if verb == "sweep":
+        return Command(verb, flags, common.base(), tuple(changes))
     config = load_config(flags["config"])
-    for key, value in changes:
-        override(config, key, value)
+    override_all(config, changes)
     check(config)
-    return Command(verbs[0] if verbs else VERBS[0], flags, config.lock())
+    return Command(verb, flags, config.lock(), tuple(changes))
 
 
 def load_config(text: str) -> ConfigDict:
@@ -105,28 +110,40 @@ def load_config(text: str) -> ConfigDict:
     Raises:
       UserError: no such file, no `get_config` in it, no such preset or key.
     """
+    config, changes = run_file(text, "get_config")
+    _fill_method(config)
+    override_all(config, changes)
+    return config
+
+
+def run_file(text: str, name: str) -> tuple[Any, list[tuple[str, str]]]:
+    """What the function `name` of `FILE[:preset][,key=value ...]` returns, and the (key, text) of the changes.
+
+    Raises:
+      UserError: as `load_config`.
+    """
     head, *changes = text.split(",")
     file, _, preset = head.partition(":")
     path = find_config(file)
     if path.suffix != ".py":  # Python would also run what stands in a zip, which weights of PyTorch are
         raise UserError(f"{file} is no recipe, a Python file (.py); weights go behind one: RECIPE.py,weights=FILE")
     try:
-        function = runpy.run_path(str(path)).get("get_config")
+        found = runpy.run_path(str(path))
     except (ImportError, SyntaxError) as error:
         raise UserError(f"{file} is no recipe that Python can run: {error}") from error
-    if function is None:
-        raise UserError(f"{file} has no function get_config(preset)")
+    if name not in found:
+        other = next((verb for function, verb in FUNCTIONS.items() if function in found), "")
+        raise UserError(f"{file} has no function {name}(preset)" + f"; the verb for it is {other}" * bool(other))
+    for change in changes:
+        if "=" not in change:
+            raise UserError(f"--config={text}: expected key=value after the comma, got {change!r}")
     try:
-        config = function(preset)
+        return found[name](preset), [(key, value) for key, _, value in (c.partition("=") for c in changes)]
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
-    _fill_method(config)
-    for change in changes:
-        key, given, value = change.partition("=")
-        if not given:
-            raise UserError(f"--config={text}: expected key=value after the comma, got {change!r}")
-        override(config, key, value)
-    return config
+
+
+FUNCTIONS = {"get_config": "train", "get_sweep": "sweep"}
 
 
 def find_config(file: str) -> Path:
@@ -138,11 +155,18 @@ def find_config(file: str) -> Path:
     raise UserError(f"no recipe {file!r} here or with the package; those that come along: {', '.join(_shipped())}")
 
 
+def override_all(config: ConfigDict, changes: Sequence[tuple[str, str]]) -> None:
+    """Sets keys from text, those of outer groups first: a name (`method`, `objective.loss`) before its options."""
+    for key, text in sorted(changes, key=lambda change: change[0].count(".")):
+        override(config, key, text)
+
+
 def override(config: ConfigDict, key: str, text: str) -> None:
     """Sets a dotted key from text, checked against the type of what is there.
 
-    A group of free options (`backbone_options`, `options` of a reader, `city`) takes new keys, and `NAME` in one of
-    `DATA_SETS` may be a new data set; elsewhere an unknown key is an error. `method` fills in what it stands for.
+    A group of free options (`backbone_options`, `options` of a reader, `city`) takes new keys, or a dict in place of
+    all it holds, and `NAME` in one of `DATA_SETS` may be a new data set; elsewhere an unknown key is an error. `method`
+    fills in what it stands for, and another loss or miner has its own defaults instead of the options of the recipe's.
 
     Raises:
       UserError: unknown key (lists those beside it) or a value of another type.
@@ -160,11 +184,17 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     free = bool(parents) and parents[-1] in FREE
     if not isinstance(group, ConfigDict) or (last not in group and not free):
         raise UserError(_no_key(key, last, group))
-    if isinstance(group.get(last), ConfigDict):
-        raise UserError(f"config.{key} is a group; its keys are {sorted(group[last])}")
-    value = _parsed(text)
+    value, old = _parsed(text), group.get(last)
+    whole = last in FREE and isinstance(value, dict)
+    if isinstance(old, ConfigDict) and not whole:
+        raise UserError(f"config.{key} is a group; its keys are {sorted(old)}")
     with group.unlocked():
-        group[last] = value if last not in group else _as_type_of(key, group[last], value, text)
+        if whole:
+            group[last] = ConfigDict(value)
+        else:
+            group[last] = value if last not in group else _as_type_of(key, old, value, text)
+        if last in OWN_OPTIONS and f"{last}_options" in group and group[last] != old:
+            group[f"{last}_options"] = ConfigDict({})
     if key == "method":
         _fill_method(config)
 
@@ -193,6 +223,7 @@ def _fill_method(config: ConfigDict) -> None:
 
 DATA_SETS = ("more_train_data", "val_data", "test_data")
 ALIASES = {"weights": "init"}
+OWN_OPTIONS = ("loss", "miner")
 FREE = frozenset(("backbone_options", "aggregator_options", "loss_options", "miner_options", "options", "city"))
 
 
@@ -221,6 +252,7 @@ def _as_type_of(key: str, old: Any, value: Any, text: str) -> Any:
 # The smallest number that makes sense; an error far inside the program would not name the key.
 AT_LEAST = {
     "seed": 0, "epochs": 0, "steps_per_epoch": 1, "every_epochs": 1, "batch": 1, "accumulate": 1, "mesh.model": 1,
+    "grad_cache": 1, "ema.warmup": 0, "plateau.patience": 0, "plateau.cooldown": 0,
     "loader.threads": 0, "loader.workers": 0, "loader.prefetch": 1, "checkpoint.keep": 1, "checkpoint.every_steps": 0,
     "eval.batch": 1, "clusters.images": 0, "clusters.per_image": 1, "clusters.iterations": 1, "image.multiple": 1,
 }  # fmt: skip
@@ -303,6 +335,7 @@ def _listed(names: Any, prefix: str) -> str:
     return ", ".join(prefix + name for name in names)
 
 
-def _shipped() -> list[str]:
-    folder = Path(__file__).resolve().parent.parent / "configs"
-    return sorted(f"configs/{p.name}" for p in folder.glob("*.py") if p.name not in ("__init__.py", "common.py"))
+def _shipped(folder: str = "") -> list[str]:
+    beside = Path(__file__).resolve().parent.parent / "configs" / folder
+    names = (path.name for path in beside.glob("*.py") if path.name not in ("__init__.py", "common.py"))
+    return sorted(f"configs/{folder}{name}" for name in names)

@@ -71,23 +71,10 @@ def load(name_or_file: str | os.PathLike[str]) -> Model:
     """Loads a model.
 
     Args:
-      name_or_file: the folder of a run, a `model.safetensors` that a run wrote, or a recipe whose weights to start from
-        are given: `configs/squeezenet.py,init=FILE`.
+      name_or_file: the folder of a run, a `model.safetensors` that a run wrote, a published method and its file of
+        weights (`megaloc:FILE`), or a recipe whose weights to start from are given: `configs/squeezenet.py,init=FILE`.
 
     Raises:
       UserError: where there is no such thing, or it carries no weights.
     """
-    from jaxvpr.commandline import check, load_config
-
-    path = Path(name_or_file)
-    if (path / workdir.MODEL_FILE).is_file():
-        path = path / workdir.MODEL_FILE
-    if path.suffix == ".safetensors" and ".py" not in str(path).partition(",")[0]:
-        return Model(*workdir.load_model(path))
-    if path.is_dir():
-        raise UserError(f"{path} holds no {workdir.MODEL_FILE}: a run writes it when it ends")
-    config = load_config(str(name_or_file)).lock()
-    check(config)
-    if not config.init:
-        raise UserError(f"{name_or_file} names no weights; add ,init=FILE, or load the folder of a run")
-    return Model(config, build.initial_variables(config))
+    return Model(*workdir.named(name_or_file))

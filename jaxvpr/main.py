@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines.errors import DataError
-from jaxvpr import commandline, memory
+from jaxvpr import commandline, memory, sweep_file
 from jaxvpr.errors import UserError
 
 log = logging.getLogger("jaxvpr")
@@ -34,14 +34,15 @@ def main(arguments: Sequence[str]) -> int:
     """Runs one command.
 
     Returns:
-      0; 2 for a mistake of the user, which is explained without a traceback; 130 after Ctrl-C.
+      0; 1 for a sweep in which runs failed; 2 for a mistake of the user, which is explained without a traceback; 130
+      after Ctrl-C.
     """
     _log_to_console()
     if not arguments or {"-h", "--help"} & set(arguments):
         print(commandline.usage())
         return 0
     try:
-        _run(commandline.parse(arguments))
+        return _run(commandline.parse(arguments))
     except (UserError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -54,13 +55,13 @@ def main(arguments: Sequence[str]) -> int:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"error: {what}. {SURROUNDINGS[error.errno]}", file=sys.stderr)
         return 2
-    return 0
 
 
-def _run(command: commandline.Command) -> None:
+def _run(command: commandline.Command) -> int:
     memory.keep_freed()
+    asked = sweep_file.load(command.flags["config"], command.changes) if command.verb == "sweep" else None
     # JAX is imported once the command is known to make sense: a typing error is answered at once.
-    from jaxvpr import exchange, photos, verbs, workdir
+    from jaxvpr import exchange, photos, sweep, verbs, workdir
     from jaxvpr.parallel import hosts
 
     flags, config = command.flags, command.config
@@ -68,9 +69,12 @@ def _run(command: commandline.Command) -> None:
     hosts.start(coordinator, processes, process)
     if not hosts.is_first():
         log.setLevel(logging.WARNING)
-    folder = Path(flags.get("workdir") or workdir.default(config))
-    log.info("%s %s on %s, workdir %s", command.verb, config.name, verbs.devices(), folder)
+    name = asked.name if asked else config.name
+    folder = Path(flags.get("workdir") or workdir.default(name))
+    log.info("%s %s on %s, workdir %s", command.verb, name, verbs.devices(), folder)
     checkpoint = flags["checkpoint"]
+    if asked:
+        return sweep.sweep(asked, folder)
     if command.verb == "train":
         verbs.train(config, folder)
     elif command.verb == "evaluate":
@@ -86,6 +90,7 @@ def _run(command: commandline.Command) -> None:
             config, folder, checkpoint, _needed("images", flags), Path(_needed("database", flags)),
             Path(flags.get("out") or folder / "localize"), _whole("top", flags, int(commandline.DEFAULTS["top"])),
         )  # fmt: skip
+    return 0
 
 
 def _processes(flags: dict[str, str]) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from ml_collections import ConfigDict
 
 from configs import common
 from data_pipelines.whole import write_json
-from jaxvpr import build, weights
+from jaxvpr import build, models, weights
+from jaxvpr.commandline import check, load_config
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.training.checkpoint import Checkpoints
@@ -32,32 +34,42 @@ def claim(folder: Path, config: ConfigDict) -> None:
     Raises:
       UserError: if another recipe lives there (names the keys that differ), or the folder cannot be written.
     """
-    file, ours = folder / "config.json", json.loads(config.to_json())
-    if file.exists() and _has_checkpoints(folder):
-        differ = _differences(json.loads(file.read_text()), ours)
-        if differ:
-            raise UserError(
-                f"{folder} holds a run of another configuration; these keys differ:\n  "
-                + "\n  ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in differ.items())
-                + "\nGive another --workdir, or the old values."
-            )
+    if has_checkpoints(folder):
+        refuse_other(folder, config)
     if hosts.is_first():
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, ours)
+        write_json(folder / "config.json", json.loads(config.to_json()))
     hosts.barrier("workdir")
 
 
-def _has_checkpoints(folder: Path) -> bool:
+def refuse_other(folder: Path, config: ConfigDict, free: tuple[str, ...] = FREE) -> None:
+    """Checks that a folder in which a run began is this recipe's, but for the keys that may change (`free`).
+
+    Raises:
+      UserError: if another recipe lives there; names the keys that differ.
+    """
+    file = folder / "config.json"
+    differ = _differences(json.loads(file.read_text()), json.loads(config.to_json()), free) if file.exists() else {}
+    if differ:
+        raise UserError(
+            f"{folder} holds a run of another configuration; these keys differ:\n  "
+            + "\n  ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in differ.items())
+            + "\nGive another --workdir, or the old values."
+        )
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a run has begun to leave checkpoints in its folder."""
     checkpoints = folder / "checkpoints"
     return checkpoints.is_dir() and any(path.name.isdigit() for path in checkpoints.iterdir())
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _differences(old: dict[str, Any], new: dict[str, Any], free: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
     flat_old, flat_new = (
         {
             key: value
             for key, value in flatten_dict(tree, sep=".").items()
-            if not (key.startswith(FREE) or MOVED.match(key))
+            if not (key.startswith(free) or MOVED.match(key))
         }
         for tree in (old, new)
     )
@@ -69,9 +81,9 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[An
     }
 
 
-def default(config: ConfigDict) -> Path:
-    """Where a recipe runs if nobody says."""
-    return Path("runs") / config.name
+def default(name: str) -> Path:
+    """Where a recipe or sweep of this name runs if nobody says."""
+    return Path("runs") / name
 
 
 def variables(config: ConfigDict, folder: Path, which: str, fresh: bool = False) -> tuple[str, Variables]:
@@ -130,3 +142,35 @@ def load_model(file: Path) -> tuple[ConfigDict, Variables]:
     config.update(ConfigDict(json.loads(text)))
     config.lock()
     return config, build.filled(config, weights.init_from(build.shapes(config), file))
+
+
+NAMES = (
+    "the folder of a run, a model.safetensors that a run wrote, METHOD:FILE (a method of docs/models.md and its "
+    "weights), or RECIPE.py,init=FILE"
+)
+
+
+def named(name_or_file: str | os.PathLike[str]) -> tuple[ConfigDict, Variables]:
+    """A model by one of `NAMES`: the recipe it comes from, locked, and its weights on the host.
+
+    Raises:
+      UserError: where there is no such thing, or it carries no weights.
+    """
+    path, (method, _, file) = Path(name_or_file), str(name_or_file).partition(":")
+    if (path / MODEL_FILE).is_file():
+        path = path / MODEL_FILE
+    if method in models.METHODS:
+        config = load_config(f"configs/zoo.py:{method}")
+        config.init = file
+    elif path.suffix == ".safetensors" and ".py" not in str(path).partition(",")[0]:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file. A model is named by {NAMES}")
+        return load_model(path)
+    elif path.is_dir():
+        raise UserError(f"{path} holds no {MODEL_FILE}: a run writes it when it ends")
+    else:
+        config = load_config(str(name_or_file))
+    check(config.lock())
+    if not config.init:
+        raise UserError(f"{name_or_file} names no weights; add ,init=FILE. A model is named by {NAMES}")
+    return config, build.initial_variables(config)

@@ -12,14 +12,19 @@ from data_pipelines import audit
 from data_pipelines.places import Paths
 from jaxvpr import build
 from jaxvpr.errors import UserError
-from jaxvpr.learning import cells, places
+from jaxvpr.learning import cells, distillation, places, pretraining
 from jaxvpr.learning.data import image_source, training_sets
 from jaxvpr.retrieval.evaluator import Benchmark, Describer, measure
 from jaxvpr.training.loop import Recipe, Variables
 
 log = logging.getLogger(__name__)
 # Name -> (config, training sets) -> Objective. Rows of a draw are those of all sets, one after the other.
-OBJECTIVES = {"cells": cells.from_config, "places": places.from_config}
+OBJECTIVES = {
+    "cells": cells.from_config,
+    "distillation": distillation.from_config,
+    "places": places.from_config,
+    "pretraining": pretraining.from_config,
+}
 
 
 def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recipe:
@@ -35,15 +40,17 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recip
         log.info("training on %s", audit.line(images))
     objective = OBJECTIVES[config.objective.name](config, sets)
     build.shapes(config)
+    model = build.model(config)
     describes, paths = build.describer(config, over), Paths.concat([images.path for images in sets])
     return Recipe(
-        model=build.model(config),
+        model=model,
         objective=objective,
         sources={"source": image_source(config, paths)},
         example=build.blank(config),
-        start=lambda drawn: build.initial_variables(config, drawn=drawn),
+        start=lambda drawn: build.initial_variables(config, drawn=drawn, images=sets[0].path),
         embed_rows=lambda variables, rows: describes(variables, paths.take(rows)).descriptors,
         validate=partial(_validate, describes, validation, config),
+        frozen=model.resting(),
     )
 
 

@@ -13,6 +13,7 @@ from data_pipelines.images import RULES
 from data_pipelines.loaders import ImageSource
 from data_pipelines.partitions import cosplace_cells
 from data_pipelines.places import Paths, Places
+from data_pipelines.readers.names import PLACE_BITS
 from jaxvpr import build
 from jaxvpr.errors import UserError
 
@@ -50,6 +51,8 @@ def only(config: ConfigDict, sets: Sequence[Places]) -> Places:
 def with_places(partition: ConfigDict, images: Places) -> Places:
     """The images with the places that the data set gives them, or with cells of the map as places.
 
+    Metres of two UTM zones are never compared: each zone has cells of its own, numbered as those of another city.
+
     Raises:
       UserError: for an unknown `partition.by`.
     """
@@ -57,12 +60,14 @@ def with_places(partition: ConfigDict, images: Places) -> Places:
         return images
     if partition.by != "cell":
         raise UserError(f"objective.partition.by={partition.by!r} does not exist; there are {list(PARTITIONS)}")
-    images.single_zone()
     sides = {"M": partition.M, "alpha": partition.alpha}
-    cells = cosplace_cells(images.east, images.north, images.heading, N=1, L=1, groups=1, min_images=1, **sides)
-    rows, labels = cells.labels(0)
     place = np.full(len(images), -1, np.int64)
-    place[rows] = labels
+    for number, zone in enumerate(np.unique(images.zone)):
+        here = np.flatnonzero(images.zone == zone)
+        east, north, heading = images.east[here], images.north[here], images.heading[here]
+        cells = cosplace_cells(east, north, heading, N=1, L=1, groups=1, min_images=1, **sides)
+        rows, labels = cells.labels(0)
+        place[here[rows]] = (number << PLACE_BITS) + labels
     return dataclasses.replace(images, place=place)
 
 

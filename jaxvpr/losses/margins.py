@@ -8,7 +8,7 @@ the label is picked by comparison and not by gathering.
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.models.layers import l2_normalise
+from jaxvpr.losses.measures import unit
 
 Scalar = jax.Array | float
 
@@ -41,7 +41,8 @@ def cosface(
     Raises:
       ValueError: for shapes that do not fit.
     """
-    cosine, hit = _cosines(descriptors, labels, prototypes)
+    cosine = _cosines(descriptors, labels, prototypes)
+    hit = _hit(cosine, labels)
     return _cross_entropy(jnp.where(hit, cosine - margin, cosine) * scale, hit, mask, classes, weight)
 
 
@@ -61,7 +62,8 @@ def arcface(
     Where the angle passes pi - margin the cosine would rise again; from there on `cos - margin * sin(margin)` is used,
     as in the original, which keeps falling. Arguments, result and errors are those of `cosface`; `margin` in radians.
     """
-    cosine, hit = _cosines(descriptors, labels, prototypes)
+    cosine = _cosines(descriptors, labels, prototypes)
+    hit = _hit(cosine, labels)
     return _cross_entropy(_turned(cosine, hit, margin) * scale, hit, mask, classes, weight)
 
 
@@ -78,21 +80,18 @@ def subcenter_arcface(
 ) -> jax.Array:
     """`arcface` where a class is as near as the nearest of its S centres (Deng et al., 2020; there S is 3).
 
-    `prototypes` are [C, S, D]; the other arguments, result and errors are those of `arcface`. pytorch-metric-learning's
-    defaults are scale 64 and a margin of 28.6 degrees, 0.499 radians.
+    `prototypes` are [C, S, D]; the other arguments, result and errors are those of `arcface`.
     """
     if prototypes.ndim != 3:
         raise ValueError(f"prototypes {prototypes.shape} must be [C, S, D], S centres a class")
-    flat = prototypes.reshape(-1, prototypes.shape[-1])
-    every, _ = _cosines(descriptors, labels, flat)
-    cosine = jnp.max(every.reshape(-1, *prototypes.shape[:2]), 2)
-    hit = jax.lax.broadcasted_iota(labels.dtype, cosine.shape, 1) == labels[:, None]
+    cosine = jnp.max(_cosines(descriptors, labels, prototypes), 2)
+    hit = _hit(cosine, labels)
     return _cross_entropy(_turned(cosine, hit, margin) * scale, hit, mask, classes, weight)
 
 
 def _turned(cosine: jax.Array, hit: jax.Array, margin: Scalar) -> jax.Array:
     """Cosines, at the label's class those of the angle + margin."""
-    margin = jnp.asarray(margin, jnp.float32)
+    margin = jnp.asarray(margin, cosine.dtype)
     # The floor keeps the root's derivative finite where a descriptor meets its prototype.
     sine = jnp.sqrt(jnp.maximum((1 - cosine) * (1 + cosine), 1e-7))
     turned = cosine * jnp.cos(margin) - sine * jnp.sin(margin)
@@ -101,17 +100,18 @@ def _turned(cosine: jax.Array, hit: jax.Array, margin: Scalar) -> jax.Array:
     return jnp.where(hit, turned, cosine)
 
 
-def _cosines(descriptors: jax.Array, labels: jax.Array, prototypes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cosines float32 [B, C], and bool [B, C]: which of them belongs to the row's label."""
-    if descriptors.ndim != 2 or prototypes.ndim != 2 or descriptors.shape[1] != prototypes.shape[1]:
+def _cosines(descriptors: jax.Array, labels: jax.Array, prototypes: jax.Array) -> jax.Array:
+    """Cosines of descriptors with prototypes: [B, C], or [B, C, S] of several centres a class."""
+    if descriptors.ndim != 2 or prototypes.ndim < 2 or descriptors.shape[1] != prototypes.shape[-1]:
         raise ValueError(f"descriptors {descriptors.shape} and prototypes {prototypes.shape} must be [B, D] and [C, D]")
     if labels.shape != descriptors.shape[:1]:
         raise ValueError(f"labels {labels.shape} must be [{descriptors.shape[0]}], one per descriptor")
-    cosine = jnp.einsum(
-        "bd,cd->bc", l2_normalise(descriptors), l2_normalise(prototypes), precision=jax.lax.Precision.HIGHEST
-    )
-    column = jax.lax.broadcasted_iota(labels.dtype, cosine.shape, 1)
-    return cosine, column == labels[:, None]
+    return jnp.einsum("bd,c...d->bc...", unit(descriptors), unit(prototypes), precision=jax.lax.Precision.HIGHEST)
+
+
+def _hit(cosine: jax.Array, labels: jax.Array) -> jax.Array:
+    """Bool [B, C]: which class is the row's label."""
+    return jax.lax.broadcasted_iota(labels.dtype, cosine.shape, 1) == labels[:, None]
 
 
 def _cross_entropy(

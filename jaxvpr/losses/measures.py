@@ -39,10 +39,11 @@ def cosines(descriptors: jax.Array, references: jax.Array | None = None) -> jax.
     others = descriptors if references is None else references
     if descriptors.ndim != 2 or others.ndim != 2 or descriptors.shape[1] != others.shape[1]:
         raise ValueError(f"descriptors {descriptors.shape} and references {others.shape} must be [B, D] and [M, D]")
-    return jnp.einsum("bd,md->bm", _unit(descriptors), _unit(others), precision=jax.lax.Precision.HIGHEST)
+    return jnp.einsum("bd,md->bm", unit(descriptors), unit(others), precision=jax.lax.Precision.HIGHEST)
 
 
-def _unit(x: jax.Array) -> jax.Array:
+def unit(x: jax.Array) -> jax.Array:
+    """`x` [..., D] divided by its length, in float32, in float64 where that is given; a zero vector stays zero."""
     # `models.layers.l2_normalise` rounds to float32; here a float64 check of gradients stays float64.
     x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
     squares = jnp.sum(jnp.square(x), -1, keepdims=True)

@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 
+from jaxvpr.losses.compared import Compared, Pairs, compare
 from jaxvpr.losses.measures import References
-from jaxvpr.losses.miners import MINERS, Pairs, row_weights
-from jaxvpr.losses.pairs import PAIR_LOSSES, compare
+from jaxvpr.losses.miners import MINERS, row_weights
+from jaxvpr.losses.pairs import PAIR_LOSSES
 from jaxvpr.losses.ranking import LIST_LOSSES
 
 # Name -> (function, its options with their defaults).
@@ -35,19 +36,21 @@ def options_of(kind: str, table: Mapping[str, tuple[Callable, dict[str, Any]]], 
     return {**defaults, **given}
 
 
-def mine(
-    descriptors: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    miner: str,
-    miner_options: Mapping[str, Any] | None = None,
-    references: References | None = None,
-) -> Pairs:
-    """The pairs [B, M] that a miner keeps; arguments and errors are those of `place_loss`."""
+def mine(batch: Compared, *, miner: str, miner_options: Mapping[str, Any] | None = None) -> Pairs:
+    """Those of the batch's pairs that a miner of `MINERS` keeps; a choice, without gradient.
+
+    Raises:
+      ValueError: for an unknown miner or option; lists those that exist.
+    """
     options = options_of("miner", MINERS, miner, miner_options or {})
-    similarity, pairs = compare(jax.lax.stop_gradient(descriptors), labels, mask, jax.lax.stop_gradient(references))
-    return MINERS[miner][0](similarity, pairs, **options)
+    return MINERS[miner][0](jax.lax.stop_gradient(batch.similarity), batch.pairs, **options)
+
+
+def mined_weights(batch: Compared, pairs: Pairs, miner: str) -> jax.Array | None:
+    """How a loss that needs no pairs follows a miner: a factor [B] of each row; None where nothing was mined."""
+    if miner == "none":
+        return None
+    return row_weights(pairs, triplets=miner == "batch_hard", symmetric=batch.mutual)
 
 
 def place_loss(
@@ -78,11 +81,10 @@ def place_loss(
       ValueError: for unknown names or options (lists those that exist), or shapes that do not fit.
     """
     options = options_of("loss", LOSSES, loss, loss_options or {})
-    pairs = mine(descriptors, labels, mask, miner=miner, miner_options=miner_options, references=references)
-    function = LOSSES[loss][0]
+    batch = compare(descriptors, labels, mask, references)
+    pairs = mine(batch, miner=miner, miner_options=miner_options)
     if loss in PAIR_LOSSES:
-        return function(descriptors, labels, mask, pairs=pairs, references=references, **options)
-    weight = None
-    if miner != "none":
-        weight = row_weights(pairs, triplets=miner == "batch_hard", symmetric=references is None)
-    return function(descriptors, labels, mask, references=references, weight=weight, **options)
+        batch = batch._replace(pairs=pairs)
+    else:
+        batch = batch._replace(weight=mined_weights(batch, pairs, miner))
+    return LOSSES[loss][0](batch, **options)

@@ -6,53 +6,13 @@ Triplets are (anchor, positive, negative) of the kept pairs of one row. Semantic
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.losses.measures import References, apart
-
-
-class Pairs(NamedTuple):
-    """Pairs of an element of the batch (row) and a reference (column), bool [B, M] each."""
-
-    positive: jax.Array
-    negative: jax.Array
-
-
-def all_pairs(labels: jax.Array, mask: jax.Array | None = None, references: References | None = None) -> Pairs:
-    """Every pair of the same label, and every pair of two labels; no element is its own pair.
-
-    Args:
-      labels: int32 [B], one place each.
-      mask: bool [B], elements that count; None counts all. The labels of the others may be anything.
-      references: what the batch is compared with; None: itself.
-
-    Raises:
-      ValueError: for shapes that do not fit.
-    """
-    if references is None:
-        references = References(labels, labels, mask, jnp.arange(labels.shape[0], dtype=jnp.int32))
-    for what, there, wanted in (("mask", mask, labels), ("own", references.own, labels)):
-        if there is not None and there.shape != wanted.shape:
-            raise ValueError(f"{what} {there.shape} must be {wanted.shape}, one per label")
-    if references.mask is not None and references.mask.shape != references.labels.shape:
-        raise ValueError(f"the references' mask {references.mask.shape} must be {references.labels.shape}")
-    valid = jnp.ones((labels.shape[0], references.labels.shape[0]), bool)
-    if mask is not None:
-        valid &= mask[:, None]
-    if references.mask is not None:
-        valid &= references.mask[None]
-    same = labels[:, None] == references.labels[None]
-    return Pairs(valid & same & ~own_column(references.own, valid.shape), valid & ~same)
-
-
-def own_column(own: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
-    """Bool [B, M]: which reference is the element of the row itself."""
-    if own is None:
-        return jnp.zeros(shape, bool)
-    return jax.lax.broadcasted_iota(own.dtype, shape, 1) == own[:, None]
+from jaxvpr.losses.compared import Pairs
+from jaxvpr.losses.measures import apart
 
 
 def everything(similarity: jax.Array, pairs: Pairs) -> Pairs:

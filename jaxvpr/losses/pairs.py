@@ -1,15 +1,10 @@
-"""Losses on pairs of descriptors of places: pure functions of descriptors, labels and the pairs a miner kept.
+"""Losses on pairs of descriptors of places: pure functions of a batch beside its references.
 
-All share one form, `loss(descriptors, labels, mask, *, pairs, references, options) -> scalar`:
+All share one form, `loss(batch, *, options) -> scalar`, with `batch` a `Compared` whose pairs a miner kept.
 
-  descriptors: [B, D], of any length: only directions count.
-  labels: int32 [B], the place of each. mask: bool [B], elements that count, None for all; padded rows count nowhere.
-  pairs: `Pairs` [B, M] that a miner kept; None: all pairs.
-  references: what the batch is compared with (`References`); None: itself.
-
-The result is 0, with zero gradients, where nothing counts, and finite on every batch; shapes that do not fit raise
-ValueError. Reductions and defaults are those of pytorch-metric-learning 2.9, but for its 0 on a batch with no more than
-one positive and one negative pair. Where GSV-Cities publishes other options, the docstring says which.
+The result is 0, with zero gradients, where nothing counts, and finite on every batch. Reductions and defaults are
+those of pytorch-metric-learning 2.9, but for its 0 on a batch with no more than one positive and one negative pair.
+Where GSV-Cities publishes other options, the docstring says which.
 """
 
 from collections.abc import Callable
@@ -18,73 +13,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.losses.measures import LOWEST, References, apart, column_sum, cosines, logsumexp, mean, mean_positive
-from jaxvpr.losses.miners import TRIPLETS, Pairs, all_pairs
+from jaxvpr.losses.compared import Compared
+from jaxvpr.losses.measures import LOWEST, apart, column_sum, logsumexp, mean, mean_positive
+from jaxvpr.losses.miners import TRIPLETS
 
 
-def compare(
-    descriptors: jax.Array, labels: jax.Array, mask: jax.Array | None, references: References | None
-) -> tuple[jax.Array, Pairs]:
-    """Cosines [B, M] of the batch with its references, and all of its pairs.
-
-    Raises:
-      ValueError: for shapes that do not fit.
-    """
-    if labels.shape != descriptors.shape[:1]:
-        raise ValueError(f"labels {labels.shape} must be [{descriptors.shape[0]}], one per descriptor")
-    if references is not None and references.labels.shape != references.descriptors.shape[:1]:
-        raise ValueError(
-            f"the references' labels {references.labels.shape} must be [{references.descriptors.shape[0]}]"
-        )
-    similarity = cosines(descriptors, None if references is None else references.descriptors)
-    return similarity, all_pairs(labels, mask, references)
-
-
-def _start(
-    descriptors: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None,
-    pairs: Pairs | None,
-    references: References | None,
-) -> tuple[jax.Array, Pairs, jax.Array]:
-    """Cosines, the pairs to look at, and bool [B]: the rows that count."""
-    similarity, every = compare(descriptors, labels, mask, references)
-    rows = jnp.ones(labels.shape, bool) if mask is None else mask
-    return similarity, every if pairs is None else pairs, rows
-
-
-def contrastive(
-    descriptors: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    pairs: Pairs | None = None,
-    references: References | None = None,
-    positive_margin: float,
-    negative_margin: float,
-    distance: str,
-) -> jax.Array:
+def contrastive(batch: Compared, *, positive_margin: float, negative_margin: float, distance: str) -> jax.Array:
     """Positives pulled within one margin, negatives pushed beyond the other (Hadsell et al., 2006), without squares.
 
     Each kind is averaged over its pairs that violate the margin. GSV-Cities: 0 and 1 on the Euclidean distance.
     """
-    similarity, (positive, negative), _ = _start(descriptors, labels, mask, pairs, references)
-    between, sign = apart(similarity, distance)
+    positive, negative = batch.pairs
+    between, sign = apart(batch.similarity, distance)
     pull = mean_positive(between - sign * positive_margin, positive)
     return pull + mean_positive(sign * negative_margin - between, negative)
 
 
-def triplet(
-    descriptors: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    pairs: Pairs | None = None,
-    references: References | None = None,
-    margin: float,
-    choice: str,
-    distance: str,
-) -> jax.Array:
+def triplet(batch: Compared, *, margin: float, choice: str, distance: str) -> jax.Array:
     """Hinge of (distance to a positive - distance to a negative + margin), averaged over triplets above 0.
 
     Args:
@@ -96,8 +41,8 @@ def triplet(
     """
     if choice not in TRIPLETS:
         raise ValueError(f"unknown choice of triplets {choice!r}; there are {', '.join(TRIPLETS)}")
-    similarity, (positive, negative), _ = _start(descriptors, labels, mask, pairs, references)
-    between, _ = apart(similarity, distance)
+    positive, negative = batch.pairs
+    between, _ = apart(batch.similarity, distance)
 
     def violations(near: jax.Array, is_positive: jax.Array) -> tuple[jax.Array, jax.Array]:
         near, far = near[:, :, None], between[:, None]
@@ -108,42 +53,23 @@ def triplet(
     return jnp.sum(total) / jnp.maximum(jnp.sum(count), 1)
 
 
-def multi_similarity(
-    descriptors: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    pairs: Pairs | None = None,
-    references: References | None = None,
-    alpha: float,
-    beta: float,
-    base: float,
-) -> jax.Array:
+def multi_similarity(batch: Compared, *, alpha: float, beta: float, base: float) -> jax.Array:
     """Soft weights by similarity, within each kind and between them (Wang et al., 2019), averaged over the elements.
 
     GSV-Cities, MixVPR, SALAD and BoQ: alpha 1, beta 50, base 0, with the miner of the same name at 0.1.
     """
-    similarity, (positive, negative), rows = _start(descriptors, labels, mask, pairs, references)
+    similarity, (positive, negative) = batch.similarity, batch.pairs
     pull = logsumexp(alpha * (base - similarity), positive, one=True) / alpha
     push = logsumexp(beta * (similarity - base), negative, one=True) / beta
-    return mean(pull + push, rows)
+    return mean(pull + push, batch.rows)
 
 
-def circle(
-    descriptors: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    pairs: Pairs | None = None,
-    references: References | None = None,
-    m: float,
-    gamma: float,
-) -> jax.Array:
+def circle(batch: Compared, *, m: float, gamma: float) -> jax.Array:
     """Each similarity weighted by its distance from its optimum (Sun et al., 2020), over rows with both kinds.
 
     GSV-Cities: m 0.4, gamma 80, the paper's values for fine-grained retrieval.
     """
-    similarity, (positive, negative), _ = _start(descriptors, labels, mask, pairs, references)
+    similarity, (positive, negative) = batch.similarity, batch.pairs
     still = jax.lax.stop_gradient(similarity)
     pull = -gamma * jax.nn.relu(1 + m - still) * (similarity - (1 - m))
     push = gamma * jax.nn.relu(still + m) * (similarity - m)
@@ -152,26 +78,16 @@ def circle(
     return mean_positive(jax.nn.softplus(jnp.where(both, exponent, 0)), both)
 
 
-def lifted_structure(
-    descriptors: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    pairs: Pairs | None = None,
-    references: References | None = None,
-    positive_margin: float,
-    negative_margin: float,
-    distance: str,
-) -> jax.Array:
+def lifted_structure(batch: Compared, *, positive_margin: float, negative_margin: float, distance: str) -> jax.Array:
     """Every positive pair against all negatives of its two ends (Song et al., 2016); half the square, averaged.
 
     With references a positive is no element of the batch, and the negatives are those of the anchor. A positive pair
     without any negative counts by its distance alone, unless the whole batch has no negative: then the loss is 0.
     """
-    similarity, (positive, negative), _ = _start(descriptors, labels, mask, pairs, references)
-    between, sign = apart(similarity, distance)
+    positive, negative = batch.pairs
+    between, sign = apart(batch.similarity, distance)
     push = logsumexp(sign * negative_margin - between, negative)
-    if references is None:
+    if batch.mutual:
         push = jnp.logaddexp(push[:, None], push[None])
         some = jnp.any(negative, 1)[:, None] | jnp.any(negative, 1)[None]
     else:
@@ -181,82 +97,49 @@ def lifted_structure(
     return mean(jnp.square(jnp.where(positive, over, 0)) / 2, positive & jnp.any(negative))
 
 
-def generalised_lifted(
-    descriptors: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    pairs: Pairs | None = None,
-    references: References | None = None,
-    positive_margin: float,
-    negative_margin: float,
-    distance: str,
-) -> jax.Array:
+def generalised_lifted(batch: Compared, *, positive_margin: float, negative_margin: float, distance: str) -> jax.Array:
     """Smooth maximum of all positives against that of all negatives of an anchor (Hermans et al., 2017, section 2).
 
     GSV-Cities' "Lifted": margins 1 and 0 on the cosine.
     """
-    similarity, (positive, negative), rows = _start(descriptors, labels, mask, pairs, references)
-    between, sign = apart(similarity, distance)
+    positive, negative = batch.pairs
+    between, sign = apart(batch.similarity, distance)
     pull = logsumexp(between - sign * positive_margin, positive)
     push = logsumexp(sign * negative_margin - between, negative)
     pull, push = jnp.where(pull > LOWEST, pull, 0), jnp.where(push > LOWEST, push, 0)
-    return mean(jax.nn.relu(pull + push), rows)
+    return mean(jax.nn.relu(pull + push), batch.rows)
 
 
-def n_pairs(
-    descriptors: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    pairs: Pairs | None = None,
-    references: References | None = None,
-) -> jax.Array:
+def n_pairs(batch: Compared) -> jax.Array:
     """One positive pair a place, its first, classified among the positives of the other places (Sohn, 2016)."""
-    similarity, (positive, _), _ = _start(descriptors, labels, mask, pairs, references)
+    labels, positive = batch.labels, batch.pairs.positive
     some = jnp.any(positive, 1)
     order = jnp.arange(labels.shape[0], dtype=jnp.int32)
     earlier = (labels[:, None] == labels[None]) & some[None] & (order[None] < order[:, None])
     chosen = some & ~jnp.any(earlier, 1)
-    logits = jnp.take(similarity, jnp.argmax(positive, 1), axis=1)
+    logits = jnp.take(batch.similarity, jnp.argmax(positive, 1), axis=1)
     rest = logsumexp(logits, jnp.broadcast_to(chosen[None], logits.shape))
     return mean(rest - jnp.diagonal(logits), chosen)
 
 
-def nt_xent(
-    descriptors: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    pairs: Pairs | None = None,
-    references: References | None = None,
-    temperature: float,
-) -> jax.Array:
+def nt_xent(batch: Compared, *, temperature: float) -> jax.Array:
     """Each positive pair classified among the anchor's negatives (van den Oord et al., 2018; Chen et al., 2020).
 
     0 where the batch has no negative. GSV-Cities: temperature 0.07.
     """
-    similarity, (positive, negative), _ = _start(descriptors, labels, mask, pairs, references)
-    logits = similarity / temperature
+    positive, negative = batch.pairs
+    logits = batch.similarity / temperature
     rest = logsumexp(logits, negative)[:, None]
     return mean(jax.nn.softplus(jnp.where(positive, rest - logits, 0)), positive & jnp.any(negative))
 
 
-def supcon(
-    descriptors: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    pairs: Pairs | None = None,
-    references: References | None = None,
-    temperature: float,
-) -> jax.Array:
+def supcon(batch: Compared, *, temperature: float) -> jax.Array:
     """Mean log probability of an anchor's positives among all its pairs (Khosla et al., 2020), over anchors above 0.
 
     An anchor whose only pair is a positive is 0. 0 where the batch has no negative. GSV-Cities: temperature 0.07.
     """
-    similarity, (positive, negative), _ = _start(descriptors, labels, mask, pairs, references)
-    logits = similarity / temperature
+    positive, negative = batch.pairs
+    logits = batch.similarity / temperature
     normaliser = logsumexp(logits, positive | negative)[:, None]
     count = jnp.maximum(jnp.sum(positive, 1, dtype=logits.dtype), 1)
     surprise = jnp.sum(jnp.where(positive, normaliser - logits, 0), 1) / count

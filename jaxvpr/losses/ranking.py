@@ -1,8 +1,9 @@
 """Losses that are 1 - average precision (AP) of the list that each descriptor retrieves, smoothed in three ways.
 
-All share one form, `loss(descriptors, labels, mask, *, references, weight, options) -> scalar`, as in `losses.pairs`,
-but they rank whole lists: a miner acts through `weight` (`miners.row_weights`), a factor of each row's 1 - AP. The loss
-is the mean over the rows that have a positive, 0 where none has. Only in `smooth_ap` is an element in its own list.
+All share one form, `loss(batch, *, options) -> scalar`, as in `losses.pairs`, but they rank whole lists, so that the
+batch's pairs are all pairs. A miner acts through its `weight` (`miners.row_weights`), a factor of each row's 1 - AP.
+The loss is the mean over the rows that have a positive, 0 where none has. Only in `smooth_ap` is an element in its own
+list.
 """
 
 from collections.abc import Callable
@@ -11,43 +12,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.losses.measures import References, column_sum, mean
-from jaxvpr.losses.miners import own_column
-from jaxvpr.losses.pairs import compare
+from jaxvpr.losses.compared import Compared, own_column
+from jaxvpr.losses.measures import column_sum, mean
 
 
-def fast_ap(
-    descriptors: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    references: References | None = None,
-    weight: jax.Array | None = None,
-    bins: int,
-) -> jax.Array:
+def fast_ap(batch: Compared, *, bins: int) -> jax.Array:
     """AP of a histogram of squared distances in [0, 4], with `bins` intervals (Cakir et al., 2019). GSV-Cities: 30."""
-    similarity, (positive, negative) = compare(descriptors, labels, mask, references)
+    similarity, (positive, negative) = batch.similarity, batch.pairs
     centres = jnp.linspace(0, 4, bins + 1, dtype=similarity.dtype)
-    return _mean_loss(_binned_ap(2 - 2 * similarity, positive, negative, centres), positive, weight)
+    return _mean_loss(_binned_ap(2 - 2 * similarity, positive, negative, centres), batch)
 
 
-def listwise_ap(
-    descriptors: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    references: References | None = None,
-    weight: jax.Array | None = None,
-    bins: int,
-) -> jax.Array:
+def listwise_ap(batch: Compared, *, bins: int) -> jax.Array:
     """AP of a histogram of cosines in [0, 1], centred on `bins` values (AP-GeM: Revaud et al., 2019, with 25).
 
     Cosines below 0 share the last bin, and get no gradient.
     """
-    similarity, (positive, negative) = compare(descriptors, labels, mask, references)
+    similarity, (positive, negative) = batch.similarity, batch.pairs
     inside = jnp.where(similarity > 0, jnp.where(similarity < 1, similarity, 1), 0)
     centres = jnp.linspace(1, 0, bins, dtype=similarity.dtype)
-    return _mean_loss(_binned_ap(inside, positive, negative, centres), positive, weight)
+    return _mean_loss(_binned_ap(inside, positive, negative, centres), batch)
 
 
 def _binned_ap(values: jax.Array, positive: jax.Array, negative: jax.Array, centres: jax.Array) -> jax.Array:
@@ -64,23 +48,14 @@ def _binned_ap(values: jax.Array, positive: jax.Array, negative: jax.Array, cent
     return jnp.sum(hits * precision, 0) / jnp.maximum(jnp.sum(positive, 1, dtype=values.dtype), 1)
 
 
-def smooth_ap(
-    descriptors: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    references: References | None = None,
-    weight: jax.Array | None = None,
-    temperature: float,
-) -> jax.Array:
+def smooth_ap(batch: Compared, *, temperature: float) -> jax.Array:
     """AP whose ranks are sums of sigmoids of differences between cosines (Brown et al., 2020).
 
     As in the original, an element is in its own list, as one of the positives, where it is among the references.
     """
-    similarity, (positive, negative) = compare(descriptors, labels, mask, references)
-    own = jnp.arange(labels.shape[0], dtype=jnp.int32) if references is None else references.own
+    similarity, (positive, negative) = batch.similarity, batch.pairs
     # A masked row has no positive, and so does not count whatever its list holds.
-    match = positive | own_column(own, positive.shape)
+    match = positive | own_column(batch.own, positive.shape)
     listed = match | negative
 
     def precisions(score: jax.Array, matches: jax.Array) -> jax.Array:
@@ -91,12 +66,12 @@ def smooth_ap(
         return jnp.sum(jnp.where(matches, among_matches / among_all, 0), 1)
 
     average = column_sum(precisions, similarity, match) / jnp.maximum(jnp.sum(match, 1, dtype=similarity.dtype), 1)
-    return _mean_loss(average, positive, weight)
+    return _mean_loss(average, batch)
 
 
-def _mean_loss(precision: jax.Array, positive: jax.Array, weight: jax.Array | None) -> jax.Array:
-    loss = 1 - precision if weight is None else (1 - precision) * weight.astype(precision.dtype)
-    return mean(loss, jnp.any(positive, 1))
+def _mean_loss(precision: jax.Array, batch: Compared) -> jax.Array:
+    loss = 1 - precision if batch.weight is None else (1 - precision) * batch.weight.astype(precision.dtype)
+    return mean(loss, jnp.any(batch.pairs.positive, 1))
 
 
 # Name -> (function, its options with the values of pytorch-metric-learning; AP-GeM's own for its loss).

@@ -4,7 +4,6 @@ All of them take and return NHWC arrays; parameters and statistics are float32 w
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -44,14 +43,13 @@ def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0, ceil: bool 
     return nn.max_pool(x, (size, size), (stride, stride), sides)
 
 
-def still(kind: type[nn.Module], initialising: bool) -> type[nn.Module]:
-    """A class of modules like `kind` whose parameters get no gradient, while what flows through still does.
+def resting(module: nn.Module, name: str) -> tuple[str, ...]:
+    """Patterns of the parameters that `module`, whose own name is `name`, does not train under its options.
 
-    Args:
-      kind: any class of modules.
-      initialising: `self.is_initializing()` of the module that makes one.
+    A module says it by a method `resting() -> patterns of the paths below it`; one without that method trains all it
+    has. Nothing stops their gradients: who trains leaves them out of what is differentiated and decayed.
     """
-    return nn.map_variables(kind, "params", partial(jax.tree.map, jax.lax.stop_gradient), init=initialising)
+    return tuple(f"{name}/({pattern})" for pattern in getattr(module, "resting", tuple)())
 
 
 def attend(

@@ -175,7 +175,11 @@ METHODS: dict[str, Description] = {
     **{f"salad-dinov2{letter}": _salad(letter) for letter in "sblg"},
     # Lu et al., CVPR 2024
     "cricavpr": Description(
-        {"backbone": "dinov2_vitb14", "backbone_options": {"adapters": True}, "aggregator": "cricavpr"},
+        {
+            "backbone": "dinov2_vitb14",
+            "backbone_options": {"adapters": True, "adapters_only": True},
+            "aggregator": "cricavpr",
+        },
         Preprocess((224, 224), "tensor_linear"),
         "cricavpr",
     ),

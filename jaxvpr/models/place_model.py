@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.models.layers import l2_normalise
+from jaxvpr.models.features import Features
+from jaxvpr.models.layers import l2_normalise, resting
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -38,12 +39,35 @@ class PlaceModel(nn.Module):
         Raises:
           ValueError: for images of another shape, or too small for the backbone.
         """
+        return l2_normalise(self.aggregator(self._features(images, train), train))
+
+    def pooled(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """What the backbone alone says of images, for classifiers: its token, else the mean of its map.
+
+        Arguments and errors are those of a call. Returns float32 [B, C], of any length.
+        """
+        features = self._features(images, train)
+        return (
+            jnp.mean(features.map, (1, 2), jnp.float32)
+            if features.token is None
+            else features.token.astype(jnp.float32)
+        )
+
+    def resting(self) -> tuple[str, ...]:
+        """Regular expressions of the parameter paths that do not train under the options of the two parts.
+
+        They name what is frozen and what nothing reads. No gradient is stopped for them: an optimiser must leave them
+        out altogether, or its weight decay would shrink them.
+        """
+        return tuple(f"^{path}" for part in ("backbone", "aggregator") for path in resting(getattr(self, part), part))
+
+    def _features(self, images: jax.Array, train: bool) -> Features:
         if images.ndim != 4 or images.shape[-1] != 3:
             raise ValueError(f"images of shape {images.shape}, expected [B, H, W, 3]")
         features = self.backbone(normalise(images, self.mean, self.std), train)
         if 0 in features.map.shape:
             raise ValueError(f"images of {images.shape[1]}x{images.shape[2]} pixels are too small for this backbone")
-        return l2_normalise(self.aggregator(features, train))
+        return features
 
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:

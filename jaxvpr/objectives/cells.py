@@ -19,6 +19,7 @@ from data_pipelines.samplers import class_batches
 from jaxvpr.errors import UserError
 from jaxvpr.losses.margins import arcface, cosface
 from jaxvpr.objectives.objective import Batch, Context, Memory, Objective, Plan, embed_images
+from jaxvpr.objectives.prototypes import fresh_prototypes, grown, padded
 
 LOSSES = {"cosface": cosface, "arcface": arcface}
 
@@ -44,8 +45,7 @@ def cells_objective(
       steps: steps that one group trains before the next.
       loss: a name in `LOSSES`.
       scale, margin: of the softmax; CosPlace's are 30 and 0.4.
-      margin_warmup: the share of the run over which the margin grows linearly from 0; 0 starts with all of it. Short
-        runs need it: with the full margin from the start a small network does not leave the ground.
+      margin_warmup: the share of the run over which the margin grows linearly from 0 (`prototypes.grown`).
       pad_classes: the number of prototypes is rounded up to a multiple of this, so that the mesh can split them.
 
     Raises:
@@ -54,12 +54,10 @@ def cells_objective(
     if loss not in LOSSES:
         raise UserError(f"objective.loss={loss!r} does not exist; there are {sorted(LOSSES)}")
     counts = cells.counts.astype(np.int32)
-    width = int(-(-counts.max() // pad_classes) * pad_classes)
+    width = padded(counts.max(), pad_classes)
 
     def init(key: jax.Array, dim: int) -> tuple[Any, Any]:
-        prototypes = jax.random.normal(key, (len(cells), width, dim), jnp.float32)
-        # Xavier scale as in the original; only the direction enters the loss, the length sets the effective step.
-        return {"prototypes": prototypes * np.float32(np.sqrt(2.0 / (width + dim)))}, {}
+        return {"prototypes": fresh_prototypes(key, (len(cells), width, dim))}, {}
 
     def plan(
         index: int, rng: np.random.Generator, memory: Memory, embed_rows: Callable[[np.ndarray], np.ndarray]
@@ -72,13 +70,12 @@ def cells_objective(
         extra: Any, aux: Any, outputs: dict[str, Any], batches: dict[str, Batch], context: Context
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
         source = batches["source"]
-        grown = jnp.minimum(context.progress / margin_warmup, 1.0) if margin_warmup else 1.0
         value = LOSSES[loss](
             outputs["source"],
             source["label"],
             extra["prototypes"],
             scale=scale,
-            margin=margin * grown,
+            margin=grown(margin, margin_warmup, context),
             mask=source["mask"],
             classes=jnp.asarray(counts)[context.slot],
         )

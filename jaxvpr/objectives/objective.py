@@ -52,6 +52,8 @@ class Objective(NamedTuple):
       embed: (params, stats, aux, batch, key) -> (outputs, stats). Called once a stream, in training mode.
       loss: (extra of the slot, aux, {stream: outputs}, {stream: batch}, context) -> (scalar, aux, {name: scalar}).
         The scalar is a mean over the unmasked rows of the first stream.
+      load_aux: () -> aux from the host, which takes the place of what `init` made; for a teacher's weights, which as
+        constants would be compiled into the program. Called once, before the first step.
     """
 
     streams: tuple[str, ...]
@@ -62,15 +64,19 @@ class Objective(NamedTuple):
     draw: Callable[[Plan, int], dict[str, Draw]]
     embed: Callable[[Any, Any, Any, Batch, Array], tuple[Any, Any]]
     loss: Callable[[Any, Any, dict[str, Any], dict[str, Batch], Context], tuple[Array, Any, dict[str, Array]]]
+    load_aux: Callable[[], Any] | None = None
 
 
-def embed_images(model: Any) -> Callable[[Any, Any, Any, Batch, Array], tuple[Array, Any]]:
-    """The `embed` of every objective that describes one image a row: a training-mode pass of a `PlaceModel`."""
+def embed_images(model: Any, method: str | None = None) -> Callable[[Any, Any, Any, Batch, Array], tuple[Array, Any]]:
+    """The `embed` of every objective that describes one image a row: a training-mode pass of a `PlaceModel`.
+
+    `method` names another way through the model than to its descriptors, such as "pooled".
+    """
 
     def embed(params: Any, stats: Any, aux: Any, batch: Batch, key: Array) -> tuple[Array, Any]:
         variables = {"params": params, "batch_stats": stats}
         descriptors, updated = model.apply(
-            variables, batch["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
+            variables, batch["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}, method=method
         )
         return descriptors, updated.get("batch_stats", stats)
 

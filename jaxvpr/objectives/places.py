@@ -1,118 +1,107 @@
 """Metric learning on places: batches of P places with K images each, a miner and a loss on the global batch.
 
-So train Conv-AP, MixVPR, SALAD and BoQ (Ali-bey et al., GSV-Cities, Neurocomputing 2022). With `memory` the batch is
-also compared with the descriptors of past batches (cross-batch memory; Wang et al., CVPR 2020).
+So train Conv-AP, MixVPR, SALAD and BoQ (Ali-bey et al., GSV-Cities, Neurocomputing 2022), and with cliques of hard
+places CliqueMining and MegaLoc (Izquierdo and Civera, ECCV 2024).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
+from data_pipelines.errors import DataError
 from data_pipelines.loaders import Draw
-from data_pipelines.place_batches import place_batches
+from data_pipelines.place_batches import shares_of
 from data_pipelines.place_table import PlaceTable
 from jaxvpr.errors import UserError
-from jaxvpr.losses.measures import References
-from jaxvpr.losses.metric import LOSSES, options_of, place_loss
-from jaxvpr.losses.miners import MINERS
-from jaxvpr.objectives.objective import Batch, Context, Memory, Objective, Plan, embed_images
-
-Ring = dict[str, jax.Array]
+from jaxvpr.objectives.objective import Objective, Plan, embed_images
+from jaxvpr.objectives.place_heads import PROTOTYPE_LOSSES, Choice, compared_head, prototype_head
+from jaxvpr.objectives.place_plans import Cliques, places_plan
 
 
 def places_objective(
     model: Any,
     table: PlaceTable,
+    choice: Choice,
     *,
     P: int,
     steps: int,
-    loss: str,
-    miner: str = "none",
-    loss_options: Mapping[str, Any] | None = None,
-    miner_options: Mapping[str, Any] | None = None,
     min_distance: float = 0.0,
     by_city: bool = False,
+    weights: Sequence[float] = (),
+    cliques: Cliques | None = None,
     memory: int = 0,
+    pad_classes: int = 8,
 ) -> Objective:
     """The objective of place-grouped metric learning.
 
     Args:
       model: a `PlaceModel`.
       table: the places; a batch takes `table.K` images of each.
+      choice: loss and miner. A loss of `PROTOTYPE_LOSSES` has a prototype of each place of the table.
       P: places in a global batch.
-      steps: batches of one plan. Places come in shuffled passes; each plan begins with a new one.
-      loss, miner: names in `losses.metric.LOSSES` and `losses.miners.MINERS`; their options on top of the defaults.
+      steps: batches of one plan.
       min_distance: metres between the places of a batch. by_city: whether a batch stays in one city.
+      weights: of the table's data sets; none lets all places weigh the same.
+      cliques: the part of a batch that comes as cliques of hard places.
       memory: how many descriptors of the last batches, this one's included, the batch is compared with; 0 for itself.
+      pad_classes: the number of prototypes is rounded up to a multiple of this.
 
     Raises:
-      UserError: unknown loss, miner or option (lists those that exist), one image a place, or a memory smaller than a
-        batch.
+      UserError: unknown loss, miner or option (lists those that exist), one image a place, a memory smaller than a
+        batch, or parts that do not go together.
+      DataError: images that cliques cannot be made of.
     """
-    batch = P * table.K
-    if table.K < 2:
-        raise UserError("objective.K=1 gives no image a second one of its place; pairs need at least 2")
-    if memory and memory < batch:
-        raise UserError(f"objective.memory={memory} is smaller than a batch of P x K = {batch}; 0 is none")
+    by_prototypes = choice.loss in PROTOTYPE_LOSSES
     try:
-        options_of("loss", LOSSES, loss, loss_options or {})
-        options_of("miner", MINERS, miner, miner_options or {})
+        choice.check()
     except ValueError as error:
         raise UserError(f"objective: {error}") from error
-    compared = partial(place_loss, loss=loss, miner=miner, loss_options=loss_options, miner_options=miner_options)
-
-    def init(key: jax.Array, dim: int) -> tuple[Any, Any]:
-        return {}, empty_ring(memory, dim) if memory else {}
-
-    def plan(
-        index: int, rng: np.random.Generator, past: Memory, embed_rows: Callable[[np.ndarray], np.ndarray]
-    ) -> tuple[Plan, Memory]:
-        drawn = place_batches(table, P=P, steps=steps, rng=rng, min_distance=min_distance, by_city=by_city)
-        return {"rows": drawn.rows, "labels": drawn.labels}, past
-
-    def loss_of(
-        extra: Any, aux: Ring, outputs: dict[str, Any], batches: dict[str, Batch], context: Context
-    ) -> tuple[jax.Array, Ring, dict[str, jax.Array]]:
-        z, source = outputs["source"], batches["source"]
-        if not memory:
-            return compared(z, source["label"], source["mask"]), aux, {}
-        ring = pushed(aux, z, source["label"], source["mask"])
-        references = References(ring["descriptor"], ring["label"], ring["mask"], own=jnp.arange(len(z)))
-        return compared(z, source["label"], source["mask"], references=references), ring, {}
-
+    _check_parts(choice, cliques is not None, memory)
+    if table.K < 2 and not (by_prototypes and choice.miner == "none"):
+        raise UserError("objective.K=1 gives no image a second one of its place; pairs need at least 2")
+    if memory and memory < P * table.K:
+        raise UserError(f"objective.memory={memory} is smaller than a batch of P x K = {P * table.K}; 0 is none")
+    if len(weights):
+        try:
+            shares_of(table, weights)
+        except DataError as error:
+            raise UserError(f"objective.{error}") from error
+    if cliques:
+        cliques.check()
+    head = prototype_head(choice, len(table), pad_classes) if by_prototypes else compared_head(choice, memory)
     return Objective(
         streams=("source",),
         period=steps,
         slots=1,
-        init=init,
-        plan=plan,
+        init=head.init,
+        plan=places_plan(
+            table, P=P, steps=steps, min_distance=min_distance, by_city=by_city, weights=weights, cliques=cliques
+        ),
         draw=draw,
         embed=embed_images(model),
-        loss=loss_of,
+        loss=head.loss,
     )
+
+
+def _check_parts(choice: Choice, cliques: bool, memory: int) -> None:
+    if memory and choice.loss in PROTOTYPE_LOSSES:
+        raise UserError(
+            f"objective.memory={memory} holds past descriptors to compare with, but objective.loss={choice.loss!r} "
+            "compares with prototypes alone. Take memory=0, or another loss"
+        )
+    if cliques and choice.loss in PROTOTYPE_LOSSES:
+        raise UserError(
+            f"objective.loss={choice.loss!r} has a prototype of each place of the data, but a clique is no such place. "
+            "Take objective.cliques.share=0, or a loss that needs no prototypes"
+        )
+    if cliques and memory:
+        raise UserError(
+            f"objective.memory={memory} would hold one spot as several cliques, of several labels, and push them "
+            "apart. Take memory=0, or objective.cliques.share=0"
+        )
 
 
 def draw(plan: Plan, step: int) -> dict[str, Draw]:
     """The rows and places that a plan sets for a step; -1 pads."""
     return {"source": Draw.of(plan["rows"][step], plan["labels"][step])}
-
-
-def empty_ring(size: int, dim: int) -> Ring:
-    """A cross-batch memory of `size` descriptors that holds none yet."""
-    return {
-        "descriptor": jnp.zeros((size, dim), jnp.float32),
-        "label": jnp.full(size, -1, jnp.int32),
-        "mask": jnp.zeros(size, bool),
-    }
-
-
-def pushed(ring: Ring, descriptors: jax.Array, labels: jax.Array, mask: jax.Array) -> Ring:
-    """The memory with a batch in front, and the oldest dropped; no gradient passes into it."""
-    new = {"descriptor": jax.lax.stop_gradient(descriptors), "label": labels, "mask": mask}
-    return {name: jnp.concatenate([new[name], old])[: len(old)] for name, old in ring.items()}

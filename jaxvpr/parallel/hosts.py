@@ -85,17 +85,26 @@ class Leave:
         self._told.set()
 
 
+_open: list[Leave] = []
+
+
 @contextmanager
 def leave_on_sigterm() -> Iterator[Leave]:
     """Turns SIGTERM and the first Ctrl-C into a wish to leave after the step.
 
-    With several processes JAX's own preemption service listens for SIGTERM and agrees on a common step.
+    With several processes JAX's own preemption service listens for SIGTERM and agrees on a common step. Within another
+    such block the wish is that block's too: it gives the same `Leave`.
     """
+    if _open:
+        yield _open[0]
+        return
     leave = Leave()
     ours = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, leave.tell) for number in (signal.SIGTERM, signal.SIGINT) if ours}
+    _open.append(leave)
     try:
         yield leave
     finally:
+        _open.clear()
         for number, handler in before.items():
             signal.signal(number, handler)

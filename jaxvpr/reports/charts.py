@@ -64,6 +64,59 @@ def line_chart(
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
+COLOURS = ("run", "untrained", "right", "other", "wrong")  # of the lines that `many_lines` emphasises
+LABEL = 15  # pixels from a label to the next
+
+
+def many_lines(series: Sequence[Series], *, x_label: str, y_label: str, width: int = 1080) -> str:
+    """An SVG element for dozens of lines, the most important first: those in `COLOURS` stand out, the rest is grey.
+
+    Each line is named at the right, with its last value; the one under the pointer comes forward with its name.
+    """
+    series = [finite for finite in map(_finite, series) if len(finite.x)]
+    if not series:
+        return ""
+    xs, ys = (np.concatenate([np.asarray(getattr(one, axis), float) for one in series]) for axis in ("x", "y"))
+    low, high = _padded(ys.min(), ys.max())
+    names = [f"{one.name} {one.y[-1]:.1f}" for one in series]
+    height = max(380, TOP + BOTTOM + LABEL * len(series))
+    end = width - 40 - LETTER * max(map(len, names))
+    x_ticks = [tick for tick in ticks(xs.min(), xs.max(), 10) if tick == round(tick)]
+    x_of, y_of = _scale(xs.min(), xs.max(), LEFT, end), _scale(low, high, height - BOTTOM, TOP)
+    label_y = _spread([y_of(one.y[-1]) for one in series], TOP + 6, height - BOTTOM)
+    drawn = []
+    for i, (one, name) in enumerate(zip(series, names, strict=True)):
+        colour, kind = (COLOURS[i], "one first") if i < len(COLOURS) else ("place", "one")
+        points = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in zip(one.x, one.y, strict=True))
+        last = x_of(one.x[-1]), y_of(one.y[-1])
+        drawn.append(
+            f'<g class="{kind}" style="--colour:var(--{colour})"><title>{escape(name)}</title>'
+            f'<polyline class="seen" points="{points}"/><polyline class="reach" points="{points}"/>'
+            f'<circle cx="{last[0]:.1f}" cy="{last[1]:.1f}" r="3"/>'
+            f'<path d="M{last[0] + 4:.1f} {last[1]:.1f}L{end + 18:.1f} {label_y[i]:.1f}"/>'
+            f'<text x="{end + 22:.1f}" y="{label_y[i] + 4:.1f}">{escape(name)}</text></g>'
+        )
+    axes = _axes(x_of, y_of, x_ticks, ticks(low, high, 9), x_label, y_label, end, height)
+    label = escape(f"{y_label} against {x_label}, {len(series)} lines", quote=True)
+    return (
+        f'<svg class="many" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
+        f"{axes}{''.join(reversed(drawn))}</svg>"
+    )
+
+
+def _spread(wanted: Sequence[float], top: float, bottom: float) -> list[float]:
+    """The heights nearest to those wanted, in their order, at least `LABEL` apart and within the two ends."""
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    places: list[float] = []
+    for i in order:
+        places.append(max(wanted[i], places[-1] + LABEL if places else top))
+    limit = bottom
+    for at in range(len(places) - 1, -1, -1):
+        places[at] = min(places[at], limit)
+        limit = places[at] - LABEL
+    return [place for _, place in sorted(zip(order, places, strict=True))]
+
+
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers (1, 2, 2.5 or 5 times a power of ten) that cover [low, high] with about so many steps."""
     span = high - low

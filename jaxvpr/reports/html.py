@@ -55,17 +55,21 @@ def write_report(
         _section("Where it is right and wrong", map_part.draw(map) if map is not None else ""),
         _section("Queries and their first predictions", gallery_part.draw(gallery)),
     ]
-    page = (
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(title, body), encoding="utf-8")
+    return path
+
+
+def page(title: str, body: Sequence[str]) -> str:
+    """A page in the look of all reports, of parts that are HTML already."""
+    return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{CSS}</style></head>"
         f"<body><main>{''.join(body)}</main><script>{SCRIPT}</script></body></html>\n"
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-    return path
 
 
 def _head(title: str, notes: Sequence[str], results: Sequence[Mapping[str, Any]]) -> str:

@@ -51,6 +51,19 @@ svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--muted); font-size: 12px; font-family: inherit; }
 svg text.name { font-weight: 600; }
 figure { margin: 0; }
+.many .one polyline { fill: none; stroke: var(--colour); stroke-width: 1.2; stroke-linejoin: round; }
+.many .one .reach { stroke: transparent; stroke-width: 11; pointer-events: stroke; }
+.many .one path { fill: none; stroke: var(--colour); stroke-width: .6; opacity: .7; }
+.many .one circle { fill: var(--colour); }
+.many .first .seen { stroke-width: 2.6; }
+.many .first text { fill: var(--colour); font-weight: 650; }
+.many:has(.one:hover) .one:not(:hover) { opacity: .22; }
+.many .one:hover .seen { stroke: var(--ink); stroke-width: 3; }
+.many .one:hover text { fill: var(--ink); font-weight: 650; }
+td.heat { background: color-mix(in srgb, var(--run) var(--share), transparent); }
+.cells th:last-child, .cells td:last-child { padding-right: 9px; }
+td.failed { color: var(--wrong); }
+td.best b { color: var(--run); }
 .map { position: relative; }
 .map svg { background: var(--soft); border-radius: 8px; max-height: 760px; }
 .map .controls button { min-width: 36px; margin-left: 4px; }

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
 
 from jaxvpr.errors import UserError
-from jaxvpr.training.state import TrainState
+from jaxvpr.training.state import TrainState, with_averages
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -152,23 +153,38 @@ class Checkpoints:
         return found
 
     def variables(self, shapes: Mapping[str, Any], which: str | int = "best") -> tuple[int, dict[str, Any]] | None:
-        """The model's variables alone, for one device: (step, {"params", "batch_stats"}); raises as `restore`."""
+        """The model's variables alone, averaged where the run keeps averages, for one device.
+
+        Returns:
+          (step, {"params", "batch_stats"}), or None if there is no checkpoint at all.
+
+        Raises:
+          UserError: as `restore`.
+        """
         whole = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        template = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
-            {"params": shapes["params"], "stats": shapes["batch_stats"]},
-        )
+        flat = flatten_dict(shapes["params"], sep="/")
 
         def read(step: int) -> tuple[int, dict[str, Any]]:
-            asked = ocp.args.PyTreeRestore(
-                template,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(template),
-                partial_restore=True,
-            )
+            folder = self.folder / str(step) / "state"
             # Not through the manager, which reads an item in one way only once it has read it.
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-                state = reader.restore(self.folder / str(step) / "state", args=asked)
-            return step, {"params": state["params"], "batch_stats": state.get("stats", {})}
+                kept = reader.metadata(folder).item_metadata.tree.get("ema") or {}
+                template = jax.tree.map(
+                    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+                    {
+                        "params": shapes["params"],
+                        "stats": shapes["batch_stats"],
+                        "ema": {path: flat[path] for path in kept},
+                    },
+                )
+                asked = ocp.args.PyTreeRestore(
+                    template,
+                    restore_args=ocp.checkpoint_utils.construct_restore_args(template),
+                    partial_restore=True,
+                )
+                state = reader.restore(folder, args=asked)
+            params = with_averages(state["params"], state.get("ema") or {})
+            return step, {"params": params, "batch_stats": state.get("stats", {})}
 
         return self._first_readable(which, read)
 

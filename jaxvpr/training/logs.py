@@ -70,9 +70,9 @@ class Log:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All records of `log.jsonl`, oldest first."""
+    """All records of `log.jsonl`, oldest first; the last line of a run that was killed while it wrote is left out."""
     path = folder / "log.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 class Progress:

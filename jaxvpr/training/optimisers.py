@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
 from typing import Any, NamedTuple
 
 import jax
@@ -110,17 +111,7 @@ def build(
     *,
     rate: float,
     total: int,
-    period: int = 1,
     schedule_name: str = "constant",
-    per: str = "step",
-    warmup: int = 0,
-    warmup_epochs: int = 0,
-    warmup_start: float = 0.0,
-    length: int = 0,
-    start: float = 1.0,
-    final: float = 0.0,
-    milestones: Sequence[int] = (),
-    gamma: float = 0.1,
     clip: float = 0.0,
     factors: Sequence[tuple[str, float]] = (),
     layer_decay: float = 1.0,
@@ -128,6 +119,8 @@ def build(
     **options: Any,
 ) -> Optimiser:
     """An optimiser by name: `sgd`, `asgd`, `adam`, `adamw` or `radam`, with the schedule of `schedules.schedule`.
+
+    `options` are the optimiser's (`OPTIONS`) and the schedule's, whose names and defaults are those of that function.
 
     Weight decay is torch's: `adamw` shrinks the weights by `rate * weight_decay`, the others add `weight_decay * w` to
     the gradient. Options an optimiser has no use for are left alone, so that one table of keys serves them all:
@@ -138,15 +131,11 @@ def build(
     """
     if name not in DIRECTIONS:
         raise UserError(f"optimiser {name!r} does not exist; there are {sorted(DIRECTIONS)}")
+    course = {key: options.pop(key) for key in SCHEDULE_OPTIONS & set(options)}
     if unknown := sorted(set(options) - set(OPTIONS)):
-        raise TypeError(f"unknown options {unknown}; there are {sorted(OPTIONS)}")
+        raise TypeError(f"unknown options {unknown}; there are {sorted(SCHEDULE_OPTIONS | set(OPTIONS))}")
     transform = DIRECTIONS[name](**{**OPTIONS, **options}, weight_decay=weight_decay)
-    rates = schedule(
-        schedule_name, rate, total=total, period=period, per=per,
-        warmup=warmup, warmup_epochs=warmup_epochs, warmup_start=warmup_start,
-        length=length, start=start, final=final, milestones=milestones, gamma=gamma,
-    )  # fmt: skip
-    return Optimiser(transform, rates, clip, tuple(factors), layer_decay)
+    return Optimiser(transform, schedule(schedule_name, rate, total=total, **course), clip, tuple(factors), layer_decay)
 
 
 OPTIONS: dict[str, Any] = {
@@ -159,6 +148,9 @@ OPTIONS: dict[str, Any] = {
     "alpha": 0.75,
     "t0": 1e6,
 }
+
+
+SCHEDULE_OPTIONS = frozenset(signature(schedule).parameters) - {"name", "rate", "total"}
 
 
 def split_frozen(params: Any, frozen: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:

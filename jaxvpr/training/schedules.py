@@ -114,6 +114,8 @@ def _check_end(name: str, span: int, per: str, length: int, milestones: Sequence
     if name != "multi_step":
         return
     listed = list(milestones)
+    if any(isinstance(one, bool) or not isinstance(one, int | np.integer) for one in listed):
+        raise UserError(f"milestones={listed} of a multi_step schedule must be whole numbers of {per}s")
     if not listed or listed[0] < 1 or any(a >= b for a, b in pairwise(listed)):
         raise UserError(f"milestones={listed} of a multi_step schedule must be {per}s from 1 on, each after the other")
     if listed[-1] >= span:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,9 @@ from jax.sharding import Mesh
 
 from jaxvpr.objectives.objective import Objective
 from jaxvpr.parallel.mesh import replicated, stacked_head_shardings
-from jaxvpr.training.optimisers import Optimiser, split_frozen
+from jaxvpr.training.optimisers import Optimiser, join_frozen, split_frozen
+
+Variables = dict[str, Any]
 
 
 class TrainState(NamedTuple):
@@ -26,6 +28,8 @@ class TrainState(NamedTuple):
       aux: arrays that the objective carries without training them.
       opt: optimiser state of the trained parameters, by flat path.
       opt_extra: optimiser state of the heads, stacked as `extra` is, step counts too.
+      ema: averages of the trained parameters, by flat path; empty where the run keeps none.
+      rate_scale: what the host multiplies all learning rates by, float32 []: the scale of a `plateau.Watch`.
       key: the run's random key; what a step uses is folded in from its number.
     """
 
@@ -36,7 +40,19 @@ class TrainState(NamedTuple):
     aux: Any
     opt: Any
     opt_extra: Any
+    ema: dict[str, jax.Array]
+    rate_scale: jax.Array
     key: jax.Array
+
+
+def variables_of(state: TrainState) -> Variables:
+    """What `model.apply` takes to describe images: the averaged parameters where the run keeps averages."""
+    return {"params": with_averages(state.params, state.ema), "batch_stats": state.stats}
+
+
+def with_averages(params: Any, ema: dict[str, jax.Array]) -> Any:
+    """Nested parameters, those of them that have an average replaced by it."""
+    return join_frozen(ema, flatten_dict(params, sep="/")) if ema else params
 
 
 def init_state(
@@ -49,11 +65,13 @@ def init_state(
     example: np.ndarray,
     frozen: Sequence[str],
     seed: int,
+    ema: bool = False,
 ) -> tuple[TrainState, TrainState]:
     """The state of step 0, each leaf made where it will live, and the tree of its shardings.
 
     `example` is an input of the model with a batch of one. Prototypes of millions of classes never exist on one device:
-    shapes come from `eval_shape`, and the initialisation is compiled with the shardings of the mesh.
+    shapes come from `eval_shape`, and the initialisation is compiled with the shardings of the mesh. `ema` says whether
+    the run keeps averages of the parameters that train.
     """
 
     def make(key: jax.Array) -> TrainState:
@@ -61,14 +79,17 @@ def init_state(
         descriptors, variables = model.init_with_output(model_key, jnp.asarray(example))
         params, stats = variables.get("params", {}), variables.get("batch_stats", {})
         extra, aux = objective.init(head_key, descriptors.shape[-1])
+        trained, _ = split_frozen(params, frozen)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             stats=stats,
             extra=extra,
             aux=aux,
-            opt=optimiser.transform.init(split_frozen(params, frozen)[0]),
+            opt=optimiser.transform.init(trained),
             opt_extra=jax.vmap(optimiser_extra.transform.init, axis_size=objective.slots)(extra),
+            ema=trained if ema else {},
+            rate_scale=jnp.ones((), jnp.float32),
             key=run_key,
         )
 
@@ -78,6 +99,24 @@ def init_state(
         tuner.check(tree)
     shardings = state_shardings(mesh, shapes)
     return jax.jit(make, out_shardings=shardings)(key), shardings
+
+
+def started(
+    state: TrainState,
+    shardings: TrainState,
+    start: Callable[[Variables], Variables],
+    load_aux: Callable[[], Any] | None = None,
+) -> TrainState:
+    """The state of step 0 with the weights that the run starts from, `start` of the drawn ones, and a loaded `aux`."""
+    filled = start(jax.device_get(variables_of(state)))
+    flat = flatten_dict(filled["params"], sep="/")
+    if load_aux:
+        state = state._replace(aux=jax.device_put(load_aux(), shardings.aux))
+    return state._replace(
+        params=jax.device_put(filled["params"], shardings.params),
+        stats=jax.device_put(filled["batch_stats"], shardings.stats),
+        ema=jax.device_put({path: flat[path] for path in state.ema}, shardings.ema),
+    )
 
 
 def state_shardings(mesh: Mesh, shapes: TrainState) -> TrainState:

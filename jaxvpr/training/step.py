@@ -6,7 +6,8 @@ does what. BatchNorm statistics are therefore those of the global batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +18,8 @@ from jax.sharding import PartitionSpec as P
 
 from jaxvpr.objectives.objective import Batch, Context, Objective
 from jaxvpr.parallel.mesh import DATA, batch_sharding, replicated
+from jaxvpr.training.ema import averaged
+from jaxvpr.training.grad_cache import cached_gradients, dealt, refuse_batch_statistics
 from jaxvpr.training.optimisers import Optimiser, join_frozen, split_frozen
 from jaxvpr.training.state import TrainState
 
@@ -34,6 +37,8 @@ def make_step(
     total: int,
     frozen: Sequence[str] = (),
     accumulate: int = 1,
+    grad_cache: int = 1,
+    ema: Mapping[str, Any] | None = None,
 ) -> Callable[[TrainState, Batches, Any, Any], tuple[TrainState, Metrics]]:
     """Compiles `(state, {stream: batch}, slot, step) -> (state, metrics)`; the state's memory is reused.
 
@@ -46,17 +51,13 @@ def make_step(
       frozen: patterns of parameter paths that rest; no gradient is computed for them.
       accumulate: the batch is taken in this many equal parts one after the other, and their gradients are averaged by
         their unmasked rows.
-    """
+      grad_cache: the batch is embedded in this many equal parts, and the loss still sees it whole.
+      ema: `decay` and `warmup` of the averages in a state that has any.
 
-    def loss_of(trained: Any, extra: Any, rest: Any, carry: Any, part: Batches, key: jax.Array, at: Context) -> Any:
-        stats, aux = carry
-        params, outputs = join_frozen(trained, rest), {}
-        for number, stream in enumerate(objective.streams):
-            out, stats = objective.embed(params, stats, aux, part[stream], jax.random.fold_in(key, number))
-            # The loss sees descriptors split over `data` alone, so that the prototypes' split over `model` is free.
-            outputs[stream] = jax.tree.map(lambda x: _constrain(mesh, x), out)
-        loss, aux, metrics = objective.loss(extra, aux, outputs, part, at)
-        return loss, ((stats, aux), {"loss": loss, **metrics})
+    Raises:
+      UserError: by the first step, for a `grad_cache` above 1 of a model that normalises by its batch's statistics.
+    """
+    way, count = (_cached, grad_cache) if grad_cache > 1 else (_in_parts, accumulate)
 
     def step(state: TrainState, batches: Batches, slot: jax.Array, number: jax.Array) -> tuple[TrainState, Metrics]:
         at = Context(
@@ -68,28 +69,15 @@ def make_step(
         trained, rest = split_frozen(state.params, frozen)
         extra, opt_extra = _slice((state.extra, state.opt_extra), slot)
         key = jax.random.fold_in(state.key, state.step)
-        parts = jax.tree.map(lambda x: _parts(x, accumulate), batches)
-        weights = _part_weights(parts[objective.streams[0]]["mask"])
-
-        def one(carry: Any, inputs: Any) -> tuple[Any, Any]:
-            index, weight, part = inputs
-            differentiate = jax.grad(loss_of, argnums=(0, 1), has_aux=True)
-            grads, (carry, metrics) = differentiate(
-                trained, extra, rest, carry, part, jax.random.fold_in(key, index), at
-            )
-            return carry, jax.tree.map(lambda x: x * weight.astype(x.dtype), (grads, metrics))
-
-        inputs, carry = (jnp.arange(accumulate), weights, parts), (state.stats, state.aux)
-        if accumulate == 1:  # no loop around a single part: XLA's convolutions on a CPU are far slower inside one
-            (stats, aux), scaled = one(carry, jax.tree.map(lambda x: x[0], inputs))
-        else:
-            (stats, aux), scaled = _sum_scan(one, carry, inputs)
-        (grads, grads_extra), metrics = scaled
+        (grads, grads_extra), (stats, aux), metrics = way(
+            objective, mesh, count, partial(join_frozen, frozen=rest), trained, extra, (state.stats, state.aux),
+            batches, key, at,
+        )  # fmt: skip
 
         norm = optax.tree.norm((grads, grads_extra))
-        moved, opt = optimiser.update(grads, state.opt, trained, state.step)
-        moved_extra, opt_extra = optimiser_extra.update(grads_extra, opt_extra, extra, state.step)
-        new = TrainState(
+        moved, opt = optimiser.update(grads, state.opt, trained, state.step, state.rate_scale)
+        moved_extra, opt_extra = optimiser_extra.update(grads_extra, opt_extra, extra, state.step, state.rate_scale)
+        new = state._replace(
             step=state.step + 1,
             params=join_frozen(moved, rest),
             stats=stats,
@@ -97,11 +85,12 @@ def make_step(
             aux=aux,
             opt=opt,
             opt_extra=_write(state.opt_extra, opt_extra, slot),
-            key=state.key,
+            ema=averaged(state.ema, moved, state.step, **ema or {}) if state.ema else {},
         )
         ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & (number == state.step)
         new = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, state)
-        return new, {**metrics, "grad_norm": norm, "learning_rate": optimiser.rate(state.step), "ok": ok}
+        rate = optimiser.rate(state.step) * state.rate_scale
+        return new, {**metrics, "grad_norm": norm, "learning_rate": rate, "ok": ok}
 
     return jax.jit(
         step,
@@ -109,6 +98,68 @@ def make_step(
         in_shardings=(shardings, batch_sharding(mesh), None, None),
         out_shardings=(shardings, replicated(mesh)),
     )
+
+
+def _in_parts(
+    objective: Objective, mesh: Mesh, count: int, params_of: Callable, trained: Any, extra: Any, carry: Any,
+    batches: Batches, key: jax.Array, at: Context,
+) -> tuple[Any, Any, Metrics]:  # fmt: skip
+    """Gradients of the loss of each of `count` parts, averaged; (by trained and extra, (stats, aux), metrics)."""
+
+    def loss_of(trained: Any, extra: Any, carry: Any, part: Batches, key: jax.Array) -> tuple[Any, Any]:
+        outputs, stats = _embed(objective, params_of(trained), carry, part, key)
+        loss, (aux, metrics) = _loss(objective, mesh, extra, carry[1], outputs, part, at)
+        return loss, ((stats, aux), metrics)
+
+    def one(carry: Any, inputs: Any) -> tuple[Any, Any]:
+        index, weight, part = inputs
+        differentiate = jax.grad(loss_of, argnums=(0, 1), has_aux=True)
+        grads, (carry, metrics) = differentiate(trained, extra, carry, part, jax.random.fold_in(key, index))
+        return carry, jax.tree.map(lambda x: x * weight.astype(x.dtype), (grads, metrics))
+
+    parts = dealt(batches, count)
+    inputs = jnp.arange(count), _part_weights(parts[objective.streams[0]]["mask"]), parts
+    if count == 1:  # no loop around a single part: XLA's convolutions on a CPU are far slower inside one
+        carry, (grads, metrics) = one(carry, jax.tree.map(lambda x: x[0], inputs))
+    else:
+        carry, (grads, metrics) = _sum_scan(one, carry, inputs)
+    return grads, carry, metrics
+
+
+def _cached(
+    objective: Objective, mesh: Mesh, count: int, params_of: Callable, trained: Any, extra: Any, carry: Any,
+    batches: Batches, key: jax.Array, at: Context,
+) -> tuple[Any, Any, Metrics]:  # fmt: skip
+    """As `_in_parts`, of the loss of the whole batch, which is embedded in `count` parts."""
+    (stats, aux), parts = carry, dealt(batches, count)
+    params, first = params_of(trained), jax.tree.map(lambda x: x[0], parts)
+    refuse_batch_statistics(lambda stats, part: _embed(objective, params, (stats, aux), part, key)[1], stats, first)
+
+    def embed(trained: Any, inputs: Any) -> dict[str, Any]:
+        index, part = inputs
+        return _embed(objective, params_of(trained), carry, part, jax.random.fold_in(key, index))[0]
+
+    def loss(extra: Any, outputs: dict[str, Any]) -> tuple[Any, Any]:
+        return _loss(objective, mesh, extra, aux, outputs, batches, at)
+
+    grads, (aux, metrics) = cached_gradients(embed, loss, trained, extra, (jnp.arange(count), parts))
+    return grads, (stats, aux), metrics
+
+
+def _embed(objective: Objective, params: Any, carry: Any, part: Batches, key: jax.Array) -> tuple[dict[str, Any], Any]:
+    (stats, aux), outputs = carry, {}
+    for number, stream in enumerate(objective.streams):
+        outputs[stream], stats = objective.embed(params, stats, aux, part[stream], jax.random.fold_in(key, number))
+    return outputs, stats
+
+
+def _loss(
+    objective: Objective, mesh: Mesh, extra: Any, aux: Any, outputs: dict[str, Any], batches: Batches, at: Context
+) -> tuple[Any, Any]:
+    # The loss sees descriptors split over `data` alone, so that the prototypes' split over `model` is free.
+    outputs = jax.lax.with_sharding_constraint(outputs, NamedSharding(mesh, P(DATA)))
+    loss, aux, metrics = objective.loss(extra, aux, outputs, batches, at)
+    return loss, (aux, {"loss": loss, **metrics})
 
 
 def _sum_scan(function: Callable[[Any, Any], tuple[Any, Any]], carry: Any, inputs: Any) -> tuple[Any, Any]:
@@ -123,21 +174,12 @@ def _sum_scan(function: Callable[[Any, Any], tuple[Any, Any]], carry: Any, input
     return jax.lax.scan(add, (carry, zeros), inputs)[0]
 
 
-def _constrain(mesh: Mesh, outputs: jax.Array) -> jax.Array:
-    return jax.lax.with_sharding_constraint(outputs, NamedSharding(mesh, P(DATA)))
-
-
 def _slice(tree: Any, slot: jax.Array) -> Any:
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, slot, keepdims=False), tree)
 
 
 def _write(tree: Any, part: Any, slot: jax.Array) -> Any:
     return jax.tree.map(lambda x, p: jax.lax.dynamic_update_index_in_dim(x, p, slot, 0), tree, part)
-
-
-def _parts(rows: jax.Array, count: int) -> jax.Array:
-    """`[B, ...]` -> `[count, B / count, ...]`, every part taken evenly from every device's rows."""
-    return rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]).swapaxes(0, 1)
 
 
 def _part_weights(masks: jax.Array) -> jax.Array:

@@ -47,7 +47,7 @@ def check_sides(result, rounds):
 
 @needs_torch
 def test_a_training_step_loses_as_much_in_both(tmp_path):
-    report = run("train_step", tmp_path, "--cases", "tiny", "--rounds", 1, "--steps", 1)
+    report = run("train_step", tmp_path, "--cases", "tiny", "--rounds", 1, "--repeats", 1)
     [result] = report["results"]
     check_sides(result, 1)
     assert (result["case"], result["batch"], result["classes"], result["dtype"]) == ("tiny", 8, 16, "float32")
@@ -58,7 +58,7 @@ def test_a_training_step_loses_as_much_in_both(tmp_path):
 
 @needs_torch
 def test_extraction_gives_the_same_descriptors_in_both(tmp_path):
-    [result] = run("extract", tmp_path, "--cases", "tiny", "--rounds", 1, "--batches", 1)["results"]
+    [result] = run("extract", tmp_path, "--cases", "tiny", "--rounds", 1, "--repeats", 1)["results"]
     check_sides(result, 1)
     assert result["largest_difference"] < 1e-5
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.cliques import clique_batches, representatives
+from data_pipelines.cliques import Beside, clique_batches, representatives
 from data_pipelines.errors import DataError
 from data_pipelines.place_table import place_table
 from data_pipelines.places import Paths, Places
@@ -57,9 +57,8 @@ def literal(table, descriptors, *, P, K, steps, rng, distance, similar):
                 group += [members[k] for k in rng.choice(len(members), some, replace=False, p=chance / np.sum(chance))]
             of_group = [row for p in group for row in table.rows[table.indptr[p] : table.indptr[p + 1]].tolist()]
             images = [of_group[k] for k in rng.permutation(len(of_group))]
-            here = set(itertools.chain(*(table.rows[table.indptr[m] : table.indptr[m + 1]].tolist() for m in members)))
             while len(batch) < P:
-                used = [row for clique in batch for row in clique if row in here]
+                used = [row for clique in batch for row in clique]
                 images = [row for row in images if not any(near(row, other) for other in used)]
                 for subset in itertools.combinations(images, K):
                     if all(near(a, b) for a, b in itertools.combinations(subset, 2)):
@@ -108,7 +107,7 @@ def test_places_of_a_batch_are_near_within_and_apart_between(places, cities, P, 
         apart = np.hypot(*(position[rows][:, None] - position[rows]).transpose(2, 0, 1))
         same_city = city[rows][:, None] == city[rows]
         same = labels[:, None] == labels
-        assert (apart[same] < 25).all() and same_city[same].all() and (apart[~same & same_city] >= 25).all()
+        assert (apart[same] < 25).all() and same_city[same].all() and (apart[~same] >= 25).all()
 
 
 def test_similar_places_stand_together():
@@ -142,6 +141,43 @@ def test_images_of_two_frames_are_not_near():
     places = Places.create("world", paths, place=[0, 1, 2, 3], east=[0, 0, 1, 1], north=0, zone=[10, 40, 10, 40])
     batches = clique_batches(place_table(places, K=1), np.eye(4), P=2, K=2, steps=5, rng=np.random.default_rng(0))
     assert {frozenset(pair) for pair in batches.rows.reshape(10, 2).tolist()} == {frozenset((0, 2)), frozenset((1, 3))}
+
+
+def test_images_of_a_clique_look_the_same_way_where_an_angle_is_asked_for():
+    """Six views from one spot, 60 degrees apart with some noise; a clique has the views of one side alone."""
+    turn = np.tile([350.0, 50, 110, 170, 230, 290], 4) + np.random.default_rng(2).uniform(0, 20, 24)
+    paths = Paths.of([f"{k}.jpg" for k in range(24)])
+    table = place_table(
+        Places.create("spot", paths, place=np.arange(24), east=0.0, north=np.arange(24) // 6, heading=turn % 360), K=1
+    )
+    options = {"P": 3, "K": 4, "steps": 30, "similar": 23}
+    for angle in (20.0, 80.0, 180.0):
+        batches = clique_batches(table, np.eye(24), rng=np.random.default_rng(0), angle=angle, **options)
+        assert (batches.mask.sum(1) == 4).all()  # the first clique takes all others with it
+        sides = (batches.rows[:, :4] % 6).tolist()
+        widest = max(min((a - b) % 6, (b - a) % 6) for side in sides for a, b in itertools.combinations(side, 2))
+        assert widest == {20: 0, 80: 1, 180: 3}[angle]
+        assert {side for one in sides for side in one} == set(range(6))
+    blind = place_table(Places.create("blind", paths, place=np.arange(24), east=0.0, north=0.0), K=1)
+    with pytest.raises(
+        DataError, match=r"24 of 24 images of blind have no heading \(the first: row 0\), which angle=20"
+    ):
+        clique_batches(blind, np.eye(24), rng=np.random.default_rng(0), angle=20.0, **options)
+
+
+def test_cliques_keep_their_distance_from_what_stands_beside_them():
+    table, descriptors = town(40, extent=500)
+    beside = [Beside(np.array([[0.0, 0.0], [250.0, 250.0]]), np.array([-1, frame])) for frame in (-1, -2, -1)]
+    batches = clique_batches(
+        table, descriptors, P=10, K=2, steps=3, rng=np.random.default_rng(0), distance=120.0, beside=beside
+    )
+    position = table.positions[np.argsort(table.rows)]
+    for rows, middle in zip(batches.rows, (True, False, True), strict=True):
+        apart = [np.hypot(*(position[rows[rows >= 0]] - point).T).min() for point in ((0, 0), (250, 250))]
+        assert len(rows) and apart[0] >= 120 and (apart[1] >= 120) == middle
+    everywhere = [Beside(position, np.full(len(position), -1))] * 3
+    with pytest.raises(DataError, match=r"of each other and away from the other places of a batch were found"):
+        clique_batches(table, descriptors, P=2, K=2, steps=3, rng=np.random.default_rng(0), beside=everywhere)
 
 
 def test_equal_seeds_and_descriptors_give_equal_batches():
@@ -182,6 +218,7 @@ def test_real_places(real_data):
         ({"steps": -1}, "steps=-1"),
         ({"distance": 0}, "distance=0"),
         ({"similar": -1}, "similar=-1"),
+        ({"angle": 0}, "angle=0"),
         ({"K": 50}, r"no 50 images within 25 m of each other were found in town \(9 places, "),
         ({"descriptors": np.zeros((8, 2))}, r"each of 9 places, \[9, D\]; these have shape \(8, 2\)"),
         ({"descriptors": np.full((9, 2), np.nan)}, "or hold NaN"),

@@ -154,6 +154,27 @@ def test_rows_are_those_of_the_joined_data_sets():
     assert (joined.east[batches.rows] == 10.0 * (batches.labels - 4 * of_b)).all()
 
 
+def test_a_table_of_some_data_sets_keeps_the_rows_and_frames_of_all():
+    sets = [grid([3] * 4, name="a"), make([0, 0, 0, 1], zone=-1, name="b"), grid([1, 3, 3], name="c")]
+    whole, some = place_table(sets, K=3), place_table(sets, K=3, of=[2, 1])
+    kept = whole.source > 0
+    assert some.names == ("b", "c") and some.source.tolist() == [0, 1, 1] and some.left_out == (2, 2)
+    assert some.rows.tolist() == whole.rows[12:].tolist() and some.frame.tolist() == whole.frame[kept].tolist()
+    assert some.frame.tolist() == [-2, 32, 32]
+    batches = place_batches(some, P=2, steps=20, rng=rng(), weights=(1, 1))
+    assert (batches.rows >= 12).all() and (some.source[batches.labels[:, ::3]].sum(1) == 1).all()
+    assert some.images(np.array([2, 0])).tolist() == [6, 7, 8, 0, 1, 2] and some.images([]).tolist() == []
+    with pytest.raises(DataError, match=r"no place of a has 4 images: the largest of 4 places \(12 images\) has 3"):
+        place_table(sets, K=4, of=[0])
+
+
+def test_the_frame_of_a_city_does_not_depend_on_K():
+    lon = np.array([-0.0003, -0.0001, 0.0001, 0.0101, 0.0102])
+    east, north, zone = geo.to_utm(np.full(5, 51.5), lon)
+    places = make([5, 5, 6, 7, 8], east, north, zone=zone)  # more images east of the border, but single ones
+    assert place_table(places, K=2).frame.tolist() == [31] and set(place_table(places, K=1).frame) == {31}
+
+
 def test_data_sets_alternate_by_weight_city_by_city():
     sets = [grid([2] * 12, cities=2, name="a"), grid([2] * 9, cities=3, name="b")]
     table = place_table(sets, K=2)

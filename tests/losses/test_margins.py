@@ -137,6 +137,12 @@ def test_half_precision_descriptors_are_summed_in_float32():
     np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
+def test_float64_stays_float64():
+    with jax.enable_x64(True):
+        x, w = (jax.ShapeDtypeStruct(array.shape, jnp.float64) for array in (X, W[:, None]))
+        assert jax.eval_shape(partial(subcenter_arcface, scale=30.0, margin=0.2), x, Y, w).dtype == jnp.float64
+
+
 def test_shapes_that_do_not_fit_are_errors():
     with pytest.raises(ValueError, match=r"descriptors \(16, 10\) and prototypes \(24, 9\)"):
         cosface(X, Y, W[:, :9], scale=1.0, margin=0.0)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxvpr.losses.compared import compare
 from jaxvpr.losses.margins import subcenter_arcface
 from jaxvpr.losses.measures import References
 from jaxvpr.losses.metric import mine, place_loss
@@ -118,10 +119,12 @@ def test_values_and_gradients(loss):
 @pytest.mark.parametrize("loss", [key for key in LOSSES if key not in ("N-pairs", "FastAP", "Smooth-AP")])
 def test_the_pairs_of_every_miner(loss):
     name, options, library = LOSSES[loss]
-    pairs = [mine(X, UNEQUAL, miner=miner, miner_options=how) for miner, how, _ in MINERS.values()]
+    pairs = [mine(compare(X, UNEQUAL), miner=miner, miner_options=how) for miner, how, _ in MINERS.values()]
     pairs = jax.tree.map(lambda *masks: np.stack(masks), *pairs)
     run = jax.value_and_grad(
-        lambda x, pairs: PAIR_LOSSES[name][0](x, UNEQUAL, pairs=pairs, **{**PAIR_LOSSES[name][1], **options})
+        lambda x, pairs: PAIR_LOSSES[name][0](
+            compare(x, UNEQUAL)._replace(pairs=pairs), **{**PAIR_LOSSES[name][1], **options}
+        )
     )
     values, gradients = jax.jit(jax.vmap(run, (None, 0)))(X, pairs)
     for value, gradient, (_, _, miner) in zip(values, gradients, MINERS.values(), strict=True):
@@ -149,13 +152,13 @@ def kept(their_miner, x, labels):
 def test_miners_keep_the_same_pairs(miner):
     name, options, library = MINERS[miner]
     for batch in ("random", "square", "one class", "no positive"):
-        got = mine(*BATCHES[batch], miner=name, miner_options=options)
+        got = mine(compare(*BATCHES[batch]), miner=name, miner_options=options)
         np.testing.assert_array_equal(got, kept(library, *BATCHES[batch]))
 
 
 @pytest.mark.parametrize(("positive", "negative"), STRATEGIES)
 def test_strategies_keep_the_same_pairs(positive, negative):
-    got = mine(X, UNEQUAL, miner="batch_easy_hard", miner_options={"positive": positive, "negative": negative})
+    got = mine(compare(X, UNEQUAL), miner="batch_easy_hard", miner_options={"positive": positive, "negative": negative})
     np.testing.assert_array_equal(got, kept(miners.BatchEasyHardMiner(positive, negative), X, UNEQUAL))
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxvpr.losses.compared import Pairs, all_pairs, compare
 from jaxvpr.losses.measures import References
 from jaxvpr.losses.metric import mine, place_loss
-from jaxvpr.losses.miners import MINERS, Pairs, all_pairs, batch_easy_hard, pair_margin, row_weights
+from jaxvpr.losses.miners import MINERS, batch_easy_hard, pair_margin, row_weights
 
 RNG = np.random.default_rng(7)
 X = RNG.normal(size=(16, 5)).astype(np.float32)
@@ -86,12 +87,12 @@ def test_miners_are_literal_loops(miner, options, loop):
         for table, rows in zip(expected, loop(loss_loops.cosines(X.astype(float)), p, n, options), strict=True):
             for i, row in enumerate(rows):
                 table[i, row] = True
-        np.testing.assert_array_equal(mine(X, labels, MASK, miner=miner, miner_options=options), expected)
+        np.testing.assert_array_equal(mine(compare(X, labels, MASK), miner=miner, miner_options=options), expected)
 
 
 def test_batch_hard_is_both_hard():
-    hard = mine(X, Y, miner="batch_easy_hard", miner_options={"positive": "hard", "negative": "hard"})
-    np.testing.assert_array_equal(mine(X, Y, miner="batch_hard"), hard)
+    hard = mine(compare(X, Y), miner="batch_easy_hard", miner_options={"positive": "hard", "negative": "hard"})
+    np.testing.assert_array_equal(mine(compare(X, Y), miner="batch_hard"), hard)
     assert np.array_equal(hard.positive.sum(1), hard.negative.sum(1)) and hard.positive.sum() == 15
 
 

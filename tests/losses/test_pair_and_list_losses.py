@@ -10,9 +10,9 @@ import pytest
 from loss_loops import cosines, lists
 
 from jaxvpr.losses import measures
+from jaxvpr.losses.compared import Pairs, compare
 from jaxvpr.losses.measures import References
 from jaxvpr.losses.metric import LOSSES, place_loss
-from jaxvpr.losses.miners import Pairs
 from jaxvpr.losses.pairs import PAIR_LOSSES
 
 RNG = np.random.default_rng(1)
@@ -137,7 +137,8 @@ def test_values_and_gradients_are_those_of_loops_and_always_finite(loss, options
     )
 
     def run(x, labels, mask, pairs):
-        return LOSSES[loss][0](x, labels, mask, **({"pairs": Pairs(*pairs)} if by_pairs else {}), **options)
+        batch = compare(x, labels, mask)
+        return LOSSES[loss][0](batch._replace(pairs=Pairs(*pairs)) if by_pairs else batch, **options)
 
     values, gradients = jax.jit(jax.vmap(jax.value_and_grad(run)))(x, labels, mask, tables)
     assert np.isfinite(values).all() and np.isfinite(gradients).all()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxvpr.models.layers import BatchNorm, Conv, LayerNorm, l2_normalise, max_pool, still
+from jaxvpr.models.layers import BatchNorm, Conv, LayerNorm, l2_normalise, max_pool
 
 RNG = np.random.default_rng(0)
 
@@ -127,26 +127,6 @@ def test_layer_norm_is_torchs_also_where_the_mean_is_large(eps):
     expected = torch.nn.functional.layer_norm(torch.from_numpy(x.astype(np.float64)), (6,), eps=eps).numpy()
     np.testing.assert_allclose(found, expected * scale + bias, atol=1e-3)
     np.testing.assert_allclose(found[1], (expected * scale + bias)[1], atol=1e-5)
-
-
-def test_still_layers_learn_nothing_and_let_gradients_through():
-    class Two(nn.Module):
-        first: bool
-
-        @nn.compact
-        def __call__(self, x):
-            kind = still(LayerNorm, self.is_initializing()) if self.first else LayerNorm
-            return kind(name="norm")(nn.Dense(5, name="fc")(x))
-
-    x = normal(3, 4)
-    variables = Two(True).init(jax.random.key(0), x)
-    jax.tree.map(np.testing.assert_array_equal, variables, Two(False).init(jax.random.key(0), x))
-    moving, fixed = (
-        jax.grad(lambda v, first=first: jnp.sum(jnp.sin(Two(first).apply(v, x))))(variables)["params"]
-        for first in (False, True)
-    )
-    np.testing.assert_allclose(fixed["fc"]["kernel"], moving["fc"]["kernel"], atol=1e-6)
-    assert moving["norm"]["scale"].any() and not fixed["norm"]["scale"].any() and not fixed["norm"]["bias"].any()
 
 
 def test_compute_type_is_the_layers_and_parameters_are_float32():

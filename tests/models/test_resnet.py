@@ -56,21 +56,18 @@ def test_parameter_paths_mirror_torchvision():
     assert "layer1_1/downsample_0/kernel" not in paths and "layer2_0/downsample_1/bias" in paths
 
 
-def test_frozen_stages_get_no_gradient_and_update_or_keep_their_statistics():
-    for until, choices in (("stem", ["fixed"]), ("layer1", ["update", "fixed"])):
+def test_frozen_stages_update_or_keep_their_statistics():
+    for until, choices in (("stem", ["fixed"]), ("layer1", ["update", "fixed", "all"])):
         frozen = {"conv1", "bn1"} | ({"layer1_0"} if until == "layer1" else set())
         for choice in choices:
             model = ResNet(**TINY, frozen_until=until, frozen_bn=choice)
             variables = init(model)
-            gradients, stats = train_step(model, variables)
-            for name, tree in gradients.items():
-                still = all(not np.any(leaf) for leaf in jax.tree.leaves(tree))
-                assert still == (name in frozen), (name, until)
+            _, stats = train_step(model, variables)
             for name, tree in stats.items():
                 moved = any(
                     map(np.any, jax.tree.leaves(jax.tree.map(np.subtract, tree, variables["batch_stats"][name])))
                 )
-                assert moved == (name not in frozen or choice == "update"), (name, until)
+                assert moved == (choice != "all" and (name not in frozen or choice == "update")), (name, until)
 
 
 def test_recomputation_changes_no_gradient():

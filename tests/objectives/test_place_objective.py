@@ -6,22 +6,24 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import gsv_cities
+from configs import common
 from data_pipelines.errors import DataError
 from data_pipelines.place_table import place_table
 from data_pipelines.places import Paths, Places
-from jaxvpr import verbs
+from jaxvpr import learning, verbs
 from jaxvpr.commandline import override
 from jaxvpr.errors import UserError
-from jaxvpr.objectives.places import empty_ring, places_objective, pushed
-from jaxvpr.training import logs
+from jaxvpr.learning.data import training_sets
+from jaxvpr.objectives.place_heads import Choice, empty_ring, pushed
+from jaxvpr.objectives.places import places_objective
+from jaxvpr.training import logs, loop
 
 
 @pytest.fixture
 def config(tiny_config):
     """Places of 3 images in cells of 30 m, 8 of 25 in a batch."""
     config = tiny_config.copy_and_resolve_references().unlock()
-    config.objective = gsv_cities.places(P=8, K=3, by="cell")
+    config.objective = common.places(P=8, K=3, by="cell")
     config.objective.partition = ConfigDict({"by": "cell", "M": 30.0, "alpha": 360.0})
     config.batch, config.steps_per_epoch = 24, 8
     return config
@@ -38,12 +40,63 @@ def test_it_learns(config, tmp_path):
     assert len(losses) == 16 and sum(losses[-4:]) < sum(losses[:4])
 
 
+def test_it_learns_prototypes_split_over_two_devices(config, tmp_path):
+    for key, value in {"loss": "arcface", "miner": "none", "loss_options.scale": "16.0", "K": "1", "P": "24"}.items():
+        override(config, f"objective.{key}", value)
+    config.mesh.model = 2
+    losses = train(config, tmp_path / "a")
+    assert len(losses) == 16 and sum(losses[-4:]) < sum(losses[:4])
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopping_at(step, make_step):
+    """`make_step` whose step is not done when the run comes to it."""
+
+    def make(*args, **kwargs):
+        run = make_step(*args, **kwargs)
+
+        def until(state, batches, slot, number):
+            if number == step:
+                raise Stopped
+            return run(state, batches, slot, number)
+
+        return until
+
+    return make
+
+
+def test_cliques_train_and_a_stopped_run_ends_as_the_other(config, tmp_path, monkeypatch):
+    """Stopped before the second epoch begins, which draws its cliques by what the first one remembered."""
+    config.objective.cliques.update(share=0.5, refresh=2, similar=6)
+    config.steps_per_epoch = 4
+    losses = train(config, tmp_path / "alone")
+    assert len(losses) == 8
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(loop, "make_step", stopping_at(4, loop.make_step))
+        train(config, tmp_path / "broken")
+    assert train(config, tmp_path / "broken") == losses
+    one, other = (tmp_path / name / "model.safetensors" for name in ("alone", "broken"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_two_data_sets_share_the_batches_of_a_recipe_by_weight(config, photo_tree):
+    config.more_train_data = ConfigDict({"again": common.data("at_names", str(photo_tree), "train")})
+    config.objective.weights, sets = (3, 1), training_sets(config)
+    plan, _ = learning.OBJECTIVES["places"](config, sets).plan(0, np.random.default_rng(0), {}, None)
+    assert ((plan["rows"] >= 75).sum(1) == 6).all() and ((plan["rows"] < 75).sum(1) == 18).all()
+    config.objective.weights = (1,)
+    with pytest.raises(UserError, match=r"objective\.weights must be a positive number for each of \['.*', '.*'\]"):
+        learning.OBJECTIVES["places"](config, sets)
+
+
 def test_a_memory_compares_with_past_batches():
     """The first batch against a memory that holds but itself is the batch against itself; the second sees the first."""
     places = Places.create("p", Paths.of([f"{i}.jpg" for i in range(12)]), place=np.arange(12) // 3)
-    named = {"P": 4, "steps": 2, "loss": "multi_similarity", "miner": "multi_similarity"}
-    table = place_table(places, K=3)
-    alone, remembering = (places_objective(None, table, **named, memory=size) for size in (0, 20))
+    choice, table = Choice("multi_similarity", "multi_similarity"), place_table(places, K=3)
+    alone, remembering = (places_objective(None, table, choice, P=4, steps=2, memory=size) for size in (0, 20))
     _, ring = remembering.init(jax.random.key(0), 5)
     rng, values = np.random.default_rng(0), []
     for step in range(2):
@@ -73,6 +126,12 @@ MISTAKES = {
     "objective.K=4,objective.P=6": r"no place of .* has 4 images: the largest .* has 3",
     "objective.P=7": r"batch=24 must be objective\.P x objective\.K = 7 x 3",
     "objective.memory=10": r"objective\.memory=10 is smaller than a batch of P x K = 24",
+    "objective.cliques.share=0.01": r"share=0\.01 of objective\.P=8 places must make 1 to 8 cliques",
+    "objective.cliques.share=-1.0": r"share=-1\.0 of objective\.P=8 places must make 1 to 8 cliques",
+    "objective.cliques.share=0.5,objective.cliques.refresh=0": r"refresh=0 be at least 1",
+    "objective.cliques.share=0.5,objective.cliques.sets=1": r"sets=\(1,\) must number data sets from 0 .* to 0",
+    "objective.cliques.share=0.5,objective.memory=30": r"objective\.memory=30 would hold one spot as several cliques",
+    "objective.cliques.share=0.5,objective.cliques.distance=0.0": r"distance and angle positive: .* distance=0\.0",
     "objective.partition.by=street": r"objective\.partition\.by='street' does not exist",
     "accumulate=2": r"accumulate=2 would compare the images of one part",
 }

@@ -42,6 +42,8 @@ def state(value):
         aux={},
         opt={"mu": weights},
         opt_extra={},
+        ema={},
+        rate_scale=jnp.float32(1),
         key=jax.random.key(value),
     )
 

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import common
+from jaxvpr.commandline import override
 from jaxvpr.errors import UserError
 from jaxvpr.training.schedules import schedule
 
@@ -111,6 +113,10 @@ MISTAKES = {
     r"milestones=\[5, 5\] .* each after the other": {"name": "multi_step", "milestones": (5, 5)},
     r"milestones=\[0\] .* from 1 on": {"name": "multi_step", "milestones": (0,)},
     r"milestones=\[\] ": {"name": "multi_step"},
+    r"milestones=\[5, 7.5\] .* whole numbers of epochs": {
+        "name": "multi_step", "per": "epoch", "milestones": (5, 7.5),
+    },
+    r"milestones=\['a'\] .* whole numbers of steps": {"name": "multi_step", "milestones": ("a",)},
     "never ends: milestone 100 is not reached": {"name": "multi_step", "milestones": (5, 100)},
     "never ends: milestone 15 is not reached, the run has 10 epochs": {
         "name": "multi_step", "per": "epoch", "milestones": (5, 15),
@@ -124,3 +130,12 @@ def test_a_schedule_that_never_ends_is_told(said):
     options = dict(MISTAKES[said])
     with pytest.raises(UserError, match=said):
         schedule(options.pop("name"), 1.0, total=100, period=10, **options)
+
+
+@pytest.mark.parametrize(("text", "kept"), [("(3,5)", (3, 5)), ("[3,5]", (3, 5)), ("5", (5,))])
+def test_milestones_come_from_the_command_line(text, kept):
+    config = common.base()
+    override(config, "optimizer.milestones", text)
+    assert config.optimizer.milestones == kept
+    rate = schedule("multi_step", 1.0, total=10, milestones=config.optimizer.milestones)
+    assert float(rate(9)) == pytest.approx(0.1 ** len(kept))

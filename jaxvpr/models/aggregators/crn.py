@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxvpr.models.aggregators.vlad import aggregate, cells, flat, uniform
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import PRECISE, Conv, Linear, l2_normalise, still
+from jaxvpr.models.layers import PRECISE, Conv, Linear, l2_normalise
 
 FILTERS = {3: 32, 5: 32, 7: 20}  # side of the convolution -> channels
 
@@ -38,6 +38,10 @@ class CRN(nn.Module):
         centroids = self.param("centroids", uniform, (self.clusters, x.shape[-1]))
         return flat(aggregate(local, weights * mask.reshape(*local.shape[:2], 1), centroids))
 
+    def resting(self) -> tuple[str, ...]:
+        """Patterns of the parameters that stay as they start."""
+        return ("crn/acc_w/",)
+
 
 class Context(nn.Module):
     """The mask: convolutions of three sizes at half the resolution, summed, stretched back to the map.
@@ -55,9 +59,8 @@ class Context(nn.Module):
             conv(channels, size, padding=size // 2, name=f"filter_{size}_{size}")(half)
             for size, channels in FILTERS.items()
         ]
-        total = still(Conv, self.is_initializing())(
-            1, 1, use_bias=True, kernel_init=nn.initializers.ones, precision=PRECISE, name="acc_w"
-        )(nn.relu(jnp.concatenate(context, -1)))
+        add_up = Conv(1, 1, use_bias=True, kernel_init=nn.initializers.ones, precision=PRECISE, name="acc_w")
+        total = add_up(nn.relu(jnp.concatenate(context, -1)))
         return jax.image.resize(nn.relu(total), (*x.shape[:3], 1), "bilinear")
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxvpr.models.aggregators.gem import GeM
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import PRECISE, Linear, l2_normalise
+from jaxvpr.models.layers import PRECISE, Linear, l2_normalise, resting
 
 
 class FC(nn.Module):
@@ -33,6 +33,10 @@ class FC(nn.Module):
         """`[B, h, w, C]` to `[B, dim]` in float32."""
         x = self.inner(features, train)
         return Linear(self.dim, 2 if self.conv else 0, name="fc")(l2_normalise(x) if self.l2 else x)
+
+    def resting(self) -> tuple[str, ...]:
+        """Patterns of the parameters of `inner` that do not train."""
+        return resting(self.inner, "inner")
 
 
 class Whiten(nn.Module):
@@ -68,3 +72,7 @@ class Whiten(nn.Module):
         variance = self.param("explained_variance_", nn.initializers.ones, (dim,))
         turned = jnp.matmul(x - mean.reshape(1, -1), components.T, precision=PRECISE)
         return turned * jnp.maximum(variance, 1e-24).reshape(1, -1) ** -self.power
+
+    def resting(self) -> tuple[str, ...]:
+        """Patterns of the parameters of `inner` that do not train."""
+        return resting(self.inner, "inner")

@@ -91,15 +91,8 @@ class MegaLoc(nn.Module):
         Raises:
           ValueError: as `SALAD`.
         """
-        salad = SALAD(
-            self.clusters,
-            self.cluster_dim,
-            self.token_dim,
-            self.hidden,
-            self.dropout,
-            self.iterations,
-            name="agg",
-        )
+        networks = self.hidden, self.dropout, self.iterations
+        salad = SALAD(self.clusters, self.cluster_dim, self.token_dim, *networks, name="agg")
         return Linear(self.dim, name="linear")(l2_normalise(salad(features, train)))
 
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import PRECISE, Linear, small_normal, still
+from jaxvpr.models.layers import PRECISE, Linear, small_normal
 
 
 class SeqPool(nn.Module):
@@ -22,8 +22,11 @@ class SeqPool(nn.Module):
     @nn.compact
     def __call__(self, features: Features, train: bool = False) -> jax.Array:
         """`[B, h, w, C]` to `[B, C]` in float32."""
-        linear = still(Linear, self.is_initializing()) if self.frozen else Linear
         x = features.map.astype(jnp.float32)
         x = x.reshape(x.shape[0], -1, x.shape[-1])
-        scores = linear(1, kernel_init=small_normal, name="attention_pool")(x)
+        scores = Linear(1, kernel_init=small_normal, name="attention_pool")(x)
         return jnp.einsum("bnc,bn->bc", x, nn.softmax(scores[..., 0]), precision=PRECISE)
+
+    def resting(self) -> tuple[str, ...]:
+        """Patterns of the parameters that are frozen."""
+        return ("attention_pool/",) if self.frozen else ()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxvpr.models.backbones.transformer import Attention, linear
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import Conv, LayerNorm, max_pool, still
+from jaxvpr.models.layers import Conv, LayerNorm, max_pool
 
 kaiming_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -61,8 +61,8 @@ class CCT(nn.Module):
       depth, width, heads, mlp_ratio: blocks, channels, attention heads, hidden channels of a block over its channels.
       stem_width: channels between the two convolutions.
       cut: how many blocks run (`trunc_te` of the Deep VG benchmark and vg-transformers), or None for all.
-      frozen_blocks: how many of the first blocks learn nothing; the tokenizer, the position embedding and the last
-        normalisation do not either, as there (`freeze_te` plus one: 0 freezes no block). None freezes nothing.
+      frozen_blocks: how many of the first blocks rest (see `resting`); the tokenizer, the position embedding and the
+        last normalisation do so too, as there (`freeze_te` plus one: 0 freezes no block). None freezes nothing.
       dropout, attention_dropout: after each layer, and of the attention's weights.
       stochastic_depth: probability that the last block's branches are skipped; the others' grow to it linearly.
       remat: recompute each block in the backward pass instead of storing its inner activations.
@@ -103,14 +103,18 @@ class CCT(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         block = nn.remat(Block) if self.remat else Block
         for i in range(blocks):
-            x = jax.lax.stop_gradient(x) if i == self.frozen_blocks else x
             rate = self.stochastic_depth * i / max(self.depth - 1, 1)
             options = (self.heads, self.mlp_ratio * self.width, self.dropout, self.attention_dropout, rate)
             x = block(*options, train, self.dtype, name=f"blocks_{i}")(x)
-        x = jax.lax.stop_gradient(x) if blocks == self.frozen_blocks else x
-        norm = LayerNorm if self.frozen_blocks is None else still(LayerNorm, self.is_initializing())
-        x = norm(dtype=self.dtype, name="norm")(x)
+        x = LayerNorm(dtype=self.dtype, name="norm")(x)
         return Features(x.reshape(batch, height, width, self.width), x[:, 0])
+
+    def resting(self) -> tuple[str, ...]:
+        """Patterns of the parameters that are frozen."""
+        self._blocks()
+        if self.frozen_blocks is None:
+            return ()
+        return (r"tokenizer_\d+/", "positional_emb", "norm/", *(f"blocks_{i}/" for i in range(self.frozen_blocks)))
 
     def _positions(self, height: int, width: int) -> jax.Array:
         side = -(-self.size // 16)

@@ -29,12 +29,12 @@ class DINOv2(nn.Module):
       side: of the square grid of position embeddings; 37 belongs to images of 518 pixels.
       norm: pass the features through the last LayerNorm (SALAD, MegaLoc, CricaVPR do, BoQ does not). Its parameters
         exist either way, so that files are read and written whole.
-      train_blocks: no gradient passes below the last n blocks; None trains all. The last LayerNorm always learns.
+      train_blocks: only the last n blocks learn, and the last LayerNorm; None trains all. See `resting`.
       layer: give what block `layer` (from 0) gives, without the last LayerNorm, and run no further (AnyLoc).
       facet: with a `layer`, "token" gives that block's output, "query", "key" or "value" that part of its attention.
       mask_token: keep the parameter that only DINOv2's pre-training reads, so that files are read and written whole;
         MegaLoc's has none.
-      adapters: CricaVPR's, in every block.
+      adapters: CricaVPR's, in every block; `adapters_only`: nothing else learns, as there.
       remat: recompute each block in the backward pass instead of storing its inner activations.
       dtype: type of the computation; parameters stay float32.
     """
@@ -51,6 +51,7 @@ class DINOv2(nn.Module):
     facet: str = "token"
     mask_token: bool = True
     adapters: bool = False
+    adapters_only: bool = False
     remat: bool = False
     dtype: Any = jnp.float32
 
@@ -65,8 +66,6 @@ class DINOv2(nn.Module):
         x, grid = self._tokens(images)
         block = nn.remat(Block) if self.remat else Block
         for i in range(last + 1):
-            if self.train_blocks is not None and i == last + 1 - self.train_blocks:
-                x = jax.lax.stop_gradient(x)
             x = block(
                 self.heads,
                 self._hidden(),
@@ -79,13 +78,25 @@ class DINOv2(nn.Module):
                 dtype=self.dtype,
                 name=f"blocks_{i}",
             )(x)
-        if self.train_blocks == 0:
-            x = jax.lax.stop_gradient(x)
         if self.layer is None:
             normed = LayerNorm(EPS, self.dtype, name="norm")(x)
             x = normed if self.norm else x
         cells = x[:, -grid[0] * grid[1] :]
         return Features(cells.reshape(x.shape[0], *grid, self.width), x[:, 0])
+
+    def resting(self) -> tuple[str, ...]:
+        """Patterns of the parameters that are frozen, or that nothing reads: pre-training's token, a norm that is left
+        out, what follows a facet in its block."""
+        last = self._last()
+        if self.adapters_only:
+            return (r"(?!blocks_\d+/adapter/)",)
+        unread = ("mask_token",) * self.mask_token + ("norm/",) * (self.layer is None and not self.norm)
+        if self.facet != "token":
+            unread += (f"blocks_{last}/(?!norm1/|attn/qkv/)",)
+        if self.train_blocks is None:
+            return unread
+        frozen = (f"blocks_{i}/" for i in range(last + 1 - self.train_blocks))
+        return (*unread, "(patch_embed/|cls_token|pos_embed" + "|register_tokens" * bool(self.registers) + ")", *frozen)
 
     def _tokens(self, images: jax.Array) -> tuple[jax.Array, tuple[int, int]]:
         """The first block's input, and the grid of patches."""
@@ -114,4 +125,6 @@ class DINOv2(nn.Module):
         last = self.depth - 1 if self.layer is None else self.layer
         if self.train_blocks is not None and not 0 <= self.train_blocks <= last + 1:
             raise ValueError(f"train_blocks={self.train_blocks!r}: 0 to {last + 1} blocks run, or None for all")
+        if self.adapters_only and (not self.adapters or self.train_blocks is not None):
+            raise ValueError("adapters_only=True needs adapters=True, and train_blocks=None: no block learns with it")
         return last

@@ -90,9 +90,9 @@ class EfficientNet(nn.Module):
       eps, momentum: of the batch normalisations, as in `BatchNorm`.
       drop_path: what the share of images that skip a block in training rises to, linearly, from 0 at the first one.
       cut: the last of torchvision's `features` that runs, 0 (the stem) to 8 (the last convolution).
-      frozen_until: the last frozen one, or None. No gradient passes below its output. CosPlace freezes up to 4.
+      frozen_until: the last frozen one, or None; see `resting`. CosPlace freezes up to 4.
       frozen_bn: "update" keeps updating BatchNorm statistics (and skipping blocks) in frozen stages, as CosPlace does;
-        "fixed" runs those stages as in evaluation.
+        "fixed" runs those stages as in evaluation; "all" also runs BatchNorm of the others on its running averages.
       remat: recompute each block in the backward pass instead of storing its inner activations.
       dtype: type of the computation; parameters and statistics stay float32.
     """
@@ -122,9 +122,12 @@ class EfficientNet(nn.Module):
         for number in range(self.cut + 1):
             run = self._stage if 0 < number < LAST else self._convolution
             x = run(number, x, train)
-            if number == self.frozen_until:
-                x = jax.lax.stop_gradient(x)
         return Features(x)
+
+    def resting(self) -> tuple[str, ...]:
+        """Patterns of the parameters of frozen stages."""
+        self._check()
+        return tuple(f"features_{i}_" for i in range(-1 if self.frozen_until is None else self.frozen_until + 1))
 
     def _convolution(self, number: int, x: jax.Array, train: bool) -> jax.Array:
         features, size, stride = (_rounded(STEM * self.width), 3, 2) if number == 0 else (4 * x.shape[-1], 1, 1)
@@ -152,20 +155,21 @@ class EfficientNet(nn.Module):
         return x
 
     def _norm(self, average: bool) -> Callable[..., nn.Module]:
-        return partial(BatchNorm, average, self.dtype, self.momentum, self.eps)
+        return partial(BatchNorm, average or self.frozen_bn == "all", self.dtype, self.momentum, self.eps)
 
     def _still(self, number: int, train: bool) -> bool:
         """Whether a stage runs as in evaluation."""
         frozen = self.frozen_until is not None and number <= self.frozen_until
-        return not train or (frozen and self.frozen_bn == "fixed")
+        return not train or (frozen and self.frozen_bn != "update")
 
     def _check(self) -> None:
         if self.cut not in range(LAST + 1):
             raise ValueError(f"cut={self.cut!r} is no stage of EfficientNet; there are 0 to {LAST}")
         if self.frozen_until is not None and self.frozen_until not in range(self.cut + 1):
             raise ValueError(f"frozen_until={self.frozen_until!r} is no stage up to the cut; there are 0 to {self.cut}")
-        if self.frozen_bn not in ("update", "fixed"):
-            raise ValueError(f"frozen_bn={self.frozen_bn!r}: there are ['update', 'fixed']")
+        choices = ["update", "fixed", "all"]
+        if self.frozen_bn not in choices:
+            raise ValueError(f"frozen_bn={self.frozen_bn!r}: there are {choices}")
 
 
 def _rounded(channels: float) -> int:

@@ -72,9 +72,9 @@ class ResNet(nn.Module):
       stem: "torchvision" is a 7x7 convolution of stride 2 and a 3x3 max pooling of stride 2; "small" a 3x3 convolution
         of stride 2 alone, for images of some 64 to 128 pixels.
       cut: the last stage, "layer1" to "layer4".
-      frozen_until: the last frozen stage ("stem", "layer1", ...), or None. No gradient passes below its output.
+      frozen_until: the last frozen stage ("stem", "layer1", ...), or None; see `resting`.
       frozen_bn: "update" keeps updating BatchNorm statistics in frozen stages, as the originals of CosPlace,
-        EigenPlaces, Deep VG and MixVPR do; "fixed" runs those stages on their running averages.
+        EigenPlaces, Deep VG and MixVPR do; "fixed" runs those stages on their running averages, "all" every stage.
       remat: recompute each block in the backward pass instead of storing its inner activations.
       dtype: type of the computation; parameters and statistics stay float32.
     """
@@ -100,16 +100,17 @@ class ResNet(nn.Module):
         kind = Bottleneck if self.bottleneck else Basic
         block = nn.remat(kind) if self.remat else kind
         x = self._stem(images, self._average("stem" in frozen, train))
-        if self.frozen_until == "stem":
-            x = jax.lax.stop_gradient(x)
         for number, stage in enumerate(stages):
             average = self._average(stage in frozen, train)
             for i in range(self.sizes[number]):
                 stride = 2 if number > 0 and i == 0 else 1
                 x = block(self.widths[number], stride, average, self.dtype, name=f"{stage}_{i}")(x)
-            if stage == self.frozen_until:
-                x = jax.lax.stop_gradient(x)
         return Features(x)
+
+    def resting(self) -> tuple[str, ...]:
+        """Patterns of the parameters of frozen stages."""
+        _, frozen = self._stages()
+        return tuple("(conv1|bn1)/" if stage == "stem" else f"{stage}_" for stage in sorted(frozen))
 
     def _stem(self, x: jax.Array, average: bool) -> jax.Array:
         torchvision = self.stem == "torchvision"
@@ -119,7 +120,7 @@ class ResNet(nn.Module):
         return max_pool(x, 3, 2, 1) if torchvision else x
 
     def _average(self, frozen: bool, train: bool) -> bool:
-        return not train or (frozen and self.frozen_bn == "fixed")
+        return not train or self.frozen_bn == "all" or (frozen and self.frozen_bn == "fixed")
 
     def _stages(self) -> tuple[list[str], set[str]]:
         """The stages to run, and those of them (and the stem) that are frozen."""
@@ -129,7 +130,7 @@ class ResNet(nn.Module):
         _one_of("cut", self.cut, stages)
         stages = stages[: stages.index(self.cut) + 1]
         _one_of("stem", self.stem, ["torchvision", "small"])
-        _one_of("frozen_bn", self.frozen_bn, ["update", "fixed"])
+        _one_of("frozen_bn", self.frozen_bn, ["update", "fixed", "all"])
         if self.frozen_until is None:
             return stages, set()
         order = ["stem", *stages]

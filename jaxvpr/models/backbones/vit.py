@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxvpr.models.backbones.transformer import Block, embed, linear
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import LayerNorm, still
+from jaxvpr.models.layers import LayerNorm
 
 
 class ViT(nn.Module):
@@ -24,8 +24,8 @@ class ViT(nn.Module):
       antialias: of that interpolation: timm's has it, Hugging Face's has not.
       eps: of LayerNorm: timm's is 1e-6, Hugging Face's 1e-12.
       cut: how many blocks run, None for all; the Deep VG benchmark's `trunc_te`.
-      frozen_blocks: how many of the first blocks learn nothing; the embeddings and the last normalisation do not
-        either, as there (`freeze_te` plus one: 0 freezes no block). None freezes nothing.
+      frozen_blocks: how many of the first blocks rest (see `resting`); the embeddings and the last normalisation
+        do so too, as there (`freeze_te` plus one: 0 freezes no block). None freezes nothing.
       pooler: keep the layer that Hugging Face's files have beyond the features, so that they are read and written
         whole. Nothing reads it.
       remat: recompute each block in the backward pass instead of storing its inner activations.
@@ -55,16 +55,21 @@ class ViT(nn.Module):
         blocks = self._blocks()
         x, grid = embed(self, images, self.width, self.patch, self.side, 0.0, self.antialias)
         block = nn.remat(Block) if self.remat else Block
-        for i in range(blocks + 1):
-            if i == self.frozen_blocks:
-                x = jax.lax.stop_gradient(x)
-            if i < blocks:
-                x = block(self.heads, 4 * self.width, eps=self.eps, dtype=self.dtype, name=f"blocks_{i}")(x)
-        norm = LayerNorm if self.frozen_blocks is None else still(LayerNorm, self.is_initializing())
-        x = norm(self.eps, self.dtype, name="norm")(x)
+        for i in range(blocks):
+            x = block(self.heads, 4 * self.width, eps=self.eps, dtype=self.dtype, name=f"blocks_{i}")(x)
+        x = LayerNorm(self.eps, self.dtype, name="norm")(x)
         if self.pooler and self.is_initializing():
             linear(self.width, self.dtype, "pooler_dense")(x[:, 0])
         return Features(x[:, 1:].reshape(x.shape[0], *grid, self.width), x[:, 0])
+
+    def resting(self) -> tuple[str, ...]:
+        """Patterns of the parameters that are frozen, or that nothing reads."""
+        self._blocks()
+        unread = ("pooler_dense/",) if self.pooler else ()
+        if self.frozen_blocks is None:
+            return unread
+        frozen = (f"blocks_{i}/" for i in range(self.frozen_blocks))
+        return (*unread, "(patch_embed|norm)/", "cls_token|pos_embed", *frozen)
 
     def _blocks(self) -> int:
         blocks = self.depth if self.cut is None else self.cut

@@ -12,8 +12,7 @@ SALAD: Rows = (
     (r"aggregator/dust_bin", "aggregator.dust_bin"),
 )
 MEGALOC: Rows = (
-    (r"aggregator/agg/(token_features|cluster_features|score)_(\d)", r"aggregator.agg.\1.\2"),
-    (r"aggregator/agg/dust_bin", "aggregator.agg.dust_bin"),
+    *((path.replace("/", "/agg/"), name.replace(".", ".agg.", 1)) for path, name in SALAD),
     (r"aggregator/linear", "aggregator.linear"),
 )
 BOQ: Rows = (

@@ -1,0 +1,105 @@
+"""What batches of places a period draws: places alone, or beside cliques of hard places that look alike by now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipelines.cliques import Beside, check, clique_batches, representatives
+from data_pipelines.place_batches import PlaceBatches, place_batches
+from data_pipelines.place_table import PlaceTable
+from jaxvpr.objectives.objective import Memory, Plan
+
+EmbedRows = Callable[[np.ndarray], np.ndarray]
+Planner = Callable[[int, np.random.Generator, Memory, EmbedRows], tuple[Plan, Memory]]
+
+
+class Cliques(NamedTuple):
+    """The part of each batch that comes as cliques (`data_pipelines.cliques`).
+
+    Attributes:
+      table: the places that cliques are looked for among, in rows of the same data sets as the other places.
+      P: how many of a batch's places are cliques.
+      refresh: periods after which the places are described anew by the model of the moment.
+      distance, angle, similar: as in `clique_batches`.
+    """
+
+    table: PlaceTable
+    P: int
+    refresh: int = 1
+    distance: float = 25.0
+    angle: float = 180.0
+    similar: int = 15
+
+    def check(self) -> None:
+        """Raises DataError where no clique could ever be drawn."""
+        check(self.table, distance=self.distance, angle=self.angle, similar=self.similar)
+
+
+def places_plan(
+    table: PlaceTable,
+    *,
+    P: int,
+    steps: int,
+    min_distance: float = 0.0,
+    by_city: bool = False,
+    weights: Sequence[float] = (),
+    cliques: Cliques | None = None,
+) -> Planner:
+    """The `plan` of an objective: `rows` and `labels` [steps, P * K] of one period.
+
+    Places stand first in a batch, cliques after them. A clique keeps its distance from all images of the batch's other
+    places, so that nothing in a batch is called two places, and its label lies beyond the numbers of the places. The
+    descriptors that cliques are found by stay in the memory until they are refreshed.
+
+    Args:
+      table: the places; a batch takes `table.K` images of each, and of each clique.
+      P: places in a batch, cliques among them.
+      steps: batches of a plan. Places come in shuffled passes; each plan begins with a new one.
+      min_distance, by_city, weights: as in `place_batches`; no weights let all places weigh the same.
+      cliques: the part of the batch that comes as cliques; None: none does.
+    """
+    alone = P - (cliques.P if cliques else 0)
+
+    def drawn_places(rng: np.random.Generator) -> PlaceBatches:
+        if not alone:
+            return _nothing(steps)
+        shares = tuple(weights) or None
+        return place_batches(
+            table, P=alone, steps=steps, rng=rng, min_distance=min_distance, by_city=by_city, weights=shares
+        )
+
+    def plan(index: int, rng: np.random.Generator, memory: Memory, embed_rows: EmbedRows) -> tuple[Plan, Memory]:
+        places = drawn_places(rng)
+        if cliques is None:
+            return {"rows": places.rows, "labels": places.labels}, memory
+        if index % cliques.refresh == 0:
+            memory = {"cliques": np.asarray(embed_rows(representatives(cliques.table, rng)), np.float32)}
+        hard = clique_batches(
+            cliques.table, memory["cliques"], P=cliques.P, K=table.K, steps=steps, rng=rng,
+            distance=cliques.distance, angle=cliques.angle, similar=cliques.similar, beside=_beside(table, places),
+        )  # fmt: skip
+        labels = np.where(hard.mask, hard.labels + len(table), -1).astype(np.int32)
+        last = (index + 1) % cliques.refresh == 0  # nothing that is not used again is worth a place in checkpoints
+        return {
+            "rows": np.concatenate([places.rows, hard.rows], axis=1),
+            "labels": np.concatenate([places.labels, labels], axis=1),
+        }, {} if last else memory
+
+    return plan
+
+
+def _nothing(steps: int) -> PlaceBatches:
+    return PlaceBatches(np.zeros((steps, 0), np.int64), np.zeros((steps, 0), np.int32), np.zeros((steps, 0), bool))
+
+
+def _beside(table: PlaceTable, places: PlaceBatches) -> list[Beside]:
+    """All images of each batch's places."""
+    batches = []
+    for labels in places.labels[:, :: table.K]:
+        chosen = labels[labels >= 0]
+        frame = np.repeat(table.frame[chosen], np.diff(table.indptr)[chosen])
+        batches.append(Beside(table.positions[table.images(chosen)], frame))
+    return batches

@@ -1,0 +1,236 @@
+"""The runs of a sweep as tables: every figure with its interval, in Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jaxvpr.reports.tables import words
+
+Test = tuple[str, str]  # data set, threshold
+# 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom; beyond, the normal distribution's.
+STUDENT = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+NOTE = (
+    "In brackets the 95 % interval: Wilson's over the queries for one run; for a mean over n seeds (marked ×n) "
+    "Student's t over the seeds. Runs of one seed differ by chance too, which Wilson's interval does not cover."
+)
+
+
+class Figure(NamedTuple):
+    """What a variation reached on one test: the mean over its finished seeds.
+
+    Attributes:
+      seeds: how many are finished.
+      recall: {"1": per cent, ...}.
+      interval: of R@1, 95 %: over the queries for one seed, over the seeds for several.
+    """
+
+    seeds: int
+    recall: dict[str, float]
+    interval: tuple[float, float]
+
+    @property
+    def first(self) -> float:
+        """The recall at the first rank that was measured: R@1."""
+        return next(iter(self.recall.values()))
+
+
+class Variation(NamedTuple):
+    """The runs of one name.
+
+    Attributes:
+      name, row, column: of the variation.
+      states: of its seeds.
+      figures: {test: Figure}, for those seeds that are finished.
+      curve: {epoch: R@1 of the first validation set, mean over the seeds that have come so far}.
+      seconds: of a run, mean; None where none is finished.
+      failures: (folder, message) of the seeds that failed.
+    """
+
+    name: str
+    row: str
+    column: str
+    states: tuple[str, ...]
+    figures: dict[Test, Figure]
+    curve: dict[int, float]
+    seconds: float | None
+    failures: tuple[tuple[str, str], ...]
+
+
+def variations(records: Sequence[Mapping[str, Any]]) -> list[Variation]:
+    """Entries of `runs` of a `sweep.json`, those of one name put together, in their order."""
+    named: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        named.setdefault(record["name"], []).append(record)
+    return [_variation(of_one) for of_one in named.values()]
+
+
+def _variation(records: Sequence[Mapping[str, Any]]) -> Variation:
+    found: dict[Test, list[Mapping[str, Any]]] = {}
+    for test in (test for record in records for test in record["test"]):
+        found.setdefault((test["dataset"], test["threshold"]), []).append(test)
+    curves: dict[int, list[float]] = {}
+    for line in (line for record in records for line in record["validation"]):
+        values = [value for key, value in line.items() if key.endswith("R@1")]
+        if values:
+            curves.setdefault(line["epoch"], []).append(values[0])
+    seconds = [record["seconds"] for record in records if record["seconds"] is not None]
+    return Variation(
+        records[0]["name"],
+        records[0]["row"],
+        records[0]["column"],
+        tuple(record["state"] for record in records),
+        {test: _figure(measured) for test, measured in found.items()},
+        {epoch: mean(values) for epoch, values in sorted(curves.items())},
+        mean(seconds) if seconds else None,
+        tuple((record["folder"], record["failure"]) for record in records if record["failure"]),
+    )
+
+
+def _figure(measured: Sequence[Mapping[str, Any]]) -> Figure:
+    recall = {n: mean([one["recall"][n] for one in measured]) for n in measured[0]["recall"]}
+    first = next(iter(recall))
+    if len(measured) == 1:
+        low, high = measured[0]["interval95"][first]
+    else:
+        low, high = student([one["recall"][first] for one in measured])
+    return Figure(len(measured), recall, (low, high))
+
+
+def mean(values: Sequence[float]) -> float:
+    """The arithmetic mean."""
+    return math.fsum(values) / len(values)
+
+
+def student(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean of two percentages or more (Student's t), within 0 and 100."""
+    middle, degrees = mean(values), len(values) - 1
+    deviation = math.sqrt(math.fsum((value - middle) ** 2 for value in values) / degrees)
+    reach = (STUDENT[degrees - 1] if degrees <= len(STUDENT) else 1.96) * deviation / math.sqrt(len(values))
+    return max(0.0, middle - reach), min(100.0, middle + reach)
+
+
+def tests(found: Sequence[Variation]) -> list[Test]:
+    """Every test that a variation was measured on, in order."""
+    return list(dict.fromkeys(test for one in found for test in one.figures))
+
+
+def ranks(found: Sequence[Variation], test: Test) -> list[str]:
+    """R@N that were measured, at most three."""
+    return next((list(one.figures[test].recall)[:3] for one in found if test in one.figures), [])
+
+
+def best_of(found: Sequence[Variation], test: Test) -> float:
+    """The highest recall of a test at its first rank, R@1; NaN where there is none."""
+    return max((one.figures[test].first for one in found if test in one.figures), default=math.nan)
+
+
+def written(figure: Figure) -> str:
+    """R@1 with its interval: '41.0 (37.1–45.0)', or '41.0 ×3 (38.2–43.8)' for a mean over three seeds."""
+    many = f" ×{figure.seeds}" if figure.seeds > 1 else ""
+    return f"{figure.first:.1f}{many} ({figure.interval[0]:.1f}–{figure.interval[1]:.1f})"
+
+
+def unfinished(one: Variation) -> str:
+    """What stands where a figure is not there: 'failed', or a dash while it may still come."""
+    return "failed" if "failed" in one.states else "–"
+
+
+def grid(found: Sequence[Variation]) -> tuple[list[str], list[str], dict[tuple[str, str], Variation]]:
+    """The labels of rows and columns in order, and the variation of each cell that has one."""
+    rows, columns = dict.fromkeys(one.row for one in found), dict.fromkeys(one.column for one in found)
+    return list(rows), list(columns), {(one.row, one.column): one for one in found}
+
+
+def markdown(sweep: Mapping[str, Any]) -> str:
+    """Tables for a page of results: with two axes one grid of R@1 a test, then every variation with all its figures.
+
+    Args:
+      sweep: the content of `sweep.json`.
+    """
+    found = variations(sweep["runs"])
+    queries = {(test["dataset"], test["threshold"]): test["queries"] for run in sweep["runs"] for test in run["test"]}
+    parts = [f"Sweep `{sweep['name']}` of `{sweep['recipe']}`. Recall in per cent over all queries. {NOTE}"]
+    for test in tests(found) if sweep["rows"] else ():
+        parts.append(f"R@1 on {test[0]}, {words(test[1])}, {queries[test]:,} queries:")
+        parts.append(_grid_markdown(sweep, found, test))
+    parts.append(_list_markdown(found))
+    failures = [failure for one in found for failure in one.failures]
+    if failures:
+        parts.append("\n".join(["Failed:", "", *(f"- `{name}`: {one_line(message)}" for name, message in failures)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _grid_markdown(sweep: Mapping[str, Any], found: Sequence[Variation], test: Test) -> str:
+    rows, columns, cells = grid(found)
+    best = best_of(found, test)
+    lines = [[f"{sweep['rows']} \\ {sweep['columns']}", *columns]]
+    for row in rows:
+        lines.append([row, *(_cell(cells.get((row, column)), test, best) for column in columns)])
+    return _table(lines)
+
+
+def _cell(one: Variation | None, test: Test, best: float) -> str:
+    if one is None:
+        return ""
+    if test not in one.figures:
+        return unfinished(one)
+    figure = one.figures[test]
+    number, _, rest = written(figure).partition(" ")
+    return f"**{number}** {rest}" if figure.first == best else f"{number} {rest}"
+
+
+def _list_markdown(found: Sequence[Variation]) -> str:
+    measured = tests(found)
+    many = len(measured) > 1
+    heads = ["run", *(f"{t[0]} {t[1]} R@{n}" if many else f"R@{n}" for t in measured for n in ranks(found, t))]
+    lines = [[*heads, "best in validation", "seconds"]]
+    for one in found:
+        cells = [cell for test in measured for cell in _cells(one, found, test)]
+        top = f"{max(one.curve.values()):.1f}" if one.curve else "–"
+        lines.append([one.name, *cells, top, "–" if one.seconds is None else f"{one.seconds:.0f}"])
+    return _table(lines)
+
+
+def _cells(one: Variation, found: Sequence[Variation], test: Test) -> list[str]:
+    ns = ranks(found, test)
+    if test not in one.figures:
+        return [unfinished(one), *["–"] * (len(ns) - 1)]
+    cells = [_cell(one, test, best_of(found, test))]
+    return cells + [f"{one.figures[test].recall[n]:.1f}" for n in ns[1:]]
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """The beginning of a message, on one line."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= most else flat[: most - 1] + "…"
+
+
+def comma_separated(sweep: Mapping[str, Any]) -> str:
+    """A CSV table: a line for each run and test (one with no figures for a run that is not finished)."""
+    ns = list(dict.fromkeys(n for run in sweep["runs"] for test in run["test"] for n in test["recall"]))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    figures = [column for n in ns for column in (f"R@{n}", f"R@{n} low", f"R@{n} high")]
+    writer.writerow(["run", "row", "column", "seed", "state", "dataset", "threshold", "queries", *figures,
+                     "seconds", "failure", "changes"])  # fmt: skip
+    for run in sweep["runs"]:
+        about = [run["name"], run["row"], run["column"], run["seed"], run["state"]]
+        for test in run["test"] or [{"recall": {}}]:
+            values = [v for n in ns for v in ((test["recall"][n], *test["interval95"][n]) if n in test["recall"]
+                                              else ("", "", ""))]  # fmt: skip
+            writer.writerow([*about, *(test.get(key, "") for key in ("dataset", "threshold", "queries")), *values,
+                             run["seconds"], run["failure"], json.dumps(run["changes"])])  # fmt: skip
+    return out.getvalue()

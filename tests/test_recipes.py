@@ -1,0 +1,176 @@
+"""Every preset of every recipe in configs/: its keys fit together, and what it trains is what its paper trains."""
+
+import inspect
+import runpy
+from functools import cache
+from pathlib import Path
+
+import jax
+import pytest
+
+from data_pipelines.places import Paths
+from data_pipelines.readers import READERS
+from jaxvpr import build, commandline
+from jaxvpr.learning import OBJECTIVES
+from jaxvpr.learning.data import image_source
+from jaxvpr.objectives.place_heads import Choice
+from jaxvpr.training import loop
+from jaxvpr.training.optimisers import split_frozen
+
+FOLDER = Path(__file__).resolve().parents[1] / "configs"
+FILES = {file.stem: runpy.run_path(str(file)).get("PRESETS", {}) for file in sorted(FOLDER.glob("*.py"))}
+RECIPES = [f"{name}:{preset}" for name, presets in FILES.items() for preset in presets]
+ON_GSV_CITIES = ("gsv_cities:gsv_cities", "mixvpr:mixvpr", "salad:salad", "boq:dinov2", "cricavpr:cricavpr")
+
+
+@cache
+def recipe(name):
+    """The recipe as the command line loads it; its file of weights, which is not here, left out."""
+    file, _, preset = name.partition(":")
+    config = commandline.load_config(f"{FOLDER / file}.py:{preset}").unlock()
+    config.init = ""
+    commandline.check(config)
+    return config.lock()
+
+
+@cache
+def made(name):
+    """Shapes of the descriptor of one image, and of the model's variables."""
+    config = recipe(name)
+    return jax.eval_shape(build.model(config).init_with_output, jax.random.key(0), build.blank(config))
+
+
+@cache
+def parameters(name):
+    """Shapes by path: those that train, and those that rest."""
+    resting = build.model(recipe(name)).resting()
+    return split_frozen(made(name)[1]["params"], (*recipe(name).frozen, *resting))
+
+
+def count(shapes):
+    return sum(leaf.size for leaf in shapes.values())
+
+
+def data_sets(config):
+    groups = (config.more_train_data, config.val_data, config.test_data)
+    return [spec for spec in (config.train_data, *(s for group in groups for s in group.values())) if spec]
+
+
+def test_there_are_recipes():
+    assert len(RECIPES) > 20 and set(ON_GSV_CITIES) < set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_whole(name):
+    config = recipe(name)
+    for spec in data_sets(config):
+        known = inspect.signature(READERS[spec.reader]).parameters
+        assert set(spec.options) <= set(known), spec.reader
+    learning, _ = parameters(name)
+    assert learning
+    if not config.train_data:
+        return
+    assert config.objective.name in OBJECTIVES
+    image_source(config, Paths.of(["a.jpg"], "."))
+    total = config.epochs * config.steps_per_epoch
+    for keys in (config.optimizer, config.optimizer_extra):
+        tuner = loop._optimiser(keys, total, config.steps_per_epoch)
+        rates = [float(tuner.rate(jax.numpy.asarray(step))) for step in (0, total // 2, total - 1)]
+        assert max(rates) > 0 and min(rates) >= 0
+    loop._optimiser(config.optimizer, total, config.steps_per_epoch).check(learning)
+    assert config.batch % config.accumulate == config.batch % config.grad_cache == 0
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if recipe(name).objective.name == "places"])
+def test_a_recipe_of_places_has_losses_miners_and_data_sets_that_exist(name):
+    config = recipe(name)
+    keys = config.objective
+    assert config.batch == keys.P * keys.K and config.accumulate == 1
+    Choice(keys.loss, keys.miner, keys.loss_options.to_dict(), keys.miner_options.to_dict()).check()
+    sets = 1 + len(config.more_train_data)
+    others = sets - len(keys.cliques.sets) if keys.cliques.share else sets
+    assert len(keys.weights) in (0, others or sets) and all(number < sets for number in keys.cliques.sets)
+    assert (keys.cliques.share * keys.P) % 1 == pytest.approx(0), "a whole number of cliques"
+
+
+def test_schedules_are_the_papers():
+    """Rates at the beginnings of epochs (counted from 0), worked out from the published settings."""
+    rates = {
+        "gsv_cities:gsv_cities": {0: 0, 4: 2e-4, 5: 6e-5, 9: 6e-5, 10: 1.8e-5, 25: 2e-4 * 0.3**4},
+        "mixvpr:mixvpr": {4: 0.05, 5: 0.015, 45: 0.05 * 0.3**5},
+        "salad:salad": {0: 6e-5, 2: 6e-5 * (1 - 0.8 * 2 * 1041 / 4000)},
+        "boq:dinov2": {0: 0, 5: 5e-5, 10: 1e-5, 20: 1e-6},
+        "cricavpr:cricavpr": {0: 1e-4, 3: 5e-5, 6: 2.5e-5, 9: 1.25e-5},
+    }
+    for name, expected in rates.items():
+        config = recipe(name)
+        total = config.epochs * config.steps_per_epoch
+        tuner = loop._optimiser(config.optimizer, total, config.steps_per_epoch)
+        for epoch, rate in expected.items():
+            at = float(tuner.rate(jax.numpy.asarray(epoch * config.steps_per_epoch)))
+            assert at == pytest.approx(rate, rel=1e-4, abs=1e-12), (name, epoch)
+
+
+def test_trainings_on_gsv_cities_take_4_images_of_places_of_one_city_and_rand_augment():
+    for name in ON_GSV_CITIES:
+        config = recipe(name)
+        assert (config.objective.K, config.objective.by_city, config.augment.randaugment) == (4, True, 3), name
+        assert config.augment.magnitude == (15 if name.startswith("boq") else 9)
+    assert [recipe(name).objective.P for name in ON_GSV_CITIES] == [100, 120, 60, 128, 72]
+
+
+def test_salad_trains_four_blocks_the_norm_and_its_head():
+    learning, resting = parameters("salad:salad")
+    # Attention 768 x 2304 + 2304 and 768 x 768 + 768, perceptron 768 x 3072 + 3072 and back, two norms, two scales.
+    block = 1_771_776 + 590_592 + 2_362_368 + 2_360_064 + 2 * 1536 + 2 * 768
+    hidden = 768 * 512 + 512
+    head = 3 * hidden + (512 * 128 + 128) + (512 * 64 + 64) + (512 * 256 + 256) + 1
+    assert count(learning) == 4 * block + 2 * 768 + head
+    # DINOv2-B has 86,580,480 parameters, 768 of them the token that only its pre-training reads.
+    assert count(resting) == 86_580_480 - 4 * block - 2 * 768
+
+
+@pytest.mark.parametrize(
+    ("name", "learning"),
+    [
+        ("gsv_cities:gsv_cities", r"layer3 layer4"),
+        ("mixvpr:mixvpr", r"layer3"),
+        ("boq:dinov2", r"blocks_10 blocks_11"),
+        ("boq:resnet50", r"layer2 layer3"),
+        ("megaloc:megaloc", r"blocks_8 blocks_9 blocks_10 blocks_11 norm"),
+        ("apgem:landmarks", r"conv1 bn1 layer1 layer2 layer3 layer4"),
+    ],
+)
+def test_what_learns_of_a_backbone(name, learning):
+    trained, resting = parameters(name)
+    found = {path.split("/")[1] for path in trained if path.startswith("backbone/")}
+    stages = {part.split("_")[0] if part.startswith("layer") else part for part in found}
+    assert stages == set(learning.split())
+    assert not any(path.startswith("aggregator/") for path in resting)
+
+
+def test_cricavpr_trains_adapters_and_encoder_alone():
+    trained, resting = parameters("cricavpr:cricavpr")
+    assert {path.split("/")[2] for path in trained if path.startswith("backbone/")} == {"adapter"}
+    assert not any("adapter" in path for path in resting) and count(resting) == 86_580_480
+    assert sum(path.endswith("D_fc1/kernel") for path in trained) == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "dim"),
+    [
+        ("gsv_cities:gsv_cities", 4096), ("mixvpr:mixvpr", 4096), ("salad:salad", 8448), ("salad:cliquemining", 8448),
+        ("boq:dinov2", 8192), ("boq:resnet50", 16384), ("megaloc:megaloc", 8448), ("cricavpr:cricavpr", 10752),
+        ("apgem:landmarks", 2048),
+    ],
+)  # fmt: skip
+def test_descriptors_are_as_long_as_published(name, dim):
+    assert made(name)[0].shape == (1, dim)
+
+
+def test_a_second_embedded_city_has_settings_of_its_own(monkeypatch):
+    monkeypatch.setattr(build.readers, "read", lambda reader, root, split, **options: (reader, root, options["city"]))
+    config = recipe("megaloc:city")
+    assert build.places(config, config.train_data) == ("minicity", "data/minicity", {})
+    other = build.places(config, config.more_train_data.modern)
+    assert other == ("minicity", "data/minicity-modern", {"seed": 1, "style": "modern"})

@@ -1,0 +1,194 @@
+"""Sweeps: what a file must say, that one failure stops nothing, and that nothing is trained twice."""
+
+import json
+import signal
+
+import pytest
+
+from jaxvpr import sweep_file, verbs, workdir
+from jaxvpr.errors import UserError
+from jaxvpr.retrieval import metrics
+from jaxvpr.training import logs
+
+SWEEP = """
+def get_sweep(preset=""):
+    return {"name": "three", "recipe": RECIPE, **REST}
+"""
+
+
+@pytest.fixture
+def write(tiny_recipe, tmp_path):
+    """A sweep file of the tiny recipe: write(runs, **other keys) -> its path."""
+
+    def make(runs, **rest):
+        file = tmp_path / "three.py"
+        rest = {"runs": runs, **rest}
+        file.write_text(SWEEP.replace("RECIPE", repr(str(tiny_recipe))).replace("REST", repr(rest)))
+        return file
+
+    return make
+
+
+SHORT = {"epochs": 1, "steps_per_epoch": 2}
+
+
+def test_runs_take_the_changes_in_order(write):
+    file = write({"a": {**SHORT, "batch": 16}, "b": {"optimizer.rate": 1}}, seeds={"a": 2})
+    found = sweep_file.load(f"{file},epochs=3", [("steps_per_epoch", "4")])
+    assert [(run.folder, run.seed) for run in found.runs] == [("a", 0), ("a-seed1", 1), ("b", 0)]
+    first, second, third = (run.config for run in found.runs)
+    assert (first.epochs, first.steps_per_epoch, first.batch, first.name) == (3, 4, 16, "a"), (
+        "the line has the last word"
+    )
+    assert second.seed == 1 and third.batch == 8 and third.optimizer.rate == 1.0 and third.is_locked
+    assert found.runs[0].changes == {**SHORT, "batch": 16} and (found.name, found.rows) == ("three", "")
+    assert [run.seed for run in sweep_file.load(f"{file},seed=5").runs] == [5, 6, 5]
+
+
+def test_another_loss_leaves_the_options_of_the_first(tmp_path):
+    file = tmp_path / "x.py"
+    runs = {
+        "a": {"objective.loss_options.margin": 0.3, "objective.loss": "triplet"},
+        "b": {"objective.loss": "multi_similarity", "objective.loss_options.base": 0.5},
+        "c": {"objective.loss_options": {"base": 0.25}, "objective.miner": "pair_margin"},
+    }
+    rest = {"name": "x", "recipe": "configs/gsv_cities.py:tiny", "runs": runs}
+    file.write_text(f"def get_sweep(preset):\n    return {rest!r}\n")
+    a, b, c = (run.config.objective for run in sweep_file.load(str(file)).runs)
+    assert (a.loss, a.loss_options.to_dict()) == ("triplet", {"margin": 0.3})
+    assert b.loss_options.to_dict() == {"alpha": 1.0, "beta": 50.0, "base": 0.5}
+    assert c.loss_options.to_dict() == {"base": 0.25} and c.miner_options.to_dict() == {}
+
+
+MISTAKES = {
+    "key": ({"runs": {"good": {}, "bad": {"bach": 3}}}, r"run 'bad': no key config\.bach \(did you mean batch\?\)"),
+    "value": ({"runs": {"bad": {"batch": "many"}}}, r"run 'bad': config\.batch='many' is no int"),
+    "meaning": ({"runs": {"bad": {"batch": 0}}}, r"run 'bad': config\.batch=0 must be at least 1"),
+    "no runs": ({"runs": {}}, "with one run or more"),
+    "changes that are none": ({"runs": {"a": 3}}, "with one run or more"),
+    "other keys": ({"runs": {"a": {}}, "sedes": 3}, r"must return a dict with name, recipe and runs.*'sedes'"),
+    "the same configuration": ({"runs": {"a": {}, "b": {"batch": 8}}}, "'a' and 'b' have the same configuration"),
+    "the same folder": ({"runs": {"a": {}, "A": {"batch": 16}}}, "'a' and 'A' have the same folder"),
+    "a seed as another run": (
+        {"runs": {"a": {}, "b": {"seed": 1}}, "seeds": 2},
+        "'a-seed1' and 'b' have the same conf",
+    ),
+    "a name that is no folder": ({"runs": {"../a": {}}}, r"'\.\./a' names a folder"),
+    "no cell": ({"runs": {"a": {}}, "rows": "x", "columns": "y"}, r"run 'a' must be called ROW\+COLUMN"),
+    "one axis": ({"runs": {"a": {}}, "rows": "x"}, "rows and columns go together"),
+    "seeds": ({"runs": {"a": {}}, "seeds": 0}, "seeds of 'a' must be a whole number from 1 up, not 0"),
+    "seeds of no run": ({"runs": {"a": {}}, "seeds": {"b": 2}}, r"seeds names \['b'\]; the runs are \['a'\]"),
+    "nothing to compare by": ({"runs": {"a": {"test_data": {}}}}, "test_data is a group"),
+    "a title that is no text": ({"runs": {"a": {}}, "name": 3}, "name=3 must be a text"),
+}
+
+
+@pytest.mark.parametrize(("rest", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_of_a_file(write, rest, said):
+    with pytest.raises(UserError, match=said):
+        sweep_file.load(str(write(rest["runs"], **{key: rest[key] for key in rest if key != "runs"})))
+
+
+def test_a_recipe_is_no_sweep(refused, tiny_recipe, write, tmp_path):
+    said = refused("sweep", f"--config={tiny_recipe}", f"--workdir={tmp_path}")
+    assert "has no function get_sweep(preset); the verb for it is train" in said
+    said = refused("train", f"--config={write({'a': {}})}", f"--workdir={tmp_path}")
+    assert "has no function get_config(preset); the verb for it is sweep" in said
+    said = refused("sweep", f"--config={write({'a': {}, 'b': {'batch': 16}})}", "--config.batch=16")
+    assert "(a change of the command line is made to all runs)" in said
+
+
+@pytest.mark.parametrize("name", ["losses.py", "losses.py:gsv_xs", "optimisers.py", "optimisers.py:gsv_xs",
+                                  "optimisers.py:mixvpr_xs"])  # fmt: skip
+def test_shipped_sweeps_are_valid(name):
+    found = sweep_file.load(f"configs/sweeps/{name}")
+    assert len({run.name for run in found.runs}) >= 12
+    if found.rows:
+        rows, columns = zip(*(run.name.split("+") for run in found.runs), strict=True)
+        assert len({run.name for run in found.runs}) == len(set(rows)) * len(set(columns)), "every cell of the table"
+    with pytest.raises(UserError, match="no preset 'town'"):
+        sweep_file.load(f"configs/sweeps/{name.partition(':')[0]}:town")
+
+
+RUNS = {"bad": {"model.aggregator_options.dims": 8}, "good": {"eval.baselines": False}}
+
+
+def states(folder):
+    return {run["folder"]: run["state"] for run in json.loads((folder / "sweep.json").read_text())["runs"]}
+
+
+def test_a_failure_stops_nothing_and_nothing_is_trained_twice(door, refused, write, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    command = ("sweep", f"--config={write(RUNS)}", f"--workdir={out}")
+    status, printed, err = door(*command)
+    assert status == 1 and "1 of 2 runs failed; the same command tries them again" in err, err
+    assert "failed: bad (" in err and "sweep.html" in printed
+    assert states(out) == {"bad": "failed", "good": "finished"}
+    bad, good = json.loads((out / "sweep.json").read_text())["runs"]
+    (entry,) = metrics.read_metrics(out / "good" / "metrics.json")["results"]
+    assert good["test"] == [
+        {"dataset": "test", "threshold": "25m", "queries": 25, "recall": entry["recall"]["25m"],
+         "interval95": entry["interval95"]["25m"]}
+    ]  # fmt: skip
+    assert good["validation"] == [record for record in logs.read(out / "good") if "epoch" in record]
+    assert [line["epoch"] for line in good["validation"]] == [1, 2]
+    assert good["changes"] == RUNS["good"] and good["seconds"] > 0 and good["failure"] is None
+    assert "dims" in bad["failure"] and "Traceback" not in bad["failure"]
+    assert "Traceback (most recent call last)" in (out / "bad" / "failure.txt").read_text()
+    assert not (out / "good" / "checkpoints").exists() and (out / "good" / "model.safetensors").is_file()
+    assert not (out / ".compiled").exists()
+
+    written = (out / "good" / "metrics.json").stat().st_mtime_ns
+    trained, train = [], verbs.train
+    monkeypatch.setattr(verbs, "train", lambda config, folder: trained.append(config.name) or train(config, folder))
+    status, _, err = door(*command)
+    assert status == 1 and trained == ["bad"] and "2 runs, 1 of them finished already" in err
+    assert (out / "good" / "metrics.json").stat().st_mtime_ns == written
+    said = refused(*command, "--config.optimizer.b1=0.5")
+    assert "good holds a run of another configuration" in said and "optimizer.b1: 0.9 there, 0.5 now" in said
+    assert "test_data.test.split" in refused(*command, "--config.test_data.test.split=val"), "another test and figure"
+    assert trained == ["bad"]
+
+
+def test_a_killed_run_goes_on(door, refused, write, tmp_path, monkeypatch):
+    """What a run does of its own is tested with the loop; here, that the sweep stops with it and starts it again."""
+    command = ("sweep", f"--config={write({'a': {}, 'b': {'batch': 16}})}", f"--workdir={tmp_path}")
+    resumed = []
+
+    def leaves_at_six(config, folder):
+        resumed.append((config.name, workdir.has_checkpoints(folder)))
+        workdir.claim(folder, config)
+        (folder / "checkpoints" / "6").mkdir(parents=True, exist_ok=True)
+        (folder / "log.jsonl").write_text('{"step": 6, "epoch": 1, "val/R@1": 8.0}\n{"step": 6, "lo')  # cut short
+
+    monkeypatch.setattr(verbs, "train", leaves_at_six)
+    status, _, err = door(*command)
+    assert status == 130 and "told to stop; the same command goes on" in err
+    assert states(tmp_path) == {"a": "begun", "b": "waiting"}
+    (begun, _) = json.loads((tmp_path / "sweep.json").read_text())["runs"]
+    assert [line["val/R@1"] for line in begun["validation"]] == [8.0]
+    assert door(*command).status == 130 and resumed == [("a", False), ("a", True)]
+    assert "a holds a run of another configuration" in refused(*command, "--config.epochs=7")
+
+
+def test_interrupted_beside_the_training(door, write, tmp_path, monkeypatch):
+    command = ("sweep", f"--config={write({'a': {}, 'b': {'batch': 16}})}", f"--workdir={tmp_path}")
+    trained = []
+
+    def told(config, folder):
+        trained.append(config.name)
+        signal.raise_signal(signal.SIGTERM)
+        return {}
+
+    monkeypatch.setattr(verbs, "train", told)
+    assert door(*command).status == 130 and trained == ["a"], "told while it measured: the run is brought to its end"
+
+    def interrupted(config, folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs, "train", interrupted)
+    assert door(*command).status == 130 and states(tmp_path) == {"a": "waiting", "b": "waiting"}
+    monkeypatch.setattr(verbs, "train", lambda config, folder: 1 / 0)
+    status, _, err = door(*command)
+    assert status == 1 and "a failed: ZeroDivisionError: division by zero" in err and "2 of 2 runs failed" in err
+    assert states(tmp_path) == {"a": "failed", "b": "failed"}

@@ -14,7 +14,12 @@ from configs import common
 
 
 def city() -> ConfigDict:
-    """The embedded city: CosPlace's small ResNet teaches one with half its channels and a quarter of its dimensions."""
+    """The embedded city: CosPlace's small ResNet teaches one with half its channels and a quarter of its dimensions.
+
+    Some three minutes on two quiet cores. Measured on 2026-11-21, one seed, 600 queries within 25 m: R@1 72.7; with
+    objective.loss=similarity 64.0; the teacher 77.0; the same student without one, trained as CosPlace for 1,200 steps,
+    54.2.
+    """
     config = common.base()
     config.name = "distill-city"
     config.model.backbone = "resnet_small"
@@ -24,7 +29,7 @@ def city() -> ConfigDict:
     config.train_data = common.data("minicity", "data/minicity", "train")
     config.val_data = ConfigDict({"minicity_val": common.data("minicity", "data/minicity", "val")})
     config.test_data = ConfigDict({"minicity": common.data("minicity", "data/minicity", "test")})
-    config.objective = teacher("runs/cosplace-city/model.safetensors", loss="similarity")
+    config.objective = teacher("runs/cosplace-city/model.safetensors")
     config.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, scale=(0.75, 1.0))
     # 7,488 images: 117 batches are a pass.
     config.batch, config.steps_per_epoch, config.epochs, config.every_epochs = 64, 117, 10, 2

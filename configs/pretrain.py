@@ -18,7 +18,9 @@ from configs import common
 def city() -> ConfigDict:
     """The embedded city: 10 m and 30 degrees are a class, the images of a class show the same buildings.
 
-    A small ResNet from random weights, some four minutes on two cores.
+    A small ResNet from random weights, some three minutes on two quiet cores. Measured on 2026-11-21, one seed: the
+    mean of its map finds R@1 37.3 of 600 queries within 25 m, untrained 9.7. Conv-AP (configs/gsv_cities.py, epochs=2,
+    200 steps) reaches R@1 53.8 from this backbone, 15.8 from random weights.
     """
     config = common.base()
     config.name = "pretrain-city"

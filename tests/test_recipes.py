@@ -14,7 +14,7 @@ from jaxvpr import build, commandline
 from jaxvpr.learning import OBJECTIVES
 from jaxvpr.learning.data import image_source
 from jaxvpr.objectives.place_heads import Choice
-from jaxvpr.training import loop
+from jaxvpr.training.optimisers import build as build_optimiser
 from jaxvpr.training.optimisers import split_frozen
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
@@ -47,6 +47,15 @@ def parameters(name):
     return split_frozen(made(name)[1]["params"], (*recipe(name).frozen, *resting))
 
 
+def optimiser(keys, config):
+    """As the loop builds it: every key but the names is an option; a plan of these objectives lasts an epoch."""
+    options = {key: value for key, value in keys.items() if key not in ("name", "schedule")}
+    period = config.steps_per_epoch
+    return build_optimiser(
+        keys.name, total=config.epochs * period, period=period, schedule_name=keys.schedule, **options
+    )
+
+
 def count(shapes):
     return sum(leaf.size for leaf in shapes.values())
 
@@ -74,10 +83,10 @@ def test_a_recipe_is_whole(name):
     image_source(config, Paths.of(["a.jpg"], "."))
     total = config.epochs * config.steps_per_epoch
     for keys in (config.optimizer, config.optimizer_extra):
-        tuner = loop._optimiser(keys, total, config.steps_per_epoch)
+        tuner = optimiser(keys, config)
         rates = [float(tuner.rate(jax.numpy.asarray(step))) for step in (0, total // 2, total - 1)]
         assert max(rates) > 0 and min(rates) >= 0
-    loop._optimiser(config.optimizer, total, config.steps_per_epoch).check(learning)
+    optimiser(config.optimizer, config).check(learning)
     assert config.batch % config.accumulate == config.batch % config.grad_cache == 0
 
 
@@ -104,8 +113,7 @@ def test_schedules_are_the_papers():
     }
     for name, expected in rates.items():
         config = recipe(name)
-        total = config.epochs * config.steps_per_epoch
-        tuner = loop._optimiser(config.optimizer, total, config.steps_per_epoch)
+        tuner = optimiser(config.optimizer, config)
         for epoch, rate in expected.items():
             at = float(tuner.rate(jax.numpy.asarray(epoch * config.steps_per_epoch)))
             assert at == pytest.approx(rate, rel=1e-4, abs=1e-12), (name, epoch)

@@ -1,22 +1,24 @@
-"""The benchmarks of training on places, run in this process: both sides learn the same, and figures are those asked for."""
+"""The benchmarks of training on places, run in this process: both sides learn the same, and what they print."""
 
 import importlib.util
 import json
 import sys
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import grad_cache, places_step, side_by_side
+from benchmarks import grad_cache, jax_side, places_step, side_by_side
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the peer is PyTorch")
 TINY = grad_cache.Case("configs/salad.py:city", {"model.backbone_options.width": 24, "model.backbone_options.depth": 1})
 
 
 @pytest.fixture(autouse=True)
-def promotion():
-    """Adam's count of steps is an integer in optax."""
+def as_run_alone(monkeypatch):
+    """One device, for which less is compiled, and mixed types: Adam's count of steps is an integer in optax."""
+    monkeypatch.setattr(jax_side, "make_mesh", partial(jax_side.make_mesh, devices=jax.devices()[:1]))
     with jax.numpy_dtype_promotion("standard"):
         yield
 
@@ -34,9 +36,10 @@ def test_both_sides_lose_the_same(monkeypatch, name):
     found = places_step.measure(name, "float32", 1, 1)
     assert found["agree"], found
     assert found["relative_difference"]["first step"] < 1e-4
-    assert set(found["losses"]) == set(found["images_per_second"]) == set(places_step.SIDES)
+    sides = set(places_step.SIDES) - ({places_step.CACHED} if name == "tiny salad" else set())
+    assert set(found["losses"]) == set(found["images_per_second"]) == sides
     assert all(len(losses) == 4 and losses[0] > losses[-1] for losses in found["losses"].values())
-    assert (found["places"], found["batch"], found["micro_batches"]) == (4, 16, 2)
+    assert (found["places"], found["batch"]) == (4, 16)
     assert found["ratio_to_pytorch"]["pytorch"] == 1 and min(found["trained_parameters"].values()) > 1000
 
 
@@ -65,6 +68,27 @@ def test_the_peers_loss_is_that_of_the_paper():
     assert found == pytest.approx((np.log1p(np.exp(-0.8)) + np.log1p(np.exp(50 * 0.8)) / 50) / 3, rel=1e-5)
 
 
+@needs_torch
+def test_the_peers_loss_is_the_librarys():
+    """Behind a normalisation, as descriptors are: the library normalises once more, which changes nothing but there."""
+    pytest.importorskip("pytorch_metric_learning")
+    import torch
+
+    from benchmarks import torch_places
+
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(8, 1, 32)) + rng.normal(size=(8, 4, 32))
+    start = torch.tensor(rows.reshape(32, 32), dtype=torch.float32, requires_grad=True)
+    which, library = torch_places.loss()
+    assert which == "pytorch-metric-learning"
+    found = []
+    for loss in (library, torch_places.multi_similarity):
+        value = loss(torch.nn.functional.normalize(start), torch.arange(8).repeat_interleave(4))
+        found.append((value.item(), *torch.autograd.grad(value, start)))
+    assert found[0][0] > 0.1 and found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-6)
+
+
 def test_grad_cache_says_what_both_ways_need(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(grad_cache, "CASES", {"tiny": TINY})
 
@@ -74,7 +98,21 @@ def test_grad_cache_says_what_both_ways_need(monkeypatch, capsys, tmp_path):
         return json.loads(capsys.readouterr().out)
 
     monkeypatch.setattr(side_by_side, "in_own_process", lambda module, *arguments: program(*arguments))
-    shared = ("--batches", 64, "--micro", 16, 64, "--repeats", 1, "--rounds", 1, "--out", tmp_path / "grad_cache.json")
+    shared = (
+        "--batches",
+        64,
+        "--micro",
+        16,
+        64,
+        "--repeats",
+        1,
+        "--rounds",
+        1,
+        "--timed-batch",
+        16,
+        "--out",
+        tmp_path / "grad_cache.json",
+    )
     found = program("--cases", "tiny", "--timed", "tiny", *shared)["results"]
     plain, cached = found["memory"]["tiny"]
     assert (plain["micro_batch"], plain["grad_cache"], plain["temp_to_plain"]) == (64, 1, 1)
@@ -82,8 +120,7 @@ def test_grad_cache_says_what_both_ways_need(monkeypatch, capsys, tmp_path):
     assert 0 < cached["temp_mib"] < 0.7 * plain["temp_mib"] and cached["temp_to_plain"] < 0.7
     assert cached["argument_mib"] == pytest.approx(plain["argument_mib"], abs=0.2)
     [rates] = found["rates"]
-    assert set(rates["images_per_second"]) == {"plain", "micro-batches of 16"}
-    assert rates["ratio_to_plain"]["plain"] == 1
+    assert rates["batch"] == 16 and rates["ratio_to_plain"] == {"plain": 1}  # a batch of 16 has no smaller parts
 
 
 def test_parts_are_those_that_divide_the_batch():

@@ -164,7 +164,6 @@ MISTAKES = {
     "objective.loss=huber": r"objective\.loss='huber' does not exist; there are \['cosine', 'similarity'\]",
     "objective.loss=similarity,accumulate=2": r"objective\.loss=similarity needs accumulate=1",
     "objective.teacher_size=(32,)": r"objective\.teacher_size=\(32,\) must be \(height, width\)",
-    "objective.teacher_size=(1,1)": r"cannot describe images of 1x1 pixels.*objective\.teacher_size",
 }
 
 

@@ -15,7 +15,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.place_table import PlaceTable, near_pairs
 
 Array = np.ndarray
-LAST = ("pad", "drop")
+LAST = ("pad", "drop", "fill")
 
 
 class PlaceBatches(NamedTuple):
@@ -60,7 +60,8 @@ def place_batches(
       weights: one for each data set. In proportion to them data sets share each batch, or with `by_city` the batches;
         each goes through passes of its own. None lets all places weigh the same.
       last: what becomes of a batch that no place is left for at the end of a pass: "pad" fills it with -1, "drop"
-        leaves it out.
+        leaves it out, "fill" takes from the next pass what it lacks. Batches of one city have no such next pass: there
+        "fill" drops. Data sets that are mixed by weight are always filled.
 
     Raises:
       DataError: an option that makes no sense, no full batch with "drop", places that are all too near.
@@ -75,13 +76,15 @@ def place_batches(
     near = _neighbours(table, min_distance)
     shares = None if weights is None else shares_of(table, weights)
     if shares is not None and not by_city:
-        drawn = _mixed(table, shares, near, P=P, steps=steps or 0, rng=rng)
+        drawn = _mixed(_members(table, shares), shares, near, P=P, steps=steps or 0, rng=rng)
+    elif last == "fill" and not by_city and steps is not None:
+        drawn = _mixed([np.arange(len(table))], np.ones(1), near, P=P, steps=steps, rng=rng)
+        _check_fullest(drawn, min(P, 2), [np.arange(len(table))])
     else:
+        last = "drop" if last == "fill" else last
         passes = [
             _Passes(_groups(table, by_city, members), near, P=P, last=last, rng=rng)
-            for members in (
-                [None] if shares is None else [np.flatnonzero(table.source == s) for s in range(len(shares))]
-            )
+            for members in ([None] if shares is None else _members(table, shares))
         ]
         drawn = (
             passes[0].one() if steps is None else _alternate(passes, np.ones(1) if shares is None else shares, steps)
@@ -104,13 +107,7 @@ class _Passes:
             queue = self.rng.permutation(group).tolist()
             while queue:
                 batches.append(_taken(queue, self.P, self.near, []))
-        fewest, fullest = self.P if self.last == "drop" else min(self.P, 2), max(map(len, batches))
-        if fullest < fewest:
-            raise DataError(
-                f"no batch of {fewest} places can be made: the fullest has {fullest}, of {max(map(len, self.groups))} "
-                f"places in the largest of {len(self.groups)} groups; the others of it are too near. Lower P or "
-                'min_distance, give more places, or take last="pad".'
-            )
+        _check_fullest(batches, self.P if self.last == "drop" else min(self.P, 2), self.groups)
         full = [batch for batch in batches if self.last == "pad" or len(batch) == self.P]
         return [full[k] for k in self.rng.permutation(len(full))] if len(self.groups) > 1 else full
 
@@ -119,6 +116,16 @@ class _Passes:
         if not self.waiting:
             self.waiting = self.one()[::-1]
         return self.waiting.pop()
+
+
+def _check_fullest(batches: list[list[int]], fewest: int, groups: list[Array]) -> None:
+    fullest = max(map(len, batches), default=fewest)
+    if fullest < fewest:
+        raise DataError(
+            f"no batch of {fewest} places can be made: the fullest has {fullest}, of {max(map(len, groups))} places in "
+            f"the largest of {len(groups)} groups; the others of it are too near. Lower P or min_distance, or give "
+            "more places."
+        )
 
 
 def _alternate(passes: list[_Passes], shares: Array, steps: int) -> list[list[int]]:
@@ -133,11 +140,15 @@ def _turns(shares: Array, total: int) -> Array:
     return np.repeat(np.arange(len(shares)), counts)[np.argsort(moments, kind="stable")[:total]]
 
 
+def _members(table: PlaceTable, shares: Array) -> list[Array]:
+    """The places of each data set."""
+    return [np.flatnonzero(table.source == s) for s in range(len(shares))]
+
+
 def _mixed(
-    table: PlaceTable, shares: Array, near: dict[int, list[int]], *, P: int, steps: int, rng: np.random.Generator
+    members: list[Array], shares: Array, near: dict[int, list[int]], *, P: int, steps: int, rng: np.random.Generator
 ) -> list[list[int]]:
-    """Batches that several data sets share; what rounding takes from one in a step, it gets in a later one."""
-    members = [np.flatnonzero(table.source == s) for s in range(len(shares))]
+    """Batches that several groups of places share; what rounding takes from one in a step, it gets in a later one."""
     queues: list[list[int]] = [[] for _ in members]
     batches = []
     for turns in _turns(shares, steps * P).reshape(steps, P):

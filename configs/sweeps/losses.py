@@ -1,7 +1,7 @@
 """Which loss with which miner: the grids of two student reports on GSV-XS (docs/results.md), and the same on the
 embedded city.
 
-    python -m jaxvpr.main sweep --config=configs/sweeps/losses.py             # 38 runs of half a minute on two cores
+    python -m jaxvpr.main sweep --config=configs/sweeps/losses.py             # 32 runs of half a minute on two cores
     python -m jaxvpr.main sweep --config=configs/sweeps/losses.py:gsv_xs,init=resnet18.pth,\
 train_data.root=/data/gsv_xs,val_data.sf_xs_val.root=/data/sf_xs,test_data.sf_xs.root=/data/sf_xs,\
 test_data.tokyo_xs.root=/data/tokyo_xs
@@ -16,10 +16,25 @@ Runs = dict[str, dict[str, Any]]
 # On the cosine, where it is to keep more than gross mistakes: the margins of GSV-Cities.
 PAIR_MARGIN = {"objective.miner_options.positive": 0.7, "objective.miner_options.negative": 0.3}
 
+PROTOTYPES = {
+    "objective.P": 64,
+    "objective.K": 1,
+    "objective.min_distance": 0.0,
+    "objective.partition.M": 25.0,
+    "objective.loss_options": {"scale": 20.0, "margin": 0.2, "margin_warmup": 0.8},
+    "optimizer_extra.rate": 3e-2,
+    "optimizer_extra.schedule": "cosine",
+    "optimizer_extra.warmup": 20,
+}
+
 
 def tiny() -> dict[str, Any]:
-    """Eight losses by four miners; three seeds where a pair is well known, one for the rest."""
-    losses = ("contrastive", "triplet", "multi_similarity", "circle", "supcon", "fast_ap", "arcface", "cosface")
+    """Six losses by four miners, and two losses on prototypes; three seeds where a pair is well known, else one.
+
+    Prototypes learn nothing from so few batches of four images a place: there are 64 places of one image instead, so
+    that nothing can be mined, as cells of 25 m, with CosPlace's rate for them and a margin that grows.
+    """
+    losses = ("contrastive", "triplet", "multi_similarity", "circle", "supcon", "fast_ap")
     return {
         "name": "losses-tiny",
         "recipe": "configs/gsv_cities.py:tiny,eval.baselines=false",
@@ -29,7 +44,8 @@ def tiny() -> dict[str, Any]:
             f"{loss}+{miner}": _changes(loss, miner)
             for loss in losses
             for miner in ("none", "multi_similarity", "pair_margin", "batch_hard")
-        },
+        }
+        | {f"{loss}+none": {**_changes(loss, "none"), **PROTOTYPES} for loss in ("arcface", "cosface")},
         "seeds": {"contrastive+none": 3, "triplet+batch_hard": 3, "multi_similarity+multi_similarity": 3},
     }
 

@@ -68,7 +68,14 @@ def places_plan(
             return _nothing(steps)
         shares = tuple(weights) or None
         return place_batches(
-            table, P=alone, steps=steps, rng=rng, min_distance=min_distance, by_city=by_city, weights=shares
+            table,
+            P=alone,
+            steps=steps,
+            rng=rng,
+            min_distance=min_distance,
+            by_city=by_city,
+            weights=shares,
+            last="fill",
         )
 
     def plan(index: int, rng: np.random.Generator, memory: Memory, embed_rows: EmbedRows) -> tuple[Plan, Memory]:

@@ -199,6 +199,16 @@ def test_the_last_batch_of_a_city_is_padded_or_dropped():
         place_batches(table, P=7, rng=rng(), by_city=True, last="drop")
 
 
+def test_the_next_pass_fills_the_last_batch_of_one():
+    table = place_table(grid([2] * 11, cities=2), K=2)
+    drawn = check_images(table, place_batches(table, P=4, rng=rng(), steps=11, last="fill"), 4)
+    assert list(map(len, drawn)) == [4] * 11
+    places = [place for step in drawn for place in step]
+    for start in range(0, 44, 11):  # four passes, each with every place once
+        assert len(set(places[start : start + 11])) >= 9  # what a batch holds already waits for the next one
+    assert np.bincount(places).tolist() == [4] * 11
+
+
 def test_batches_of_cities_are_shuffled():
     table = place_table(grid([2] * 40, cities=2), K=2)
     drawn = check_images(table, place_batches(table, P=2, rng=rng(), by_city=True), 2)
@@ -277,7 +287,11 @@ def test_real_places_of_two_cities(real_data):
     ("options", "message"),
     [
         ({"P": 0}, "P=0"),
-        ({"last": "fill"}, "last='fill'"),
+        ({"last": "fold"}, "last='fold'"),
+        (
+            {"min_distance": 1e4, "last": "fill", "steps": 2},
+            "no batch of 2 places can be made: the fullest has 1, of 9",
+        ),
         ({"steps": -1}, "steps=-1"),
         ({"min_distance": -1}, "min_distance=-1"),
         ({"min_distance": float("nan")}, "min_distance=nan"),

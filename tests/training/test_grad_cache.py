@@ -14,6 +14,7 @@ from jaxvpr import models
 from jaxvpr.errors import UserError
 from jaxvpr.losses.measures import References
 from jaxvpr.losses.metric import LOSSES, place_loss
+from jaxvpr.losses.miners import MINERS
 from jaxvpr.objectives.objective import Objective, embed_images
 from jaxvpr.objectives.place_heads import empty_ring, pushed
 from jaxvpr.parallel.mesh import make_mesh, to_global
@@ -47,15 +48,15 @@ def test_parts_are_taken_evenly_from_every_devices_rows_and_put_back():
     assert gathered(dealt(IMAGES, 4)) == pytest.approx(IMAGES)
 
 
-def test_every_loss_with_padded_rows_and_a_memory():
-    """In float64, each with a miner: against JAX's own gradient of the whole."""
+def test_every_loss_and_miner_with_padded_rows_and_a_memory():
+    """In float64, every loss with one miner and every miner with one loss: against JAX's own gradient of the whole."""
 
     def embed(weights, part):
         return jnp.tanh(part.reshape(len(part), -1) @ weights[0]) @ weights[1]
 
-    def value(loss, past, z):
+    def value(loss, miner, past, z):
         past = References(jnp.concatenate([jax.lax.stop_gradient(z), past]), np.tile(LABEL, 2), None, np.arange(ROWS))
-        return place_loss(z, LABEL, MASK, loss=loss, miner="pair_margin", references=past)
+        return place_loss(z, LABEL, MASK, loss=loss, miner=miner, references=past)
 
     def both(score, weights, images):
         cached, said = cached_gradients(embed, lambda _, z: (score(z), score(z)), weights, (), dealt(images, 4))
@@ -65,12 +66,11 @@ def test_every_loss_with_padded_rows_and_a_memory():
     with jax.enable_x64(True):
         weights = [jnp.asarray(RNG.normal(size=shape)) for shape in ((9, 8), (8, DIM))]
         images, past = jnp.asarray(IMAGES), RNG.normal(size=(ROWS, DIM))
-        found = quick(lambda *given: {loss: both(partial(value, loss, past), *given) for loss in LOSSES})(
-            weights, images
-        )
-        for loss, (cached, plain) in found.items():
-            assert np.any(plain[0][0]), loss
-            assert far(cached, plain) < 1e-10, loss
+        pairs = [(loss, "pair_margin") for loss in LOSSES] + [("multi_similarity", miner) for miner in MINERS]
+        found = quick(lambda *given: [both(partial(value, *pair, past), *given) for pair in pairs])(weights, images)
+        for pair, (cached, plain) in zip(pairs, found, strict=True):
+            assert np.any(plain[0][0]), pair
+            assert far(cached, plain) < 1e-10, pair
 
 
 class Tiny(nn.Module):

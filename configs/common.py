@@ -188,12 +188,8 @@ def places(*, P: int, K: int, by: str, min_distance: float = 0.0, by_city: bool 
     )
 
 
-def places_in_city(name: str) -> ConfigDict:
-    """Metric learning on places of the embedded city of 2 x 2 blocks, by a small ResNet from random weights.
-
-    A place is a cell of 10 m and 30 degrees; a batch has 16 of them, at least 25 m apart, of 4 images. The aggregator
-    is the recipe's to choose.
-    """
+def in_city(name: str) -> ConfigDict:
+    """A small ResNet on the embedded city of 2 x 2 blocks: its data, 64 pixels, light augmentation."""
     config = base()
     config.name = name
     config.model.backbone = "resnet_small"
@@ -201,8 +197,18 @@ def places_in_city(name: str) -> ConfigDict:
     config.train_data = data("minicity", "data/minicity", "train")
     config.val_data = ConfigDict({"minicity_val": data("minicity", "data/minicity", "val")})
     config.test_data = ConfigDict({"minicity": data("minicity", "data/minicity", "test")})
-    config.objective = places(P=16, K=4, by="cell", min_distance=25.0)
     config.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, scale=(0.75, 1.0))
+    return config
+
+
+def places_in_city(name: str) -> ConfigDict:
+    """Metric learning on places of the embedded city of 2 x 2 blocks, by a small ResNet from random weights.
+
+    A place is a cell of 10 m and 30 degrees; a batch has 16 of them, at least 25 m apart, of 4 images. The aggregator
+    is the recipe's to choose.
+    """
+    config = in_city(name)
+    config.objective = places(P=16, K=4, by="cell", min_distance=25.0)
     config.batch = 64
     config.epochs, config.steps_per_epoch, config.every_epochs = 12, 100, 2
     config.optimizer = optimizer("adamw", 2e-3, schedule="cosine", warmup=60)

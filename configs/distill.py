@@ -20,17 +20,10 @@ def city() -> ConfigDict:
     objective.loss=similarity 64.0; the teacher 77.0; the same student without one, trained as CosPlace for 1,200 steps,
     54.2.
     """
-    config = common.base()
-    config.name = "distill-city"
-    config.model.backbone = "resnet_small"
+    config = common.in_city("distill-city")
     config.model.backbone_options = ConfigDict({"widths": (8, 16, 32, 64)})
     config.model.aggregator_options = ConfigDict({"dim": 64, "fc_norm": True, "l2_before": False})
-    config.image = common.image((64, 64), "area")
-    config.train_data = common.data("minicity", "data/minicity", "train")
-    config.val_data = ConfigDict({"minicity_val": common.data("minicity", "data/minicity", "val")})
-    config.test_data = ConfigDict({"minicity": common.data("minicity", "data/minicity", "test")})
     config.objective = teacher("runs/cosplace-city/model.safetensors")
-    config.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, scale=(0.75, 1.0))
     # 7,488 images: 117 batches are a pass.
     config.batch, config.steps_per_epoch, config.epochs, config.every_epochs = 64, 117, 10, 2
     config.optimizer = common.optimizer("adam", 4e-3, schedule="cosine", warmup=60)

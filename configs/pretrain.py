@@ -22,16 +22,9 @@ def city() -> ConfigDict:
     mean of its map finds R@1 37.3 of 600 queries within 25 m, untrained 9.7. Conv-AP (configs/gsv_cities.py, epochs=2,
     200 steps) reaches R@1 53.8 from this backbone, 15.8 from random weights.
     """
-    config = common.base()
-    config.name = "pretrain-city"
-    config.model.backbone = "resnet_small"
+    config = common.in_city("pretrain-city")
     config.model.aggregator = "spoc"
-    config.image = common.image((64, 64), "area")
-    config.train_data = common.data("minicity", "data/minicity", "train")
-    config.val_data = ConfigDict({"minicity_val": common.data("minicity", "data/minicity", "val")})
-    config.test_data = ConfigDict({"minicity": common.data("minicity", "data/minicity", "test")})
     config.objective = classes(by="cell", min_images=3)
-    config.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, scale=(0.75, 1.0))
     # 7,356 images: 115 batches are a pass.
     config.batch, config.steps_per_epoch, config.epochs, config.every_epochs = 64, 115, 10, 2
     config.optimizer = common.optimizer("adam", 4e-3, schedule="cosine", warmup=60)

@@ -91,6 +91,8 @@ class Paths(Sequence[str]):
     @staticmethod
     def concat(parts: Sequence[Paths]) -> Paths:
         """One sequence of several; parts with other roots are rewritten under a common one."""
+        if len(parts) == 1:
+            return parts[0]
         if len({part.root for part in parts}) > 1:
             root = os.path.commonpath([os.path.abspath(part.root) for part in parts])
             parts = [part.under(root) for part in parts]

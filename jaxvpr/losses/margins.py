@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvpr.losses.measures import unit
+from jaxvpr.losses.softmax import classes_alone, cross_entropy
 
 Scalar = jax.Array | float
 
@@ -41,9 +42,11 @@ def cosface(
     Raises:
       ValueError: for shapes that do not fit.
     """
-    cosine = _cosines(descriptors, labels, prototypes)
+    cosine = cosines(descriptors, labels, prototypes)
     hit = _hit(cosine, labels)
-    return _cross_entropy(jnp.where(hit, cosine - margin, cosine) * scale, hit, mask, classes, weight)
+    return cross_entropy(
+        classes_alone(jnp.where(hit, cosine - margin, cosine) * scale, classes), labels, mask=mask, weight=weight
+    )
 
 
 def arcface(
@@ -62,9 +65,9 @@ def arcface(
     Where the angle passes pi - margin the cosine would rise again; from there on `cos - margin * sin(margin)` is used,
     as in the original, which keeps falling. Arguments, result and errors are those of `cosface`; `margin` in radians.
     """
-    cosine = _cosines(descriptors, labels, prototypes)
+    cosine = cosines(descriptors, labels, prototypes)
     hit = _hit(cosine, labels)
-    return _cross_entropy(_turned(cosine, hit, margin) * scale, hit, mask, classes, weight)
+    return cross_entropy(classes_alone(_turned(cosine, hit, margin) * scale, classes), labels, mask=mask, weight=weight)
 
 
 def subcenter_arcface(
@@ -84,9 +87,9 @@ def subcenter_arcface(
     """
     if prototypes.ndim != 3:
         raise ValueError(f"prototypes {prototypes.shape} must be [C, S, D], S centres a class")
-    cosine = jnp.max(_cosines(descriptors, labels, prototypes), 2)
+    cosine = jnp.max(cosines(descriptors, labels, prototypes), 2)
     hit = _hit(cosine, labels)
-    return _cross_entropy(_turned(cosine, hit, margin) * scale, hit, mask, classes, weight)
+    return cross_entropy(classes_alone(_turned(cosine, hit, margin) * scale, classes), labels, mask=mask, weight=weight)
 
 
 def _turned(cosine: jax.Array, hit: jax.Array, margin: Scalar) -> jax.Array:
@@ -100,7 +103,7 @@ def _turned(cosine: jax.Array, hit: jax.Array, margin: Scalar) -> jax.Array:
     return jnp.where(hit, turned, cosine)
 
 
-def _cosines(descriptors: jax.Array, labels: jax.Array, prototypes: jax.Array) -> jax.Array:
+def cosines(descriptors: jax.Array, labels: jax.Array, prototypes: jax.Array) -> jax.Array:
     """Cosines of descriptors with prototypes: [B, C], or [B, C, S] of several centres a class."""
     if descriptors.ndim != 2 or prototypes.ndim < 2 or descriptors.shape[1] != prototypes.shape[-1]:
         raise ValueError(f"descriptors {descriptors.shape} and prototypes {prototypes.shape} must be [B, D] and [C, D]")
@@ -112,21 +115,3 @@ def _cosines(descriptors: jax.Array, labels: jax.Array, prototypes: jax.Array) -
 def _hit(cosine: jax.Array, labels: jax.Array) -> jax.Array:
     """Bool [B, C]: which class is the row's label."""
     return jax.lax.broadcasted_iota(labels.dtype, cosine.shape, 1) == labels[:, None]
-
-
-def _cross_entropy(
-    logits: jax.Array,
-    hit: jax.Array,
-    mask: jax.Array | None,
-    classes: jax.Array | int | None,
-    weight: jax.Array | None,
-) -> jax.Array:
-    if classes is not None:
-        column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
-        logits = jnp.where(column < classes, logits, -1e30)
-    target = jnp.sum(jnp.where(hit, logits, 0), 1)
-    loss = jax.nn.logsumexp(logits, axis=1) - target
-    if weight is not None:
-        loss = loss * weight.astype(loss.dtype)
-    counted = jnp.ones_like(loss) if mask is None else mask.astype(loss.dtype)
-    return jnp.sum(jnp.where(counted > 0, loss, 0)) / jnp.maximum(jnp.sum(counted), 1)

@@ -6,7 +6,7 @@ As in `margins`, the label is picked by comparison and not by gathering, so that
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.models.layers import l2_normalise
+from jaxvpr.losses.measures import mean
 
 PAD = -1e30  # the logit of a row that is no class
 
@@ -26,14 +26,7 @@ def linear(features: jax.Array, kernel: jax.Array, bias: jax.Array, classes: int
             f"features {features.shape}, kernel {kernel.shape} and bias {bias.shape} must be [B, D], [C, D] and [C, 1]"
         )
     product = jnp.einsum("bd,cd->bc", features, kernel, precision=jax.lax.Precision.HIGHEST)
-    return _classes_alone(product + bias.T, classes)
-
-
-def cosines(features: jax.Array, prototypes: jax.Array, classes: int | None = None) -> jax.Array:
-    """Cosines float32 [B, C] of features [B, D] and prototypes [C, D] of any length; `classes` as for `linear`."""
-    unit, centres = l2_normalise(features), l2_normalise(prototypes)
-    product = jnp.einsum("bd,cd->bc", unit, centres, precision=jax.lax.Precision.HIGHEST)
-    return _classes_alone(product, classes)
+    return classes_alone(product + bias.T, classes)
 
 
 def cross_entropy(
@@ -43,6 +36,7 @@ def cross_entropy(
     mask: jax.Array | None = None,
     classes: int | None = None,
     smoothing: float = 0.0,
+    weight: jax.Array | None = None,
 ) -> jax.Array:
     """Mean cross entropy; equals torch's `cross_entropy(logits, labels, label_smoothing=smoothing)`.
 
@@ -51,6 +45,7 @@ def cross_entropy(
       mask: bool [B], rows that count; None counts all.
       classes: how many of the C columns are classes; the columns after them must hold `PAD`. None: all.
       smoothing: the share of the target that is spread evenly over all classes (Szegedy et al., CVPR 2016).
+      weight: [B], a factor of each row's loss; the mean is still over the rows that count.
 
     Returns:
       float32 scalar, the mean over the rows that count (0 where none does).
@@ -61,7 +56,8 @@ def cross_entropy(
     if smoothing:
         even = jnp.sum(jnp.where(column < known, logits, 0), 1) / known
         target = (1 - smoothing) * target + smoothing * even
-    return _mean(jax.nn.logsumexp(logits, axis=1) - target, mask)
+    loss = jax.nn.logsumexp(logits, axis=1) - target
+    return _mean(loss if weight is None else loss * weight.astype(loss.dtype), mask)
 
 
 def accuracy(logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -70,7 +66,8 @@ def accuracy(logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None
     return _mean(hit.astype(jnp.float32), mask)
 
 
-def _classes_alone(logits: jax.Array, classes: int | None) -> jax.Array:
+def classes_alone(logits: jax.Array, classes: jax.Array | int | None) -> jax.Array:
+    """Logits [B, C] with `PAD` in the columns that are no classes, those from `classes` on; None: all are."""
     if classes is None:
         return logits
     column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
@@ -78,5 +75,4 @@ def _classes_alone(logits: jax.Array, classes: int | None) -> jax.Array:
 
 
 def _mean(values: jax.Array, mask: jax.Array | None) -> jax.Array:
-    counted = jnp.ones_like(values) if mask is None else mask.astype(values.dtype)
-    return jnp.sum(jnp.where(counted > 0, values, 0)) / jnp.maximum(jnp.sum(counted), 1)
+    return mean(values, jnp.ones(values.shape, bool) if mask is None else mask)

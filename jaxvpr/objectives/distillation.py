@@ -17,6 +17,7 @@ import numpy as np
 from data_pipelines.loaders import Draw
 from data_pipelines.samplers import open_passes
 from jaxvpr.errors import UserError
+from jaxvpr.losses.measures import mean
 from jaxvpr.models.layers import l2_normalise
 from jaxvpr.models.resizing import resize
 from jaxvpr.objectives.objective import Batch, Context, Memory, Objective, Plan, embed_images
@@ -114,7 +115,7 @@ def cosine(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> jax.Array
     Written as half the squared distance, which near 0 keeps the digits that 1 - cosine loses.
     """
     each = jnp.sum(jnp.square(student - teacher), 1) / 2
-    return jnp.sum(jnp.where(mask, each, 0)) / jnp.maximum(jnp.sum(mask.astype(each.dtype)), 1)
+    return mean(each, mask)
 
 
 def similarity(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> jax.Array:
@@ -124,8 +125,7 @@ def similarity(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> jax.A
     """
     between = [jnp.einsum("id,jd->ij", z, z, precision=HIGHEST) for z in (student, teacher)]
     pairs = mask[:, None] & mask[None, :] & ~jnp.eye(len(mask), dtype=bool)
-    each = jnp.square(between[0] - between[1])
-    return jnp.sum(jnp.where(pairs, each, 0)) / jnp.maximum(jnp.sum(pairs.astype(each.dtype)), 1)
+    return mean(jnp.square(between[0] - between[1]), pairs)
 
 
 LOSSES = {"cosine": cosine, "similarity": similarity}

@@ -18,7 +18,7 @@ from data_pipelines.partitions import Cells
 from data_pipelines.samplers import class_batches, open_passes
 from jaxvpr.errors import UserError
 from jaxvpr.losses import softmax
-from jaxvpr.losses.margins import arcface, cosface
+from jaxvpr.losses.margins import arcface, cosface, cosines
 from jaxvpr.objectives.objective import Batch, Context, Memory, Objective, Plan, embed_images
 from jaxvpr.objectives.prototypes import fresh_prototypes, grown, padded
 
@@ -87,7 +87,7 @@ def pretraining_objective(
             logits = softmax.linear(z, extra["kernel"], extra["bias"], classes)
             value = softmax.cross_entropy(logits, labels, mask=mask, classes=classes, smoothing=smoothing)
         else:
-            logits = softmax.cosines(z, extra["prototypes"], classes)
+            logits = softmax.classes_alone(cosines(z, labels, extra["prototypes"]), classes)
             value = MARGINS[loss](
                 z,
                 labels,

@@ -14,6 +14,7 @@ import numpy as np
 
 from data_pipelines.images import Array, Size, resize
 from data_pipelines.randaugment import rand_augment
+from data_pipelines.warps import random_perspective, random_rotation
 
 GREY = np.array([0.2989, 0.587, 0.114])  # torchvision.transforms.functional.rgb_to_grayscale
 EYE, TO_GREY = np.eye(3), np.tile(GREY, (3, 1))
@@ -137,13 +138,23 @@ def random_resized_crop(
 
 @dataclass(frozen=True)
 class Augment:
-    """Crop, flip, colour jitter and RandAugment of one image, in this order; picklable, so that it travels to workers.
+    """Random changes of one image; picklable, so that it travels to workers.
+
+    The order is crop, flip, colours, RandAugment, rotation. With perspective the colours come first of all, then
+    perspective and crop, as the Deep VG benchmark changes its queries (Berton et al., 2022): what perspective leaves
+    black stays black. Without it no pixel outside the crop is needed, so that colours cost as little as they can. What
+    is 0 draws no random number, but for colours and flip.
 
     Attributes:
       brightness, contrast, saturation, hue: see `color_jitter`.
       scale, ratio: see `crop_box`; scale None keeps the whole image.
       flip: probability of mirroring left and right (a mirrored street is another street: 0 for place recognition).
       randaugment, magnitude: count of operations and their magnitude, see `rand_augment`.
+      perspective: distortion of every second image, see `warps.perspective_ends`.
+      rotation: the most degrees, see `warps.random_rotation`.
+
+    Raises:
+      ValueError: for a value that makes no sense; names it and its range.
     """
 
     brightness: Strength = 0
@@ -155,19 +166,45 @@ class Augment:
     flip: float = 0.0
     randaugment: int = 0
     magnitude: int = 9
+    perspective: float = 0.0
+    rotation: float = 0.0
+
+    def __post_init__(self):
+        for name in ("brightness", "contrast", "saturation", "hue"):
+            _range(name, getattr(self, name))
+        for name, most, unit in (("flip", 1, ""), ("perspective", 1, ""), ("rotation", 180, " degrees")):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 to {most}{unit}")
+        _check_pair("scale", (1.0, 1.0) if self.scale is None else self.scale, 1)
+        _check_pair("ratio", self.ratio, math.inf)
 
     def __call__(self, image: Array, rng: np.random.Generator, size: Size, rule: str) -> Array:
         """uint8 [H, W, 3] to uint8 [*size, 3]."""
         box = self.box(rng, (image.shape[0], image.shape[1]))
-        return self.finish(crop_resize(image, box, size, rule), rng)
+        return self.finish(crop_resize(self.begin(image, rng), box, size, rule), rng)
 
     def box(self, rng: np.random.Generator, full: Size) -> Box:
         """The part to keep of an image of `full` = (height, width); known before a pixel is decoded."""
         return (0, 0, *full) if self.scale is None else crop_box(rng, full, self.scale, self.ratio)
 
+    def begin(self, image: Array, rng: np.random.Generator) -> Array:
+        """What must see the whole image, before the crop: with perspective the colours and itself, else nothing."""
+        return random_perspective(self._colours(image, rng), rng, self.perspective) if self.perspective else image
+
     def finish(self, image: Array, rng: np.random.Generator) -> Array:
-        """Flip, colours and RandAugment, after the crop."""
+        """What is left to do after the crop."""
         if rng.random() < self.flip:
             image = np.ascontiguousarray(image[:, ::-1])
-        image = color_jitter(image, rng, self.brightness, self.contrast, self.saturation, self.hue)
-        return rand_augment(image, rng, self.randaugment, self.magnitude)
+        if not self.perspective:
+            image = self._colours(image, rng)
+        image = rand_augment(image, rng, self.randaugment, self.magnitude)
+        return random_rotation(image, rng, self.rotation) if self.rotation else image
+
+    def _colours(self, image: Array, rng: np.random.Generator) -> Array:
+        return color_jitter(image, rng, self.brightness, self.contrast, self.saturation, self.hue)
+
+
+def _check_pair(name: str, pair: tuple[float, ...], most: float) -> None:
+    if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most:
+        upper = "" if most == math.inf else f" up to {most}"
+        raise ValueError(f"{name}={pair}: expected two numbers above 0{upper}, the smaller one first")

@@ -7,6 +7,7 @@ run may stop at any step and go on with other numbers of them.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 import zlib
@@ -85,8 +86,10 @@ class ImageSource:
       on_error: what an unreadable image does: "raise" stops with its ImageError, "skip" gives zeros, mask False and
         bad True.
       reduce: decode JPEGs at 1/2, 1/4 or 1/8 where that is no smaller than the result. Faster and nearly the same, but
-        not bit for bit what a published preprocessing gives. None: only while augmenting.
+        not bit for bit what a published preprocessing gives. None: only while augmenting all images of an element.
       shared: give all images of one element (the frames of a clip) the same random numbers.
+      queries_only: augment the first image of every element (the query of a triplet) and read the others as without
+        augmentation. Flip alone is the element's: all its images are mirrored, or none.
       crop_from: (height, width) that images are squashed to instead, of which the middle `size` is cut; empty keeps
         each image's own. Without augmentation only.
     """
@@ -99,6 +102,7 @@ class ImageSource:
     reduce: bool | None = None
     shared: bool = False
     crop_from: Sequence[int] | None = None
+    queries_only: bool = False
 
     def __post_init__(self):
         if self.rule not in RULES:
@@ -107,6 +111,8 @@ class ImageSource:
             raise DataError(f"on_error={self.on_error!r}: expected 'raise' or 'skip'")
         if self.augment is not None and self.crop_from is not None:
             raise DataError("crop_from cuts the middle out; the crops of augment are random: give one of them")
+        if self.queries_only and (self.augment is None or self.shared):
+            raise DataError("queries_only augments one image of each element: give augment, and not shared")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -131,38 +137,50 @@ class ImageSource:
         images = np.zeros((rows.size, *self.size, 3), np.uint8)
         unreadable = np.zeros(rows.size, bool)
         for index in np.flatnonzero(rows.ravel() >= 0):
-            position = first * per_element + int(index)
+            position, number = first * per_element + int(index), int(index) % per_element
             if self.shared:
-                position -= position % per_element
+                position -= number
             try:
-                images[index] = self.image(rows.flat[index], generator(seed, step, stream, position))
+                images[index] = self.image(rows.flat[index], generator(seed, step, stream, position), number)
             except ImageError:
                 if self.on_error == "raise":
                     raise
                 unreadable[index] = True
         bad = np.logical_or.reduce(unreadable.reshape(len(rows), per_element), axis=1)
+        images = images.reshape(*rows.shape, *self.size, 3)
+        if self.queries_only and self.augment is not None:
+            # In a stream of its own, since how many numbers the query draws depends on its file.
+            for position, element in enumerate(images, first):
+                if generator(seed, step, f"{stream}/flip", position).random() < self.augment.flip:
+                    element[:] = element[..., ::-1, :]
         return {
-            "image": images.reshape(*rows.shape, *self.size, 3),
+            "image": images,
             "label": draw.label[part],
             "row": rows,
             "mask": np.logical_and(draw.mask[part], ~bad),
             "bad": bad,
         }
 
-    def image(self, row: int, rng: np.random.Generator) -> Array:
-        """uint8 [*size, 3] of one row."""
+    def image(self, row: int, rng: np.random.Generator, number: int = 0) -> Array:
+        """uint8 [*size, 3] of one row, the `number`-th image of its element."""
         encoded = read(self.paths[row])
         full = encoded.height, encoded.width
-        reduce = self.augment is not None if self.reduce is None else self.reduce
-        if self.augment is None:
+        reduce = (self.augment is not None and not self.queries_only) if self.reduce is None else self.reduce
+        augment = self._augment(number)
+        if augment is None:
             whole = pixels(encoded, self.size if reduce and self.crop_from is None else None)
             return fit(whole, self.size, self.rule, self.crop_from)
-        box = self.augment.box(rng, full)
+        box = augment.box(rng, full)
         # The box must keep as many pixels as the result has, so the whole image needs more by full / box.
         at_least = _enlarged(self.size, full, box[2:]) if reduce else None
-        decoded = pixels(encoded, at_least)
+        decoded = augment.begin(pixels(encoded, at_least), rng)
         cut = crop_resize(decoded, _scaled(box, full, decoded.shape[:2]), self.size, self.rule)
-        return self.augment.finish(cut, rng)
+        return augment.finish(cut, rng)
+
+    def _augment(self, number: int) -> Augment | None:
+        if self.augment is None or not self.queries_only:
+            return self.augment
+        return None if number else dataclasses.replace(self.augment, flip=0.0)
 
 
 def _enlarged(size: Size, full: Size, box: Size) -> Size:

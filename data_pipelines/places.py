@@ -18,6 +18,7 @@ from data_pipelines.errors import DataError
 
 SPLITS = ("train", "val", "test")
 ROLES = ("database", "query", "target")
+VIEWS = ("forward", "backward", "sideways")
 CHUNK = 1 << 18
 Array = np.ndarray
 
@@ -112,6 +113,7 @@ COLUMNS: dict[str, tuple[Any, Any]] = {
     "sequence": (np.int64, -1),
     "frame": (np.int64, -1),
     "condition": (np.int16, -1),
+    "view": (np.int8, -1),
     "split": (np.int8, -1),
     "role": (np.int8, -1),
 }
@@ -131,6 +133,7 @@ class Places:
       time: when the image was taken, NaT where unknown.
       sequence, frame: which drive and where in it, -1 where unknown.
       condition: index into `conditions` (day, night, snow, ...), -1 where unknown.
+      view: where the camera looks relative to its vehicle, index into `VIEWS`, -1 where unknown.
       split, role: index into `SPLITS` and `ROLES`, -1 where neither is meant.
     """
 
@@ -145,6 +148,7 @@ class Places:
     sequence: Array
     frame: Array
     condition: Array
+    view: Array
     split: Array
     role: Array
     conditions: tuple[str, ...] = ()

@@ -8,16 +8,30 @@ from collections.abc import Callable
 
 from data_pipelines.errors import DataError
 from data_pipelines.places import Places
-from data_pipelines.readers import at_names, classes, embedded, folder, frames, gsv_cities, pairs, photos, table
+from data_pipelines.readers import (
+    at_names,
+    baidu_mall,
+    classes,
+    embedded,
+    folder,
+    frames,
+    gsv_cities,
+    naver_labs,
+    pairs,
+    photos,
+    table,
+)
 
 READERS: dict[str, Callable[..., Places]] = {
     "at_names": at_names.read,
+    "baidu_mall": baidu_mall.read,
     "classes": classes.read,
     "csv": table.read,
     "folder": folder.read,
     "frames": frames.read,
     "gsv_cities": gsv_cities.read,
     "minicity": embedded.read,
+    "naver_labs": naver_labs.read,
     "pairs": pairs.read,
     "photos": photos.read,
 }

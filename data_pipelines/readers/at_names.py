@@ -63,6 +63,11 @@ def read(
     return Places.concat(parts, name)
 
 
+def is_tree(root: Path) -> bool:
+    """Whether a folder looks like one that `read` reads: it has `images`, or a folder of a split."""
+    return any((root / folder).is_dir() for folder in ("images", *SPLITS))
+
+
 def table(name: str, paths: Paths, role: str) -> Places:
     """The table of any '@' images, all in one role and in no split."""
     return _places(name, paths, -1, ["queries" if role == "query" else "database"])

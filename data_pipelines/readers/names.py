@@ -16,7 +16,7 @@ import re
 import numpy as np
 
 from data_pipelines.errors import DataError
-from data_pipelines.places import Paths
+from data_pipelines.places import VIEWS, Paths
 
 Array = np.ndarray
 CONDITIONS = (
@@ -52,11 +52,11 @@ def parse(paths: Paths) -> dict[str, Array]:
     East and north are metres; zone is -1 where the name has none, else 1..60 north (letters N..X, or no letter) and
     101..160 south of the equator (C..M). Heading is reduced to [0, 360), NaN where empty. A note `placeid_CITY` gives
     `place` (unique over cities, the same in every run), and then field 9 is no compass heading: it is read as NaN. A
-    note whose first part before `_` is one of `CONDITIONS` gives `condition`. A time that is no prefix of a date is
-    NaT.
+    note whose first part before `_` is one of `CONDITIONS` gives `condition`, and its second part `view` where that is
+    one of `VIEWS`, as in `night_sideways_lund`. A time that is no prefix of a date is NaT.
 
     Returns:
-      {"east", "north", "zone", "heading", "place", "time", "condition"}, each [len(paths)].
+      {"east", "north", "zone", "heading", "place", "time", "condition", "view"}, each [len(paths)].
 
     Raises:
       DataError: a name without coordinates, or whose zone or heading cannot be read; names the file.
@@ -70,6 +70,7 @@ def parse(paths: Paths) -> dict[str, Array]:
         "place": np.full(total, -1, np.int64),
         "time": np.empty(total, "datetime64[s]"),
         "condition": np.full(total, -1, np.int16),
+        "view": np.full(total, -1, np.int8),
     }
     for start in range(0, total, CHUNK):
         stop = min(start + CHUNK, total)
@@ -102,14 +103,14 @@ def _parse_chunk(blob: Array, offsets: Array) -> tuple[dict[str, Array], Array]:
     east, ok_east = _numbers(blob, *field[1])
     north, ok_north = _numbers(blob, *field[2])
     zone, ok_zone = _zones(blob, field[3], field[4], field[5])
-    place, condition = _notes(blob, *field[14])
+    place, condition, view = _notes(blob, *field[14])
     heading, ok_heading = _numbers(blob, *field[9])
     no_compass = (place >= 0) | (field[9][1] <= 0)
     odd |= ~(ok_east & ok_north & ok_zone & (ok_heading | no_compass))
     heading = _reduced(np.where(no_compass, np.nan, heading))
     time = _times(blob, *field[13])
     columns = {"east": east, "north": north, "zone": zone, "heading": heading, "place": place, "time": time}
-    return {**columns, "condition": condition}, odd
+    return {**columns, "condition": condition, "view": view}, odd
 
 
 def _characters(blob: Array, start: Array, length: Array, width: int) -> Array:
@@ -158,9 +159,11 @@ def _zones(blob: Array, number: tuple, letter: tuple, latitude: tuple) -> tuple[
     return np.where(empty, np.int16(-1), zone), empty | (ok & (known | (letter[1] <= 0)))
 
 
-def _notes(blob: Array, start: Array, length: Array) -> tuple[Array, Array]:
-    """`place` (int64) and `condition` (int16, index into `CONDITIONS`) that the notes give, -1 where they give none."""
+def _notes(blob: Array, start: Array, length: Array) -> tuple[Array, Array, Array]:
+    """`place` (int64), `condition` (int16, index into `CONDITIONS`) and `view` (int8, into `VIEWS`) that the notes
+    give, -1 where they give none."""
     place, condition = np.full(len(start), -1, np.int64), np.full(len(start), -1, np.int16)
+    view = np.full(len(start), -1, np.int8)
     rows = np.flatnonzero(length > 0)
     if len(rows):
         width = int(length.max())
@@ -169,7 +172,8 @@ def _notes(blob: Array, start: Array, length: Array) -> tuple[Array, Array]:
         inverse = inverse.reshape(-1)
         place[rows] = np.array([place_of_note(note) for note in notes], np.int64)[inverse]
         condition[rows] = np.array([condition_of_note(note) for note in notes], np.int16)[inverse]
-    return place, condition
+        view[rows] = np.array([view_of_note(note) for note in notes], np.int8)[inverse]
+    return place, condition, view
 
 
 def place_of_note(note: bytes) -> int:
@@ -190,6 +194,13 @@ def condition_of_note(note: bytes) -> int:
     """The index into `CONDITIONS` of a note's first part before `_`, else -1."""
     first = note.split(b"_")[0].decode("utf-8", "replace").lower()
     return CONDITIONS.index(first) if first in CONDITIONS else -1
+
+
+def view_of_note(note: bytes) -> int:
+    """The index into `VIEWS` of the second part of a note that begins with a condition, else -1."""
+    second = note.split(b"_")[1:2]
+    word = second[0].decode("utf-8", "replace").lower() if second and condition_of_note(note) >= 0 else ""
+    return VIEWS.index(word) if word in VIEWS else -1
 
 
 def _times(blob: Array, start: Array, length: Array) -> Array:
@@ -240,6 +251,7 @@ def _parse_one(path: str) -> dict[str, object]:
         "place": place,
         "time": _times(encoded, np.zeros(1, np.int64), np.array([len(field[13])]))[0],
         "condition": condition_of_note(note),
+        "view": view_of_note(note),
     }
 
 

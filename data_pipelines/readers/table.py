@@ -12,13 +12,13 @@ import numpy as np
 
 from data_pipelines import geo
 from data_pipelines.errors import DataError
-from data_pipelines.places import ROLES, SPLITS, Paths, Places
+from data_pipelines.places import ROLES, SPLITS, VIEWS, Paths, Places
 from data_pipelines.readers import listing
 
 Array = np.ndarray
 COLUMNS = (
     "path", "lat", "lon", "east", "north", "heading", "place",
-    "time", "split", "role", "condition", "sequence", "frame",
+    "time", "split", "role", "condition", "view", "sequence", "frame",
 )  # fmt: skip
 ROLE_ALIASES = {"db": "database", "gallery": "database", "ref": "database", "reference": "database", "queries": "query"}
 SPLIT_ALIASES = {"training": "train", "validation": "val", "testing": "test"}
@@ -34,7 +34,7 @@ def read(
     zone: int | None = None,
     name: str | None = None,
 ) -> Places:
-    """Reads `path[,lat,lon|east,north][,heading,place,time,split,role,condition,sequence,frame]`, with a header line.
+    """Reads `path[,lat,lon|east,north][,heading,place,time,split,role,condition,view,sequence,frame]`, header first.
 
     Paths are relative to `root` (or absolute). Degrees are projected to UTM; metres are taken as they are, in a local
     frame unless `zone` says otherwise. Places and sequences are whole numbers or any text (numbered in sorted order).
@@ -78,6 +78,7 @@ def read(
         ),
         "role": table.choices("role", ROLES, {**ROLE_ALIASES, **(roles or {})}),
         "split": table.choices("split", SPLITS, SPLIT_ALIASES),
+        "view": table.choices("view", VIEWS, {}),
     }
     if known["split"] is None and split is not None:
         known["split"] = np.full(len(table.rows), _position(split, SPLITS))
@@ -185,7 +186,8 @@ class _Table:
         def convert(cell: str) -> int:
             return names.index(aliases.get(cell, aliases.get(cell.lower(), cell.lower())))
 
-        return self.converted(column, convert, -1, f"one of {list(names)} or of their other names {sorted(aliases)}")
+        others = f" or of their other names {sorted(aliases)}" if aliases else ""
+        return self.converted(column, convert, -1, f"one of {list(names)}{others}")
 
     def paths(self) -> list[str]:
         cells = self.cells("path") or []

@@ -3,6 +3,7 @@
 import colorsys
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from data_pipelines import augment
 from data_pipelines.augment import Augment, color_jitter, crop_box, crop_resize, random_resized_crop
 from data_pipelines.images import resize
+from data_pipelines.randaugment import rand_augment
+from data_pipelines.warps import random_perspective, random_rotation
 
 FACTORS = [0.0, 0.3, 0.85, 1.0, 1.4, 1.7]
 
@@ -188,3 +191,78 @@ def test_augment_is_a_pure_function_of_its_generator_and_picklable():
     assert np.array_equal(one, again) and one.shape == (24, 24, 3)
     assert not np.array_equal(one, full(image, np.random.default_rng(2), (24, 24), "linear"))
     assert np.array_equal(image, photo()), "the input is left alone"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"brightness": -0.1},
+        {"hue": 0.51},
+        {"flip": 1.5},
+        {"flip": -0.5},
+        {"perspective": 1.01},
+        {"perspective": -0.1},
+        {"rotation": 181.0},
+        {"rotation": -5.0},
+        {"rotation": math.nan},
+        {"scale": (0.5, 1.2)},
+        {"scale": (0.0, 1.0)},
+        {"scale": (0.9, 0.5)},
+        {"scale": (0.5,)},
+        {"ratio": (2.0, 1.0)},
+    ],
+    ids=str,
+)
+def test_an_augmentation_that_makes_no_sense_names_its_key_and_range(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=rf"^{name}={re.escape(str(value))}: expected .*\d"):
+        Augment(**wrong)
+
+
+FULL = {"brightness": 0.7, "contrast": 0.7, "saturation": 0.7, "hue": 0.5, "scale": (0.5, 1.0), "flip": 0.5}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_perspective_the_order_is_crop_flip_colours_randaugment_rotation(seed):
+    image, size = photo(seed), (24, 20)
+
+    def expected(rng):
+        result = random_resized_crop(image, rng, size, (0.5, 1.0), rule="area")
+        result = result[:, ::-1] if rng.random() < 0.5 else result
+        result = color_jitter(np.ascontiguousarray(result), rng, 0.7, 0.7, 0.7, 0.5)
+        return rand_augment(result, rng, 2, 15)
+
+    rng, other = np.random.default_rng(seed), np.random.default_rng(seed)
+    assert np.array_equal(Augment(**FULL, randaugment=2, magnitude=15)(image, rng, size, "area"), expected(other))
+    assert rng.random() == other.random(), "perspective and rotation of 0 draw no number"
+    rng, other = np.random.default_rng(seed), np.random.default_rng(seed)
+    turned = Augment(**FULL, randaugment=2, magnitude=15, rotation=30.0)(image, rng, size, "area")
+    assert np.array_equal(turned, random_rotation(expected(other), other, 30.0))
+
+
+def test_with_perspective_the_order_is_colours_perspective_crop_flip_rotation():
+    image, size, met = photo(3), (24, 20), set()
+    whole = Augment(**FULL, perspective=0.6, rotation=30.0)
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        box = crop_box(rng, image.shape[:2], (0.5, 1.0))
+        coloured = color_jitter(image, rng, 0.7, 0.7, 0.7, 0.5)
+        warped = random_perspective(coloured, rng, 0.6)
+        met.add(warped is coloured)
+        cut = crop_resize(warped, box, size, "area")
+        cut = np.ascontiguousarray(cut[:, ::-1]) if rng.random() < 0.5 else cut
+        expected = random_rotation(cut, rng, 30.0)
+        assert np.array_equal(whole(image, np.random.default_rng(seed), size, "area"), expected)
+    assert met == {True, False}
+
+
+@pytest.mark.parametrize("name", ["perspective", "rotation"])
+def test_what_warps_leave_outside_stays_black_whatever_the_colours(name):
+    white, most = np.full((40, 56, 3), 255, np.uint8), {"perspective": 1.0, "rotation": 45.0}[name]
+    augment = Augment(contrast=(0.2, 0.2), brightness=(0.9, 0.9), **{name: most})
+    results = [augment(white, np.random.default_rng(seed), (40, 56), "area") for seed in range(10)]
+    black = [(result == 0).all(-1) for result in results]
+    assert max(mask.mean() for mask in black) > 0.05
+    for result, mask in zip(results, black, strict=True):
+        inside = result[~mask]
+        assert (inside > 100).mean() > 0.9, "the rest is the picture"

@@ -61,6 +61,7 @@ def test_columns_that_are_not_given_are_unknown():
     places = table(east=[1, 2, 3, 4], zone=32)
     assert places.east.dtype == np.float64 and places.zone.tolist() == [32] * 4
     assert np.isnan(places.heading).all() and np.isnat(places.time).all() and (places.place == -1).all()
+    assert places.view.dtype == np.int8 and (places.view == -1).all()
     with pytest.raises(DataError, match=r"no such column \['easting'\]"):
         table(easting=1)
     with pytest.raises(DataError, match=r"column east has shape \(3,\), but there are 4 paths"):
@@ -68,8 +69,8 @@ def test_columns_that_are_not_given_are_unknown():
 
 
 def test_select_and_concat_join_the_conditions():
-    a = table(condition=[0, 1, -1, 0], conditions=("day", "snow"), split=[0, 1, 2, -1], role=[0, 1, 0, 1])
-    b = table(2, condition=[0, 1], conditions=("snow", "fog"), split=2)
+    a = table(condition=[0, 1, -1, 0], conditions=("day", "snow"), split=[0, 1, 2, -1], role=[0, 1, 0, 1], view=2)
+    b = table(2, condition=[0, 1], conditions=("snow", "fog"), split=2, view=[0, -1])
     both = Places.concat([a, b], "both")
     assert both.conditions == ("day", "snow", "fog") and both.name == "both"
     assert [both.conditions[c] if c >= 0 else None for c in both.condition] == [
@@ -79,6 +80,11 @@ def test_select_and_concat_join_the_conditions():
         "day",
         "snow",
         "fog",
+    ]
+    assert both.view.tolist() == [2, 2, 2, 2, 0, -1] and both.view.dtype == np.int8
+    assert both.select(condition="snow").view.tolist() == [2, 0] and both.take(np.array([5, 0])).view.tolist() == [
+        -1,
+        2,
     ]
     assert both.select(condition="snow").path.relative(1) == "0.jpg"
     assert len(both.select(split="test", role="database")) == 1
@@ -117,7 +123,7 @@ def test_audit_by_hand():
         "zones": {"33N": 3, "33S": 2},
         "extent_metres": {"33N": [10.0, 4.0], "33S": [20.0, 0.0]},
         "unknown": {"east": 1, "heading": 2, "place": 1, "time": 2, "condition": 1},
-        "absent": ["sequence", "frame"],
+        "absent": ["sequence", "frame", "view"],
         "places": {"number": 2, "images_min_median_max": [1, 2.0, 3]},
         "time": ["2018-01-01T00:00:00", "2021-05-06T00:00:00"],
     }

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.errors import DataError
-from data_pipelines.places import Paths
+from data_pipelines.places import VIEWS, Paths
 from data_pipelines.readers import at_names, names, read
 
 
@@ -60,6 +60,7 @@ def test_gsv_xs_headings_are_unknown_and_places_unique_over_cities(real_data):
 
 
 coordinate = st.integers(-(10**9), 10**9).map(lambda c: f"{c / 100:.2f}")
+NOTES = ("", "night_forward_lund", "Day_SIDEWAYS_oslo", "snow", "12_OSL", "12_forward", "x_forward", "nightly", "_")
 text = st.text(st.characters(blacklist_characters="@/\n\r\0", blacklist_categories=("Cs",)), max_size=8)
 
 
@@ -73,7 +74,7 @@ text = st.text(st.characters(blacklist_characters="@/\n\r\0", blacklist_categori
             st.one_of(st.just(""), st.integers(-72000, 72000).map(lambda h: str(h / 100))),
             st.datetimes(datetime.datetime(1900, 1, 1), datetime.datetime(2100, 1, 1)),
             st.sampled_from([0, 4, 6, 8, 11, 13, 15]),
-            st.sampled_from(["", "night_forward_lund", "snow", "12_OSL", "nightly", "_"]),
+            st.sampled_from(NOTES),
             text,
         ),
         min_size=1,
@@ -96,7 +97,7 @@ def test_parse_inverts_format(rows, folder, short):
     for i, (east, north, (zone, letter), heading, time, digits, note, _) in enumerate(rows):
         assert columns["east"][i] == float(east) and columns["north"][i] == float(north)
         assert columns["zone"][i] == (int(zone) + 100 * (letter < "N") if zone else -1)
-        if heading and note != "12_OSL":
+        if heading and not note.startswith("12_"):
             assert (
                 columns["heading"][i] == pytest.approx(float(heading) % 360, abs=1e-4)
                 or float(heading) % 360 > 359.9999
@@ -109,9 +110,11 @@ def test_parse_inverts_format(rows, folder, short):
             assert np.isnat(columns["time"][i])
         else:
             assert columns["time"][i] == np.datetime64(time.replace(microsecond=0), "s").astype(f"datetime64[{kept}]")
-        condition = {"night_forward_lund": "night", "snow": "snow"}.get(note)
+        condition = {"night_forward_lund": "night", "Day_SIDEWAYS_oslo": "day", "snow": "snow"}.get(note)
         assert columns["condition"][i] == (names.CONDITIONS.index(condition) if condition else -1)
-        assert (columns["place"][i] >= 0) == (note == "12_OSL")
+        view = {"night_forward_lund": "forward", "Day_SIDEWAYS_oslo": "sideways"}.get(note)
+        assert columns["view"][i] == (VIEWS.index(view) if view else -1)
+        assert (columns["place"][i] >= 0) == note.startswith("12_")
 
 
 def test_unusual_numbers_and_short_names_are_read_one_by_one():
@@ -175,7 +178,7 @@ def test_tree_with_splits_and_roles(tmp_path):
         f"images/train/deep/{NAME.format(10, 'snow_x')}",
         f"images/test/database/{NAME.format(1, '')}",
         f"images/test/queries_night/{NAME.format(2, '')}",
-        f"images/test/queries_v1/{NAME.format(3, 'rain')}",
+        f"images/test/queries_v1/{NAME.format(3, 'rain_backward_rio')}",
         "images/test/queries_v1/.hidden",
         "images/test/queries_v1/list.txt",
         "images/panoramas/ignored.jpg",
@@ -188,6 +191,7 @@ def test_tree_with_splits_and_roles(tmp_path):
     assert places.select(split="test", role="query").east.tolist() == [2, 3]
     assert places.select(condition="night").east.tolist() == [2]
     assert places.select(condition="snow").east.tolist() == [10]
+    assert places.east[places.view == VIEWS.index("backward")].tolist() == [3] and (places.view >= 0).sum() == 1
     assert read("at_names", root, split="test", folders=("database", "queries_v1")).east.tolist() == [1, 3]
     assert read("at_names", root / "images" / "train").role.tolist() == [0, 0]
     with pytest.raises(DataError, match=r"has no split 'val'; it has \['train', 'test'\]"):

@@ -27,11 +27,11 @@ def test_ie_tower(real_data):
 def test_every_column(tmp_path):
     write(
         tmp_path,
-        "\ufeffpath,lat,lon,heading,place,time,split,role,condition,sequence,frame,camera\n"
-        "a.jpg,59.95697,10.64221,370,17,2019-11-03T08:30:00Z,train,gallery,snow,b,4,x\n"
-        '"b,c.jpg", 59.95698 ,10.64222,,,,,,,,,\n'
+        "\ufeffpath,lat,lon,heading,place,time,split,role,condition,view,sequence,frame,camera\n"
+        "a.jpg,59.95697,10.64221,370,17,2019-11-03T08:30:00Z,train,gallery,snow,Sideways,b,4,x\n"
+        '"b,c.jpg", 59.95698 ,10.64222,,,,,,,,,,\n'
         "\n"
-        "d.jpg,59.95699,10.64223,-90,3,2019-11-03 09:30:00+01:00,Validation,Query,day,a,5,\n",
+        "d.jpg,59.95699,10.64223,-90,3,2019-11-03 09:30:00+01:00,Validation,Query,day,forward,a,5,\n",
     )
     places = read("csv", tmp_path)
     assert [places.path.relative(i) for i in range(3)] == ["a.jpg", "b,c.jpg", "d.jpg"]
@@ -44,6 +44,7 @@ def test_every_column(tmp_path):
     assert places.time[0] == places.time[2] == np.datetime64("2019-11-03T08:30:00") and np.isnat(places.time[1])
     assert places.split.tolist() == [0, -1, 1] and places.role.tolist() == [0, -1, 1]
     assert places.conditions == ("day", "snow") and places.condition.tolist() == [1, -1, 0]
+    assert places.view.tolist() == [2, -1, 0]
     assert set(read("csv", tmp_path, zone=33).zone) == {33}
 
 
@@ -75,6 +76,7 @@ def test_roles_of_ones_own(tmp_path):
         ("path,time\na.jpg,yesterday\n", {}, "'yesterday' is not a time in ISO 8601"),
         ("path,split\na.jpg,trian\n", {}, r"'trian' is not one of \['train', 'val', 'test'\]"),
         ("path,role\na.jpg,walk\n", {}, r"'walk' is not one of \['database', 'query', 'target'\]"),
+        ("path,view\na.jpg,up\n", {}, r"column view: 'up' is not one of \['forward', 'backward', 'sideways'\]$"),
         ("image\na.jpg\n", {}, r"no column path; its header is \['image'\]"),
         ("path\n,\n", {}, "line 2: 2 fields"),
         ("path,place\n ,3\n", {}, "line 2, column path: ' ' is not a path"),

@@ -134,6 +134,8 @@ def describe(name: str) -> Description:
 def looks_across(model: PlaceModel) -> bool:
     """Whether an image's descriptor depends on the other images of its batch, as CricaVPR's does."""
     head = model.aggregator
+    while isinstance(inner := getattr(head, "inner", None), nn.Module):
+        head = inner  # a step behind it looks at each image alone
     return bool(getattr(head, "cross_image", False) and getattr(head, "layers", 0))
 
 

@@ -53,6 +53,19 @@ class PlaceModel(nn.Module):
             else features.token.astype(jnp.float32)
         )
 
+    def regions(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Describes images and parts of them: the whole, its halves and its quarters, as `aggregators.vlad.REGIONS`.
+
+        Arguments and errors are those of a call. Returns float32 [B, 9, D], each of unit length; the first is that of a
+        call.
+
+        Raises:
+          ValueError: for an aggregator that has no regions; `netvlad` has.
+        """
+        if not hasattr(self.aggregator, "regions"):
+            raise ValueError(f"the aggregator {type(self.aggregator).__name__} has no regions; netvlad has")
+        return l2_normalise(self.aggregator.regions(self._features(images, train), train))
+
     def resting(self) -> tuple[str, ...]:
         """Regular expressions of the parameter paths that do not train under the options of the two parts.
 

@@ -8,6 +8,7 @@ never hold the B x N x K x D residuals.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxvpr.models.aggregators.encoder import EncoderLayer
 from jaxvpr.models.features import Features
@@ -15,6 +16,19 @@ from jaxvpr.models.layers import PRECISE, Linear, l2_normalise
 
 # torch.rand: centroids before a clustering or a file gives better ones.
 uniform = nn.initializers.uniform(1.0)
+
+# Which quarters of the map (top left, top right, bottom left, bottom right) make a region.
+REGIONS = {
+    "whole": (1, 1, 1, 1),
+    "top": (1, 1, 0, 0),
+    "bottom": (0, 0, 1, 1),
+    "left": (1, 0, 1, 0),
+    "right": (0, 1, 0, 1),
+    "top_left": (1, 0, 0, 0),
+    "top_right": (0, 1, 0, 0),
+    "bottom_left": (0, 0, 1, 0),
+    "bottom_right": (0, 0, 0, 1),
+}
 
 
 class NetVLAD(nn.Module):
@@ -37,9 +51,28 @@ class NetVLAD(nn.Module):
     d_major: bool = False
     l2_before: bool = True
 
-    @nn.compact
     def __call__(self, features: Features, train: bool = False) -> jax.Array:
         """`[B, h, w, D]` to `[B, K D]` in float32."""
+        return self._flat(aggregate(*self._assigned(features)))
+
+    def regions(self, features: Features, train: bool = False) -> jax.Array:
+        """`[B, h, w, D]` to `[B, 9, K D]` in float32: the image, its halves and its quarters, ordered as `REGIONS`.
+
+        Residuals add up, so that each region is the sum of its quarters, normalised (Ge et al., ECCV 2020). The middle
+        row or column of an odd side counts half on either side of it, and the whole image is the descriptor of a call.
+        """
+        x, weights, centroids = self._assigned(features)
+        batch, _, dim = x.shape
+        shares = quarter_shares(*features.map.shape[1:3])[None, :, :, None]
+        in_quarters = (weights[:, :, None] * shares).reshape(batch, -1, 4 * self.clusters)
+        quarters = aggregate(x, in_quarters, jnp.tile(centroids, (4, 1)))
+        members = jnp.asarray(list(REGIONS.values()), x.dtype)[None]
+        sums = jnp.matmul(members, quarters.reshape(batch, 4, -1), precision=PRECISE)
+        return self._flat(sums.reshape(-1, self.clusters, dim)).reshape(batch, len(REGIONS), -1)
+
+    @nn.compact
+    def _assigned(self, features: Features) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Local features [B, N, D], their shares of the clusters [B, N, K], and the centroids [K, D]."""
         x = cells(features, self.l2_before)
         dim = x.shape[-1]
         logits = Linear(self.clusters, 1 if self.tokens else 2, self.bias, name="conv")(x)
@@ -47,8 +80,11 @@ class NetVLAD(nn.Module):
             centroids = self.param("centers", uniform, (dim, self.clusters)).T
         else:
             centroids = self.param("centroids", uniform, (self.clusters, dim))
-        vlad = flat(aggregate(x, jax.nn.softmax(logits), centroids))
-        return vlad.reshape(len(vlad), -1, dim).mT.reshape(vlad.shape) if self.d_major else vlad
+        return x, jax.nn.softmax(logits), centroids
+
+    def _flat(self, sums: jax.Array) -> jax.Array:
+        vlad = flat(sums)
+        return vlad.reshape(len(vlad), *sums.shape[1:]).mT.reshape(vlad.shape) if self.d_major else vlad
 
 
 class SuperVLAD(nn.Module):
@@ -126,6 +162,16 @@ def cells(features: Features, l2_before: bool) -> jax.Array:
     x = features.map.astype(jnp.float32)
     x = l2_normalise(x) if l2_before else x
     return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+def quarter_shares(height: int, width: int) -> np.ndarray:
+    """How much of each cell of a map lies in each quarter, float32 [height width, 4]; a cell's shares sum to 1."""
+
+    def first_half(length: int) -> np.ndarray:
+        return np.clip(length / 2 - np.arange(length, dtype=np.float32), 0, 1)
+
+    rows, columns = (np.stack([half, 1 - half], -1) for half in map(first_half, (height, width)))
+    return (rows[:, None, :, None] * columns[None, :, None]).reshape(-1, 4).astype(np.float32)
 
 
 def aggregate(x: jax.Array, weights: jax.Array, centroids: jax.Array) -> jax.Array:

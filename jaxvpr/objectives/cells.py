@@ -6,7 +6,6 @@ never neighbours, so that no class has a near twin among the negatives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ from data_pipelines.partitions import Cells
 from data_pipelines.samplers import class_batches
 from jaxvpr.errors import UserError
 from jaxvpr.losses.margins import arcface, cosface
-from jaxvpr.objectives.objective import Batch, Context, Memory, Objective, Plan, embed_images
+from jaxvpr.objectives.objective import Batch, Context, Embed, Memory, Objective, Plan, embed_images
 from jaxvpr.objectives.prototypes import fresh_prototypes, grown, padded
 
 LOSSES = {"cosface": cosface, "arcface": arcface}
@@ -59,9 +58,7 @@ def cells_objective(
     def init(key: jax.Array, dim: int) -> tuple[Any, Any]:
         return {"prototypes": fresh_prototypes(key, (len(cells), width, dim))}, {}
 
-    def plan(
-        index: int, rng: np.random.Generator, memory: Memory, embed_rows: Callable[[np.ndarray], np.ndarray]
-    ) -> tuple[Plan, Memory]:
+    def plan(index: int, rng: np.random.Generator, memory: Memory, embed: Embed) -> tuple[Plan, Memory]:
         group = index % len(cells)
         rows, labels = class_batches(cells, group, batch=batch, steps=steps, rng=rng)
         return {"slot": np.asarray(group), "rows": rows, "labels": labels}, memory

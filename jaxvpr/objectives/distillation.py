@@ -7,7 +7,6 @@ ICCV 2019), which leaves the student free to have another dimension.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from jaxvpr.errors import UserError
 from jaxvpr.losses.measures import mean
 from jaxvpr.models.layers import l2_normalise
 from jaxvpr.models.resizing import resize
-from jaxvpr.objectives.objective import Batch, Context, Memory, Objective, Plan, embed_images
+from jaxvpr.objectives.objective import Batch, Context, Embed, Memory, Objective, Plan, embed_images
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -71,9 +70,7 @@ def distillation_objective(
             )
         return {"projection": jax.random.normal(key, (1, dim, own), jnp.float32) / np.float32(np.sqrt(own))}, aux
 
-    def plan(
-        index: int, rng: np.random.Generator, memory: Memory, embed_rows: Callable[[np.ndarray], np.ndarray]
-    ) -> tuple[Plan, Memory]:
+    def plan(index: int, rng: np.random.Generator, memory: Memory, embed: Embed) -> tuple[Plan, Memory]:
         rows, left = open_passes(memory.get("left"), images, batch * steps, rng)
         return {"rows": rows.reshape(steps, batch)}, {"left": left}
 

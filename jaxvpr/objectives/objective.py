@@ -28,6 +28,18 @@ Memory = dict[str, np.ndarray]
 Batch = Mapping[str, Array]
 
 
+class Embed(NamedTuple):
+    """The model of the moment, for plans that look at training images.
+
+    Attributes:
+      rows: rows [n] -> descriptors float32 [n, D] on the host; zeros where an image could not be read.
+      on_mesh: rows [n] -> a `retrieval.cache.Cache` of them, which stays on the devices.
+    """
+
+    rows: Callable[[np.ndarray], np.ndarray]
+    on_mesh: Callable[[np.ndarray], Any]
+
+
 class Context(NamedTuple):
     """Where a run stands, as traced scalars: `step` and `epoch` int32, `progress` float32 in [0, 1), `slot` int32."""
 
@@ -45,8 +57,7 @@ class Objective(NamedTuple):
       period: steps that one plan lasts.
       slots: how many stacked heads `extra` holds; 1 where there is one or none.
       init: (key, descriptor dimension) -> (extra with leaves [slots, ...], aux).
-      plan: (index of the plan, NumPy generator, memory, embed_rows) -> (plan, memory). `embed_rows(rows)` gives the
-        current descriptors [len(rows), D] of training images. A plan may hold `slot`, an integer.
+      plan: (index of the plan, NumPy generator, memory, embed) -> (plan, memory). A plan may hold `slot`, an integer.
       draw: (plan, step within the period) -> {stream: Draw} of the global batch. Pure, picklable, the same on every
         host.
       embed: (params, stats, aux, batch, key) -> (outputs, stats). Called once a stream, in training mode.
@@ -54,17 +65,22 @@ class Objective(NamedTuple):
         The scalar is a mean over the unmasked rows of the first stream.
       load_aux: () -> aux from the host, which takes the place of what `init` made; for a teacher's weights, which as
         constants would be compiled into the program. Called once, before the first step.
+      new_generation: (index of the plan) -> whether the model starts anew before this plan is made: its parameters and
+        statistics are again those that the run started from, its optimisers fresh. None: never.
+      taught: (aux, variables) -> aux. What a new generation keeps of the one before, called with its variables.
     """
 
     streams: tuple[str, ...]
     period: int
     slots: int
     init: Callable[[Array, int], tuple[Any, Any]]
-    plan: Callable[[int, np.random.Generator, Memory, Callable[[np.ndarray], np.ndarray]], tuple[Plan, Memory]]
+    plan: Callable[[int, np.random.Generator, Memory, Embed], tuple[Plan, Memory]]
     draw: Callable[[Plan, int], dict[str, Draw]]
     embed: Callable[[Any, Any, Any, Batch, Array], tuple[Any, Any]]
     loss: Callable[[Any, Any, dict[str, Any], dict[str, Batch], Context], tuple[Array, Any, dict[str, Array]]]
     load_aux: Callable[[], Any] | None = None
+    new_generation: Callable[[int], bool] | None = None
+    taught: Callable[[Any, Any], Any] | None = None
 
 
 def embed_images(model: Any, method: str | None = None) -> Callable[[Any, Any, Any, Batch, Array], tuple[Array, Any]]:

@@ -10,10 +10,9 @@ import numpy as np
 from data_pipelines.cliques import Beside, check, clique_batches, representatives
 from data_pipelines.place_batches import PlaceBatches, place_batches
 from data_pipelines.place_table import PlaceTable
-from jaxvpr.objectives.objective import Memory, Plan
+from jaxvpr.objectives.objective import Embed, Memory, Plan
 
-EmbedRows = Callable[[np.ndarray], np.ndarray]
-Planner = Callable[[int, np.random.Generator, Memory, EmbedRows], tuple[Plan, Memory]]
+Planner = Callable[[int, np.random.Generator, Memory, Embed], tuple[Plan, Memory]]
 
 
 class Cliques(NamedTuple):
@@ -78,12 +77,12 @@ def places_plan(
             last="fill",
         )
 
-    def plan(index: int, rng: np.random.Generator, memory: Memory, embed_rows: EmbedRows) -> tuple[Plan, Memory]:
+    def plan(index: int, rng: np.random.Generator, memory: Memory, embed: Embed) -> tuple[Plan, Memory]:
         places = drawn_places(rng)
         if cliques is None:
             return {"rows": places.rows, "labels": places.labels}, memory
         if index % cliques.refresh == 0:
-            memory = {"cliques": np.asarray(embed_rows(representatives(cliques.table, rng)), np.float32)}
+            memory = {"cliques": np.asarray(embed.rows(representatives(cliques.table, rng)), np.float32)}
         hard = clique_batches(
             cliques.table, memory["cliques"], P=cliques.P, K=table.K, steps=steps, rng=rng,
             distance=cliques.distance, angle=cliques.angle, similar=cliques.similar, beside=_beside(table, places),

@@ -6,7 +6,6 @@ as for Google Landmarks v2 (Berton et al., "Deep Visual Geo-localization Benchma
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ from data_pipelines.samplers import class_batches, open_passes
 from jaxvpr.errors import UserError
 from jaxvpr.losses import softmax
 from jaxvpr.losses.margins import arcface, cosface, cosines
-from jaxvpr.objectives.objective import Batch, Context, Memory, Objective, Plan, embed_images
+from jaxvpr.objectives.objective import Batch, Context, Embed, Memory, Objective, Plan, embed_images
 from jaxvpr.objectives.prototypes import fresh_prototypes, grown, padded
 
 MARGINS = {"arcface": arcface, "cosface": cosface}
@@ -68,9 +67,7 @@ def pretraining_objective(
             return linear_head(key, rows_of_head, width), {}
         return {"prototypes": fresh_prototypes(key, (1, rows_of_head, dim))}, {}
 
-    def plan(
-        index: int, rng: np.random.Generator, memory: Memory, embed_rows: Callable[[np.ndarray], np.ndarray]
-    ) -> tuple[Plan, Memory]:
+    def plan(index: int, rng: np.random.Generator, memory: Memory, embed: Embed) -> tuple[Plan, Memory]:
         if balanced:
             rows, labels = class_batches(cells, 0, batch=batch, steps=steps, rng=rng)
             return {"rows": rows, "labels": labels}, memory

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxvpr.objectives.objective import Memory, Plan
 from jaxvpr.training.checkpoint import Restored
+from jaxvpr.training.early_stop import Patience
 from jaxvpr.training.plateau import Watch
 
 
@@ -20,16 +21,19 @@ class Host:
       step: updates made.
       plan, memory: the objective's; an empty plan has not been made yet.
       watch: over the learning rate, from one validation to the next.
+      patience: with validations that are no better, likewise.
       log_offset: bytes of the log that belong to the steps before this one.
-      seconds: of training and validation so far.
+      seconds: of training and validation so far; planning_seconds: those of them that making plans took.
     """
 
     step: int = 0
     plan: Plan = field(default_factory=dict)
     memory: Memory = field(default_factory=dict)
     watch: Watch = field(default_factory=Watch)
+    patience: Patience = field(default_factory=Patience)
     log_offset: int = 0
     seconds: float = 0.0
+    planning_seconds: float = 0.0
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint keeps as arrays."""
@@ -38,7 +42,8 @@ class Host:
 
     def meta(self) -> dict[str, Any]:
         """What a checkpoint keeps as JSON."""
-        return {"log_offset": self.log_offset, "seconds": self.seconds, "watch": self.watch._asdict()}
+        numbers = {key: getattr(self, key) for key in ("log_offset", "seconds", "planning_seconds")}
+        return numbers | {"watch": self.watch._asdict(), "patience": self.patience._asdict()}
 
     @classmethod
     def of(cls, restored: Restored) -> Host:
@@ -53,6 +58,8 @@ class Host:
             plan=part["plan."],
             memory=part["memory."],
             watch=Watch(**meta["watch"]),
+            patience=Patience(**meta.get("patience", {})),
             log_offset=meta["log_offset"],
             seconds=meta.get("seconds", 0.0),
+            planning_seconds=meta.get("planning_seconds", 0.0),
         )

@@ -80,12 +80,12 @@ class Progress:
 
     Args:
       total: steps of the run.
-      images: images a step.
+      images: images a step; may be set anew.
       every: seconds between lines.
     """
 
     def __init__(self, total: int, images: int, every: float = 10.0):
-        self._total, self._images, self._every = total, images, every
+        self._total, self.images, self._every = total, images, every
         self._waited, self._last_step, self._last_time = 0.0, -1, time.monotonic()
 
     def waited(self, seconds: float) -> None:
@@ -103,7 +103,7 @@ class Progress:
             return {}
         rates = {
             "steps_per_second": steps / span,
-            "images_per_second": steps * self._images / span,
+            "images_per_second": steps * self.images / span,
             "data_wait_percent": 100 * self._waited / span,
         }
         left = (self._total - step) / rates["steps_per_second"]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,81 +22,42 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxvpr.errors import UserError
-from jaxvpr.objectives.objective import Objective, slot_of
+from jaxvpr.objectives.objective import slot_of
 from jaxvpr.parallel import hosts
-from jaxvpr.training import optimisers
+from jaxvpr.training import early_stop, optimisers
 from jaxvpr.training.checkpoint import Checkpoints
 from jaxvpr.training.ema import averaged
 from jaxvpr.training.feed import Feed
 from jaxvpr.training.host import Host
 from jaxvpr.training.logs import Log, Progress
 from jaxvpr.training.plateau import Watch, plateau
+from jaxvpr.training.recipe import Outcome, Recipe
 from jaxvpr.training.schedules import Schedule
-from jaxvpr.training.state import TrainState, Variables, abstract, init_state, started, variables_of
+from jaxvpr.training.state import TrainState, Variables, abstract, init_state, reborn, started, variables_of
 from jaxvpr.training.step import make_step
 
 log = logging.getLogger(__name__)
 Follow = Callable[[Watch, float, int], Watch]
 
 
-class Recipe(NamedTuple):
-    """What is trained on what.
-
-    Attributes:
-      model: a `PlaceModel`.
-      objective: what it draws and learns.
-      sources: {stream: where its images come from}.
-      example: an input of the model with a batch of one, to initialise it with.
-      start: fills freshly initialised variables with the weights the run starts from.
-      embed_rows: (variables, rows) -> descriptors [len(rows), D] of training images, for objectives that mine.
-      validate: variables -> {measure: value in per cent}; the first measure decides which checkpoint is best.
-      frozen: patterns of parameter paths that rest, on top of those of the recipe's key `frozen`.
-    """
-
-    model: Any
-    objective: Objective
-    sources: Mapping[str, Any]
-    example: np.ndarray
-    start: Callable[[Variables], Variables]
-    embed_rows: Callable[[Variables, np.ndarray], np.ndarray]
-    validate: Callable[[Variables], dict[str, float]]
-    frozen: tuple[str, ...] = ()
-
-
-class Outcome(NamedTuple):
-    """What a run ends with.
-
-    Attributes:
-      best, initial: variables of the best step in validation, and those the run started from.
-      best_step: which step that is.
-      finished: False where the run was told to leave before its end.
-      seconds: of training and validation, summed over the parts of an interrupted run.
-    """
-
-    best: Variables
-    initial: Variables
-    best_step: int
-    finished: bool
-    seconds: float
-
-
 def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outcome:
-    """Trains, or resumes, the recipe until `config.epochs` plans are done or the run is told to leave.
+    """Trains, or resumes, the recipe until `config.epochs` are done, validation gets no better, or it is told to leave.
 
     Raises:
       UserError: for a non-finite loss or gradient (the workdir then holds the last good state), a full disk, or a
         configuration that does not fit the devices.
     """
-    objective, total = recipe.objective, config.epochs * recipe.objective.period
-    tuner, tuner_extra = (_optimiser(config, key, objective.period) for key in ("optimizer", "optimizer_extra"))
-    _check_parts(config, mesh)
+    objective, total = recipe.objective, config.epochs * config.steps_per_epoch
+    tuner, tuner_extra = (_optimiser(config, key) for key in ("optimizer", "optimizer_extra"))
+    _check_sizes(config, mesh, objective.period)
     follow, averages, frozen = _follow(config, tuner.rate), _averages(config), (*config.frozen, *recipe.frozen)
-    state, shardings = init_state(
-        recipe.model, objective, tuner, tuner_extra, mesh,
+    born = partial(
+        init_state, recipe.model, objective, tuner, tuner_extra, mesh,
         example=recipe.example, frozen=frozen, seed=config.seed, ema=bool(averages),
     )  # fmt: skip
+    state, shardings = born()
     state = started(state, shardings, recipe.start, objective.load_aux)
-    initial = jax.device_get(variables_of(state))
+    initial: Variables = jax.device_get(variables_of(state))
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
     restored = checkpoints.restore(abstract(state))
     host = Host()
@@ -105,33 +66,36 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         log.info("resumed at step %d of %d", host.step, total)
     step = make_step(
         objective, tuner, tuner_extra, mesh, shardings,
-        total=total, frozen=frozen, accumulate=config.accumulate, grad_cache=config.grad_cache, ema=averages,
+        total=total, epoch=config.steps_per_epoch, frozen=frozen,
+        accumulate=config.accumulate, grad_cache=config.grad_cache, ema=averages,
     )  # fmt: skip
     written = Log(workdir if hosts.is_first() else None, host.log_offset, host.step)
-    run = _Run(config, recipe, mesh, checkpoints, written, follow, host.seconds)
+    run = _Run(
+        config, recipe, mesh, checkpoints, written, follow,
+        again=lambda state: reborn(state, born()[0], shardings, initial, objective.taught), seconds=host.seconds,
+    )  # fmt: skip
     with checkpoints.explained(), closing(run), hosts.leave_on_sigterm() as leave:
-        while host.step < total and not leave(host.step):
+        while not (finished := run.ended(host)) and not leave(host.step):
             state = run.period(step, state, host, leave)
-        finished = host.step >= total
         if not finished:
             run.save(state, host)
         checkpoints.wait()
         best = checkpoints.variables(variables_of(state), "best")
     best_step, chosen = best or (host.step, variables_of(state))
-    return Outcome(jax.device_get(chosen), initial, best_step, finished, run.seconds())
+    return Outcome(jax.device_get(chosen), initial, best_step, finished, run.seconds(), host.planning_seconds)
 
 
 class _Run:
     """The things a period of training works with; what decides a result is in the state and in `Host`, not here."""
 
     def __init__(
-        self, config: ConfigDict, recipe: Recipe, mesh: Mesh,
-        checkpoints: Checkpoints, written: Log, follow: Follow, seconds: float,
+        self, config: ConfigDict, recipe: Recipe, mesh: Mesh, checkpoints: Checkpoints, written: Log, follow: Follow,
+        *, again: Callable[[TrainState], TrainState], seconds: float,
     ):  # fmt: skip
         self.config, self.recipe = config, recipe
-        self.checkpoints, self.log, self.follow = checkpoints, written, follow
+        self.checkpoints, self.log, self.follow, self.again = checkpoints, written, follow, again
         self.period_steps = recipe.objective.period
-        self.total = config.epochs * self.period_steps
+        self.total = config.epochs * config.steps_per_epoch
         self.progress = Progress(self.total, config.batch, config.log_seconds)
         loader = {key: config.loader[key] for key in ("threads", "workers", "prefetch")}
         self.feed = Feed(
@@ -143,15 +107,17 @@ class _Run:
         """How long the run has taken, with the parts before this one."""
         return time.monotonic() - self._began
 
+    def ended(self, host: Host) -> bool:
+        """Whether all steps are done, or validation has not got better for long enough."""
+        return host.step >= self.total or 0 < self.config.best.patience <= host.patience.bad
+
     def period(self, step: Callable, state: TrainState, host: Host, leave: hosts.Leave) -> TrainState:
-        """Trains from `host.step` to the end of its period, or until told to leave; saves either way."""
-        objective, config = self.recipe.objective, self.config
+        """Trains from `host.step` to the end of its plan, or until told to leave."""
         index, within = divmod(host.step, self.period_steps)
         if not within and not host.plan:
-            rng = np.random.default_rng([config.seed, index])
-            describe = partial(self.recipe.embed_rows, variables_of(state))
-            host.plan, host.memory = objective.plan(index, rng, host.memory, describe)
+            state = self._planned(index, state, host)
         slot, first = np.int32(slot_of(host.plan)), index * self.period_steps
+        self.progress.images = sum(draw.rows.size for draw in self.recipe.objective.draw(host.plan, within).values())
         pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
         with closing(self.feed.read(host.plan, first, host.step, first + self.period_steps)) as stream:
             waiting = time.monotonic()
@@ -172,11 +138,25 @@ class _Run:
                 waiting = time.monotonic()
         self._settle(pending, 0, state, host)
         host.plan = {}
-        return self._finish_period(state, host)
+        return self._finish_plan(state, host)
 
-    def _finish_period(self, state: TrainState, host: Host) -> TrainState:
-        epoch = host.step // self.period_steps
-        if epoch % self.config.every_epochs and host.step != self.total:
+    def _planned(self, index: int, state: TrainState, host: Host) -> TrainState:
+        """Makes a plan with the model of the moment, which is a new one where a generation begins."""
+        objective, began = self.recipe.objective, time.monotonic()
+        if objective.new_generation and objective.new_generation(index):
+            log.info("step %d: a new generation begins", host.step)
+            state, host.watch, host.patience = self.again(state), Watch(), early_stop.Patience()
+        rng = np.random.default_rng([self.config.seed, index])
+        host.plan, host.memory = objective.plan(index, rng, host.memory, self.recipe.embed(variables_of(state)))
+        spent = time.monotonic() - began
+        host.planning_seconds += spent
+        self.log.clock(host.step, {"planning_seconds": spent})
+        return state
+
+    def _finish_plan(self, state: TrainState, host: Host) -> TrainState:
+        """Validates and saves where an epoch ends that is validated; elsewhere saves if it is time to."""
+        epoch, rest = divmod(host.step, self.config.steps_per_epoch)
+        if (rest or epoch % self.config.every_epochs) and host.step != self.total:
             if self._save_is_due(host.step):
                 self.save(state, host)
             return state
@@ -184,10 +164,17 @@ class _Run:
         self.log.write(host.step, {"epoch": epoch, **measures})
         shown = "  ".join(f"{name} {number:.1f}" for name, number in measures.items())
         log.info("epoch %d/%d  step %d  %s", epoch, self.config.epochs, host.step, shown)
-        value = next(iter(measures.values()), None)
-        if value is not None:
-            state = self._rate_followed(state, host, value)
-        self.save(state, host, value)
+        name = early_stop.deciding(measures, self.config.best.measure)
+        if name is None:
+            self.save(state, host)
+            return state
+        state = self._rate_followed(state, host, measures[name])
+        host.patience = early_stop.after(host.patience, measures[name])
+        if self.ended(host) and host.step < self.total:
+            why = f"no {name} above {host.patience.best} in {host.patience.bad} validations"
+            self.log.write(host.step, {"ended": why})
+            log.info("ended at step %d of %d: %s", host.step, self.total, why)
+        self.save(state, host, measures[name])
         return state
 
     def _rate_followed(self, state: TrainState, host: Host, value: float) -> TrainState:
@@ -243,16 +230,21 @@ class _Run:
         self.log.close()
 
 
-def _optimiser(config: ConfigDict, group: str, period: int) -> optimisers.Optimiser:
-    options = config[group].to_dict()
+def _optimiser(config: ConfigDict, group: str) -> optimisers.Optimiser:
+    options, epoch = config[group].to_dict(), config.steps_per_epoch
     name, course = options.pop("name"), options.pop("schedule")
     try:
-        return optimisers.build(name, total=config.epochs * period, period=period, schedule_name=course, **options)
+        return optimisers.build(name, total=config.epochs * epoch, period=epoch, schedule_name=course, **options)
     except UserError as error:
         raise UserError(f"config.{group}: {error}") from error
 
 
-def _check_parts(config: ConfigDict, mesh: Mesh) -> None:
+def _check_sizes(config: ConfigDict, mesh: Mesh, period: int) -> None:
+    if config.steps_per_epoch % period:
+        raise UserError(
+            f"steps_per_epoch={config.steps_per_epoch} must be a multiple of the {period} steps that a plan of "
+            f"objective.name={config.objective.name!r} lasts"
+        )
     if config.accumulate > 1 and config.grad_cache > 1:
         raise UserError(
             f"accumulate={config.accumulate} and grad_cache={config.grad_cache} both take the batch in parts. The loss "

@@ -119,6 +119,27 @@ def started(
     )
 
 
+def reborn(
+    state: TrainState,
+    fresh: TrainState,
+    shardings: TrainState,
+    initial: Variables,
+    taught: Callable[[Any, Variables], Any] | None = None,
+) -> TrainState:
+    """The state of step 0 for a new generation of the model (born again: Furlanello et al., ICML 2018), in which the
+    count of steps and the key go on.
+
+    Args:
+      state: that the last generation ended with.
+      fresh: what `init_state` gave: new optimisers, averages, heads, and the full learning rate.
+      initial: the variables that the run started from, on the host.
+      taught: (aux, variables of the last generation) -> aux, as in `Objective`; None keeps the aux that there is.
+    """
+    aux = taught(state.aux, variables_of(state)) if taught else state.aux
+    aux = jax.device_put(aux, shardings.aux)
+    return started(fresh, shardings, lambda _: initial)._replace(step=state.step, key=state.key, aux=aux)
+
+
 def state_shardings(mesh: Mesh, shapes: TrainState) -> TrainState:
     """Everything replicated but the stacked heads and their optimiser state, which are split by class."""
     whole = jax.tree.map(lambda _: replicated(mesh), shapes)

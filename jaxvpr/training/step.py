@@ -35,6 +35,7 @@ def make_step(
     shardings: TrainState,
     *,
     total: int,
+    epoch: int = 0,
     frozen: Sequence[str] = (),
     accumulate: int = 1,
     grad_cache: int = 1,
@@ -48,6 +49,7 @@ def make_step(
 
     Args:
       total: steps of the whole run.
+      epoch: steps of an epoch, for the loss to count; 0 for those that a plan lasts.
       frozen: patterns of parameter paths that rest; no gradient is computed for them.
       accumulate: the batch is taken in this many equal parts one after the other, and their gradients are averaged by
         their unmasked rows.
@@ -62,7 +64,7 @@ def make_step(
     def step(state: TrainState, batches: Batches, slot: jax.Array, number: jax.Array) -> tuple[TrainState, Metrics]:
         at = Context(
             step=state.step,
-            epoch=state.step // objective.period,
+            epoch=state.step // (epoch or objective.period),
             progress=state.step.astype(jnp.float32) / total,
             slot=slot,
         )

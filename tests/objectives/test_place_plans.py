@@ -13,6 +13,7 @@ from data_pipelines.places import Paths, Places
 from jaxvpr import learning
 from jaxvpr.errors import UserError
 from jaxvpr.learning.data import with_places
+from jaxvpr.objectives.objective import Embed
 from jaxvpr.objectives.place_heads import Choice
 from jaxvpr.objectives.place_plans import Cliques, places_plan
 from jaxvpr.objectives.places import places_objective
@@ -37,19 +38,19 @@ def positions(sets):
 
 
 def looks(sets, seed=0):
-    """`embed_rows` that gives each image a vector of its own, and the rows it was asked for."""
+    """An `Embed` that gives each image a vector of its own, and the rows it was asked for."""
     asked = []
     vectors = np.random.default_rng(seed).normal(size=(sum(map(len, sets)), 4)).astype(np.float32)
 
-    def embed_rows(rows):
+    def rows(rows):
         asked.append(np.asarray(rows))
         return vectors[rows]
 
-    return embed_rows, asked
+    return Embed(rows, on_mesh=None), asked
 
 
-def drawn(plan, index=0, memory=None, embed_rows=None):
-    made, kept = plan(index, np.random.default_rng([7, index]), {} if memory is None else memory, embed_rows)
+def drawn(plan, index=0, memory=None, embed=None):
+    made, kept = plan(index, np.random.default_rng([7, index]), {} if memory is None else memory, embed)
     return made["rows"], made["labels"], kept
 
 
@@ -82,7 +83,7 @@ def mixed(sets, of, others, *, P=8, C=4, steps=20, refresh=1, **options):
 def test_half_places_of_one_set_and_half_cliques_of_the_other(east):
     """As CliqueMining trains on GSV-Cities and MSLS; where both show one town, no spot stands in a batch twice."""
     sets = [town("places", 48), town("cliques", 48, east=east)]
-    rows, labels, _ = drawn(mixed(sets, [1], [0]), embed_rows=looks(sets)[0])
+    rows, labels, _ = drawn(mixed(sets, [1], [0]), embed=looks(sets)[0])
     check_batches(rows, labels, sets, 3, 25)
     assert (rows[:, :12] < 144).all() and (rows[:, 12:] >= 144).all()
     assert (labels[:, :12] == rows[:, :12] // 3).all() and labels[:, 12:].min() >= 48
@@ -90,7 +91,7 @@ def test_half_places_of_one_set_and_half_cliques_of_the_other(east):
 
 def test_places_and_cliques_of_one_set_are_never_one_spot_under_two_labels():
     sets = [town("only", 40)]
-    rows, labels, _ = drawn(mixed(sets, [0], [0]), embed_rows=looks(sets)[0])
+    rows, labels, _ = drawn(mixed(sets, [0], [0]), embed=looks(sets)[0])
     check_batches(rows, labels, sets, 3, 25)
     seen = rows // 3
     assert all(len(set(step)) == 8 for step in seen)
@@ -102,7 +103,7 @@ def test_views_to_all_sides_are_not_one_place_where_an_angle_is_asked_for():
     sets = [town("round", 40, headings=4)]
     side = sets[0].heading.astype(int)
     for angle, one_side in ((30.0, True), (180.0, False)):
-        rows, labels, _ = drawn(mixed(sets, [0], [0], angle=angle), embed_rows=looks(sets)[0])
+        rows, labels, _ = drawn(mixed(sets, [0], [0], angle=angle), embed=looks(sets)[0])
         check_batches(rows[:, 12:], labels[:, 12:], sets, 3, 25)
         turned = np.ptp(side[rows[:, 12:]].reshape(20, 4, 3), axis=-1)
         assert (turned == 0).all() == one_side
@@ -110,7 +111,7 @@ def test_views_to_all_sides_are_not_one_place_where_an_angle_is_asked_for():
 
 def test_a_batch_may_hold_nothing_but_cliques():
     sets = [town("only", 40)]
-    rows, labels, _ = drawn(mixed(sets, [0], [0], C=8), embed_rows=looks(sets)[0])
+    rows, labels, _ = drawn(mixed(sets, [0], [0], C=8), embed=looks(sets)[0])
     assert rows.shape == (20, 24)
     check_batches(rows, labels, sets, 3, 25)
 
@@ -118,17 +119,17 @@ def test_a_batch_may_hold_nothing_but_cliques():
 def test_a_plan_is_a_function_of_its_number_the_memory_and_the_model():
     """Six periods, refreshed every third; then the same from the memory that stood in a checkpoint after each."""
     sets = [town("places", 30), town("cliques", 30, east=9e3)]
-    plan, (embed_rows, asked) = mixed(sets, [1], [0], steps=4, refresh=3), looks(sets)
+    plan, (embed, asked) = mixed(sets, [1], [0], steps=4, refresh=3), looks(sets)
     plans, memories = [], [{}]
     for index in range(6):
-        rows, labels, memory = drawn(plan, index, memories[-1], embed_rows)
+        rows, labels, memory = drawn(plan, index, memories[-1], embed)
         plans.append((rows, labels))
         memories.append(memory)
     assert len(asked) == 2 and all(((rows >= 90) & (rows < 180)).all() and len(rows) == 30 for rows in asked)
     assert [sorted(memory) for memory in memories] == [[], ["cliques"], ["cliques"], [], ["cliques"], ["cliques"], []]
     for index in range(6):
         saved = {name: np.array(values) for name, values in memories[index].items()}
-        rows, labels, memory = drawn(plan, index, saved, embed_rows if index % 3 == 0 else None)
+        rows, labels, memory = drawn(plan, index, saved, embed if index % 3 == 0 else None)
         assert (rows == plans[index][0]).all() and (labels == plans[index][1]).all()
         assert sorted(memory) == sorted(memories[index + 1])
     other = drawn(plan, 0, {}, looks(sets, seed=1)[0])[0]
@@ -159,8 +160,8 @@ def test_a_data_set_without_place_numbers_gives_cliques_but_no_places(tiny_confi
     named, bare = town("named", 20), town("bare", 20, east=9e3)
     sets = [named, dataclasses.replace(bare, place=np.full(len(bare), -1))]
     make = learning.OBJECTIVES["places"]
-    embed_rows, asked = looks(sets)
-    rows, labels, _ = drawn(make(config, sets).plan, embed_rows=embed_rows)
+    embed, asked = looks(sets)
+    rows, labels, _ = drawn(make(config, sets).plan, embed=embed)
     check_batches(rows, labels, sets, 3, 25)
     assert (rows[:, :6] < 60).all() and (rows[:, 6:] >= 60).all() and (np.concatenate(asked) >= 60).all()
     config.objective.cliques.sets = (0,)

@@ -14,7 +14,7 @@ import pytest
 from configs import common
 from data_pipelines.loaders import ArraySource, Draw, ImageSource
 from data_pipelines.readers import read
-from jaxvpr.objectives.objective import Objective, embed_images
+from jaxvpr.objectives.objective import Embed, Objective, embed_images
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.training import logs, loop
 
@@ -50,7 +50,7 @@ class Trial(NamedTuple):
 
 
 def random_rows(shape):
-    def plan(index, rng, memory, embed_rows):
+    def plan(index, rng, memory, embed):
         return {"rows": rng.integers(0, 25, (STEPS, *shape))}, memory
 
     return plan
@@ -83,8 +83,8 @@ def places_with_memory():
 def mined_triplets():
     """Rows of [query, positive, negatives], mined with the model of the moment; the last negatives are remembered."""
 
-    def plan(index, rng, memory, embed_rows):
-        z = embed_rows(np.arange(25))
+    def plan(index, rng, memory, embed):
+        z = embed.rows(np.arange(25))
         queries = rng.choice(25, (STEPS, 4))
         hardest = np.argsort(-(z @ z.T) + 9 * np.eye(25), axis=1)[:, :3]
         before = memory.get("negatives", np.zeros(25, np.int64))
@@ -173,17 +173,20 @@ def recipe(objective, tree, folder):
         np.save(file, np.random.default_rng(0).normal(size=(25, 5)).astype(np.float32))
         source, example = ArraySource(str(file)), np.zeros((1, 5), np.float32)
 
-    def embed_rows(variables, rows):
-        images = np.stack([source.image(row, None) for row in rows])
-        return np.asarray(MODEL.apply({"params": jax.device_get(variables["params"])}, images))
+    def embed(variables):
+        def rows(rows):
+            images = np.stack([source.image(row, None) for row in rows])
+            return np.asarray(MODEL.apply({"params": jax.device_get(variables["params"])}, images))
+
+        return Embed(rows, on_mesh=None)
 
     sources = dict.fromkeys(objective.streams, source)
-    return loop.Recipe(MODEL, objective, sources, example, lambda v: v, embed_rows, lambda v: {"nothing": 1.0})
+    return loop.Recipe(MODEL, objective, sources, example, lambda v: v, embed, lambda v: {"nothing": 1.0})
 
 
 def config():
     settings = common.base().unlock()
-    settings.epochs, settings.batch = EPOCHS, 8
+    settings.epochs, settings.steps_per_epoch, settings.batch = EPOCHS, STEPS, 8
     settings.checkpoint.every_steps = 1
     settings.optimizer = settings.optimizer_extra = common.optimizer("adam", 1e-2)
     return settings.lock()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from data_pipelines.places import Paths, Places
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.parallel.mesh import local_rows
-from jaxvpr.retrieval import search
+from jaxvpr.retrieval import cache, search
 from jaxvpr.retrieval.extract import Described, describe, describe_mixed
 from jaxvpr.retrieval.positives import Positives, parse_threshold
 from jaxvpr.retrieval.recall import Recall, recall
@@ -126,19 +126,36 @@ class Describer:
     def __call__(self, variables: Any, images: Paths | Sequence[Array], apply: Apply | None = None) -> Described:
         """Descriptors of all images, files or uint8 arrays [H, W, 3]; another `apply` (a baseline) sees the same."""
         apply = apply or self._apply
-        if self._size and not self._device_rule and not self._across:
-            found = self._of_one_size(apply, variables, images)
+        if self._one_size():
+            found = describe(apply, variables, self._batches(images), len(images), self._mesh)
         else:
             found = self._of_own_sizes(apply, variables, images)
-        if isinstance(images, Paths) and len(found.missing):
+        if isinstance(images, Paths):
             self._complain(images, found.missing)
         return found
 
-    def _of_one_size(self, apply: Apply, variables: Any, images: Paths | Sequence[Array]) -> Described:
+    def on_mesh(self, variables: Any, images: Paths | Sequence[Array]) -> cache.Cache:
+        """The same descriptors, left on the devices; image r is row r.
+
+        Images that are read at several sizes are described out of order. Their descriptors come to the host and are
+        sent back.
+        """
+        if not self._one_size():
+            return cache.spread(self(variables, images), self._mesh, self._batch)
+        found = cache.keep(self._apply, variables, self._batches(images), len(images), self._mesh, self._batch)
+        if isinstance(images, Paths):
+            self._complain(images, cache.missing(found))
+        return found
+
+    def _one_size(self) -> bool:
+        """Whether all images are read at the size that the model is shown, and may be batched in order."""
+        return bool(self._size and not self._device_rule and not self._across)
+
+    def _batches(self, images: Paths | Sequence[Array]) -> Iterator[Mapping[str, Array]]:
+        """This host's share of batches of one size, all images in order."""
         size = shapes.target(self._size, self._multiple, self._crop)
         source, part = self._source(images, size, self._crop), local_rows(self._mesh, self._batch)
-        batches = every_image(source, self._batch, part=part, **self._loading)
-        return describe(apply, variables, batches, len(images), self._mesh)
+        return every_image(source, self._batch, part=part, **self._loading)
 
     def _of_own_sizes(self, apply: Apply, variables: Any, images: Paths | Sequence[Array]) -> Described:
         own = self._own_sizes(images)
@@ -188,6 +205,8 @@ class Describer:
 
     def _complain(self, paths: Paths, missing: Array) -> None:
         """Names each unreadable image once, however often it is asked for, and counts them every time."""
+        if not len(missing):
+            return
         new = np.array([row for row in missing if paths[row] not in self._named], np.int64)
         self._named |= {paths[row] for row in new}
         for complaint in complaints(paths, {"row": new, "bad": np.ones(len(new), bool)}):

@@ -23,6 +23,8 @@ from jaxvpr.models import resizing
 
 Array = np.ndarray
 
+NO_IMAGES = "there are no images to describe: look at the folder or the split that was asked for"
+
 
 class Described(NamedTuple):
     """Descriptors of `count` images.
@@ -61,7 +63,7 @@ def describe(
       UserError: no images, or a descriptor that is not finite.
       RuntimeError: rows that came twice or never: the batches do not cover the set.
     """
-    return _collected(_steps(_compiled(apply, mesh), variables, batches, mesh), count)
+    return _collected(steps(compiled(apply, mesh), variables, batches, mesh), count, mesh)
 
 
 def describe_mixed(
@@ -83,14 +85,14 @@ def describe_mixed(
       crop_from: (height, width) that the rule brings them to instead, where batches are the middle of that.
       apply, variables, count, mesh: as `describe` takes; `apply` is compiled for each size of the batches.
     """
-    return _collected(_mixed_steps(_compiled(apply, mesh), variables, batches, mesh, rule, crop_from), count)
+    return _collected(_mixed_steps(compiled(apply, mesh), variables, batches, mesh, rule, crop_from), count, mesh)
 
 
-def _collected(results: Iterator[tuple], count: int) -> Described:
+def _collected(results: Iterator[tuple], count: int, mesh: Mesh) -> Described:
     """The results of all steps, each row in its place."""
     seen, present = np.zeros(count, np.int64), np.zeros(count, bool)
     descriptors = None
-    for values, rows, mask in _one_ahead(results):
+    for values, rows, mask in _one_ahead(whole(mesh)(result) for result in results):
         real = rows >= 0
         np.add.at(seen, rows[real], 1)
         present[rows[mask]] = True
@@ -99,7 +101,7 @@ def _collected(results: Iterator[tuple], count: int) -> Described:
             descriptors = np.zeros((count, values.shape[1]), np.float32)
         descriptors[rows[mask]] = values[mask]
     if descriptors is None:
-        raise UserError("there are no images to describe: look at the folder or the split that was asked for")
+        raise UserError(NO_IMAGES)
     if (seen != 1).any():
         raise RuntimeError(
             f"{(seen == 0).sum()} of {count} images were never read and {(seen > 1).sum()} more than once "
@@ -109,18 +111,28 @@ def _collected(results: Iterator[tuple], count: int) -> Described:
 
 
 @lru_cache(maxsize=16)
-def _compiled(apply: Callable, mesh: Mesh):
-    """jit of `apply` over the mesh; what comes back is whole on every device, so each process can read all rows."""
+def compiled(apply: Callable, mesh: Mesh):
+    """jit of `apply` over the mesh: (variables, image, row, mask) -> (descriptors, row, mask), split as the batch."""
 
     def step(variables, image, row, mask):
         return apply(variables, image).astype(np.float32), row, mask
 
-    whole = NamedSharding(mesh, P())
-    return jax.jit(step, out_shardings=(whole, whole, whole))
+    return jax.jit(step, out_shardings=(NamedSharding(mesh, P(mesh.axis_names)),) * 3)
 
 
-def _steps(step: Callable, variables: Any, batches: Iterable[Mapping[str, Array]], mesh: Mesh) -> Iterator[tuple]:
-    """Starts one step after the other and yields its results, which may not be ready yet."""
+@lru_cache(maxsize=16)
+def whole(mesh: Mesh):
+    """Arrays of the mesh -> the same, whole on every device, so that each process can read them."""
+    return jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, P()))
+
+
+def steps(step: Callable, variables: Any, batches: Iterable[Mapping[str, Array]], mesh: Mesh) -> Iterator[tuple]:
+    """Starts one step after the other and yields its results, which may not be ready yet.
+
+    Args:
+      step: `(variables, image, row, mask) -> results`, compiled, of a global batch that is split over all devices.
+      variables, batches, mesh: as `describe` takes.
+    """
     sharding = NamedSharding(mesh, P(mesh.axis_names))
     local = len([device for device in mesh.devices.flat if device.process_index == jax.process_index()])
     size = 0
@@ -141,7 +153,7 @@ def _mixed_steps(
     rule: str,
     crop_from: tuple[int, int] | None,
 ) -> Iterator[tuple]:
-    """As `_steps`; chunks are resized into their places in a batch that stays on the devices."""
+    """As `steps`; chunks are resized into their places in a batch that stays on the devices."""
     sharding = NamedSharding(mesh, P(mesh.axis_names))
     for mixed, chunks in batches:
         held = _nothing(mesh, mixed.length, mixed.size)() if rule else ()
@@ -206,7 +218,12 @@ def _pad(array: Array, size: int, fill: Any) -> Array:
 def _require_finite(values: Array, rows: Array) -> None:
     wrong = rows[~np.isfinite(values).all(axis=1)]
     if len(wrong):
-        raise UserError(
-            f"the descriptors of {len(wrong)} images are not finite (first: row {wrong[0]}): the weights hold NaN or "
-            "are not those of this model"
-        )
+        raise not_finite(len(wrong), wrong[0])
+
+
+def not_finite(count: int, row: int) -> UserError:
+    """What to say of `count` images, `row` the first of them, whose descriptors are not finite."""
+    return UserError(
+        f"the descriptors of {count} images are not finite (first: row {row}): the weights hold NaN or are not those "
+        "of this model"
+    )

@@ -154,6 +154,22 @@ def from_lists(indptr: Array, indices: Array) -> Positives:
     return _from_pairs([(query, indices)], len(indptr) - 1)
 
 
+def without(positives: Positives, others: Positives) -> Positives:
+    """What `others` does not have of each query's rows.
+
+    Raises:
+      ValueError: for lists of another number of queries.
+    """
+    if len(positives) != len(others):
+        raise ValueError(f"lists of {len(positives)} and of {len(others)} queries")
+    stride = max(positives.indices.max(initial=-1), others.indices.max(initial=-1)) + 1
+    mine, theirs = (np.repeat(np.arange(len(p)) * stride, p.counts) + p.indices for p in (positives, others))
+    found = np.searchsorted(theirs, mine)  # keys ascend, as rows do within a query
+    keep = np.append(theirs, -1)[found] != mine
+    kept = np.concatenate([[0], np.cumsum(keep)])
+    return Positives(kept[positives.indptr], positives.indices[keep])
+
+
 def parse_threshold(text: str, lists: tuple[Array, Array] | None = None) -> Maker:
     """Turns '25m', '1m_5deg', '1frame', 'label' or 'list' into a maker `(database, queries) -> Positives`.
 

@@ -1,5 +1,5 @@
-"""Exact nearest neighbours of descriptors, by FAISS on the host or on a JAX mesh. Beside `clusters` the only file
-that imports faiss.
+"""Exact nearest neighbours of descriptors, by FAISS on the host or on a JAX mesh. Beside `clusters` and
+`compress` the only file that imports faiss.
 
 Both return squared Euclidean distances, nearest first; equal distances are ordered by the smaller database row, so that
 a result is the same on every run.
@@ -136,7 +136,7 @@ def _nearest_in_shard(database, valid, queries, *, k, block, axes):
         distances = norms + jnp.sum(jnp.square(rows), axis=1)[None] - 2 * dot
         distances = jnp.where(keep[None], jnp.maximum(distances, 0), jnp.inf)
         numbers = jnp.broadcast_to((start + jnp.arange(block, dtype=jnp.int32))[None], distances.shape)
-        return _top(jnp.hstack([best[0], distances]), jnp.hstack([best[1], numbers]), k), None
+        return smallest(jnp.hstack([best[0], distances]), jnp.hstack([best[1], numbers]), k), None
 
     blocks = len(database) // block
     starts = first + block * jnp.arange(blocks, dtype=jnp.int32)
@@ -144,12 +144,15 @@ def _nearest_in_shard(database, valid, queries, *, k, block, axes):
     parts = database.reshape(blocks, block, -1), valid.reshape(blocks, block), starts
     best, _ = jax.lax.scan(visit, none, parts)
     distances, indices = (jax.lax.all_gather(values, axes, axis=1, tiled=True) for values in best)
-    distances, indices = _top(distances, indices, k)
+    distances, indices = smallest(distances, indices, k)
     return distances, jnp.where(jnp.isinf(distances), -1, indices)
 
 
-def _top(distances, indices, k):
-    """The k smallest; `top_k` prefers the earlier of equals, and earlier here means a smaller row."""
+def smallest(distances, indices, k):
+    """The k smallest distances [Q, k] and their rows, of [Q, n] each on a device.
+
+    `top_k` prefers the earlier of equals; where rows ascend, that is the smaller row.
+    """
     values, where = jax.lax.top_k(-distances, k)
     return -values, jnp.take_along_axis(indices, where, axis=1)
 

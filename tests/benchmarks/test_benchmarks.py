@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import side_by_side
+from benchmarks import mining, side_by_side
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = {"jaxvpr", "pytorch", "pytorch channels last"}
@@ -71,6 +72,29 @@ def test_the_partition_finds_the_same_classes_and_reads_the_same_numbers(tmp_pat
         assert all(result[stage]["rows"] == 24000 and result[stage]["peak_mib"] > 0 for stage in (ours, f"peer_{ours}"))
     cells = report["results"]["cells"]["cells"]
     assert cells["groups"] > 8 and 0 < cells["images_in_classes"] <= 24000
+
+
+def test_mining_finds_the_same_triplets_as_faiss(tmp_path):
+    report = run("mining", tmp_path, "--queries", 60, "--database", 2400, "--dimension", 16)
+    assert (report["queries"], report["database"], report["dimension"], report["k"]) == (60, 2400, 16, 10)
+    assert {"jax", "faiss-cpu"} <= set(report["versions"])
+    for result, case in zip(report["results"], mining.CASES, strict=True):
+        assert result["case"] == case and result["agree"] and result["equal_rows"] > 0.99
+        assert 20 < result["images within 25 m"] < 100 and 12 < result["positives"] < result["images within 25 m"]
+        for key in ("seconds", "first_call_seconds", "cpu_seconds", "mib_before", "peak_mib", "on"):
+            assert set(result[key]) == {"jaxvpr", "faiss"}, key
+        assert all(result["peak_mib"][side] >= result["mib_before"][side] > 10 for side in ("jaxvpr", "faiss"))
+        assert result["times_faster"] > 0
+
+
+def test_mining_that_finds_others_does_not_agree():
+    found = [np.array([3, -1]), np.array([0.5, np.inf]), np.array([[1, 2], [3, 4]]), np.array([[0.1, 0.2], [0.3, 0.4]])]
+    assert mining.agreement(found, found) == {"equal_rows": 1, "largest_difference": 0, "agree": True}
+    near, far, none = ([*found[:3], found[3] + change] for change in (1e-6, 1e-4, [[0, np.inf], [0, 0]]))
+    swapped = [*found[:2], found[2][:, ::-1], found[3]]
+    assert mining.agreement(near, found)["agree"] and not mining.agreement(far, found)["agree"]
+    assert not mining.agreement(none, found)["agree"]
+    assert mining.agreement(swapped, found)["equal_rows"] == pytest.approx(1 / 3, abs=1e-6)
 
 
 def test_the_loaders_read_every_image(tmp_path):

@@ -25,9 +25,12 @@ if processes > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", processes, me, local_device_ids=[0, 1])
 from data_pipelines.places import Paths
 from ml_collections import ConfigDict
+from jaxvpr.retrieval.cache import keep, missing, vectors
 from jaxvpr.retrieval.clusters import cluster_start
 from jaxvpr.retrieval.evaluator import Describer
 from jaxvpr.retrieval.extract import describe
+from jaxvpr.retrieval.hardest import hardest
+from jaxvpr.retrieval.positives import Positives
 from jaxvpr.retrieval.search import exact_on_mesh
 
 images = np.random.default_rng(0).integers(0, 256, (21, 4, 4, 3), np.uint8)
@@ -62,7 +65,13 @@ mixed = Describer(apply, config, mesh)({"kernel": kernel}, files)
 features = np.random.default_rng(2).normal(size=(60, 5)).astype(np.float32) + np.float32(me / 7)
 begun = cluster_start({"params": {"aggregator": {"centroids": np.zeros((3, 5), np.float32)}}}, features)
 agreed = begun["params"]["aggregator"]["centroids"]
-np.savez(f"{out}/{processes}_{me}.npz", *found, distances, indices, *mixed, agreed)
+
+# Rows 8 to 14 ask. Those five and four before each are listed, among them row 4, which could not be read.
+cache = keep(apply, {"kernel": kernel}, batches(), 21, mesh, 8)
+lists = Positives(np.arange(8) * 2, np.arange(3, 10).repeat(2) + np.tile([0, 1], 7))
+mined = [hardest(cache, found.descriptors[8:15], lists, k=3, **{way: lists}) for way in ("but", "only")]
+mined = [part for way in mined for part in way] + [missing(cache), vectors(cache, np.array([20, 1]))]
+np.savez(f"{out}/{processes}_{me}.npz", *found, distances, indices, *mixed, agreed, *mined)
 """
 
 
@@ -112,3 +121,14 @@ def test_one_process_equals_two(folder):
         np.testing.assert_allclose(process["arr_0"], descriptors, atol=1e-5)
         np.testing.assert_allclose(process["arr_2"], alone["arr_2"], atol=1e-5)
         np.testing.assert_array_equal(process["arr_3"], alone["arr_3"])
+        for number in (7, 9, 11, 13):
+            np.testing.assert_array_equal(process[f"arr_{number}"], alone[f"arr_{number}"], err_msg="mined rows")
+            np.testing.assert_allclose(process[f"arr_{number + 1}"], alone[f"arr_{number + 1}"], atol=1e-5)
+        np.testing.assert_array_equal(process["arr_15"], missing)
+        np.testing.assert_allclose(process["arr_16"], descriptors[[20, 1]], atol=1e-5)
+    distance = ((descriptors[8:15, None] - descriptors[None]) ** 2).sum(2)
+    distance[:, 4] = np.inf
+    assert alone["arr_7"].tolist() == [row + 3 + distance[row, row + 3 : row + 5].argmin() for row in range(7)]
+    for row in range(7):
+        distance[row, row + 3 : row + 5] = np.inf
+    assert alone["arr_9"].tolist() == distance.argsort(axis=1)[:, :3].tolist()

@@ -1,0 +1,197 @@
+"""Descriptors that stay on the devices: what mining searches, made anew every thousand queries.
+
+A `Cache` is sharded as it was described. No descriptor visits a host or another device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxvpr.errors import UserError
+from jaxvpr.retrieval.extract import NO_IMAGES, Described, compiled, not_finite, steps, whole
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Descriptors of `count` images, spread over the devices of a mesh.
+
+    Attributes:
+      descriptors: float32 [S, B, D], zeros where there is none. Image r is [r // B, r % B], and B is split over all
+        axes of the mesh: each device keeps what it described.
+      present: bool [S, B], split likewise; False behind the last image and where an image could not be read.
+      count: number of images, at most S * B.
+    """
+
+    descriptors: jax.Array
+    present: jax.Array
+    count: int
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices that it lies on."""
+        sharding = self.descriptors.sharding
+        if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
+            raise ValueError(f"a cache lies on a mesh, not as {sharding}; make it by `keep` or `spread`")
+        return sharding.mesh
+
+
+def keep(
+    apply: Callable[[Any, Any], Any],
+    variables: Any,
+    batches: Iterable[Mapping[str, Array]],
+    count: int,
+    mesh: Mesh,
+    batch: int,
+) -> Cache:
+    """Describes every image of a set once, as `extract.describe` does, and leaves the descriptors on the devices.
+
+    Args:
+      batches: as `extract.describe` takes, all of one size, with the images in order: what `loaders.every_image` gives.
+      batch: images of a global batch, B of the `Cache`; a multiple of the devices.
+      apply, variables, count, mesh: as `extract.describe` takes.
+
+    Returns:
+      `Cache`. Its S may be a sixteenth larger than the images need, so that sets of about one size share the programs
+      compiled for them.
+
+    Raises:
+      UserError: no images, or a descriptor that is not finite.
+      RuntimeError: batches that do not hold the images in order.
+    """
+    needed, made, held = -(-count // batch), 0, None
+    for values, row, mask in steps(compiled(apply, mesh), variables, batches, mesh):
+        if held is None:
+            held = _empty(mesh, (_few_sizes(needed), batch, values.shape[1]))()
+        held = _kept(mesh)(held, values, row, mask, np.int32(made), np.int32(count))
+        made += 1
+    if held is None:
+        raise UserError(NO_IMAGES)
+    descriptors, present, told = held
+    wrong, first, misplaced = np.asarray(told).tolist()
+    if made != needed or misplaced:
+        raise RuntimeError(f"{made} batches of {batch} do not hold {count} images in order: {misplaced} are misplaced")
+    if wrong:
+        raise not_finite(wrong, first)
+    return Cache(descriptors, present, count)
+
+
+def spread(found: Described, mesh: Mesh, batch: int) -> Cache:
+    """The cache of descriptors that are on the host already, B = `batch`, a multiple of the devices.
+
+    Every process has all of them and sends each of its devices the part that it keeps.
+    """
+    count = len(found.descriptors)
+    held = _few_sizes(-(-count // batch))
+    present = np.ones(count, bool)
+    present[found.missing] = False
+    split = _split(mesh)
+
+    def on_mesh(array: Array) -> jax.Array:
+        full, further = count // batch, array.shape[1:]
+
+        def part(index: Any) -> Array:
+            start, stop, _ = index[1].indices(batch)
+            shard = np.zeros((held, stop - start, *further), array.dtype)
+            shard[:full] = array[: full * batch].reshape(full, batch, *further)[:, start:stop]
+            rest = array[full * batch :][start:stop]
+            shard[full : full + 1, : len(rest)] = rest
+            return shard
+
+        return jax.make_array_from_callback((held, batch, *further), split, part)
+
+    return Cache(on_mesh(np.asarray(found.descriptors, np.float32)), on_mesh(present), count)
+
+
+def missing(cache: Cache) -> Array:
+    """int64 [M], the rows whose images could not be read, ascending; the same in every process."""
+    present = np.asarray(whole(cache.mesh)(cache.present)).reshape(-1)
+    return np.flatnonzero(~present[: cache.count])
+
+
+def first(cache: Cache, count: int) -> Cache:
+    """The cache of the first `count` images alone, in the same memory: the others count as absent."""
+    return replace(cache, present=_below(cache.mesh)(cache.present, np.int32(count)), count=count)
+
+
+@lru_cache(maxsize=16)
+def _below(mesh: Mesh):
+    def strike(present, count):
+        numbers = jnp.arange(present.size, dtype=jnp.int32).reshape(present.shape)
+        return present & (numbers < count)
+
+    return jax.jit(strike, out_shardings=_split(mesh))
+
+
+def vectors(cache: Cache, rows: Array) -> Array:
+    """float32 [n, D], descriptors of a few rows [n], on the host and the same in every process.
+
+    A step of the cache visits the host whole, one after the other, and only those that hold one of the rows.
+    """
+    step, column = np.divmod(rows, cache.descriptors.shape[1])
+    found = np.empty((len(rows), cache.descriptors.shape[2]), np.float32)
+    for number in np.unique(step):
+        here = step == number
+        found[here] = np.asarray(_one_step(cache.mesh)(cache.descriptors, np.int32(number)))[column[here]]
+    return found
+
+
+@lru_cache(maxsize=16)
+def _one_step(mesh: Mesh):
+    def pick(descriptors, step):
+        return jax.lax.dynamic_index_in_dim(descriptors, step, 0, keepdims=False)
+
+    return jax.jit(pick, out_shardings=NamedSharding(mesh, P()))
+
+
+def _few_sizes(needed: int) -> int:
+    """The least number from `needed` on that has no more than five significant bits."""
+    unit = 1 << max(0, needed.bit_length() - 5)
+    return -(-needed // unit) * unit
+
+
+def _split(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P(None, mesh.axis_names))
+
+
+@lru_cache(maxsize=64)
+def _empty(mesh: Mesh, shape: tuple[int, int, int]) -> Callable[[], tuple]:
+    """Makes what `_kept` fills: no descriptors, none present, nothing wrong."""
+
+    def empty():
+        return jnp.zeros(shape, jnp.float32), jnp.zeros(shape[:2], bool), jnp.zeros(3, jnp.int32)
+
+    return jax.jit(empty, out_shardings=(_split(mesh), _split(mesh), NamedSharding(mesh, P())))
+
+
+@lru_cache(maxsize=16)
+def _kept(mesh: Mesh):
+    """Writes one batch into its place, in the memory that is there.
+
+    What was wrong is counted on the way, and asked for only when all is done: images whose descriptors are not finite,
+    the first of these, and rows that are not where they belong.
+    """
+
+    def put(held, values, row, mask, step, count):
+        descriptors, present, (wrong, first, misplaced) = held
+        bad = mask & ~jnp.isfinite(values).all(axis=1)
+        expected = step * len(row) + jnp.arange(len(row), dtype=jnp.int32)
+        misplaced += jnp.sum(row != jnp.where(expected < count, expected, -1), dtype=jnp.int32)
+        lowest = jnp.min(jnp.where(bad, row, jnp.iinfo(jnp.int32).max))
+        told = jnp.stack([wrong + jnp.sum(bad, dtype=jnp.int32), jnp.where(wrong > 0, first, lowest), misplaced])
+        values = jnp.where(mask[:, None], values, 0)
+        put_at = jax.lax.dynamic_update_index_in_dim
+        return put_at(descriptors, values, step, 0), put_at(present, mask, step, 0), told
+
+    split = _split(mesh)
+    return jax.jit(put, donate_argnums=0, out_shardings=(split, split, NamedSharding(mesh, P())))

@@ -1,0 +1,155 @@
+"""Which training images may answer a query, and which may not: the geography that triplets are mined under.
+
+Every query has its potential positives (within 10 m, say) and all database images that are no definite negatives
+(within 25 m). Both are compressed rows; nothing of size queries x database exists.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipelines.places import ROLES, VIEWS, Places
+from jaxvpr.errors import UserError
+from jaxvpr.retrieval.positives import Positives, parse_threshold, without
+
+log = logging.getLogger(__name__)
+Array = np.ndarray
+
+METRES = re.compile(r"(\d+(?:\.\d+)?)m(?:_|$)")
+SIDEWAYS = VIEWS.index("sideways")
+
+
+class Neighbours(NamedTuple):
+    """Queries and the database that their positives and negatives come from.
+
+    Attributes:
+      queries: int64 [Q], rows of queries that have a positive.
+      database: int64 [N], rows of database images.
+      positives: of each query, its potential positives, as positions in `database`.
+      near: of each query, the database images that are no definite negatives; these hold the positives.
+      weights: float64 [Q], how often a query is drawn; sums to one.
+      skipped: queries left out, because they have no positive.
+    """
+
+    queries: Array
+    database: Array
+    positives: Positives
+    near: Positives
+    weights: Array
+    skipped: int
+
+
+def neighbours(
+    sets: Sequence[Places], positive: str, soft: str, *, weighted: bool = False, first: int = 0
+) -> Neighbours:
+    """The geography of several data sets as of one.
+
+    Positives lie in the data set and UTM zone of their query; a negative may come from any. So it is as if each data
+    set were shifted far away from the others. A data set that has no queries gives every image as a query, to whom
+    all other images are the database.
+
+    Args:
+      sets: rows are counted over all of them, one after the other.
+      positive: threshold of `positives.parse_threshold` within which an image may be a positive, such as "10m".
+      soft: threshold within which an image is no negative, such as "25m"; never stricter than `positive`.
+      weighted: draw queries taken at night, and those that look sideways, as often as all others together, as
+        the weighted sampling of MSLS does (Warburg et al., CVPR 2020).
+      first: number of the first row.
+
+    Raises:
+      UserError: where no query has a positive, for a soft threshold below the hard one, or for weights that nothing in
+        the data sets is about.
+    """
+    _check_thresholds(positive, soft)
+    queries, database = [], []
+    lists: dict[str, list[Positives]] = {positive: [], soft: []}
+    images, beginning = 0, first
+    for places in sets:
+        asks, answers = _roles(places)
+        for zone in np.unique(places.zone):
+            own = [np.flatnonzero(role & (places.zone == zone)) for role in (asks, answers)]
+            for text, parts in lists.items():
+                found = parse_threshold(text)(places.take(own[1]), places.take(own[0]))
+                parts.append(Positives(found.indptr, found.indices + images))
+            queries.append(first + own[0])
+            database.append(first + own[1])
+            images += len(own[1])
+        first += len(places)
+    asking, answering = np.concatenate(queries), np.concatenate(database)
+    hard, near = (_joined(lists[text]) for text in (positive, soft))
+    hard = without(hard, _themselves(asking, answering))
+    if without(hard, near).indices.size:
+        raise UserError(
+            f"objective.soft={soft!r} is stricter than objective.positive={positive!r}: an image could be a positive "
+            "and a negative of one query. Give a soft threshold that holds every positive"
+        )
+    keep = hard.counts > 0
+    names = ", ".join(places.name for places in sets)
+    if not keep.any():
+        raise UserError(
+            f"{names}: none of {len(keep)} queries has a positive, a database image within "
+            f"objective.positive={positive!r} (negatives lie beyond objective.soft={soft!r}). Widen the threshold, or "
+            "look at the coordinates"
+        )
+    weights = _night_sideways(Places.concat(list(sets)), asking[keep] - beginning) if weighted else np.ones(keep.sum())
+    skipped = int((~keep).sum())
+    log.info("%s: %d queries, %d skipped that have no positive; %d database images", names, keep.sum(), skipped, images)
+    return Neighbours(asking[keep], answering, hard.take(keep), near.take(keep), weights / weights.sum(), skipped)
+
+
+def _check_thresholds(positive: str, soft: str) -> None:
+    metres = [float(found[1]) for text in (positive, soft) if (found := METRES.match(text))]
+    if len(metres) == 2 and metres[1] < metres[0]:
+        raise UserError(
+            f"objective.soft={soft!r} is below objective.positive={positive!r}: positives lie within the latter, "
+            "negatives beyond the former, which must be at least as wide"
+        )
+
+
+def _roles(places: Places) -> tuple[Array, Array]:
+    """bool [N] each: which images are queries, and which are database. Without queries every image is both."""
+    queries = places.role == ROLES.index("query")
+    database = places.role == ROLES.index("database")
+    if not queries.any():
+        every = np.ones(len(places), bool)
+        return every, every
+    if not database.any():
+        raise UserError(
+            f"{places.name}: {len(places)} images, all of them queries; mining wants a database beside them"
+        )
+    return queries, database
+
+
+def _joined(parts: Sequence[Positives]) -> Positives:
+    """The lists of all queries, one part's queries after the other's."""
+    ends = np.cumsum([0] + [len(part.indices) for part in parts])
+    indptr = [part.indptr[1:] + end for part, end in zip(parts, ends, strict=False)]
+    return Positives(np.concatenate([[0], *indptr]), np.concatenate([part.indices for part in parts]))
+
+
+def _themselves(queries: Array, database: Array) -> Positives:
+    """The position of each query in the database, where it is an image of it."""
+    order = np.argsort(database)
+    at = np.minimum(np.searchsorted(database, queries, sorter=order), len(database) - 1)
+    position = order[at]
+    own = database[position] == queries
+    return Positives(np.concatenate([[0], np.cumsum(own)]), position[own])
+
+
+def _night_sideways(places: Places, queries: Array) -> Array:
+    """1 for every query, and for those of the night as much in all as there are queries; the same for sideways ones."""
+    weights = np.ones(len(queries))
+    night = places.condition == (places.conditions.index("night") if "night" in places.conditions else -2)
+    for name, rare in (("taken at night", night[queries]), ("that look sideways", places.view[queries] == SIDEWAYS)):
+        if not rare.any():
+            raise UserError(
+                f"objective.weighted=True draws queries {name} more often, but none of the {len(queries)} queries is "
+                "known to be one; it is made for MSLS, whose file names say so. Set objective.weighted=False"
+            )
+        weights[rare] += len(queries) / rare.sum()
+    return weights

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines.whole import write_bytes, write_json
-from jaxvpr import build, models, weights, workdir
+from jaxvpr import build, compression, models, weights, workdir
 from jaxvpr.errors import UserError
 from jaxvpr.models.costs import parameter_count
 from jaxvpr.training.loop import Variables
@@ -64,7 +64,7 @@ def export(config: ConfigDict, folder: Path, checkpoint: str, out: Path, family:
         )
     if family:
         weights.left_out(family, build.shapes(config))  # an unknown name is answered before minutes of loading
-    what, variables = workdir.variables(config, folder, checkpoint, fresh=True)
+    what, config, variables, _ = compression.chosen(config, folder, checkpoint, fresh=True)
     log.info("weights: %s", what)
     out.parent.mkdir(parents=True, exist_ok=True)
     write = _program if out.suffix == PROGRAM else _weights

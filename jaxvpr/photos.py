@@ -17,7 +17,7 @@ from data_pipelines import readers
 from data_pipelines.geo import from_utm
 from data_pipelines.places import Paths, Places
 from data_pipelines.whole import write_json
-from jaxvpr import build, workdir
+from jaxvpr import build, compression
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.reports.pictures import predictions_picture
@@ -45,7 +45,7 @@ def extract(config: ConfigDict, folder: Path, checkpoint: str, images: str, out:
     """
     if out.suffix != ".npy":
         raise UserError(f"--out={out}: descriptors are written as .npy; end the name so")
-    variables = _weights(config, folder, checkpoint)
+    config, variables = _model(config, folder, checkpoint)
     places = readers.read("folder", images)
     found = build.describer(config, build.mesh(config))(variables, places.path)
     if hosts.is_first():
@@ -72,7 +72,7 @@ def localize(
     """
     if top < 1:
         raise UserError(f"--top={top} must be at least 1")
-    variables = _weights(config, folder, checkpoint)
+    config, variables = _model(config, folder, checkpoint)
     known = _open(database, _identity(config, variables))
     paths = readers.folder.paths(images)
     found = build.describer(config, build.mesh(config))(variables, paths)
@@ -96,10 +96,10 @@ def localize(
     return answers
 
 
-def _weights(config: ConfigDict, folder: Path, checkpoint: str) -> Variables:
-    what, variables = workdir.variables(config, folder, checkpoint)
+def _model(config: ConfigDict, folder: Path, checkpoint: str) -> tuple[ConfigDict, Variables]:
+    what, config, variables, _ = compression.chosen(config, folder, checkpoint)
     log.info("weights: %s", what)
-    return variables
+    return config, variables
 
 
 def _identity(config: ConfigDict, variables: Variables) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvpr import build, learning, workdir
+from jaxvpr import build, compression, learning, workdir
 from jaxvpr.errors import UserError
 from jaxvpr.models.costs import flops, model_mib, parameter_count
 from jaxvpr.parallel import hosts
@@ -24,6 +24,7 @@ from jaxvpr.training import logs, loop
 from jaxvpr.training.loop import Variables
 
 log = logging.getLogger(__name__)
+Model = tuple[ConfigDict, Variables]
 
 
 def train(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
@@ -35,19 +36,26 @@ def train(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     workdir.claim(folder, config)
     mesh = build.mesh(config)
     recipe = learning.recipe(config, mesh, build.benchmarks(config, config.val_data))
-    tests = build.benchmarks(config, config.test_data)  # before training: what is missing shows now, not after hours
+    # Before training: what is missing shows now, not after hours.
+    tests = build.benchmarks(config, config.test_data)
+    images = recipe.sources["source"].paths
+    compression.check(config, len(images))
     outcome = loop.train(config, folder, recipe, mesh)
     if not outcome.finished:
         log.warning("told to leave; the same command goes on where this one stopped")
         return None
+    baselines, best = {"untrained": (config, outcome.initial)}, outcome.best
+    if config.pca.dim:
+        baselines["uncompressed"] = config, best
+        config, best = compression.fitted(config, best, images)
     if hosts.is_first():
-        workdir.save_model(folder, config, outcome.best)
+        workdir.save_model(folder, config, best)
     if not tests:
         log.warning("the recipe has no test_data: nothing is measured, and neither metrics nor a report are written")
         return None
     log.info("measuring step %d, the best in validation", outcome.best_step)
-    found = _evaluate(config, mesh, outcome.best, tests, outcome.initial)
-    return _write(config, folder, found, outcome.best, outcome.seconds)
+    found = _evaluate(config, mesh, best, tests, baselines)
+    return _write(config, folder, found, best, outcome.seconds, outcome.planning_seconds)
 
 
 def evaluate(
@@ -55,8 +63,8 @@ def evaluate(
 ) -> dict[str, Any] | None:
     """Measures a checkpoint on the recipe's test sets, or on two folders; writes metrics and report into the folder."""
     mesh = build.mesh(config)
-    what, variables = workdir.variables(config, folder, checkpoint)
-    log.info("measuring %s", what)
+    model = compression.chosen(config, folder, checkpoint)
+    log.info("measuring %s", model.what)
     if bool(database) != bool(queries):
         raise UserError("--database and --queries go together: two folders of images")
     benches = [build.two_folders(config, database, queries)] if database else build.benchmarks(config, config.test_data)
@@ -66,13 +74,16 @@ def evaluate(
             "set: --config=RECIPE,test_data.NAME.reader=READER,test_data.NAME.root=FOLDER (docs/data_formats.md)"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    return _write(config, folder, _evaluate(config, mesh, variables, benches, None), variables, None)
+    baselines = {"uncompressed": model.plain} if model.plain else {}
+    found = _evaluate(model.config, mesh, model.variables, benches, baselines)
+    return _write(model.config, folder, found, model.variables)
 
 
 def _evaluate(
-    config: ConfigDict, mesh: Mesh, variables: Variables, benches: list[Benchmark], untrained: Variables | None
+    config: ConfigDict, mesh: Mesh, variables: Variables, benches: list[Benchmark], others: Mapping[str, Model]
 ) -> list[Evaluated]:
-    """Measures the method on every benchmark, beside thumbnails and, where it is known, the network it started as."""
+    """Measures the method on every benchmark, beside thumbnails and other models: the network it started as, and
+    itself without its PCA."""
     describer = build.describer(config, mesh)
     found = []
     for bench in benches:
@@ -81,8 +92,9 @@ def _evaluate(
         baselines = {}
         if config.eval.baselines:
             baselines["thumbnail"] = measure(describer, {}, bench, ns, thumbnail)
-            if untrained is not None:
-                baselines["untrained"] = measure(describer, untrained, bench, ns)
+            for name, (recipe, weights) in others.items():
+                describes = describer if recipe is config else build.describer(recipe, mesh)
+                baselines[name] = measure(describes, weights, bench, ns)
         found.append(Evaluated(bench, method, baselines))
         _print(config, found[-1])
     return found
@@ -117,12 +129,14 @@ def _print(config: ConfigDict, one: Evaluated) -> None:
             print(f"  {name:<{width}}  {values}", flush=True)
         if recall.without_positive:
             answerable = "  ".join(f"R@{n} {v:5.1f}" for n, v in recall.of_answerable.items())
-            print(f"  of the {recall.queries - recall.without_positive} queries with a positive: {answerable}")
+            count = recall.queries - recall.without_positive
+            print(f"  upper bound {recall.upper_bound:.1f}; of the {count} queries with a positive: {answerable}")
 
 
 def _write(
-    config: ConfigDict, folder: Path, found: list[Evaluated], variables: Variables, seconds: float | None
-) -> dict[str, Any]:
+    config: ConfigDict, folder: Path, found: list[Evaluated], variables: Variables,
+    seconds: float | None = None, planning: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """`metrics.json` and `report.html`."""
     results = [
         metrics.result(
@@ -143,6 +157,7 @@ def _write(
         model_bytes=round(model_mib(variables) * 2**20),
         flops_per_image=flops(build.model(config), *build.image_size(config)),
         training_seconds=seconds,
+        planning_seconds=planning,
     )
     extra = build.identity(config)
     if hosts.is_first():

@@ -21,8 +21,11 @@ from jaxvpr.parallel import hosts
 from jaxvpr.training.checkpoint import Checkpoints
 from jaxvpr.training.loop import Variables
 
-# What may change between the parts of one run: it decides neither a weight nor a recall.
-FREE = ("loader.threads", "loader.workers", "loader.prefetch", "checkpoint.", "log_seconds", "test_data.", "eval.batch")
+# What may change between the parts of one run: it decides neither a weight nor which is best. A PCA comes after it.
+FREE = (
+    "loader.threads", "loader.workers", "loader.prefetch", "checkpoint.",
+    "log_seconds", "test_data.", "eval.batch", "pca.",
+)  # fmt: skip
 # Data may move to another folder; that its images are the same ones is the user's word.
 MOVED = re.compile(r"(train_data|more_train_data\..+|val_data\..+)\.root$")
 MODEL_FILE = "model.safetensors"
@@ -62,6 +65,11 @@ def has_checkpoints(folder: Path) -> bool:
     """Whether a run has begun to leave checkpoints in its folder."""
     checkpoints = folder / "checkpoints"
     return checkpoints.is_dir() and any(path.name.isdigit() for path in checkpoints.iterdir())
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """The keys in which two recipes differ, each with its values; data may lie in another folder."""
+    return _differences(json.loads(old.to_json()), json.loads(new.to_json()), ())
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], free: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
@@ -123,7 +131,11 @@ def variables(config: ConfigDict, folder: Path, which: str, fresh: bool = False)
 
 def save_model(folder: Path, config: ConfigDict, trained: Variables) -> Path:
     """Writes the model as one file that describes itself: weights under our names, the recipe as metadata."""
-    file = folder / MODEL_FILE
+    return write_model(folder / MODEL_FILE, config, trained)
+
+
+def write_model(file: Path, config: ConfigDict, trained: Variables) -> Path:
+    """`save_model` under any name that ends in .safetensors."""
     weights.write(file, weights.to_torch("jaxvpr", trained), {"jaxvpr_config": config.to_json()})
     return file
 

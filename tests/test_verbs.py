@@ -19,7 +19,7 @@ def test_the_folder_of_a_run(trained_run):
     (entry,) = document["results"]
     assert sorted(entry["baselines"]) == ["thumbnail", "untrained"] and list(entry["recall"]["25m"]) == ["1", "5", "10"]
     assert (entry["protocol"]["queries"], entry["protocol"]["database"]) == (25, 50)
-    assert document["costs"]["training_seconds"] > 0
+    assert 0 < document["costs"]["planning_seconds"] < document["costs"]["training_seconds"]
     records = logs.read(trained_run)
     assert [record["step"] for record in records if "loss" in record] == list(range(12))
     assert [(record["step"], record["epoch"]) for record in records if "epoch" in record] == [(6, 1), (12, 2)]
@@ -54,6 +54,7 @@ def test_evaluate_two_folders(door, tiny_recipe, trained_run, photo_tree, tmp_pa
     assert status == 0, err
     assert recalls(tmp_path) == recalls(trained_run)
     document = metrics.read_metrics(tmp_path / "metrics.json")
+    assert not {"planning_seconds", "training_seconds"} & set(document["costs"])
     assert document["results"][0]["protocol"]["split"] == "test" and (tmp_path / "report.html").is_file()
 
 

@@ -155,7 +155,7 @@ def _match(table: Family, tensors: Tensors, variables: Variables, pattern: str |
     values, shapes = {}, []
     for key, name in names.items():
         if name is not None and name in tensors:
-            value, wanted = _turn(table, key[1], tensors[name]), paths[key]
+            value, wanted = _turn(table, key[1], tensors[name], flat=len(paths[key].shape) == 2), paths[key]
             if value.shape == wanted.shape:
                 values[key[0], *key[1].split("/")] = np.asarray(value, wanted.dtype, order="C")
             else:
@@ -182,12 +182,19 @@ def _left_over(table: Family, tensors: Tensors, used: set[str | None]) -> list[s
     return [name for name in tensors if name not in used and name not in expected]
 
 
-def _turn(table: Family, path: str, value: np.ndarray, back: bool = False) -> np.ndarray:
-    """A PyTorch tensor in our axes, or (`back`) ours in PyTorch's: OIHW and HWIO, [out, in] and [in, out]."""
+def _turn(table: Family, path: str, value: np.ndarray, back: bool = False, flat: bool = False) -> np.ndarray:
+    """A PyTorch tensor in our axes, or (`back`) ours in PyTorch's: OIHW and HWIO, [out, in] and [in, out].
+
+    Where the original has a 1x1 convolution and we have a linear layer (`flat`), the sides come and go.
+    """
     if table.same_layout or not path.endswith("/kernel"):
         return value
+    convolved = any(re.fullmatch(pattern, path.removesuffix("/kernel")) for pattern in table.convolved)
+    if convolved and back and value.ndim == 2:
+        return value.T[..., None, None]
     if value.ndim == 4:
-        return value.transpose((3, 2, 0, 1) if back else (2, 3, 1, 0))
+        value = value.transpose((3, 2, 0, 1) if back else (2, 3, 1, 0))
+        return value[0, 0] if convolved and flat and value.shape[:2] == (1, 1) else value
     return value.T
 
 

@@ -22,6 +22,7 @@ class Family(NamedTuple):
       unused: names and shapes of tensors that the original's model has without using them, so that its strict loading
         wants them: left out in reading, written as zeros unless a row gives one.
       stages: pattern of a stage that a file may hold where our model is cut before it.
+      convolved: patterns of linear layers of ours that are 1x1 convolutions there.
       counters: whether each BatchNorm has its `num_batches_tracked`, which nothing of ours needs.
       same_layout: the file holds our own names and layout, so that nothing is turned.
     """
@@ -31,6 +32,7 @@ class Family(NamedTuple):
     extras: tuple[str, ...] = ()
     unused: tuple[tuple[str, tuple[int, ...]], ...] = ()
     stages: str | None = None
+    convolved: tuple[str, ...] = ()
     counters: bool = False
     same_layout: bool = False
 

@@ -33,7 +33,9 @@ def _port(encoder: str, pool: str) -> Family:
     """NetVLAD in PyTorch; on several GPUs its two halves are wrapped each on its own."""
     rows = under(pool, CLUSTERS)
     return Family(
-        rows=(*under(encoder, CONVOLUTIONAL), *rows, *inner("", rows), (r"aggregator/fc", "WPCA.0")), counters=True
+        rows=(*under(encoder, CONVOLUTIONAL), *rows, *inner("", rows), (r"aggregator/fc", "WPCA.0")),
+        convolved=(r"aggregator/fc",),
+        counters=True,
     )
 
 
@@ -60,7 +62,8 @@ FAMILIES = {
             *under("base_model.base.", VGG_SEQUENTIAL),
             *under("net_vlad.", (*CLUSTERS, *inner("", CLUSTERS))),
             (r"aggregator/fc", "pca_layer"),
-        )
+        ),
+        convolved=(r"aggregator/fc",),
     ),
     "apgem": Family(
         rows=(

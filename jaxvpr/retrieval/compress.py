@@ -1,0 +1,229 @@
+"""Principal components of descriptors: how to fit them within a memory, and how they become a layer of the model.
+
+`fold(model, variables, fit(described(...), dim))` is all of it. Beside `search` and `clusters` the only file that
+imports faiss.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+
+from data_pipelines.places import Paths
+from jaxvpr.errors import UserError
+from jaxvpr.parallel import hosts
+from jaxvpr.retrieval.evaluator import Describer
+
+log = logging.getLogger(__name__)
+Array = np.ndarray
+
+# Below this share of the first variance, float32 cannot tell a direction from rounding.
+FAINT = 1e-6
+# Images or numbers, whichever are fewer, up to which FAISS alone is quick; and rounds of the iteration beyond.
+EXACT, ROUNDS = 2048, 7
+
+
+class Pca(NamedTuple):
+    """`weight x + bias`: the leading principal components of descriptors x.
+
+    Attributes:
+      weight: float32 [dim, D], largest variance first; orthonormal rows, or whitened ones.
+      bias: float32 [dim]; centres the descriptors that it was fitted on.
+      kept: share of their variance that the components have, 0 to 1.
+    """
+
+    weight: Array
+    bias: Array
+    kept: float
+
+
+def described(
+    describer: Describer,
+    variables: Any,
+    paths: Paths,
+    *,
+    dim: int,
+    length: int,
+    images: int = 2**14,
+    memory_mib: int = 4096,
+    seed: int = 0,
+) -> Array:
+    """Descriptors of random images, as many as the fit has memory for.
+
+    Args:
+      paths: of the training images.
+      dim, length: components to be fitted, and numbers of a descriptor.
+      images: at most so many serve. The default is the Deep VG benchmark's.
+      memory_mib: of the host, for the descriptors and the fit together.
+      seed: which images; the draw depends on no batch, device or number of processes.
+
+    Returns:
+      float32 [n, D]; images that cannot be read are left out.
+
+    Raises:
+      UserError: where fewer images than components and one more can serve.
+    """
+    count = enough(len(paths), dim=dim, length=length, images=images, memory_mib=memory_mib)
+    if count < (wanted := min(images, len(paths))):
+        log.info("the PCA takes %d images: %d would not fit in pca.memory_mib=%d", count, wanted, memory_mib)
+    rows = np.sort(np.random.default_rng(seed).choice(len(paths), count, replace=False))
+    found = describer(variables, paths.take(rows))
+    # In place, because a second table may not fit.
+    present = np.delete(np.arange(count), found.missing)
+    for to, row in enumerate(present):
+        if to < row:
+            found.descriptors[to] = found.descriptors[row]
+    return found.descriptors[: len(present)]
+
+
+def enough(available: int, *, dim: int, length: int, images: int, memory_mib: int) -> int:
+    """How many of the available images a PCA of `dim` of `length` numbers is fitted on.
+
+    Raises:
+      UserError: for more components than a descriptor has numbers, or too few images for them.
+    """
+    if dim > length:
+        raise UserError(f"pca.dim={dim} components of a descriptor of {length} numbers; at most {length}")
+    count = affordable(min(images, available), dim, length, memory_mib)
+    if count <= dim:
+        raise UserError(
+            f"pca.dim={dim} needs more than {dim} images: there are {available} training images, pca.images={images} "
+            f"lets {min(images, available)} of them serve, and pca.memory_mib={memory_mib} {count} descriptors of "
+            f"{length} numbers"
+        )
+    return count
+
+
+def affordable(images: int, dim: int, length: int, memory_mib: int) -> int:
+    """How many of so many images fit in the memory, by `peak_bytes`."""
+    fits = [count for count in range(images + 1) if peak_bytes(count, dim, length) <= memory_mib * 2**20]
+    return max(fits, default=0)
+
+
+def peak_bytes(count: int, dim: int, length: int) -> int:
+    """The most that the descriptors and the fit hold at once.
+
+    Of at least as many images as numbers FAISS makes the covariance, in float32 and in float64; of fewer the products
+    of all pairs of images, beside a centred copy of the descriptors and a direction for each. Where a sketch comes
+    first, the descriptors and a few tables of `sketched` columns are all there is.
+    """
+    if columns := sketched(count, dim, length):
+        return 4 * count * length + 8 * count * columns + 12 * length * columns + 12 * columns**2
+    return 4 * count * length + 12 * length**2 if count >= length else 12 * count * length + 12 * count**2
+
+
+def sketched(count: int, dim: int, length: int) -> int:
+    """To how many columns descriptors are brought before FAISS sees them; 0 for not at all.
+
+    FAISS's eigenvectors take time with the cube of the images or the numbers, whichever are fewer: 8 seconds for 2000
+    on two cores. Beyond `EXACT`, and where far fewer components are asked for, it sees the descriptors in the subspace
+    of `_subspace` alone.
+    """
+    side, columns = min(count, length), dim + max(64, dim // 8)
+    return columns if side > EXACT and 2 * columns <= side else 0
+
+
+def fit(x: Array, dim: int, *, whiten: bool = False) -> Pca:
+    """Principal components by FAISS.
+
+    Signs are fixed: the largest number of a component is positive.
+
+    Args:
+      x: descriptors, float32 [n, D], n above `dim`. They are centred in place, which keeps digits and memory.
+      dim: components that are kept.
+      whiten: divide each by its standard deviation, so that the variance of all is one.
+
+    Returns:
+      `Pca`, that of the first host on every host.
+
+    Raises:
+      UserError: for too few descriptors, any that is not finite, or fewer directions in them than `dim`.
+    """
+    count, length = x.shape
+    if not dim < count or dim > length:
+        raise UserError(f"{dim} components cannot be made of {count} descriptors of {length} numbers")
+    if not all(np.isfinite(row).all() for row in x):
+        raise UserError("descriptors are not finite: look for NaN in the weights")
+    mean = x.mean(0, dtype=np.float64).astype(np.float32)
+    x -= mean[None]
+    total = sum(float(np.dot(row, row)) for row in x)
+    columns = sketched(count, dim, length)
+    basis = _subspace(x, columns) if columns else None
+    weight, scatter = _by_faiss(x if basis is None else x @ basis.T, dim, whiten)
+    weight = weight if basis is None else weight @ basis
+    weight *= np.sign(np.take_along_axis(weight, np.abs(weight).argmax(1)[:, None], 1))
+    agreed = {
+        name: hosts.of_first(partial(np.asarray, value), value.shape, np.float32)
+        for name, value in {"weight": weight, "bias": -weight @ mean}.items()
+    }
+    return Pca(agreed["weight"], agreed["bias"], float(scatter[:dim].sum(dtype=np.float64) / total))
+
+
+def _by_faiss(x: Array, dim: int, whiten: bool) -> tuple[Array, Array]:
+    """The components of centred x, float32 [dim, D], and the sums of squares along all that were found."""
+    count, length = x.shape
+    pca = faiss.PCAMatrix(length, dim, -0.5 if whiten else 0.0, False)
+    pca.max_points_per_d = max(pca.max_points_per_d, -(-count // length))  # beyond these it would draw a part of them
+    pca.train(x)
+    scatter = faiss.vector_to_array(pca.eigenvalues)[: min(count, length)]
+    rank = int((scatter > FAINT * scatter[0]).sum())
+    if rank < dim:
+        raise UserError(
+            f"the descriptors of {count} images vary in {rank} directions, fewer than pca.dim={dim}: lower it, or give "
+            "more images that differ"
+        )
+    weight = faiss.vector_to_array(pca.A).reshape(dim, length)
+    # FAISS whitens by the sum of squares where a variance is their mean.
+    return weight * np.float32(math.sqrt(count - 1) if whiten else 1), scatter
+
+
+def _subspace(x: Array, columns: int) -> Array:
+    """Orthonormal rows [columns, D] that span where centred x varies most: subspace iteration from a fixed start.
+
+    After Halko, Martinsson and Tropp (SIAM Review 2011). What a direction beyond the last row adds to the error of one
+    that is kept shrinks with the 14th power of the ratio of their deviations.
+    """
+    basis = np.random.default_rng(0).standard_normal((columns, x.shape[1]), np.float32)
+    for _ in range(ROUNDS):
+        basis = (x @ basis.T).T @ x
+        # In place and in float32, where NumPy's has several tables of float64.
+        faiss.matrix_qr(x.shape[1], columns, faiss.swig_ptr(basis))  # type: ignore[attr-defined]
+    return basis
+
+
+def behind(model: Mapping[str, Any], dim: int) -> dict[str, Any]:
+    """The keywords of `models.join` for a model with a layer of `dim` components behind its descriptor."""
+    inner = {"aggregator": model["aggregator"], "aggregator_options": dict(model.get("aggregator_options") or {})}
+    return {**model, "aggregator": "fc", "aggregator_options": {"inner": inner, "dim": dim, "l2": True}}
+
+
+def fold(variables: Mapping[str, Any], pca: Pca) -> dict[str, Any]:
+    """Variables of the model `behind` makes: those of the whole model and the PCA as its last layer.
+
+    The folded model's descriptor is the PCA of the model's own, made a unit vector again.
+    """
+    held = {kind: _held(tree) for kind, tree in variables.items()}
+    layer = {"kernel": np.ascontiguousarray(pca.weight.T), "bias": pca.bias}
+    params = held["params"]
+    return {**held, "params": {**params, "aggregator": {**params.get("aggregator", {}), "fc": layer}}}
+
+
+def unfold(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `fold`: variables of the model without its PCA."""
+    plain = {}
+    for kind, tree in variables.items():
+        inner = tree.get("aggregator", {}).get("inner")
+        rest = {name: part for name, part in tree.items() if name != "aggregator"}
+        plain[kind] = rest if inner is None else {**rest, "aggregator": inner}
+    return plain
+
+
+def _held(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A collection whose aggregator, if it has any part of it, stands in front of another step."""
+    return {name: {"inner": part} if name == "aggregator" else part for name, part in tree.items()}

@@ -31,7 +31,8 @@ def base() -> ConfigDict:
     )
     config.image = image((512, 512), "pil_bilinear")
     # Strengths as torchvision's; scale and ratio are those of a random resized crop, an empty scale is none.
-    # `randaugment` counts the operations of RandAugment, each of `magnitude` 0 to 30.
+    # `randaugment` counts the operations of RandAugment, each of `magnitude` 0 to 30. `perspective` is the distortion
+    # (0 to 1) of every second image, `rotation` the most degrees.
     config.augment = ConfigDict(
         {
             "brightness": 0.0,
@@ -43,6 +44,8 @@ def base() -> ConfigDict:
             "flip": 0.0,
             "randaugment": 0,
             "magnitude": 9,
+            "perspective": 0.0,
+            "rotation": 0.0,
         }
     )
 
@@ -69,7 +72,10 @@ def base() -> ConfigDict:
     config.optimizer_extra = optimizer("adam", 1e-2)
     # Moving average of the weights, which is then what is validated and kept: `jaxvpr.training.ema`. 0 is none.
     config.ema = ConfigDict({"decay": 0.0, "warmup": 0})
-    # Both learning rates times `factor` where the first measure of validation gets no better: torch's
+    # Which measure of validation decides which checkpoint is the best: "R@5" of the first validation set, "SET/R@5" of
+    # another, "" for the first of all. After `patience` validations in a row that are no better the run ends; 0: never.
+    config.best = ConfigDict({"measure": "", "patience": 0})
+    # Both learning rates times `factor` where the measure of `best` gets no better: torch's
     # ReduceLROnPlateau, `jaxvpr.training.plateau`. 0 is none.
     config.plateau = ConfigDict(
         {"factor": 0.0, "patience": 10, "mode": "max", "threshold": 1e-4, "cooldown": 0, "min_rate": 0.0}
@@ -78,6 +84,11 @@ def base() -> ConfigDict:
     # An aggregator with clusters (netvlad, crn, vlad, ...) that no file of weights gives starts from k-means of the
     # local features of so many images; 0 leaves it random. The Deep VG benchmark takes 500.
     config.clusters = ConfigDict({"images": 0, "per_image": 100, "iterations": 100})
+
+    # The descriptor's first `dim` principal components, 0 for none, fitted by FAISS after training on so many training
+    # images (as many as `memory_mib` of the host lets; the Deep VG benchmark has 2^14) and kept as the model's last
+    # layer. With `whiten` each has a variance of one. Validation during training goes without.
+    config.pca = ConfigDict({"dim": 0, "images": 16384, "whiten": False, "memory_mib": 4096})
 
     config.mesh = ConfigDict({"model": 1})
     config.loader = ConfigDict({"threads": 2, "workers": 0, "prefetch": 4, "on_error": "raise"})
@@ -186,6 +197,56 @@ def places(*, P: int, K: int, by: str, min_distance: float = 0.0, by_city: bool 
             "memory": 0,
         }
     )
+
+
+def mined_triplets(**changes) -> ConfigDict:
+    """The keys of the objective `mined_triplets` with the values of the Deep VG benchmark (Berton et al., CVPR 2022).
+
+    A database image within `positive` of a query may be its positive, one beyond `soft` is a negative: thresholds as of
+    a test, such as "10m" or "2m_30deg". `mining` is "full", "partial" or "random"
+    (`jaxvpr.objectives.triplet_plans`); each plan takes `refresh` queries and looks for their `negatives` among `pool`
+    database images, 0 for all. `weighted` draws queries of the night and sideways ones more often. Several data sets
+    are "merged", so that negatives cross them, or used "in_turn", one an epoch. Any loss of `jaxvpr.losses.triplets`
+    goes by name. The search takes up to `memory_mib` on each device, beside the descriptors.
+    """
+    keys = {
+        "name": "mined_triplets",
+        "mining": "partial",
+        "positive": "10m",
+        "soft": "25m",
+        "negatives": 10,
+        "pool": 1000,
+        "refresh": 1000,
+        "weighted": False,
+        "sets": "merged",
+        "loss": "triplet",
+        "loss_options": ConfigDict({"margin": 0.1, "squared": False}),
+        "memory_mib": 1024,
+    }
+    unknown = sorted(set(changes) - set(keys))
+    if unknown:
+        raise ValueError(f"mined_triplets has no key {unknown}; there are {list(keys)}")
+    return ConfigDict({**keys, **changes})
+
+
+def deep_vg(name: str, dataset: str, root: str) -> ConfigDict:
+    """What trainings of the Deep VG benchmark share: ResNet-18 to conv4, 480 x 640 pixels, 4 queries a step.
+
+    An epoch has 5000 queries, and the run ends after 3 that bring R@5 no further. Aggregator and objective are the
+    recipe's.
+    """
+    config = base()
+    config.name = name
+    config.model.backbone_options = ConfigDict({"cut": "layer3"})
+    config.frozen = ("backbone/(conv1|bn1|layer1_|layer2_)",)
+    config.image = image((480, 640), "pil_bilinear")
+    config.train_data = data("at_names", root, "train")
+    config.val_data = ConfigDict({f"{dataset}_val": data("at_names", root, "val")})
+    config.test_data = ConfigDict({dataset: data("at_names", root, "test")})
+    config.batch, config.epochs, config.steps_per_epoch = 4, 1000, 1250
+    config.optimizer = optimizer("adam", 1e-5)
+    config.best.measure, config.best.patience = "R@5", 3
+    return config
 
 
 def in_city(name: str) -> ConfigDict:

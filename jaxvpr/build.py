@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -120,9 +121,12 @@ def initial_variables(
       UserError: for a file that does not fit; where `clusters.images` asks for clusters that the aggregator has not, or
         names no images to make them of.
     """
-    given = shapes(config)
-    for source in filter(None, (config.init, then)):
+    given, sources = shapes(config), [source for source in (config.init, then) if source]
+    for source in sources:
         given = _read(config, given, source)
+    lacking = sorted({"/".join(key[1:3]) for key, leaf in flatten_dict(given).items() if _absent(leaf)})
+    if sources and lacking:
+        log.info("%s gives everything but %s", " and ".join(sources), ", ".join(lacking))
     wanted = bool(config.clusters.images) and clusters.lacks_clusters(given)
     started = filled(config, given, drawn)
     return _clustered(config, started, images or _to_cluster(config)) if wanted else started

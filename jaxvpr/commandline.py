@@ -15,16 +15,17 @@ from ml_collections import ConfigDict
 from configs import common
 from data_pipelines.images import DEVICE_RULES, RULES
 from jaxvpr.errors import UserError
+from jaxvpr.training.early_stop import deciding
 
-VERBS = ("train", "evaluate", "extract", "localize", "import", "export", "sweep")
+VERBS = ("train", "evaluate", "extract", "localize", "compress", "import", "export", "sweep")
 FLAGS = {
     "config": "recipe, or file of a sweep: FILE[:preset][,key=value ...]",
     "workdir": "folder of the run: checkpoints, logs, metrics.json, report.html (default: runs/<name of the recipe>)",
     "checkpoint": "weights to use: best, last, or a step of the workdir, or a FILE of weights",
-    "images": "folder of photos to describe or localise",
+    "images": "folder of photos to describe, to localise, or to fit a PCA on (compress)",
     "database": "folder of database images (evaluate), or descriptors from extract (localize)",
     "queries": "folder of query images (evaluate)",
-    "out": "file (extract: .npy, export: .pth, .safetensors or .stablehlo) or folder (localize) to write",
+    "out": "file (extract: .npy; compress: .safetensors; export: that, .pth, .stablehlo) or folder (localize) to write",
     "family": "names of the weights to write (export; default: those of the recipe's method)",
     "top": "how many places to name (localize)",
     "coordinator": "several hosts: HOST:PORT of process 0, or auto",
@@ -99,6 +100,8 @@ def parse(arguments: Sequence[str]) -> Command:
     config = load_config(flags["config"])
     override_all(config, changes)
     check(config)
+    if verb == "train":
+        check_training(config)
     return Command(verb, flags, config.lock(), tuple(changes))
 
 
@@ -252,9 +255,10 @@ def _as_type_of(key: str, old: Any, value: Any, text: str) -> Any:
 # The smallest number that makes sense; an error far inside the program would not name the key.
 AT_LEAST = {
     "seed": 0, "epochs": 0, "steps_per_epoch": 1, "every_epochs": 1, "batch": 1, "accumulate": 1, "mesh.model": 1,
-    "grad_cache": 1, "ema.warmup": 0, "plateau.patience": 0, "plateau.cooldown": 0,
+    "grad_cache": 1, "ema.warmup": 0, "plateau.patience": 0, "plateau.cooldown": 0, "best.patience": 0,
     "loader.threads": 0, "loader.workers": 0, "loader.prefetch": 1, "checkpoint.keep": 1, "checkpoint.every_steps": 0,
     "eval.batch": 1, "clusters.images": 0, "clusters.per_image": 1, "clusters.iterations": 1, "image.multiple": 1,
+    "pca.dim": 0, "pca.images": 1, "pca.memory_mib": 1,
 }  # fmt: skip
 
 
@@ -280,8 +284,30 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"config.augment.scale={scale} must be (least, most) share of the area, within 0 and 1, or ()")
     file, _, pattern = config.init.partition(":")
     if file and not Path(file).is_file():
-        raise UserError(f"config.init={config.init!r}: no such file of weights")
+        run = Path(file).parts[1:2] if Path(file).parts[:1] == ("runs",) else ()
+        left = f"; a run of the recipe {run[0]!r} leaves it: train that first, or give init=FILE" if run else ""
+        raise UserError(f"config.init={config.init!r}: no such file of weights{left}")
     _check_patterns(config, pattern)
+
+
+def check_training(config: ConfigDict) -> None:
+    """As `check`, for keys that training alone looks at.
+
+    Raises:
+      UserError: names the key and what it may be.
+    """
+    if config.model.aggregator == "crn" and not config.init:
+        raise UserError(
+            "config.model.aggregator='crn' is trained in a second stage, from a trained NetVLAD, and config.init names "
+            "none: init=FILE:^(backbone|aggregator/(conv|centroids)). configs/netvlad.py trains one"
+        )
+    if config.best.patience and not config.val_data:
+        raise UserError(
+            f"config.best.patience={config.best.patience} ends the run where validation gets no better, and the recipe "
+            "validates on nothing; give it val_data, or set config.best.patience=0"
+        )
+    sets, recalls = sorted(config.val_data), sorted(config.eval.recalls)
+    deciding((f"{name}/R@{n}" for name in sets for n in recalls), config.best.measure)
 
 
 def _check_image(image: ConfigDict) -> None:

@@ -61,7 +61,7 @@ def _run(command: commandline.Command) -> int:
     memory.keep_freed()
     asked = sweep_file.load(command.flags["config"], command.changes) if command.verb == "sweep" else None
     # JAX is imported once the command is known to make sense: a typing error is answered at once.
-    from jaxvpr import exchange, photos, sweep, verbs, workdir
+    from jaxvpr import compression, exchange, photos, sweep, verbs, workdir
     from jaxvpr.parallel import hosts
 
     flags, config = command.flags, command.config
@@ -81,6 +81,8 @@ def _run(command: commandline.Command) -> int:
         verbs.evaluate(config, folder, checkpoint, flags.get("database", ""), flags.get("queries", ""))
     elif command.verb == "extract":
         photos.extract(config, folder, checkpoint, _needed("images", flags), Path(_needed("out", flags)))
+    elif command.verb == "compress":
+        compression.compress(config, folder, checkpoint, flags.get("images", ""), Path(_needed("out", flags)))
     elif command.verb == "import":
         exchange.import_weights(config, folder, "" if checkpoint == commandline.DEFAULTS["checkpoint"] else checkpoint)
     elif command.verb == "export":

@@ -32,8 +32,8 @@ from jaxvpr.training import logs
 log = logging.getLogger(__name__)
 FAILURE = "failure.txt"
 CAUSE = "\n\nTraceback (most recent call last):"  # between what went wrong and where
-# Of a finished run another test set would be another figure, which only `free` below lets pass.
-MEASURED = tuple(key for key in workdir.FREE if key != "test_data.")
+# Of a finished run another test set or PCA would be another figure, which only `free` below lets pass.
+MEASURED = tuple(key for key in workdir.FREE if key not in ("test_data.", "pca."))
 
 
 def sweep(asked: Sweep, folder: Path) -> int:
@@ -163,6 +163,7 @@ def record(run: Run, folder: Path, asked: Sweep) -> dict[str, Any]:
             for threshold, recall in entry["recall"].items()
         ],
         "seconds": document["costs"].get("training_seconds"),
+        "planning_seconds": document["costs"].get("planning_seconds"),
         "failure": failure.partition(CAUSE)[0] or None,
     }
 

@@ -85,6 +85,7 @@ def _of_one_name(
             commandline.override_all(config, [(key, _as_text(value)) for key, value in own.items()])
             commandline.override_all(config, for_all)
             commandline.check(config)
+            commandline.check_training(config)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         if not config.test_data:

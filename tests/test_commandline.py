@@ -80,6 +80,12 @@ MISTAKES = {
     "no spread": (["--config=R", "--config.image.std=(1.0,0.0,1.0)"], r"config\.image\.std=.* in \[0, 1\], above 0"),
     "no recall": (["--config=R", "--config.eval.recalls=()"], r"config\.eval\.recalls=\(\) must be one or more"),
     "crop beyond the image": (["--config=R", "--config.augment.scale=(2,3)"], r"config\.augment\.scale=\(2"),
+    "measure": (
+        ["--config=R", "--config.best.measure=val/R@4"],
+        r"config\.best\.measure='val/R@4' is not measured in validation; there are val/R@1, val/R@5, val/R@10, or R@N",
+    ),
+    "measure of another set": (["--config=R", "--config.best.measure=test/R@5"], r"'test/R@5' is not measured"),
+    "patience": (["--config=R", "--config.best.patience=-1"], r"config\.best\.patience=-1 must be at least 0"),
     "weights": (["--config=R", "--config.init=no.pth"], r"config\.init='no\.pth': no such file"),
     "broken pattern": (["--config=R", "--config.frozen=('(',)"], r"config\.frozen: '\(' is no regular expression"),
     "factors that are no pairs": (["--config=R", "--config.optimizer.factors=('a',2)"], "must be pairs"),
@@ -93,6 +99,20 @@ def test_mistakes_are_answered_by_name(mistake, refused, tiny_recipe):
     arguments, answer = MISTAKES[mistake]
     said = refused(*(argument.replace("=R", f"={tiny_recipe}", 1) for argument in arguments))
     assert re.search(answer, said), said
+
+
+def test_what_ends_a_run_is_looked_at_where_one_is_trained(tiny_recipe):
+    for measure in ("", "R@5", "val/R@10"):
+        assert parse([f"--config={tiny_recipe},best.measure={measure}"]).config.best.measure == measure
+    assert parse(["evaluate", f"--config={tiny_recipe},best.measure=R@5,eval.recalls=1"]).config.eval.recalls == (1,)
+    config = load_config(f"{tiny_recipe},best.patience=3").unlock()
+    commandline.check_training(config)
+    config.val_data = ConfigDict({})
+    with pytest.raises(UserError, match=r"config\.best\.patience=3 ends the run .* give it val_data"):
+        commandline.check_training(config)
+    config.best.patience, config.best.measure = 0, "R@5"
+    with pytest.raises(UserError, match="'R@5' is not measured in validation; the recipe has no val_data"):
+        commandline.check_training(config)
 
 
 def test_recipes_that_are_none(refused, tmp_path):

@@ -30,7 +30,7 @@ OUTSIDE = {
 ALONE = {
     "orbax": {"jaxvpr/training/checkpoint.py"},
     "tensorboardX": {"jaxvpr/training/logs.py"},
-    "faiss": {"jaxvpr/retrieval/search.py", "jaxvpr/retrieval/clusters.py"},
+    "faiss": {f"jaxvpr/retrieval/{name}.py" for name in ("search", "clusters", "compress")},
     "torch": {"jaxvpr/weights/files.py"},
 }
 DEPRECATED = ("jax.pmap", "jax.experimental.pjit", "jax.experimental.shard_map")

@@ -11,8 +11,10 @@ import pytest
 from data_pipelines.places import Paths
 from data_pipelines.readers import READERS
 from jaxvpr import build, commandline
-from jaxvpr.learning import OBJECTIVES
+from jaxvpr.learning import OBJECTIVES, triplets
 from jaxvpr.learning.data import image_source
+from jaxvpr.losses.metric import options_of
+from jaxvpr.losses.triplets import LOSSES
 from jaxvpr.objectives.place_heads import Choice
 from jaxvpr.training.optimisers import build as build_optimiser
 from jaxvpr.training.optimisers import split_frozen
@@ -48,7 +50,7 @@ def parameters(name):
 
 
 def optimiser(keys, config):
-    """As the loop builds it: every key but the names is an option; a plan of these objectives lasts an epoch."""
+    """As the loop builds it: every key but the names is an option."""
     options = {key: value for key, value in keys.items() if key not in ("name", "schedule")}
     period = config.steps_per_epoch
     return build_optimiser(
@@ -67,6 +69,13 @@ def data_sets(config):
 
 def test_there_are_recipes():
     assert len(RECIPES) > 20 and set(ON_GSV_CITIES) < set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_decides_is_measured(name):
+    config = recipe(name).copy_and_resolve_references().unlock()
+    config.init = "of an earlier stage"
+    commandline.check_training(config)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -100,6 +109,29 @@ def test_a_recipe_of_places_has_losses_miners_and_data_sets_that_exist(name):
     others = sets - len(keys.cliques.sets) if keys.cliques.share else sets
     assert len(keys.weights) in (0, others or sets) and all(number < sets for number in keys.cliques.sets)
     assert (keys.cliques.share * keys.P) % 1 == pytest.approx(0), "a whole number of cliques"
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if "mining" in recipe(name).objective])
+def test_an_epoch_of_a_mined_recipe_is_a_whole_number_of_plans(name):
+    config, mining = recipe(name), triplets.settings(recipe(name))
+    mining.check()
+    assert config.steps_per_epoch % mining.steps == 0 and config.accumulate == 1
+    options_of("loss", LOSSES, config.objective.loss, config.objective.loss_options.to_dict())
+
+
+def test_the_benchmarks_recipes_have_its_parameters():
+    """5,000 queries an epoch of 4 a step, 10 negatives of 1,000, Adam 1e-5, R@5 with patience 3."""
+    for name in ("netvlad:pitts30k", "netvlad:msls"):
+        config = recipe(name)
+        keys = config.objective
+        assert (keys.positive, keys.soft, keys.negatives, keys.pool, keys.refresh) == ("10m", "25m", 10, 1000, 1000)
+        assert (config.batch, config.batch * config.steps_per_epoch) == (4, 5000)
+        assert (config.optimizer.name, config.optimizer.rate) == ("adam", 1e-5)
+        assert (config.best.measure, config.best.patience) == ("R@5", 3)
+        assert keys.loss == "triplet" and keys.loss_options.to_dict() == {"margin": 0.1, "squared": False}
+        assert tuple(config.image.size) == (480, 640)
+    assert (recipe("netvlad:pitts30k").objective.mining, recipe("netvlad:msls").objective.mining) == ("full", "partial")
+    assert recipe("netvlad:msls").objective.weighted
 
 
 def test_schedules_are_the_papers():
@@ -147,12 +179,14 @@ def test_salad_trains_four_blocks_the_norm_and_its_head():
         ("boq:resnet50", r"layer2 layer3"),
         ("megaloc:megaloc", r"blocks_8 blocks_9 blocks_10 blocks_11 norm"),
         ("apgem:landmarks", r"conv1 bn1 layer1 layer2 layer3 layer4"),
+        ("netvlad:pitts30k", r"layer3"),
+        ("netvlad:pitts250k", r"features"),
     ],
 )
 def test_what_learns_of_a_backbone(name, learning):
     trained, resting = parameters(name)
     found = {path.split("/")[1] for path in trained if path.startswith("backbone/")}
-    stages = {part.split("_")[0] if part.startswith("layer") else part for part in found}
+    stages = {part.split("_")[0] if part.startswith(("layer", "features")) else part for part in found}
     assert stages == set(learning.split())
     assert not any(path.startswith("aggregator/") for path in resting)
 
@@ -169,7 +203,7 @@ def test_cricavpr_trains_adapters_and_encoder_alone():
     [
         ("gsv_cities:gsv_cities", 4096), ("mixvpr:mixvpr", 4096), ("salad:salad", 8448), ("salad:cliquemining", 8448),
         ("boq:dinov2", 8192), ("boq:resnet50", 16384), ("megaloc:megaloc", 8448), ("cricavpr:cricavpr", 10752),
-        ("apgem:landmarks", 2048),
+        ("apgem:landmarks", 2048), ("netvlad:pitts30k", 16384), ("netvlad:pitts250k", 32768),
     ],
 )  # fmt: skip
 def test_descriptors_are_as_long_as_published(name, dim):

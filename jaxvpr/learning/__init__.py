@@ -12,8 +12,9 @@ from data_pipelines import audit
 from data_pipelines.places import Paths
 from jaxvpr import build
 from jaxvpr.errors import UserError
-from jaxvpr.learning import cells, distillation, places, pretraining
+from jaxvpr.learning import cells, distillation, places, pretraining, sfrs, triplets
 from jaxvpr.learning.data import image_source, training_sets
+from jaxvpr.objectives.objective import Embed
 from jaxvpr.retrieval.evaluator import Benchmark, Describer, measure
 from jaxvpr.training.loop import Recipe, Variables
 
@@ -22,9 +23,13 @@ log = logging.getLogger(__name__)
 OBJECTIVES = {
     "cells": cells.from_config,
     "distillation": distillation.from_config,
+    "mined_triplets": triplets.from_config,
     "places": places.from_config,
     "pretraining": pretraining.from_config,
+    "sfrs": sfrs.from_config,
 }
+# Those whose batches hold queries and what they are compared with, of which only the queries are augmented.
+QUERIES_ONLY = ("mined_triplets",)
 
 
 def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recipe:
@@ -45,12 +50,19 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recip
     return Recipe(
         model=model,
         objective=objective,
-        sources={"source": image_source(config, paths)},
+        sources={"source": image_source(config, paths, queries_only=config.objective.name in QUERIES_ONLY)},
         example=build.blank(config),
         start=lambda drawn: build.initial_variables(config, drawn=drawn, images=sets[0].path),
-        embed_rows=lambda variables, rows: describes(variables, paths.take(rows)).descriptors,
+        embed=partial(_embed, describes, paths),
         validate=partial(_validate, describes, validation, config),
         frozen=model.resting(),
+    )
+
+
+def _embed(describes: Describer, paths: Paths, variables: Variables) -> Embed:
+    return Embed(
+        rows=lambda rows: describes(variables, paths.take(rows)).descriptors,
+        on_mesh=lambda rows: describes.on_mesh(variables, paths.take(rows)),
     )
 
 

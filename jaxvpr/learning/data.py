@@ -71,8 +71,9 @@ def with_places(partition: ConfigDict, images: Places) -> Places:
     return dataclasses.replace(images, place=place)
 
 
-def image_source(config: ConfigDict, paths: Paths) -> ImageSource:
-    """Training images, augmented.
+def image_source(config: ConfigDict, paths: Paths, queries_only: bool = False) -> ImageSource:
+    """Training images, augmented; with `queries_only` the first image of each element alone, but for the flip, which is
+    the whole element's.
 
     Raises:
       UserError: for strengths that make no sense, or images that could not share a batch.
@@ -86,9 +87,10 @@ def image_source(config: ConfigDict, paths: Paths) -> ImageSource:
         )
     strengths = config.augment.to_dict()
     strengths["scale"], strengths["ratio"] = tuple(strengths["scale"]) or None, tuple(strengths["ratio"])
-    augment = Augment(**strengths)
     try:
+        augment = Augment(**strengths)
         augment.finish(np.zeros((1, 1, 3), np.uint8), np.random.default_rng(0))
     except ValueError as error:
         raise UserError(f"config.augment: {error}") from error
-    return ImageSource(paths, build.image_size(config), rule, augment, config.loader.on_error)
+    size = build.image_size(config)
+    return ImageSource(paths, size, rule, augment, config.loader.on_error, queries_only=queries_only)

@@ -50,7 +50,7 @@ class Variation(NamedTuple):
       states: of its seeds.
       figures: {test: Figure}, for those seeds that are finished.
       curve: {epoch: R@1 of the first validation set, mean over the seeds that have come so far}.
-      seconds: of a run, mean; None where none is finished.
+      seconds: of a run, mean; None where none is finished. planning_seconds: those of them that went into mining.
       failures: (folder, message) of the seeds that failed.
     """
 
@@ -61,6 +61,7 @@ class Variation(NamedTuple):
     figures: dict[Test, Figure]
     curve: dict[int, float]
     seconds: float | None
+    planning_seconds: float | None
     failures: tuple[tuple[str, str], ...]
 
 
@@ -81,7 +82,9 @@ def _variation(records: Sequence[Mapping[str, Any]]) -> Variation:
         values = [value for key, value in line.items() if key.endswith("R@1")]
         if values:
             curves.setdefault(line["epoch"], []).append(values[0])
-    seconds = [record["seconds"] for record in records if record["seconds"] is not None]
+    seconds, planning = (
+        [record[key] for record in records if record[key] is not None] for key in ("seconds", "planning_seconds")
+    )
     return Variation(
         records[0]["name"],
         records[0]["row"],
@@ -90,6 +93,7 @@ def _variation(records: Sequence[Mapping[str, Any]]) -> Variation:
         {test: _figure(measured) for test, measured in found.items()},
         {epoch: mean(values) for epoch, values in sorted(curves.items())},
         mean(seconds) if seconds else None,
+        mean(planning) if planning else None,
         tuple((record["folder"], record["failure"]) for record in records if record["failure"]),
     )
 
@@ -191,11 +195,12 @@ def _list_markdown(found: Sequence[Variation]) -> str:
     measured = tests(found)
     many = len(measured) > 1
     heads = ["run", *(f"{t[0]} {t[1]} R@{n}" if many else f"R@{n}" for t in measured for n in ranks(found, t))]
-    lines = [[*heads, "best in validation", "seconds"]]
+    lines = [[*heads, "best in validation", "seconds", "of them mining"]]
     for one in found:
         cells = [cell for test in measured for cell in _cells(one, found, test)]
         top = f"{max(one.curve.values()):.1f}" if one.curve else "–"
-        lines.append([one.name, *cells, top, "–" if one.seconds is None else f"{one.seconds:.0f}"])
+        took = ["–" if spent is None else f"{spent:.0f}" for spent in (one.seconds, one.planning_seconds)]
+        lines.append([one.name, *cells, top, *took])
     return _table(lines)
 
 
@@ -225,12 +230,13 @@ def comma_separated(sweep: Mapping[str, Any]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     figures = [column for n in ns for column in (f"R@{n}", f"R@{n} low", f"R@{n} high")]
     writer.writerow(["run", "row", "column", "seed", "state", "dataset", "threshold", "queries", *figures,
-                     "seconds", "failure", "changes"])  # fmt: skip
+                     "seconds", "planning_seconds", "failure", "changes"])  # fmt: skip
     for run in sweep["runs"]:
         about = [run["name"], run["row"], run["column"], run["seed"], run["state"]]
         for test in run["test"] or [{"recall": {}}]:
             values = [v for n in ns for v in ((test["recall"][n], *test["interval95"][n]) if n in test["recall"]
                                               else ("", "", ""))]  # fmt: skip
+            took = [run["seconds"], run["planning_seconds"]]
             writer.writerow([*about, *(test.get(key, "") for key in ("dataset", "threshold", "queries")), *values,
-                             run["seconds"], run["failure"], json.dumps(run["changes"])])  # fmt: skip
+                             *took, run["failure"], json.dumps(run["changes"])])  # fmt: skip
     return out.getvalue()

@@ -24,6 +24,7 @@ COSTS = {
     "extraction_ms_per_image": ("extraction per image", lambda v: milliseconds(v)),
     "matching_ms_per_query": ("matching per query", lambda v: milliseconds(v)),
     "training_seconds": ("training", lambda v: duration(v)),
+    "planning_seconds": ("of it mining and planning", lambda v: duration(v)),
 }
 
 
@@ -157,8 +158,10 @@ def _notes(entry: Mapping[str, Any], threshold: str) -> str:
     if without:
         values = entry.get("recall_answerable", {}).get(threshold, {})
         listed = ", ".join(f"R@{n} {value:.1f}" for n, value in values.items())
+        queries = entry["protocol"]["queries"]
         text = (
-            f"All queries count, also the {without:,} without any positive, which no search can answer."
+            f"All queries count, also the {without:,} without any positive, which no search can answer: the upper "
+            f"bound is {100 * (queries - without) / queries:.1f}."
             + (f" Over the others: {listed}." if listed else "")
             + small
         )

@@ -1,7 +1,7 @@
 """Clusters of local features, which the VLAD family starts from (Arandjelović et al., 2016; the Deep VG benchmark).
 
-`cluster_start(variables, local_features(describer, variables, paths, model))` is all of it. Beside `search` the only
-file that imports faiss.
+`cluster_start(variables, local_features(describer, variables, paths, model))` is all of it. Beside `search` and
+`compress` the only file that imports faiss.
 """
 
 from __future__ import annotations

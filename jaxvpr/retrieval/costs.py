@@ -17,6 +17,7 @@ def costs(
     model_bytes: int | None = None,
     flops_per_image: float | None = None,
     training_seconds: float | None = None,
+    planning_seconds: float | None = None,
     dtype: Any = np.float32,
 ) -> dict[str, float | int]:
     """The `costs` of `metrics.json` (docs/metrics.md); what is not known is left out.
@@ -29,6 +30,7 @@ def costs(
       parameters, model_bytes: of the network.
       flops_per_image: a multiply-add counted as two.
       training_seconds: wall-clock time.
+      planning_seconds: what of it was spent on what to draw next, mining above all.
     """
     size = int(dimension) * np.dtype(dtype).itemsize
     always = {"descriptor_dimension": int(dimension), "descriptor_bytes": size, "database_bytes": int(database) * size}
@@ -39,5 +41,6 @@ def costs(
         "model_bytes": model_bytes,
         "flops_per_image": flops_per_image,
         "training_seconds": training_seconds,
+        "planning_seconds": planning_seconds,
     }
     return always | {key: value for key, value in measured.items() if value is not None}

@@ -57,6 +57,7 @@ def result(
         "protocol": dict(facts),
         "recall": {t: percentages(r) for t, r in recalls.items()},
         "recall_answerable": {t: percentages(r, answerable=True) for t, r in recalls.items()},
+        "upper_bound": {t: round(r.upper_bound, 4) for t, r in recalls.items()},
         "interval95": {t: {str(n): [round(end, 4) for end in r.interval(n)] for n in r.ns} for t, r in recalls.items()},
         "baselines": {name: {t: percentages(r) for t, r in of.items()} for name, of in (baselines or {}).items()},
         **({"conditions": by_condition} if by_condition else {}),

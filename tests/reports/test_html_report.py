@@ -142,6 +142,7 @@ def test_other_thresholds_and_missing_baselines(run, tmp_path):
         changed["protocol"] = entry["protocol"] | {"without_positive": {threshold: 2}}
         text = " ".join(parse(write_report(tmp_path / "report.html", title="t", results=[changed])).text)
         assert words in text and "also the 2 without any positive" in text and "thumbnail" not in text
+        assert "the upper bound is 90.0." in text  # 18 of 20
 
 
 def test_broken_pictures_do_not_stop_a_report(run, tmp_path):

@@ -31,7 +31,7 @@ def run(name, seed=0, right=None, curve=(), failure=None, sets=("city",)):
         "changes": {"loss": row}, "state": state, "test": test, "failure": failure,
         "validation": [{"step": 10 * epoch, "epoch": epoch, "val/R@1": value, "val/R@5": 99.0}
                        for epoch, value in enumerate(curve, 1)],
-        "seconds": None if right is None else 30.0,
+        "seconds": None if right is None else 30.0, "planning_seconds": None if right is None else 4.0 + seed,
     }  # fmt: skip
 
 
@@ -56,6 +56,7 @@ def test_seeds_of_a_name_are_put_together():
     assert second.figures["city", "25m"].interval == (1.25, 98.75), "one seed keeps the interval over the queries"
     assert third.failures == (("circle+none", "no option 'dims'\nthere are | others"),) and not third.figures
     assert fourth.states == ("waiting",) and fourth.seconds is None and first.seconds == 30
+    assert first.planning_seconds == 5 and fourth.planning_seconds is None
 
 
 def test_the_interval_is_students():
@@ -73,9 +74,9 @@ def test_markdown():
     assert all(len({len(line) for line in table}) == 1 for table in tables), "every line has every column"
     assert tables[0][2] == ["| triplet", "42.0 ×3 (37.0–47.0)", "**50.0** (1.2–98.8) |"]
     assert tables[0][0] == ["| loss \\ miner", "none", "hard |"] and tables[0][3] == ["| circle", "failed", "– |"]
-    assert tables[1][0] == ["| run", "R@1", "R@5", "best in validation", "seconds |"]
-    assert tables[1][2] == ["| triplet+none", "42.0 ×3 (37.0–47.0)", "52.0", "34.0", "30 |"]
-    assert tables[1][5] == ["| circle+hard", "–", "–", "–", "– |"]
+    assert tables[1][0] == ["| run", "R@1", "R@5", "best in validation", "seconds", "of them mining |"]
+    assert tables[1][2] == ["| triplet+none", "42.0 ×3 (37.0–47.0)", "52.0", "34.0", "30", "5 |"]
+    assert tables[1][5] == ["| circle+hard", "–", "–", "–", "–", "– |"]
     assert "- `circle+none`: no option 'dims' there are | others" in text
 
 
@@ -94,7 +95,7 @@ def test_csv():
     assert [line["run"] for line in lines] == [one["name"] for one in RUNS]
     assert (lines[1]["seed"], lines[1]["R@1"], lines[1]["R@5"], lines[1]["R@1 low"]) == ("1", "42.0", "52.0", "1.25")
     assert lines[4]["failure"] == RUNS[4]["failure"] and lines[4]["R@1"] == "" and lines[5]["state"] == "waiting"
-    assert json.loads(lines[0]["changes"]) == {"loss": "triplet"}
+    assert json.loads(lines[0]["changes"]) == {"loss": "triplet"} and lines[1]["planning_seconds"] == "5.0"
 
 
 class Balance(HTMLParser):

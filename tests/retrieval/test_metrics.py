@@ -64,7 +64,7 @@ def test_what_is_written_is_read_back(tmp_path):
     entry = read["results"][0]
     assert entry["recall"] == {"25m": {"1": 25.0, "2": 50.0}}
     assert entry["recall_answerable"] == {"25m": {"1": 33.3333, "2": 66.6667}}
-    assert entry["protocol"]["without_positive"] == {"25m": 1}
+    assert entry["protocol"]["without_positive"] == {"25m": 1} and entry["upper_bound"] == {"25m": 75.0}
     assert entry["conditions"]["night"] == {"queries": 2, "recall": {"25m": {"1": 50.0, "2": 100.0}}}
     low, high = entry["interval95"]["25m"]["1"]
     assert 0 < low < 25 < high < 100

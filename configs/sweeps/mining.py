@@ -1,7 +1,9 @@
 """How negatives are mined, how many there are, and what describes the images: the comparison of the Deep VG benchmark
 (Berton et al., CVPR 2022, table 5; docs/results.md), on the embedded city.
 
-    python -m jaxvpr.main sweep --config=configs/sweeps/mining.py,init=squeezenet1_0.pth:backbone   # 14 runs
+    python -m jaxvpr.main --config=configs/cosplace.py              # what the first start from
+    python -m jaxvpr.main sweep --config=configs/sweeps/mining.py   # 9 runs, less than a minute each on two cores
+    python -m jaxvpr.main sweep --config=configs/sweeps/mining.py:imagenet,init=squeezenet1_0.pth:backbone   # 14 runs
     python -m jaxvpr.main sweep --config=configs/sweeps/mining.py:pitts30k,init=resnet18.pth,\
 train_data.root=/data/pitts30k,val_data.pitts30k_val.root=/data/pitts30k,test_data.pitts30k.root=/data/pitts30k
 """
@@ -9,6 +11,7 @@ train_data.root=/data/pitts30k,val_data.pitts30k_val.root=/data/pitts30k,test_da
 from typing import Any
 
 Runs = dict[str, dict[str, Any]]
+GEM = {"model.aggregator": "gem", "model.aggregator_options": {}, "clusters.images": 0}
 MINING = ("random", "partial", "full")
 NETVLAD = {"model.aggregator": "netvlad", "model.aggregator_options": {"clusters": 16}, "clusters.images": 200}
 # Before the last pooling, at an eighth of the image's size: what conv4 is to a ResNet's conv5.
@@ -16,9 +19,19 @@ CONV4 = {"model.backbone_options": {"cut": 10}}
 
 
 def city() -> dict[str, Any]:
-    """Mining with GeM, three seeds each; all else beside partial mining, one seed each."""
+    """Mining with GeM from CosPlace's network, which finds most positives already; three seeds each."""
     return {
         "name": "mining-city",
+        "recipe": "configs/netvlad.py:city,objective.negatives=10,epochs=2,eval.baselines=false",
+        "runs": {mining: {**GEM, "objective.mining": mining} for mining in MINING},
+        "seeds": 3,
+    }
+
+
+def imagenet() -> dict[str, Any]:
+    """Mining with GeM from ImageNet, three seeds each; all else beside partial mining, one seed each."""
+    return {
+        "name": "mining-imagenet",
         "recipe": "configs/netvlad.py:city_imagenet,eval.baselines=false",
         "runs": {
             **{mining: {"objective.mining": mining} for mining in MINING},
@@ -29,9 +42,6 @@ def city() -> dict[str, Any]:
         },
         "seeds": dict.fromkeys(MINING, 3),
     }
-
-
-GEM = {"model.aggregator": "gem", "model.aggregator_options": {}, "clusters.images": 0}
 
 
 def pitts30k() -> dict[str, Any]:
@@ -50,7 +60,7 @@ def pitts30k() -> dict[str, Any]:
     }
 
 
-PRESETS = {"city": city, "pitts30k": pitts30k}
+PRESETS = {"city": city, "imagenet": imagenet, "pitts30k": pitts30k}
 
 
 def get_sweep(preset: str = "") -> dict[str, Any]:

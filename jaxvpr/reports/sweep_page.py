@@ -117,6 +117,7 @@ def _grid(sweep: Mapping[str, Any], found: Sequence[Variation], test: Test) -> s
 
 def _list(ranked: Sequence[Variation], test: Test, colours: Mapping[str, str]) -> str:
     ns, best = ranks(ranked, test), best_of(ranked, test)
+    mines = any((one.planning_seconds or 0) >= 1 for one in ranked)  # else it is drawing, in milliseconds
     rows = ""
     for one in ranked:
         if test not in one.figures:
@@ -125,16 +126,18 @@ def _list(ranked: Sequence[Variation], test: Test, colours: Mapping[str, str]) -
         number, _, rest = written(figure).partition(" ")
         others = "".join(f"<td>{figure.recall[n]:.1f}</td>" for n in ns[1:])
         top = f"{max(one.curve.values()):.1f}" if one.curve else "–"
-        took = "–" if one.seconds is None else duration(one.seconds)
+        spent = (one.seconds, one.planning_seconds)[: 1 + mines]
+        took = "".join(f"<td>{'–' if seconds is None else duration(seconds)}</td>" for seconds in spent)
         look = f"border-top-color:var(--{colours.get(one.name, 'place')})"
         rows += (
             f'<tr{" class=run" * (figure.first == best)}><td><span class="key" style="{look}"></span>'
-            f"{escape(one.name)}</td><td>{number}<small>{rest}</small></td>{others}<td>{top}</td><td>{took}</td></tr>"
+            f"{escape(one.name)}</td><td>{number}<small>{rest}</small></td>{others}<td>{top}</td>{took}</tr>"
         )
     heads = "".join(f"<th>R@{n}</th>" for n in ns)
     return (
         '<div class="panel"><h3>All runs, best first</h3><div class="scroll"><table><thead><tr><th>run</th>'
-        f"{heads}<th>best in validation</th><th>time of a run</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        f"{heads}<th>best in validation</th><th>time of a run</th>{'<th>of it mining</th>' * mines}</tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>"
         "</div>"
     )
 

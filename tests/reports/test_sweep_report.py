@@ -133,6 +133,12 @@ def test_the_page(tmp_path):
     assert "<script>x" not in dangerous and "<script>y" not in dangerous
 
 
+def test_seconds_of_mining_stand_beside_those_of_training_where_there_is_mining():
+    assert "<th>of it mining</th>" in html(SWEEP)
+    drawing = [{**one, "planning_seconds": one["planning_seconds"] and 0.1} for one in SWEEP["runs"]]
+    assert "of it mining" not in html({**SWEEP, "runs": drawing})
+
+
 def test_many_lines_are_told_apart():
     lines = [Series(f"run {i}", [1, 2, 3], [0, i / 10, 30 + i / 10], "") for i in range(24)]
     svg = many_lines(lines, x_label="epoch", y_label="R@1")

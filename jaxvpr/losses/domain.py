@@ -69,7 +69,7 @@ def mmd(
 
 
 def linear_mmd(source: jax.Array, target: jax.Array, *, widths: Sequence[float] = WIDTHS) -> jax.Array:
-    """As `mmd`, estimated without bias and in linear time from neighbouring rows (Gretton et al., JMLR 2012, section 6).
+    """As `mmd`, estimated without bias and in linear time from neighbouring rows (Gretton et al., JMLR 2012).
 
     It is the mean of `k(s, s') + k(t, t') - k(s, t') - k(s', t)` over the rows 2i and 2i + 1 of both, may be negative,
     and is 0 for equal samples. An odd last row is left out.

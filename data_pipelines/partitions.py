@@ -90,14 +90,32 @@ def cosplace_cells(
         raise DataError(
             f"M and alpha must be positive, N, L and min_images at least 1, but {M=} {alpha=} {N=} {L=} {min_images=}"
         )
-    for column, values in (("east", east), ("north", north), ("heading", heading)):
-        _all_known(column, np.asarray(values))
-    cell_east, cell_north = (np.floor_divide(np.asarray(v, np.float64), M).astype(np.int64) for v in (east, north))
+    _all_known(east=east, north=north, heading=heading)
     turned = np.mod(np.asarray(heading, np.float64), 360.0)
     turned[turned == 360.0] = 0.0  # what rounding makes of a heading just below 0
     sector = np.floor_divide(turned, alpha).astype(np.int64)
-    cells = _classes([cell_east, cell_north, sector], min_images, (N, N, L))
+    cells = _classes([_of_square(east, M), _of_square(north, M), sector], min_images, (N, N, L))
     return cells if groups is None else _first_groups(cells, groups)
+
+
+def square_cells(
+    east: Array, north: Array, *, M: float, N: int, min_images: int = 1, groups: int | None = None
+) -> Cells:
+    """As `cosplace_cells`, with classes of cells alone, whatever the images' headings.
+
+    Raises:
+      DataError: rows without a position; no class with enough images; fewer groups than asked for.
+    """
+    if M <= 0 or N < 1 or min_images < 1:
+        raise DataError(f"M must be positive, N and min_images at least 1, but {M=} {N=} {min_images=}")
+    _all_known(east=east, north=north)
+    coordinates = [_of_square(east, M), _of_square(north, M), np.zeros(len(east), np.int64)]
+    cells = _classes(coordinates, min_images, (N, N, 1))
+    return cells if groups is None else _first_groups(cells, groups)
+
+
+def _of_square(metres: Array, M: float) -> Array:
+    return np.floor_divide(np.asarray(metres, np.float64), M).astype(np.int64)
 
 
 def label_cells(place: Array, *, min_images: int = 1) -> Cells:
@@ -113,13 +131,15 @@ def label_cells(place: Array, *, min_images: int = 1) -> Cells:
     return Cells(known[cells.rows], cells.indptr, cells.groups, cells.keys, len(place))
 
 
-def _all_known(column: str, values: Array) -> None:
-    bad = ~np.isfinite(values)
-    if bad.any():
-        raise DataError(
-            f"{np.count_nonzero(bad)} of {len(values)} images have no {column} (first: row {np.flatnonzero(bad)[0]}), "
-            "but CosPlace's cells need east, north and heading. Leave those out, or take classes by place."
-        )
+def _all_known(**columns: Array) -> None:
+    for column, values in columns.items():
+        bad = ~np.isfinite(np.asarray(values))
+        if bad.any():
+            raise DataError(
+                f"{np.count_nonzero(bad)} of {len(values)} images have no {column} (first: row "
+                f"{np.flatnonzero(bad)[0]}), but these cells need {' and '.join(columns)}. Leave those out, or take "
+                "classes by place."
+            )
 
 
 def _classes(coordinates: list[Array], min_images: int, moduli: tuple[int, int, int]) -> Cells:

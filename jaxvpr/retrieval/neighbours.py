@@ -66,22 +66,7 @@ def neighbours(
         the data sets is about.
     """
     _check_thresholds(positive, soft)
-    queries, database = [], []
-    lists: dict[str, list[Positives]] = {positive: [], soft: []}
-    images, beginning = 0, first
-    for places in sets:
-        asks, answers = _roles(places)
-        for zone in np.unique(places.zone):
-            own = [np.flatnonzero(role & (places.zone == zone)) for role in (asks, answers)]
-            for text, parts in lists.items():
-                found = parse_threshold(text)(places.take(own[1]), places.take(own[0]))
-                parts.append(Positives(found.indptr, found.indices + images))
-            queries.append(first + own[0])
-            database.append(first + own[1])
-            images += len(own[1])
-        first += len(places)
-    asking, answering = np.concatenate(queries), np.concatenate(database)
-    hard, near = (_joined(lists[text]) for text in (positive, soft))
+    asking, answering, (hard, near) = _within(sets, (positive, soft), first)
     hard = without(hard, _themselves(asking, answering))
     if without(hard, near).indices.size:
         raise UserError(
@@ -96,9 +81,15 @@ def neighbours(
             f"objective.positive={positive!r} (negatives lie beyond objective.soft={soft!r}). Widen the threshold, or "
             "look at the coordinates"
         )
-    weights = _night_sideways(Places.concat(list(sets)), asking[keep] - beginning) if weighted else np.ones(keep.sum())
+    weights = _night_sideways(Places.concat(list(sets)), asking[keep] - first) if weighted else np.ones(keep.sum())
     skipped = int((~keep).sum())
-    log.info("%s: %d queries, %d skipped that have no positive; %d database images", names, keep.sum(), skipped, images)
+    log.info(
+        "%s: %d queries, %d skipped that have no positive; %d database images",
+        names,
+        keep.sum(),
+        skipped,
+        len(answering),
+    )
     return Neighbours(asking[keep], answering, hard.take(keep), near.take(keep), weights / weights.sum(), skipped)
 
 
@@ -109,6 +100,27 @@ def _check_thresholds(positive: str, soft: str) -> None:
             f"objective.soft={soft!r} is below objective.positive={positive!r}: positives lie within the latter, "
             "negatives beyond the former, which must be at least as wide"
         )
+
+
+def _within(sets: Sequence[Places], thresholds: Sequence[str], first: int) -> tuple[Array, Array, list[Positives]]:
+    """Rows of all queries and of the database, and for each threshold what lies within it, as positions in the latter.
+
+    Data sets, and UTM zones of one, are looked at apart.
+    """
+    queries, database, images = [], [], 0
+    lists: list[list[Positives]] = [[] for _ in thresholds]
+    for places in sets:
+        asks, answers = _roles(places)
+        for zone in np.unique(places.zone):
+            asking, answering = (np.flatnonzero(role & (places.zone == zone)) for role in (asks, answers))
+            for text, parts in zip(thresholds, lists, strict=True):
+                found = parse_threshold(text)(places.take(answering), places.take(asking))
+                parts.append(Positives(found.indptr, found.indices + images))
+            queries.append(first + asking)
+            database.append(first + answering)
+            images += len(answering)
+        first += len(places)
+    return np.concatenate(queries), np.concatenate(database), [_joined(parts) for parts in lists]
 
 
 def _roles(places: Places) -> tuple[Array, Array]:

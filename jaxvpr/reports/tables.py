@@ -11,7 +11,7 @@ from jaxvpr.reports.charts import Series, line_chart
 from jaxvpr.retrieval.protocol import line
 
 # name in `baselines` -> (how a report calls it, colour, dash)
-BASELINES = {"untrained": ("untrained network", "untrained", "7 5"), "thumbnail": ("raw thumbnail", "thumbnail", "2 5")}
+BASELINES = {"untrained": ("before training", "untrained", "7 5"), "thumbnail": ("raw thumbnail", "thumbnail", "2 5")}
 RUN = ("this model", "run", "")
 
 # key in `costs` -> (label, how to write it)

@@ -78,9 +78,7 @@ def linear_mmd(source: jax.Array, target: jax.Array, *, widths: Sequence[float] 
       ValueError: for domains of different sizes, or of fewer than two images.
     """
     if source.shape != target.shape or len(source) < 2:
-        raise ValueError(
-            f"source {source.shape} and target {target.shape} must have the same shape, of two rows or more"
-        )
+        raise ValueError(f"source {source.shape} and target {target.shape} must be of one shape, of two rows or more")
     last = len(source) // 2 * 2
     s, s2, t, t2 = (x[first:last:2].astype(jnp.float32) for x in (source, target) for first in (0, 1))
     pairs = jnp.stack([jnp.sum(jnp.square(a - b), 1) for a, b in ((s, s2), (t, t2), (s, t2), (s2, t))])

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from stopping import Stopped, stopping_at
 
 from configs import common
 from jaxvpr import build, learning, weights
@@ -43,24 +44,6 @@ def trained(config, folder, devices=1):
 
 def losses(folder):
     return [record["loss"] for record in logs.read(folder) if "loss" in record]
-
-
-class Stopped(Exception):
-    pass
-
-
-def stopping_at(number, make_step):
-    def make(*args, **kwargs):
-        step = make_step(*args, **kwargs)
-
-        def run(state, batches, slot, at):
-            if at == number:
-                raise Stopped
-            return step(state, batches, slot, at)
-
-        return run
-
-    return make
 
 
 def test_a_run_stopped_inside_a_plan_goes_on_to_the_bit(config, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from stopping import Stopped, stopping_at
 
 from configs import common
 from data_pipelines.errors import DataError
@@ -46,26 +47,6 @@ def test_it_learns_prototypes_split_over_two_devices(config, tmp_path):
     config.mesh.model = 2
     losses = train(config, tmp_path / "a")
     assert len(losses) == 16 and sum(losses[-4:]) < sum(losses[:4])
-
-
-class Stopped(Exception):
-    pass
-
-
-def stopping_at(step, make_step):
-    """`make_step` whose step is not done when the run comes to it."""
-
-    def make(*args, **kwargs):
-        run = make_step(*args, **kwargs)
-
-        def until(state, batches, slot, number):
-            if number == step:
-                raise Stopped
-            return run(state, batches, slot, number)
-
-        return until
-
-    return make
 
 
 def test_cliques_train_and_a_stopped_run_ends_as_the_other(config, tmp_path, monkeypatch):

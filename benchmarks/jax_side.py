@@ -44,12 +44,13 @@ def places_training(config: ConfigDict, grad_cache: int = 1) -> Training:
     choice = Choice(keys.loss, keys.miner, keys.loss_options.to_dict(), keys.miner_options.to_dict())
     objective = places_objective(model, table, choice, P=keys.P, steps=1)
     left_out = {"schedule"} | optimisers.SCHEDULE_OPTIONS
-    tuner = optimisers.build(total=1, **{key: value for key, value in config.optimizer.items() if key not in left_out})
+    options = {key: value for key, value in config.optimizer.items() if key not in left_out}
+    tuners = optimisers.Optimisers.alike(optimisers.build(total=1, **options))
     frozen = (*config.frozen, *model.resting())
     state, shardings = init_state(
-        model, objective, tuner, tuner, mesh, example=build.blank(config), frozen=frozen, seed=config.seed
+        model, objective, tuners, mesh, example=build.blank(config), frozen=frozen, seed=config.seed
     )
-    step = make_step(objective, tuner, tuner, mesh, shardings, total=1, frozen=frozen, grad_cache=grad_cache)
+    step = make_step(objective, tuners, mesh, shardings, total=1, frozen=frozen, grad_cache=grad_cache)
     trained, _ = optimisers.split_frozen(state.params, frozen)
     return Training(step, state, mesh, sum(leaf.size for leaf in trained.values()))
 

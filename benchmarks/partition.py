@@ -1,11 +1,13 @@
-"""How long does it take to cut millions of images into CosPlace's classes, and to read their '@' names?
+"""How long does it take to cut millions of images into the classes of CosPlace and of EigenPlaces, and to read their
+'@' names?
 
   python -m benchmarks.partition --out benchmarks/results/partition.json    # 5.9 million rows (SF-XL)
   python -m benchmarks.partition --rows 1000000 --rounds 1
 
 The peer does what the published CosPlace code does: a Python loop that makes a class and a group tuple per image, a
-dictionary of lists, and for the names `str.split` and one conversion of all strings to floats. Every stage runs in a
-process of its own, so that its peak memory (the rows themselves included) is its own. Prints JSON.
+dictionary of lists, and for the names `str.split` and one conversion of all strings to floats. EigenPlaces' peer loops
+over images, viewpoints and cells, each cell's focal points by a singular value decomposition as in the published code.
+Every stage runs in a process of its own, so that its peak memory (its rows included) is its own. Prints JSON.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import resource
 import time
 from collections import defaultdict
@@ -21,11 +24,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import side_by_side
+from data_pipelines.eigen import Looks, eigen_classes
 from data_pipelines.partitions import Cells, cosplace_cells
 from data_pipelines.places import Paths
 from data_pipelines.readers import names
 
 M, ALPHA, N, L, MIN_IMAGES = 10, 30, 5, 2, 10
+LOOKS = {"M": 15, "N": 3, "distance": 10, "min_images": 5, "turn": 20}  # EigenPlaces'
 
 
 def rows_of_a_city(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -76,14 +81,52 @@ def peer_ids(east: float, north: float, heading: float) -> tuple[tuple, tuple]:
     return cell, (cell[0] % (M * N) // M, cell[1] % (M * N) // M, cell[2] % (ALPHA * L) // ALPHA)
 
 
+def peer_looks(east: np.ndarray, north: np.ndarray, heading: np.ndarray) -> list[list]:
+    """EigenPlaces' classes by loops: groups of (cell, rows of its lateral class, rows of its frontal class)."""
+    side, groups = LOOKS["M"], defaultdict(list)
+    viewpoints, cells = defaultdict(list), defaultdict(list)
+    for row, position in enumerate(zip(east.tolist(), north.tolist(), strict=True)):
+        viewpoints[position].append(row)
+    for position in viewpoints:
+        cells[int(position[0] // side), int(position[1] // side)].append(position)
+    headings = heading.tolist()
+    for cell, positions in cells.items():
+        looking = [
+            sorted(row for at in positions for row in peer_view(at, point, viewpoints[at], headings))
+            for point in peer_points(np.array(positions))
+        ]
+        if min(map(len, looking)) >= LOOKS["min_images"]:
+            groups[cell[0] % LOOKS["N"], cell[1] % LOOKS["N"]].append((cell, *looking))
+    first = {group: min(min(a[0], b[0]) for _, a, b in classes) for group, classes in groups.items()}
+    return [sorted(groups[group]) for group in sorted(groups, key=first.__getitem__)]
+
+
+def peer_points(positions: np.ndarray) -> list[tuple[float, float]]:
+    """The lateral and the frontal focal point of a cell's viewpoints, float64 [n, 2]; the axis across points east."""
+    mean = positions.mean(0)
+    axes, _, _ = np.linalg.svd((positions - mean).T, full_matrices=False)
+    across = axes[:, -1] if len(positions) > 1 else np.array([0.0, 1.0])
+    if across[0] < -1e-9 or (abs(across[0]) <= 1e-9 and across[1] < 0):
+        across = -across
+    (e, n), (x, y) = mean.tolist(), (LOOKS["distance"] * across).tolist()
+    return [(e + x, n + y), (e - y, n + x)]
+
+
+def peer_view(at: tuple, point: tuple, rows: list[int], headings: list[float]) -> list[int]:
+    """The row of the image whose heading is nearest to the point's bearing, none where none is near."""
+    bearing = math.degrees(math.atan2(point[0] - at[0], point[1] - at[1]))
+    off, row = min((abs((headings[row] - bearing + 180) % 360 - 180), row) for row in rows)
+    return [row] if off <= LOOKS["turn"] else []
+
+
 def peer_names(lines: list[str]) -> np.ndarray:
     """East, north, heading by splitting every name: float64 [rows, 3]."""
     parts = [line.split("@") for line in lines]
     return np.array([(p[1], p[2], p[9]) for p in parts]).astype(np.float64)
 
 
-def digest(groups: list[list[tuple[tuple, int, int]]]) -> str:
-    """A hash of all groups in order, each a list of (class, first image, number of images)."""
+def digest(groups: list[list[tuple]]) -> str:
+    """A hash of all groups in order, each a list of a class and what is known of its images."""
     return hashlib.sha256(json.dumps(groups).encode()).hexdigest()[:16]
 
 
@@ -94,6 +137,16 @@ def ours_as_lists(cells: Cells) -> list:
     return [whole[a:b] for a, b in zip(cells.groups[:-1], cells.groups[1:], strict=True)]
 
 
+def looks_as_lists(lateral: Looks, frontal: Looks) -> list:
+    """As `peer_looks` gives them."""
+    rows = [np.split(looks.cells.rows, looks.cells.indptr[1:-1]) for looks in (lateral, frontal)]
+    whole = [
+        (key, one.tolist(), other.tolist())
+        for key, one, other in zip(lateral.cells.keys[:, :2].tolist(), *rows, strict=True)
+    ]
+    return [whole[a:b] for a, b in zip(lateral.cells.groups[:-1], lateral.cells.groups[1:], strict=True)]
+
+
 def stage(name: str, rows: int, seed: int) -> dict:
     """Runs one stage on generated rows and measures it."""
     columns = rows_of_a_city(rows, seed)
@@ -102,7 +155,12 @@ def stage(name: str, rows: int, seed: int) -> dict:
     if name == "peer_names":
         given = list(given)
     before, start, cpu = peak(), time.perf_counter(), time.process_time()
-    if name == "cells":
+    found: Any = None
+    if name == "looks":
+        found = eigen_classes(*columns, np.zeros(rows, "datetime64[s]"), **LOOKS)
+    elif name == "peer_looks":
+        found = peer_looks(*columns)
+    elif name == "cells":
         cells = cosplace_cells(*columns, M=M, alpha=ALPHA, N=N, L=L, min_images=MIN_IMAGES)
     elif name == "peer_cells":
         groups, images = peer_cells(*columns)
@@ -124,6 +182,12 @@ def stage(name: str, rows: int, seed: int) -> dict:
         return result | facts | {"digest": digest(ours_as_lists(cells))}
     if name == "peer_cells":
         return result | {"digest": digest([[(c, images[c][0], len(images[c])) for c in group] for group in groups])}
+    if name == "looks":
+        images = [len(looks.cells.rows) for looks in found]
+        facts = {"groups": len(found[0].cells), "cells": len(found[0].cells.keys), "images_in_classes": images}
+        return result | facts | {"digest": digest(looks_as_lists(*found))}
+    if name == "peer_looks":
+        return result | {"digest": digest(found)}
     read = parsed if name == "peer_names" else np.stack([parsed[c] for c in ("east", "north", "heading")], axis=1)
     return result | {"digest": hashlib.sha256(np.ascontiguousarray(read, np.float64).tobytes()).hexdigest()[:16]}
 
@@ -138,13 +202,15 @@ def main() -> None:
     parser = side_by_side.flags(__doc__, rounds=1)
     parser.add_argument("--rows", type=int, default=5_900_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--side", choices=["cells", "peer_cells", "names", "peer_names"], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--side", choices=["cells", "peer_cells", "looks", "peer_looks", "names", "peer_names"], help=argparse.SUPPRESS
+    )
     given = parser.parse_args()
     if given.side:
         print(json.dumps(stage(given.side, given.rows, given.seed)))
         return
     results = {}
-    for ours, peer in (("cells", "peer_cells"), ("names", "peer_names")):
+    for ours, peer in (("cells", "peer_cells"), ("looks", "peer_looks"), ("names", "peer_names")):
         arguments = "benchmarks.partition", (ours, peer), given.rounds, "--rows", given.rows, "--seed", given.seed
         found = side_by_side.interleave(*arguments)
         seconds = {one: [report["seconds"] for report in reports] for one, reports in found.items()}

@@ -86,13 +86,13 @@ def jaxvpr_step(case: Case, dtype: str, tensors: Path) -> Callable[[], float]:
     model, batch = build.model(config), batch_of(config, case.classes)
     cells = label_cells(np.arange(case.classes), min_images=1)
     objective = cells_objective(model, cells, batch=config.batch, steps=1, scale=SCALE, margin=MARGIN)
-    adam = optimisers.build("adam", rate=RATE, total=1)
+    adam = optimisers.Optimisers.alike(optimisers.build("adam", rate=RATE, total=1))
     state, shardings = init_state(
-        model, objective, adam, adam, mesh, example=batch["image"][:1], frozen=config.frozen, seed=0
+        model, objective, adam, mesh, example=batch["image"][:1], frozen=config.frozen, seed=0
     )
     prototypes = np.asarray(state.extra["prototypes"][0, : case.classes])
     jax_side.export(variables_of(state), tensors, prototypes=prototypes)
-    step = make_step(objective, adam, adam, mesh, shardings, total=1, frozen=config.frozen)
+    step = make_step(objective, adam, mesh, shardings, total=1, frozen=config.frozen)
     return jax_side.stepper(step, state, mesh, batch)
 
 

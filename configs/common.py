@@ -5,8 +5,11 @@ that is not here does not exist: the command line refuses it.
 """
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from ml_collections import ConfigDict
+
+T = TypeVar("T")
 
 
 def base() -> ConfigDict:
@@ -49,6 +52,10 @@ def base() -> ConfigDict:
         }
     )
 
+    # Training images that are panoramas of `size` = (height, width), whose width is the whole circle: an objective that
+    # looks somewhere sees `view` columns of them. () is ordinary images.
+    config.panorama = ConfigDict({"size": (), "view": 512})
+
     # Data sets, each made by `data` below. The reader "minicity" writes the city first if it is not there.
     config.city = ConfigDict({})
     config.train_data = ConfigDict({})
@@ -56,6 +63,25 @@ def base() -> ConfigDict:
     config.more_train_data = ConfigDict({})
     config.val_data = ConfigDict({})
     config.test_data = ConfigDict({})
+
+    # Adaptation of any objective to unlabelled images of another domain (`jaxvpr.objectives.domain`), `target_data`.
+    # `method` is "grl" (a classifier of domains behind a reversed gradient), "mmd", "linear_mmd", "coral", or
+    # "batchnorm", which moves statistics and trains nothing; "" is none. `weight` is lambda, `gamma` how fast the
+    # reversal grows (0: at once), and mu, the classifier's learning rate, is `optimizer_shared.rate`. The classifier
+    # has layers of `hidden` widths and looks at the "descriptor" or at the mean of the backbone's "map". Of each domain
+    # `source` and `target` images are compared in a step.
+    config.domain = ConfigDict(
+        {
+            "method": "",
+            "weight": 1.0,
+            "gamma": 10.0,
+            "on": "descriptor",
+            "hidden": (),
+            "source": 8,
+            "target": 8,
+        }
+    )
+    config.target_data = ConfigDict({})
 
     config.objective = ConfigDict({"name": "cells"})
     config.epochs = 50
@@ -70,10 +96,13 @@ def base() -> ConfigDict:
     config.frozen = ()
     config.optimizer = optimizer("adam", 1e-5)
     config.optimizer_extra = optimizer("adam", 1e-2)
+    # Of what an objective trains beside the heads of its groups, once for them all: the classifier of domains.
+    config.optimizer_shared = optimizer("adam", 1e-2)
     # Moving average of the weights, which is then what is validated and kept: `jaxvpr.training.ema`. 0 is none.
     config.ema = ConfigDict({"decay": 0.0, "warmup": 0})
     # Which measure of validation decides which checkpoint is the best: "R@5" of the first validation set, "SET/R@5" of
-    # another, "" for the first of all. After `patience` validations in a row that are no better the run ends; 0: never.
+    # another, "LR@1" with `eval.localize`, "" for the first of all. After `patience` validations in a row that are no
+    # better the run ends; 0: never.
     config.best = ConfigDict({"measure": "", "patience": 0})
     # Both learning rates times `factor` where the measure of `best` gets no better: torch's
     # ReduceLROnPlateau, `jaxvpr.training.plateau`. 0 is none.
@@ -95,7 +124,9 @@ def base() -> ConfigDict:
     # Every so many epochs the model is validated and saved; every_steps saves between.
     config.every_epochs = 1
     config.checkpoint = ConfigDict({"keep": 2, "every_steps": 0})
-    config.eval = ConfigDict({"batch": 64, "recalls": (1, 5, 10, 20, 100), "baselines": True})
+    # With `localize` queries are localised by classification too (LR@N): the classes that the objective "cells" trained
+    # are the database. They are measured in validation and left in the run's folder for the verb localize.
+    config.eval = ConfigDict({"batch": 64, "recalls": (1, 5, 10, 20, 100), "baselines": True, "localize": False})
     config.log_seconds = 10.0
     # Locked: a recipe that misspells a key fails instead of adding one.
     return config.lock()
@@ -159,14 +190,24 @@ def optimizer(name: str, rate: float, **changes) -> ConfigDict:
     return ConfigDict({**keys, **changes})
 
 
-def data(reader: str, root: str, split: str = "", *, thresholds: tuple[str, ...] = ("25m",), **options) -> ConfigDict:
+def data(
+    reader: str,
+    root: str,
+    split: str = "",
+    *,
+    thresholds: tuple[str, ...] = ("25m",),
+    conditions: tuple[str, ...] = (),
+    role: str = "",
+    **options,
+) -> ConfigDict:
     """A data set: which reader (`data_pipelines.readers`), where, which split, and what else the reader is told.
 
-    `thresholds` say which database images answer a query: "25m", "1m_5deg", "1frame", "label", "list".
+    `thresholds` say which database images answer a query: "25m", "1m_5deg", "1frame", "label", "list". `conditions`
+    ("night", "rain") keeps only the images taken in one of them, of a set to measure on only such queries; () is all.
+    `role` ("database", "query") keeps those images of a set to train on; a set to measure on has both.
     """
-    return ConfigDict(
-        {"reader": reader, "root": root, "split": split, "thresholds": thresholds, "options": ConfigDict(options)}
-    )
+    keys = {"reader": reader, "root": root, "split": split, "thresholds": thresholds}
+    return ConfigDict({**keys, "conditions": conditions, "role": role, "options": ConfigDict(options)})
 
 
 def places(*, P: int, K: int, by: str, min_distance: float = 0.0, by_city: bool = False) -> ConfigDict:
@@ -311,9 +352,14 @@ def choose(preset: str, presets: Mapping[str, Callable[[], ConfigDict]]) -> Conf
     Raises:
       ValueError: for a preset that does not exist; lists those that do.
     """
+    config = chosen(preset, presets)()
+    config.name = config.name or preset or next(iter(presets))
+    return config
+
+
+def chosen(preset: str, presets: Mapping[str, Callable[[], T]]) -> Callable[[], T]:
+    """The function of a preset; the first one if none is named. Raises as `choose`."""
     name = preset or next(iter(presets))
     if name not in presets:
         raise ValueError(f"no preset {name!r}; there are {list(presets)}")
-    config = presets[name]()
-    config.name = config.name or name
-    return config
+    return presets[name]

@@ -10,49 +10,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import grain
 import numpy as np
 from absl import flags
 
 from data_pipelines.augment import Augment, crop_resize
+from data_pipelines.draws import Batch, Draw, generator, sequential_draw
 from data_pipelines.errors import DataError
-from data_pipelines.images import RULES, Array, ImageError, Size, fit, pixels, read
+from data_pipelines.images import RULES, Array, Encoded, ImageError, Size, fit, pixels, read
+from data_pipelines.panorama import Panorama
 from data_pipelines.places import Paths
-
-Batch = dict[str, Array]
-
-
-class Draw(NamedTuple):
-    """The global batch of one step, the same on every host; NumPy arrays of fixed shapes.
-
-    Attributes:
-      rows: int64 [B], [B, frames of a clip] or [B, 2 + negatives]; -1 pads.
-      view: float32 [B], heading in degrees to cut from a panorama, or NaN.
-      label: int32 [B].
-      mask: bool [B], False where the element does not count.
-    """
-
-    rows: Array
-    view: Array
-    label: Array
-    mask: Array
-
-    @classmethod
-    def of(cls, rows: Array, label: Array | int = -1, view: Array | float = np.nan) -> Draw:
-        """A draw of `rows`; scalars fill their column, and the mask is False where an element's (first) row is -1."""
-        rows = np.asarray(rows, np.int64)
-        size = rows.shape[:1]
-        return cls(
-            rows=rows,
-            view=np.broadcast_to(np.asarray(view, np.float32), size),
-            label=np.broadcast_to(np.asarray(label, np.int32), size),
-            mask=rows.reshape(len(rows), -1)[:, 0] >= 0,
-        )
 
 
 class Source(Protocol):
@@ -61,17 +32,6 @@ class Source(Protocol):
     def read(self, draw: Draw, seed: int, step: int, stream: str, part: slice = slice(None)) -> Batch:
         """The elements `part` of the global batch."""
         ...
-
-
-def generator(seed: int, step: int, stream: str, position: int) -> np.random.Generator:
-    """The random numbers of one element of the global batch.
-
-    The four numbers are key and counter of Philox, so no two elements share any part of their sequences, and building
-    it takes microseconds.
-    """
-    words = [seed, zlib.crc32(stream.encode()), 0, position, step, 0]
-    key_and_counter = np.array([word % 2**64 for word in words], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key_and_counter[:2], counter=key_and_counter[2:]))
 
 
 @dataclass(frozen=True)
@@ -92,6 +52,8 @@ class ImageSource:
         augmentation. Flip alone is the element's: all its images are mirrored, or none.
       crop_from: (height, width) that images are squashed to instead, of which the middle `size` is cut; empty keeps
         each image's own. Without augmentation only.
+      panorama: the files are panoramas. Where a draw has a heading its view is cut out first, and everything above is
+        about that view; where it has NaN the whole strip is shown.
     """
 
     paths: Paths
@@ -103,6 +65,7 @@ class ImageSource:
     shared: bool = False
     crop_from: Sequence[int] | None = None
     queries_only: bool = False
+    panorama: Panorama | None = None
 
     def __post_init__(self):
         if self.rule not in RULES:
@@ -113,6 +76,8 @@ class ImageSource:
             raise DataError("crop_from cuts the middle out; the crops of augment are random: give one of them")
         if self.queries_only and (self.augment is None or self.shared):
             raise DataError("queries_only augments one image of each element: give augment, and not shared")
+        if self.panorama is not None and len(self.panorama.yaw) != len(self.paths):
+            raise DataError(f"{len(self.panorama.yaw)} yaws of {len(self.paths)} panoramas: give each its own")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -128,20 +93,22 @@ class ImageSource:
 
         Raises:
           ImageError: names the unreadable file (only with on_error="raise").
-          ValueError: where the draw asks for headings of panoramas.
+          DataError: names a panorama whose yaw is unknown.
+          ValueError: where the draw asks for headings, and the images are no panoramas.
         """
-        if not np.isnan(draw.view[part]).all():
+        view = draw.view[part]
+        if self.panorama is None and not np.isnan(view).all():
             raise ValueError("this source reads whole images: the draw's view must be NaN, not a heading to cut out")
         rows = draw.rows[part]
         first, per_element = range(len(draw.rows))[part].start, int(np.prod(rows.shape[1:]))
         images = np.zeros((rows.size, *self.size, 3), np.uint8)
         unreadable = np.zeros(rows.size, bool)
         for index in np.flatnonzero(rows.ravel() >= 0):
-            position, number = first * per_element + int(index), int(index) % per_element
-            if self.shared:
-                position -= number
+            of, number = divmod(int(index), per_element)
+            position = (first + of) * per_element + (0 if self.shared else number)
+            rng = generator(seed, step, stream, position)
             try:
-                images[index] = self.image(rows.flat[index], generator(seed, step, stream, position), number)
+                images[index] = self.image(rows.flat[index], rng, number, float(view[of]))
             except ImageError:
                 if self.on_error == "raise":
                     raise
@@ -161,21 +128,33 @@ class ImageSource:
             "bad": bad,
         }
 
-    def image(self, row: int, rng: np.random.Generator, number: int = 0) -> Array:
-        """uint8 [*size, 3] of one row, the `number`-th image of its element."""
+    def image(self, row: int, rng: np.random.Generator, number: int = 0, heading: float = np.nan) -> Array:
+        """uint8 [*size, 3] of one row, the `number`-th image of its element, seen under a heading of its panorama."""
         encoded = read(self.paths[row])
-        full = encoded.height, encoded.width
+        full = self._full(encoded, heading)
         reduce = (self.augment is not None and not self.queries_only) if self.reduce is None else self.reduce
         augment = self._augment(number)
         if augment is None:
-            whole = pixels(encoded, self.size if reduce and self.crop_from is None else None)
+            whole = self._pixels(encoded, row, heading, self.size if reduce and self.crop_from is None else None)
             return fit(whole, self.size, self.rule, self.crop_from)
         box = augment.box(rng, full)
         # The box must keep as many pixels as the result has, so the whole image needs more by full / box.
         at_least = _enlarged(self.size, full, box[2:]) if reduce else None
-        decoded = augment.begin(pixels(encoded, at_least), rng)
+        decoded = augment.begin(self._pixels(encoded, row, heading, at_least), rng)
         cut = crop_resize(decoded, _scaled(box, full, decoded.shape[:2]), self.size, self.rule)
         return augment.finish(cut, rng)
+
+    def _full(self, encoded: Encoded, heading: float) -> Size:
+        """(height, width) of the image, or of the view under `heading`, with all its pixels."""
+        if self.panorama is None or np.isnan(heading):
+            return encoded.height, encoded.width
+        self.panorama.check(encoded)
+        return self.panorama.size[0], self.panorama.width
+
+    def _pixels(self, encoded: Encoded, row: int, heading: float, at_least: Size | None) -> Array:
+        if self.panorama is None or np.isnan(heading):
+            return pixels(encoded, at_least)
+        return self.panorama.view(encoded, row, heading, at_least)
 
     def _augment(self, number: int) -> Augment | None:
         if self.augment is None or not self.queries_only:
@@ -225,17 +204,19 @@ class StepReader:
       sources: stream name to its source.
       draw: step to {stream name: Draw}, pure and picklable.
       seed: of the augmentation.
-      part: the slice of the global batch that this host decodes.
+      parts: stream name to the slice of its global batch that this host decodes; all of it where nothing is said.
     """
 
     sources: Mapping[str, Source]
     draw: Callable[[int], Mapping[str, Draw]]
     seed: int = 0
-    part: slice = field(default_factory=lambda: slice(None))
+    parts: Mapping[str, slice] = field(default_factory=dict)
 
     def __call__(self, step: int) -> dict[str, Batch]:
-        draws = self.draw(step)
-        return {name: self.sources[name].read(draw, self.seed, step, name, self.part) for name, draw in draws.items()}
+        return {
+            name: self.sources[name].read(draw, self.seed, step, name, self.parts.get(name, slice(None)))
+            for name, draw in self.draw(step).items()
+        }
 
 
 def batches(
@@ -295,36 +276,29 @@ def _owned(element: tuple[int, dict[str, Batch]]) -> tuple[int, dict[str, Batch]
     return step, {name: {key: np.array(value) for key, value in batch.items()} for name, batch in streams.items()}
 
 
-def sequential_draw(count: int, batch: int) -> Callable[[int], dict[str, Draw]]:
-    """Step to {"source": Draw} over the rows 0..count-1 in order, `batch` at a time; the last is padded with -1.
-
-    There are `ceil(count / batch)` such steps. Picklable.
-    """
-    return functools.partial(_sequential, count, batch)
-
-
-def _sequential(count: int, batch: int, step: int) -> dict[str, Draw]:
-    rows = np.arange(step * batch, (step + 1) * batch)
-    return {"source": Draw.of(np.where(rows < count, rows, -1))}
-
-
 def every_image(source: Any, batch: int, *, part: slice = slice(None), **options) -> Iterator[Batch]:
     """All images of a source that has a length, in order, in batches of `batch` with the last one padded.
 
     Hosts give `part`, their slice of a batch; `options` as `batches` takes.
     """
-    reader = StepReader({"source": source}, sequential_draw(len(source), batch), part=part)
+    reader = StepReader({"source": source}, sequential_draw(len(source), batch), parts={"source": part})
     for _, streams in batches(reader, 0, -(-len(source) // batch), **options):
         yield streams["source"]
 
 
-def complaints(paths: Paths, batch: Batch) -> list[str]:
-    """Why the bad elements of a batch are bad, one line a file: what a run that skips them prints and counts."""
+def complaints(paths: Paths, batch: Batch, panorama: Panorama | None = None) -> list[str]:
+    """Why the bad elements of a batch are bad, one line a file: what a run that skips them prints and counts.
+
+    Of a source with a `panorama`, give that: a file of another size is none of its panoramas.
+    """
     messages = []
     for row in np.unique(batch["row"][batch["bad"]]):
         try:
             if row >= 0:
-                pixels(read(paths[row]))
+                encoded = read(paths[row])
+                pixels(encoded)
+                if panorama is not None:
+                    panorama.check(encoded)
         except ImageError as error:
             messages.append(str(error))
     return messages

@@ -197,6 +197,28 @@ class Places:
                 keep &= getattr(self, column) == names.index(value)
         return self.take(keep)
 
+    def only(self, *, conditions: Sequence[str] = (), role: str | None = None) -> Places:
+        """The rows of one role, and of them those taken in any of some conditions; what is empty leaves its column
+        free.
+
+        Raises:
+          DataError: for a condition or role that does not exist, or where no row is left.
+        """
+        of_role = self.select(role=role or None)
+        unknown = [condition for condition in conditions if condition not in self.conditions]
+        if unknown:
+            there = f"there are {list(self.conditions)}" if self.conditions else "its images say nothing of conditions"
+            raise DataError(f"{self.name}: no condition {unknown[0]!r}; {there}")
+        codes = [self.conditions.index(condition) for condition in conditions]
+        kept = of_role.take(np.isin(of_role.condition, codes)) if conditions else of_role
+        if not len(kept):
+            counts = {name: int((of_role.condition == code).sum()) for code, name in enumerate(self.conditions)}
+            raise DataError(
+                f"{self.name}: none of {len(self)} images is left of role {role or 'any'!r} and conditions "
+                f"{list(conditions) or 'any'}; that role has {len(of_role)}: {counts}"
+            )
+        return kept
+
     @staticmethod
     def concat(parts: Sequence[Places], name: str | None = None) -> Places:
         """One table of several; the vocabularies of conditions are joined."""

@@ -24,12 +24,22 @@ def class_batches(cells: Cells, group: int, *, batch: int, steps: int, rng: np.r
     Returns:
       rows int64 [steps, batch], labels int32 [steps, batch] (0 up to the group's number of classes).
     """
+    picked, labels = class_picks(cells, group, batch=batch, steps=steps, rng=rng)
+    return cells.rows[picked], labels
+
+
+def class_picks(cells: Cells, group: int, *, batch: int, steps: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """As `class_batches`, for whoever has more to say of an image than its row, such as where a panorama is cut.
+
+    Returns:
+      int64 [steps, batch] into `cells.rows`, labels int32 [steps, batch].
+    """
     if batch < 1 or steps < 0:
         raise ValueError(f"batch must be at least 1 and steps at least 0: {batch=} {steps=}")
-    rows, indptr = cells.group(group)
+    _, indptr = cells.group(group)
     labels = shuffled_passes(len(indptr) - 1, batch=batch, steps=steps, rng=rng)
     picked = rng.integers(indptr[labels], indptr[labels + 1])
-    return rows[picked], labels.astype(np.int32)
+    return cells.indptr[cells.groups[group]] + picked, labels.astype(np.int32)
 
 
 def shuffled_passes(items: int, *, batch: int, steps: int, rng: np.random.Generator) -> Array:

@@ -61,10 +61,21 @@ def mesh(config: ConfigDict) -> Mesh:
 
 
 def places(config: ConfigDict, spec: ConfigDict) -> Places:
-    """The images of a data set; the embedded city is written first where it is not there yet.
+    """The images of a data set, of its `conditions` and `role` only; the embedded city is written first where it is not
+    there yet.
 
     A data set of the reader "minicity" may have a `city` of its own among its options, instead of `config.city`.
     """
+    images, conditions, role = _all_places(config, spec), _conditions(spec), spec.get("role", "")
+    return images.only(conditions=conditions, role=role) if conditions or role else images
+
+
+def _conditions(spec: ConfigDict) -> tuple[str, ...]:
+    # Recipes that were saved before this key came to be lack it, and `role`.
+    return tuple(spec.get("conditions", ()))
+
+
+def _all_places(config: ConfigDict, spec: ConfigDict) -> Places:
     options = spec.options.to_dict()
     if spec.reader == "minicity":
         options.setdefault("city", config.city.to_dict())
@@ -79,7 +90,17 @@ def benchmarks(config: ConfigDict, specs: ConfigDict) -> list[Benchmark]:
 
 def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
     lists = readers.pairs.ground_truth(spec.root) if "list" in spec.thresholds else None
-    return benchmark(name, places(config, spec), spec.split or "all", spec.thresholds, lists)
+    images, split, conditions = _all_places(config, spec), spec.split or "all", _conditions(spec)
+    if spec.get("role", ""):
+        raise UserError(
+            f"the data set {name} has role={spec.role!r}: what is measured on needs database and queries. Leave role "
+            "empty; it is for data to train on"
+        )
+    if conditions:
+        queries = images.only(conditions=conditions, role="query")
+        images = Places.concat([images.select(role="database"), queries])
+        split = f"{split} ({', '.join(conditions)})"
+    return benchmark(name, images, split, spec.thresholds, lists)
 
 
 def apply(config: ConfigDict) -> Any:

@@ -179,6 +179,9 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     if len(parents) > 1 and parents[0] in DATA_SETS and parents[1] not in config[parents[0]]:
         with config.unlocked():
             config[parents[0]][parents[1]] = common.data("at_names", "")
+    if parents[:1] == ["target_data"] and not config.target_data:
+        with config.unlocked():
+            config.target_data = common.data("folder", "")
     group: Any = config
     for depth, part in enumerate(parents):
         if not isinstance(group, ConfigDict) or part not in group:
@@ -275,6 +278,7 @@ def check(config: ConfigDict) -> None:
         if value < least:
             raise UserError(f"config.{key}={value} must be at least {least}")
     _check_image(config.image)
+    _check_panorama(config.panorama)
     if not config.eval.recalls or min(config.eval.recalls) < 1:
         raise UserError(
             f"config.eval.recalls={tuple(config.eval.recalls)} must be one or more N of recall@N, from 1 up"
@@ -307,7 +311,8 @@ def check_training(config: ConfigDict) -> None:
             "validates on nothing; give it val_data, or set config.best.patience=0"
         )
     sets, recalls = sorted(config.val_data), sorted(config.eval.recalls)
-    deciding((f"{name}/R@{n}" for name in sets for n in recalls), config.best.measure)
+    kinds = ("R", "LR") if config.eval.localize else ("R",)
+    deciding((f"{name}/{kind}@{n}" for name in sets for kind in kinds for n in recalls), config.best.measure)
 
 
 def _check_image(image: ConfigDict) -> None:
@@ -330,6 +335,18 @@ def _check_image(image: ConfigDict) -> None:
                 f"config.image.{key}={tuple(image[key])} must be a number for each colour (red, green, blue) of images "
                 "in [0, 1]" + ", above 0" * (key == "std")
             )
+
+
+def _check_panorama(panorama: ConfigDict) -> None:
+    size, view = tuple(panorama.size), panorama.view
+    if size and (len(size) != 2 or any(not isinstance(side, int) or side < 1 for side in size)):
+        raise UserError(
+            f"config.panorama.size={size} must be (height, width) in whole pixels, or () for images that are no "
+            "panoramas"
+        )
+    if view < 1 or (size and view > size[1]):
+        most = f"1 to {size[1]}, the columns of the whole circle" if size else "1 or more columns"
+        raise UserError(f"config.panorama.view={view} must be {most}")
 
 
 def _check_patterns(config: ConfigDict, init: str) -> None:

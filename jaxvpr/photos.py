@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines import readers
-from data_pipelines.geo import from_utm
-from data_pipelines.places import Paths, Places
-from data_pipelines.whole import write_json
-from jaxvpr import build, compression
+from data_pipelines.places import Paths
+from jaxvpr import build, compression, database_file
+from jaxvpr.database_file import COLUMNS, Database
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.reports.pictures import predictions_picture
@@ -25,14 +21,6 @@ from jaxvpr.retrieval import search
 from jaxvpr.training.loop import Variables
 
 log = logging.getLogger(__name__)
-COLUMNS = ("path", "east", "north", "zone", "lat", "lon", "heading", "time")
-
-
-class Database(NamedTuple):
-    """What `extract` wrote: descriptors [N, D], memory-mapped, and one dict of `COLUMNS` a row."""
-
-    descriptors: np.ndarray
-    rows: list[dict[str, str]]
 
 
 def extract(config: ConfigDict, folder: Path, checkpoint: str, images: str, out: Path) -> Path:
@@ -49,10 +37,7 @@ def extract(config: ConfigDict, folder: Path, checkpoint: str, images: str, out:
     places = readers.read("folder", images)
     found = build.describer(config, build.mesh(config))(variables, places.path)
     if hosts.is_first():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        np.save(out, found.descriptors)
-        _write_rows(out.with_suffix(".csv"), places)
-        write_json(out.with_suffix(".json"), _identity(config, variables))
+        database_file.write(out, config, variables, found.descriptors, places)
         print(f"wrote {out} {found.descriptors.shape}, {out.with_suffix('.csv')}")
         if len(found.missing):
             print(f"{len(found.missing)} of {len(places)} images could not be read; their rows are zeros")
@@ -62,7 +47,9 @@ def extract(config: ConfigDict, folder: Path, checkpoint: str, images: str, out:
 def localize(
     config: ConfigDict, folder: Path, checkpoint: str, images: str, database: Path, out: Path, top: int
 ) -> list[dict[str, Any]]:
-    """Ranks the places of an extracted database for every photo; prints them, and writes a table and pictures to `out`.
+    """Ranks the places of a database for every photo; prints them, and writes a table and pictures to `out`.
+
+    The database is of photos (`extract`) or of the classes that a training left (`runs/NAME/classes.npy`).
 
     Returns:
       One dict for each photo and rank: query, rank, path, east, north, lat, lon, distance.
@@ -73,7 +60,7 @@ def localize(
     if top < 1:
         raise UserError(f"--top={top} must be at least 1")
     config, variables = _model(config, folder, checkpoint)
-    known = _open(database, _identity(config, variables))
+    known = database_file.read(database, config, variables)
     paths = readers.folder.paths(images)
     found = build.describer(config, build.mesh(config))(variables, paths)
     # Rows of images that could not be read are zeros, which would be nearer than a stranger is.
@@ -100,55 +87,6 @@ def _model(config: ConfigDict, folder: Path, checkpoint: str) -> tuple[ConfigDic
     what, config, variables, _ = compression.chosen(config, folder, checkpoint)
     log.info("weights: %s", what)
     return config, variables
-
-
-def _identity(config: ConfigDict, variables: Variables) -> dict[str, Any]:
-    """Names a model, its weights and its preprocessing."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(variables):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    shape = {"model": config.model.to_dict(), "image": config.image.to_dict()}
-    return json.loads(json.dumps({"recipe": config.name, "weights": digest.hexdigest()[:16], **shape}))
-
-
-def _write_rows(file: Path, places: Places) -> None:
-    lat, lon = np.full(len(places), np.nan), np.full(len(places), np.nan)
-    on_earth = places.zone > 0
-    lat[on_earth], lon[on_earth] = from_utm(places.east[on_earth], places.north[on_earth], places.zone[on_earth])
-    columns = {
-        "east": places.east, "north": places.north, "zone": places.zone,
-        "lat": lat, "lon": lon, "heading": places.heading,
-    }  # fmt: skip
-    with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        for row in range(len(places)):
-            known = {name: _text(values[row]) for name, values in columns.items()}
-            time = "" if np.isnat(places.time[row]) else str(places.time[row])
-            writer.writerow({"path": places.path[row], "time": time, **known})
-
-
-def _text(value: Any) -> str:
-    return "" if np.isnan(value) else f"{value:.7f}".rstrip("0").rstrip(".")
-
-
-def _open(file: Path, identity: dict[str, Any]) -> Database:
-    for needed in (file, file.with_suffix(".csv"), file.with_suffix(".json")):
-        if not needed.is_file():
-            raise UserError(
-                f"{needed} is missing; write the database with: jaxvpr extract --images=FOLDER --out={file}"
-            )
-    theirs = json.loads(file.with_suffix(".json").read_text())
-    differ = {key: (theirs.get(key), identity[key]) for key in identity if theirs.get(key) != identity[key]}
-    differ.pop("recipe", None)
-    if differ:
-        raise UserError(f"{file} was extracted with another model, so distances would mean nothing: {differ}")
-    with file.with_suffix(".csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    descriptors = np.load(file, mmap_mode="r")
-    if len(rows) != len(descriptors):
-        raise UserError(f"{file} has {len(descriptors)} descriptors but its table {len(rows)} rows; extract again")
-    return Database(descriptors, rows)
 
 
 def _show(answers: list[dict[str, Any]], out: Path) -> None:

@@ -25,6 +25,7 @@ from jaxvpr import verbs, workdir
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.reports.sweep_page import write_sweep
+from jaxvpr.reports.training import domain_accuracy
 from jaxvpr.retrieval import metrics
 from jaxvpr.sweep_file import Run, Sweep
 from jaxvpr.training import logs
@@ -142,6 +143,7 @@ def record(run: Run, folder: Path, asked: Sweep) -> dict[str, Any]:
         state = "finished"
     elif not failure and workdir.has_checkpoints(here):
         state = "begun"
+    lines = logs.read(here)
     return {
         "name": run.name,
         "folder": run.folder,
@@ -150,7 +152,8 @@ def record(run: Run, folder: Path, asked: Sweep) -> dict[str, Any]:
         "seed": run.seed,
         "changes": run.changes,
         "state": state,
-        "validation": [line for line in logs.read(here) if "epoch" in line],
+        "validation": [line for line in lines if "epoch" in line],
+        "domain_accuracy": domain_accuracy(lines),
         "test": [
             {
                 "dataset": entry["dataset"],

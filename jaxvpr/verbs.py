@@ -12,12 +12,13 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvpr import build, compression, learning, workdir
+from jaxvpr import build, compression, database_file, learning, workdir
 from jaxvpr.errors import UserError
 from jaxvpr.models.costs import flops, model_mib, parameter_count
 from jaxvpr.parallel import hosts
 from jaxvpr.retrieval import costs, metrics, protocol
 from jaxvpr.retrieval.baselines import thumbnail
+from jaxvpr.retrieval.classes import Classes
 from jaxvpr.retrieval.evaluator import Benchmark, Evaluated, measure
 from jaxvpr.run_report import write_run_report
 from jaxvpr.training import logs, loop
@@ -38,8 +39,7 @@ def train(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     recipe = learning.recipe(config, mesh, build.benchmarks(config, config.val_data))
     # Before training: what is missing shows now, not after hours.
     tests = build.benchmarks(config, config.test_data)
-    images = recipe.sources["source"].paths
-    compression.check(config, len(images))
+    compression.check(config, len(recipe.images))
     outcome = loop.train(config, folder, recipe, mesh)
     if not outcome.finished:
         log.warning("told to leave; the same command goes on where this one stopped")
@@ -47,21 +47,29 @@ def train(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     baselines, best = {"untrained": (config, outcome.initial)}, outcome.best
     if config.pca.dim:
         baselines["uncompressed"] = config, best
-        config, best = compression.fitted(config, best, images)
+        config, best = compression.fitted(config, best, recipe.images)
+    classes = None
+    if recipe.classes and outcome.extra:
+        classes = recipe.classes.database(outcome.extra, mesh)
     if hosts.is_first():
         workdir.save_model(folder, config, best)
+        if classes:
+            database_file.write(folder / database_file.CLASSES_FILE, config, best, *classes, of="classes")
     if not tests:
         log.warning("the recipe has no test_data: nothing is measured, and neither metrics nor a report are written")
         return None
     log.info("measuring step %d, the best in validation", outcome.best_step)
-    found = _evaluate(config, mesh, best, tests, baselines)
+    found = _evaluate(config, mesh, best, tests, baselines, classes)
     return _write(config, folder, found, best, outcome.seconds, outcome.planning_seconds)
 
 
 def evaluate(
     config: ConfigDict, folder: Path, checkpoint: str, database: str = "", queries: str = ""
 ) -> dict[str, Any] | None:
-    """Measures a checkpoint on the recipe's test sets, or on two folders; writes metrics and report into the folder."""
+    """Measures a checkpoint on the recipe's test sets, or on two folders; writes metrics and report into the folder.
+
+    Where the folder holds a class database of these weights, queries are localised by classification too.
+    """
     mesh = build.mesh(config)
     model = compression.chosen(config, folder, checkpoint)
     log.info("measuring %s", model.what)
@@ -75,20 +83,22 @@ def evaluate(
         )
     folder.mkdir(parents=True, exist_ok=True)
     baselines = {"uncompressed": model.plain} if model.plain else {}
-    found = _evaluate(model.config, mesh, model.variables, benches, baselines)
+    classes = database_file.classes_in(folder, model.config, model.variables)
+    found = _evaluate(model.config, mesh, model.variables, benches, baselines, classes)
     return _write(model.config, folder, found, model.variables)
 
 
 def _evaluate(
-    config: ConfigDict, mesh: Mesh, variables: Variables, benches: list[Benchmark], others: Mapping[str, Model]
-) -> list[Evaluated]:
+    config: ConfigDict, mesh: Mesh, variables: Variables, benches: list[Benchmark], others: Mapping[str, Model],
+    classes: Classes | None,
+) -> list[Evaluated]:  # fmt: skip
     """Measures the method on every benchmark, beside thumbnails and other models: the network it started as, and
     itself without its PCA."""
     describer = build.describer(config, mesh)
     found = []
     for bench in benches:
         ns = build.recall_ns(config, bench)
-        method = measure(describer, variables, bench, ns)
+        method = measure(describer, variables, bench, ns, classes=classes)
         baselines = {}
         if config.eval.baselines:
             baselines["thumbnail"] = measure(describer, {}, bench, ns, thumbnail)
@@ -131,6 +141,10 @@ def _print(config: ConfigDict, one: Evaluated) -> None:
             answerable = "  ".join(f"R@{n} {v:5.1f}" for n, v in recall.of_answerable.items())
             count = recall.queries - recall.without_positive
             print(f"  upper bound {recall.upper_bound:.1f}; of the {count} queries with a positive: {answerable}")
+    for threshold, located in one.method.located.items():
+        print(protocol.line_of_classes(_facts(config, one), one.method.classes, located.without_positive, threshold))
+        values = "  ".join(f"LR@{n} {v:5.1f}" for n, v in located.of_all.items())
+        print(f"  {config.name} by classification  {values}", flush=True)
 
 
 def _write(
@@ -144,6 +158,8 @@ def _write(
             one.method.recalls,
             {name: measured.recalls for name, measured in one.baselines.items()},
             _by_condition(one),
+            one.method.located,
+            one.method.classes,
         )
         for one in found
     ]

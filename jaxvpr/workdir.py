@@ -27,7 +27,7 @@ FREE = (
     "log_seconds", "test_data.", "eval.batch", "pca.",
 )  # fmt: skip
 # Data may move to another folder; that its images are the same ones is the user's word.
-MOVED = re.compile(r"(train_data|more_train_data\..+|val_data\..+)\.root$")
+MOVED = re.compile(r"(train_data|target_data|more_train_data\..+|val_data\..+)\.root$")
 MODEL_FILE = "model.safetensors"
 
 

@@ -12,6 +12,8 @@ often it stands in mined pairs.
 
 from typing import Any
 
+from configs import common
+
 Runs = dict[str, dict[str, Any]]
 # On the cosine, where it is to keep more than gross mistakes: the margins of GSV-Cities.
 PAIR_MARGIN = {"objective.miner_options.positive": 0.7, "objective.miner_options.negative": 0.3}
@@ -100,7 +102,4 @@ PRESETS = {"tiny": tiny, "gsv_xs": gsv_xs}
 
 def get_sweep(preset: str = "") -> dict[str, Any]:
     """The sweep of a preset."""
-    name = preset or "tiny"
-    if name not in PRESETS:
-        raise ValueError(f"no preset {name!r}; there are {list(PRESETS)}")
-    return PRESETS[name]()
+    return common.chosen(preset, PRESETS)()

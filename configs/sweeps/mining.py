@@ -10,6 +10,8 @@ train_data.root=/data/pitts30k,val_data.pitts30k_val.root=/data/pitts30k,test_da
 
 from typing import Any
 
+from configs import common
+
 Runs = dict[str, dict[str, Any]]
 GEM = {"model.aggregator": "gem", "model.aggregator_options": {}, "clusters.images": 0}
 MINING = ("random", "partial", "full")
@@ -65,7 +67,4 @@ PRESETS = {"city": city, "imagenet": imagenet, "pitts30k": pitts30k}
 
 def get_sweep(preset: str = "") -> dict[str, Any]:
     """The sweep of a preset."""
-    name = preset or "city"
-    if name not in PRESETS:
-        raise ValueError(f"no preset {name!r}; there are {list(PRESETS)}")
-    return PRESETS[name]()
+    return common.chosen(preset, PRESETS)()

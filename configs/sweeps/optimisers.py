@@ -13,6 +13,8 @@ the schedule does; between rows the rate differs as the optimisers need it.
 
 from typing import Any
 
+from configs import common
+
 Runs = dict[str, dict[str, Any]]
 
 
@@ -133,7 +135,4 @@ PRESETS = {"tiny": tiny, "gsv_xs": gsv_xs, "mixvpr_xs": mixvpr_xs}
 
 def get_sweep(preset: str = "") -> dict[str, Any]:
     """The sweep of a preset."""
-    name = preset or "tiny"
-    if name not in PRESETS:
-        raise ValueError(f"no preset {name!r}; there are {list(PRESETS)}")
-    return PRESETS[name]()
+    return common.chosen(preset, PRESETS)()

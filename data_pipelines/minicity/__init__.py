@@ -11,6 +11,7 @@ Everything random is a hash of the seed and of what it is for (`randomness`), so
 """
 
 from data_pipelines.minicity.config import CONDITIONS, STYLES, CityConfig
+from data_pipelines.minicity.lens import strip_size
 from data_pipelines.minicity.write import write
 
-__all__ = ["CONDITIONS", "STYLES", "CityConfig", "write"]
+__all__ = ["CONDITIONS", "STYLES", "CityConfig", "strip_size", "write"]

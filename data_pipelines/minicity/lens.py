@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from data_pipelines.minicity.config import CityConfig
 from data_pipelines.minicity.randomness import Array
 
 CAMERA = 2.1  # metres above the ground
@@ -32,6 +33,12 @@ class Lens:
     wide: int
     map_x: Array
     map_y: Array
+
+
+def strip_size(config: CityConfig) -> tuple[int, int]:
+    """(height, width) in pixels of the panoramas of a city, whose width is the whole circle."""
+    lens = lens_of(config.size, config.fov, config.headings)
+    return len(lens.slope), lens.columns
 
 
 def lens_of(size: int, fov: float, headings: int) -> Lens:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -35,6 +35,8 @@ def write(
     root: str | os.PathLike[str], config: CityConfig, *, processes: int | None = None, progress: bool = True
 ) -> Path:
     """Writes the city of `config` under `root`, unless it is there already; an interrupted write is continued.
+
+    A city that has panoramas serves where none are asked for, and one that has none gets them where they are.
 
     Args:
       root: folder to fill with `images/train`, `images/val/{database,queries}`, `images/test/{database,queries}`
@@ -76,12 +78,13 @@ def _cores() -> int:
 
 
 def _ready(root: Path, config: CityConfig) -> bool:
-    """Whether `root` holds this city complete; DataError where it holds something else."""
+    """Whether `root` holds this city complete, perhaps with panoramas that nobody asked for; DataError where it holds
+    something else."""
     try:
         for name in (MARKER, PARTIAL):
             if (root / name).is_file():
-                _compare(root / name, config)
-                return name == MARKER
+                panoramas = _compare(root / name, config)
+                return name == MARKER and (panoramas or not config.panoramas)
         foreign = root.is_dir() and next(root.iterdir(), None)
     except OSError as error:
         raise DataError(f"cannot read {root}: {error}") from error
@@ -92,7 +95,8 @@ def _ready(root: Path, config: CityConfig) -> bool:
     return False
 
 
-def _compare(marker: Path, config: CityConfig) -> None:
+def _compare(marker: Path, config: CityConfig) -> bool:
+    """Whether the city of a marker has panoramas; DataError where it differs from `config` in anything else."""
     try:
         found = json.loads(marker.read_text())
         digest, settings = found["digest"], found["config"]
@@ -100,10 +104,15 @@ def _compare(marker: Path, config: CityConfig) -> None:
         raise DataError(
             f"{marker} is not a mini city's marker ({error}); delete {marker.parent} and write again"
         ) from error
-    if digest == config.digest():
-        return
+    for panoramas in (config.panoramas, not config.panoramas):
+        if digest == replace(config, panoramas=panoramas).digest():
+            return panoramas
     wanted = json.loads(json.dumps(asdict(config)))
-    differing = [f"{k}: {settings.get(k)!r} there, {v!r} wanted" for k, v in wanted.items() if settings.get(k) != v]
+    differing = [
+        f"{k}: {settings.get(k)!r} there, {v!r} wanted"
+        for k, v in wanted.items()
+        if settings.get(k) != v and k != "panoramas"
+    ]
     raise DataError(
         f"{marker.parent} holds another mini city ({'; '.join(differing) or 'written by another version'}); "
         "give another folder or delete that one"
@@ -184,11 +193,14 @@ def _render_one(root: Path, config: CityConfig, city: City, shots: Cameras, row:
     folder = root / "images" / FOLDERS[part]
     files = [folder / file_name(config, shot.xy, h, year, condition, shot.key) for h in headings(start, count)]
     strip = root / "images" / "panoramas" / files[0].name if config.panoramas and part == TRAIN else None
-    if all(file.exists() for file in [*files, *filter(None, [strip])]):
+    there = all(file.exists() for file in files)
+    if there and (strip is None or strip.exists()):
         return
     if strip:
         whole = panorama(city, shot, start)
         _write_whole(strip, encode(whole, config.quality))
+        if there:
+            return
         pictures = cut(city, whole, shot, count)
     else:
         pictures = views(city, shot, start, count)

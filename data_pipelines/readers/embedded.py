@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from data_pipelines import minicity
@@ -12,20 +14,34 @@ from data_pipelines.places import Places
 from data_pipelines.readers import at_names
 
 
-def read(root: str | os.PathLike[str], *, split: str | None = None, city: Mapping[str, Any] | None = None) -> Places:
-    """Reads the mini city under `root`; writes it first where it is not there.
+def read(
+    root: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    city: Mapping[str, Any] | None = None,
+    panoramas: bool = False,
+) -> Places:
+    """Reads the mini city under `root`; writes it, or the panoramas it lacks, first where they are not there.
 
     Args:
       root: folder of the city.
       split: train, val or test; None reads all.
       city: settings of `CityConfig` that differ from its defaults.
+      panoramas: read the panoramas of the training split instead of the views that were cut from them. The heading of
+        one is that of its middle column, and its size is `minicity.strip_size`.
 
     Raises:
-      DataError: a setting that does not exist or makes no city, or a folder that holds something else.
+      DataError: a setting that does not exist or makes no city, a folder that holds something else, or panoramas of
+        another split than train.
     """
     known = list(minicity.CityConfig.__dataclass_fields__)
     unknown = sorted(set(city or {}) - set(known))
     if unknown:
         raise DataError(f"the mini city has no setting {unknown}; it has {known}")
-    minicity.write(root, minicity.CityConfig(**(city or {})))
+    if panoramas and split not in (None, "train"):
+        raise DataError(f"{root}: the mini city has panoramas of its split train only, not of {split!r}")
+    config = minicity.CityConfig(**(city or {}))
+    minicity.write(root, replace(config, panoramas=config.panoramas or panoramas))
+    if panoramas:
+        return at_names.read(Path(root) / "images" / "panoramas", split="train", name="minicity")
     return at_names.read(root, split=split, name="minicity")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data_pipelines import audit
-from data_pipelines.places import Paths
+from data_pipelines.places import Paths, Places
 from jaxvpr import build
 from jaxvpr.errors import UserError
-from jaxvpr.learning import cells, distillation, places, pretraining, sfrs, triplets
+from jaxvpr.learning import cells, distillation, domain, eigenplaces, places, pretraining, sfrs, triplets
 from jaxvpr.learning.data import image_source, training_sets
-from jaxvpr.objectives.objective import Embed
+from jaxvpr.objectives.objective import Embed, Objective
+from jaxvpr.objectives.statistics import TARGET
+from jaxvpr.retrieval.classes import ClassPlaces
 from jaxvpr.retrieval.evaluator import Benchmark, Describer, measure
 from jaxvpr.training.loop import Recipe, Variables
 
@@ -23,6 +28,7 @@ log = logging.getLogger(__name__)
 OBJECTIVES = {
     "cells": cells.from_config,
     "distillation": distillation.from_config,
+    "eigenplaces": eigenplaces.from_config,
     "mined_triplets": triplets.from_config,
     "places": places.from_config,
     "pretraining": pretraining.from_config,
@@ -30,6 +36,7 @@ OBJECTIVES = {
 }
 # Those whose batches hold queries and what they are compared with, of which only the queries are augmented.
 QUERIES_ONLY = ("mined_triplets",)
+EVERYTHING = ("",)  # the pattern of all parameter paths
 
 
 def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recipe:
@@ -43,20 +50,41 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recip
     sets = training_sets(config)
     for images in sets:
         log.info("training on %s", audit.line(images))
-    objective = OBJECTIVES[config.objective.name](config, sets)
+    target = domain.target_images(config) if config.domain.method else None
+    objective = _objective(config, sets, target, over)
     build.shapes(config)
     model = build.model(config)
     describes, paths = build.describer(config, over), Paths.concat([images.path for images in sets])
+    classes = cells.class_places(config, sets)
     return Recipe(
         model=model,
         objective=objective,
-        sources={"source": image_source(config, paths, queries_only=config.objective.name in QUERIES_ONLY)},
+        sources=_sources(config, objective.streams, sets, paths, target),
         example=build.blank(config),
         start=lambda drawn: build.initial_variables(config, drawn=drawn, images=sets[0].path),
         embed=partial(_embed, describes, paths),
-        validate=partial(_validate, describes, validation, config),
-        frozen=model.resting(),
+        validate=partial(_validate, describes, validation, config, classes, over),
+        images=paths,
+        frozen=EVERYTHING if config.domain.method == domain.STATISTICS else model.resting(),
+        classes=classes,
     )
+
+
+def _objective(config: ConfigDict, sets: Sequence[Places], target: Paths | None, over: Mesh) -> Objective:
+    if target is not None and config.domain.method == domain.STATISTICS:
+        return domain.statistics(config, target)
+    own = OBJECTIVES[config.objective.name](config, sets)
+    return own if target is None else domain.adapt(config, own, target, over)
+
+
+def _sources(
+    config: ConfigDict, streams: Sequence[str], sets: Sequence[Places], paths: Paths, target: Paths | None
+) -> dict[str, Any]:
+    """Where the images of each stream come from: training images, but for the target's."""
+    yaw = np.concatenate([images.heading for images in sets])
+    own = image_source(config, paths, yaw=yaw, queries_only=config.objective.name in QUERIES_ONLY)
+    others = {TARGET: image_source(config, target)} if target is not None else {}
+    return {stream: others.get(stream, own) for stream in streams}
 
 
 def _embed(describes: Describer, paths: Paths, variables: Variables) -> Embed:
@@ -67,11 +95,21 @@ def _embed(describes: Describer, paths: Paths, variables: Variables) -> Embed:
 
 
 def _validate(
-    describes: Describer, validation: list[Benchmark], config: ConfigDict, variables: Variables
+    describes: Describer,
+    validation: list[Benchmark],
+    config: ConfigDict,
+    places: ClassPlaces | None,
+    over: Mesh,
+    variables: Variables,
+    extra: Any,
 ) -> dict[str, float]:
-    """Recall at the first threshold of every validation set: `<set>/R@<N>` in per cent."""
+    """Recall at the first threshold of every validation set, `<set>/R@<N>` in per cent; with classes that lie in
+    `places` also how often they localise, `<set>/LR@<N>`."""
+    classes = places.database(extra, over) if places else None
     values: dict[str, float] = {}
     for bench in validation:
-        found = next(iter(measure(describes, variables, bench, build.recall_ns(config, bench)).recalls.values()))
-        values |= {f"{bench.name}/R@{n}": value for n, value in found.of_all.items()}
+        found = measure(describes, variables, bench, build.recall_ns(config, bench), classes=classes)
+        for name, recalls in (("R", found.recalls), ("LR", found.located)):
+            for first in list(recalls.values())[:1]:
+                values |= {f"{bench.name}/{name}@{n}": value for n, value in first.of_all.items()}
     return values

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from data_pipelines.augment import Augment
 from data_pipelines.images import RULES
 from data_pipelines.loaders import ImageSource
+from data_pipelines.panorama import Panorama
 from data_pipelines.partitions import cosplace_cells
 from data_pipelines.places import Paths, Places
 from data_pipelines.readers.names import PLACE_BITS
@@ -71,9 +72,16 @@ def with_places(partition: ConfigDict, images: Places) -> Places:
     return dataclasses.replace(images, place=place)
 
 
-def image_source(config: ConfigDict, paths: Paths, queries_only: bool = False) -> ImageSource:
-    """Training images, augmented; with `queries_only` the first image of each element alone, but for the flip, which is
-    the whole element's.
+def image_source(
+    config: ConfigDict, paths: Paths, *, yaw: np.ndarray | None = None, queries_only: bool = False
+) -> ImageSource:
+    """Training images, augmented.
+
+    Args:
+      paths: their files.
+      yaw: float32 [rows], the heading of each image's middle column in degrees; looked at where the recipe says that
+        images are panoramas. None: these are none.
+      queries_only: only the first image of each element is augmented, but for the flip, which is the whole element's.
 
     Raises:
       UserError: for strengths that make no sense, or images that could not share a batch.
@@ -92,5 +100,20 @@ def image_source(config: ConfigDict, paths: Paths, queries_only: bool = False) -
         augment.finish(np.zeros((1, 1, 3), np.uint8), np.random.default_rng(0))
     except ValueError as error:
         raise UserError(f"config.augment: {error}") from error
-    size = build.image_size(config)
-    return ImageSource(paths, size, rule, augment, config.loader.on_error, queries_only=queries_only)
+    return ImageSource(
+        paths,
+        build.image_size(config),
+        rule,
+        augment,
+        config.loader.on_error,
+        queries_only=queries_only,
+        panorama=_panorama(config.panorama, yaw),
+    )
+
+
+def _panorama(keys: ConfigDict, yaw: np.ndarray | None) -> Panorama | None:
+    """How training images are looked at, None for ordinary ones."""
+    if not keys.size or yaw is None:
+        return None
+    height, width = keys.size
+    return Panorama((height, width), np.asarray(yaw, np.float32), keys.view)

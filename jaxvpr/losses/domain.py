@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxvpr.losses.measures import mean
+
 PRECISE = jax.lax.Precision.HIGHEST
 # Of the mean squared distance; what a Gaussian kernel's width is a multiple of (Long et al., ICML 2015).
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -68,11 +70,18 @@ def mmd(
     return jnp.where(_some(ws, wt), jnp.maximum(weight @ kernel @ weight, 0), 0)
 
 
-def linear_mmd(source: jax.Array, target: jax.Array, *, widths: Sequence[float] = WIDTHS) -> jax.Array:
+def linear_mmd(
+    source: jax.Array,
+    target: jax.Array,
+    source_mask: jax.Array | None = None,
+    target_mask: jax.Array | None = None,
+    *,
+    widths: Sequence[float] = WIDTHS,
+) -> jax.Array:
     """As `mmd`, estimated without bias and in linear time from neighbouring rows (Gretton et al., JMLR 2012).
 
     It is the mean of `k(s, s') + k(t, t') - k(s, t') - k(s', t)` over the rows 2i and 2i + 1 of both, may be negative,
-    and is 0 for equal samples. An odd last row is left out.
+    and is 0 for equal samples. An odd last row is left out, and four rows of which one does not count.
 
     Raises:
       ValueError: for domains of different sizes, or of fewer than two images.
@@ -82,8 +91,10 @@ def linear_mmd(source: jax.Array, target: jax.Array, *, widths: Sequence[float] 
     last = len(source) // 2 * 2
     s, s2, t, t2 = (x[first:last:2].astype(jnp.float32) for x in (source, target) for first in (0, 1))
     pairs = jnp.stack([jnp.sum(jnp.square(a - b), 1) for a, b in ((s, s2), (t, t2), (s, t2), (s2, t))])
-    kernels = _kernels(pairs, _width(pairs, jnp.ones(pairs.shape, jnp.float32)), widths)
-    return jnp.mean(kernels[0] + kernels[1] - kernels[2] - kernels[3])
+    shares = [_shares(x, mask)[:last].reshape(-1, 2) > 0 for x, mask in ((source, source_mask), (target, target_mask))]
+    whole = jnp.all(jnp.concatenate(shares, 1), 1)
+    kernels = _kernels(pairs, _width(pairs, jnp.broadcast_to(whole, pairs.shape).astype(jnp.float32)), widths)
+    return mean(kernels[0] + kernels[1] - kernels[2] - kernels[3], whole)
 
 
 def coral(
@@ -129,8 +140,8 @@ def _squared_distances(x: jax.Array) -> jax.Array:
 
 def _width(distances: jax.Array, weights: jax.Array) -> jax.Array:
     """The weighted mean of squared distances, as a constant; 1 where all rows are alike."""
-    mean = jnp.sum(distances * weights) / jnp.maximum(jnp.sum(weights), ALIKE)
-    return jax.lax.stop_gradient(jnp.where(mean > ALIKE, mean, 1))
+    width = jnp.sum(distances * weights) / jnp.maximum(jnp.sum(weights), ALIKE)
+    return jax.lax.stop_gradient(jnp.where(width > ALIKE, width, 1))
 
 
 def _kernels(distances: jax.Array, width: jax.Array, widths: Sequence[float]) -> jax.Array:
@@ -142,5 +153,4 @@ def _centred(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     x, share, count = x.astype(jnp.float32), _shares(x, mask), _count(x, mask)
     held = share > 0
     rows = jnp.where(held[:, None], x, 0)
-    mean = share @ rows
-    return jnp.where(held[:, None], rows - mean[None], 0) / jnp.sqrt(jnp.maximum(count - 1, 1))
+    return jnp.where(held[:, None], rows - (share @ rows)[None], 0) / jnp.sqrt(jnp.maximum(count - 1, 1))

@@ -70,6 +70,29 @@ def arcface(
     return cross_entropy(classes_alone(_turned(cosine, hit, margin) * scale, classes), labels, mask=mask, weight=weight)
 
 
+def easy_arcface(
+    descriptors: jax.Array,
+    labels: jax.Array,
+    prototypes: jax.Array,
+    *,
+    scale: Scalar,
+    margin: Scalar,
+    mask: jax.Array | None = None,
+    classes: jax.Array | int | None = None,
+    weight: jax.Array | None = None,
+) -> jax.Array:
+    """`arcface` that asks for the margin only where the angle to the label's prototype is below 90 degrees.
+
+    What ArcFace's code calls the easy margin, and Divide & Classify trains with (Trivigno et al., 2023). The loss jumps
+    at 90 degrees. Arguments, result and errors are those of `arcface`.
+    """
+    cosine = cosines(descriptors, labels, prototypes)
+    near = _hit(cosine, labels) & (cosine > 0)
+    return cross_entropy(
+        classes_alone(_turned(cosine, near, margin) * scale, classes), labels, mask=mask, weight=weight
+    )
+
+
 def subcenter_arcface(
     descriptors: jax.Array,
     labels: jax.Array,

@@ -16,11 +16,11 @@ from data_pipelines.loaders import Draw
 from data_pipelines.partitions import Cells
 from data_pipelines.samplers import class_batches
 from jaxvpr.errors import UserError
-from jaxvpr.losses.margins import arcface, cosface
+from jaxvpr.losses.margins import arcface, cosface, easy_arcface
 from jaxvpr.objectives.objective import Batch, Context, Embed, Memory, Objective, Plan, embed_images
 from jaxvpr.objectives.prototypes import fresh_prototypes, grown, padded
 
-LOSSES = {"cosface": cosface, "arcface": arcface}
+LOSSES = {"cosface": cosface, "arcface": arcface, "easy_arcface": easy_arcface}
 
 
 def cells_objective(

@@ -9,6 +9,7 @@ be killed at any step and resumed to the bit:
   does not mine again, it goes on with what was mined.
 - `extra` holds trained heads stacked along a leading axis of `slots`; the step trains the slice of the plan's slot
   alone, so that the idle groups of CosPlace neither move nor let their optimiser state decay.
+- `shared` holds trained parts that all slots have in common (a classifier of domains), with an optimiser of their own.
 - `aux` holds device arrays that are carried but not trained (a cross-batch memory, a teacher's weights).
 """
 
@@ -26,6 +27,7 @@ Array = jax.Array
 Plan = dict[str, np.ndarray]
 Memory = dict[str, np.ndarray]
 Batch = Mapping[str, Array]
+Embedding = Callable[[Any, Any, Any, Batch, Array], tuple[Any, Any]]
 
 
 class Embed(NamedTuple):
@@ -53,21 +55,25 @@ class Objective(NamedTuple):
     """What a recipe draws and learns.
 
     Attributes:
-      streams: names of the image streams a step reads: ("source",), or ("source", "target").
+      streams: names of the image streams a step reads: ("source",), or ("source", "target"). They may have batches of
+        different sizes.
       period: steps that one plan lasts.
       slots: how many stacked heads `extra` holds; 1 where there is one or none.
       init: (key, descriptor dimension) -> (extra with leaves [slots, ...], aux).
       plan: (index of the plan, NumPy generator, memory, embed) -> (plan, memory). A plan may hold `slot`, an integer.
       draw: (plan, step within the period) -> {stream: Draw} of the global batch. Pure, picklable, the same on every
         host.
-      embed: (params, stats, aux, batch, key) -> (outputs, stats). Called once a stream, in training mode.
+      embed: (params, stats, aux, batch, key) -> (outputs, stats). Called once a stream, in training mode. Or {stream:
+        such a function}, where streams are not embedded alike.
       loss: (extra of the slot, aux, {stream: outputs}, {stream: batch}, context) -> (scalar, aux, {name: scalar}).
-        The scalar is a mean over the unmasked rows of the first stream.
+        The scalar is a mean over the unmasked rows of the first stream. The parts of `shared` stand beside those of the
+        slot.
       load_aux: () -> aux from the host, which takes the place of what `init` made; for a teacher's weights, which as
         constants would be compiled into the program. Called once, before the first step.
       new_generation: (index of the plan) -> whether the model starts anew before this plan is made: its parameters and
         statistics are again those that the run started from, its optimisers fresh. None: never.
       taught: (aux, variables) -> aux. What a new generation keeps of the one before, called with its variables.
+      shared: key -> {name: trained part}, of names that `extra` has not. None: nothing.
     """
 
     streams: tuple[str, ...]
@@ -76,14 +82,19 @@ class Objective(NamedTuple):
     init: Callable[[Array, int], tuple[Any, Any]]
     plan: Callable[[int, np.random.Generator, Memory, Embed], tuple[Plan, Memory]]
     draw: Callable[[Plan, int], dict[str, Draw]]
-    embed: Callable[[Any, Any, Any, Batch, Array], tuple[Any, Any]]
+    embed: Embedding | Mapping[str, Embedding]
     loss: Callable[[Any, Any, dict[str, Any], dict[str, Batch], Context], tuple[Array, Any, dict[str, Array]]]
     load_aux: Callable[[], Any] | None = None
     new_generation: Callable[[int], bool] | None = None
     taught: Callable[[Any, Any], Any] | None = None
+    shared: Callable[[Array], dict[str, Any]] | None = None
+
+    def embedding(self, stream: str) -> Embedding:
+        """How a stream is embedded."""
+        return self.embed[stream] if isinstance(self.embed, Mapping) else self.embed
 
 
-def embed_images(model: Any, method: str | None = None) -> Callable[[Any, Any, Any, Batch, Array], tuple[Array, Any]]:
+def embed_images(model: Any, method: str | None = None) -> Embedding:
     """The `embed` of every objective that describes one image a row: a training-mode pass of a `PlaceModel`.
 
     `method` names another way through the model than to its descriptors, such as "pooled".

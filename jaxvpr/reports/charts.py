@@ -68,16 +68,25 @@ COLOURS = ("run", "untrained", "right", "other", "wrong")  # of the lines that `
 LABEL = 15  # pixels from a label to the next
 
 
-def many_lines(series: Sequence[Series], *, x_label: str, y_label: str, width: int = 1080) -> str:
+def many_lines(
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    y_range: tuple[float, float] | None = None,
+    level: tuple[str, float] | None = None,
+    width: int = 1080,
+) -> str:
     """An SVG element for dozens of lines, the most important first: those in `COLOURS` stand out, the rest is grey.
 
-    Each line is named at the right, with its last value; the one under the pointer comes forward with its name.
+    A line that says its own colour keeps it, with "place" for grey. Each line is named at the right, with its last
+    value; the one under the pointer comes forward with its name. `level` is a height to mark, with what it means.
     """
     series = [finite for finite in map(_finite, series) if len(finite.x)]
     if not series:
         return ""
     xs, ys = (np.concatenate([np.asarray(getattr(one, axis), float) for one in series]) for axis in ("x", "y"))
-    low, high = _padded(ys.min(), ys.max())
+    low, high = y_range or _padded(ys.min(), ys.max())
     names = [f"{one.name} {one.y[-1]:.1f}" for one in series]
     height = max(380, TOP + BOTTOM + LABEL * len(series))
     end = width - 40 - LETTER * max(map(len, names))
@@ -86,7 +95,8 @@ def many_lines(series: Sequence[Series], *, x_label: str, y_label: str, width: i
     label_y = _spread([y_of(one.y[-1]) for one in series], TOP + 6, height - BOTTOM)
     drawn = []
     for i, (one, name) in enumerate(zip(series, names, strict=True)):
-        colour, kind = (COLOURS[i], "one first") if i < len(COLOURS) else ("place", "one")
+        colour = one.colour or (COLOURS[i] if i < len(COLOURS) else "place")
+        kind = "one" if colour == "place" else "one first"
         points = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in zip(one.x, one.y, strict=True))
         last = x_of(one.x[-1]), y_of(one.y[-1])
         drawn.append(
@@ -97,10 +107,19 @@ def many_lines(series: Sequence[Series], *, x_label: str, y_label: str, width: i
             f'<text x="{end + 22:.1f}" y="{label_y[i] + 4:.1f}">{escape(name)}</text></g>'
         )
     axes = _axes(x_of, y_of, x_ticks, ticks(low, high, 9), x_label, y_label, end, height)
+    axes += _level(*level, y_of, end) if level else ""
     label = escape(f"{y_label} against {x_label}, {len(series)} lines", quote=True)
     return (
         f'<svg class="many" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
         f"{axes}{''.join(reversed(drawn))}</svg>"
+    )
+
+
+def _level(name: str, value: float, y_of, end: float) -> str:
+    y = f"{y_of(value):.1f}"
+    return (
+        f'<line x1="{LEFT}" x2="{end:.1f}" y1="{y}" y2="{y}" stroke="var(--muted)" stroke-dasharray="5 5"/>'
+        f'<text x="{LEFT + 6}" y="{y_of(value) - 6:.1f}">{escape(name)}</text>'
     )
 
 

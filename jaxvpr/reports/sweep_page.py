@@ -12,6 +12,7 @@ from data_pipelines.whole import write_bytes, write_json
 from jaxvpr.reports.charts import COLOURS, Series, many_lines
 from jaxvpr.reports.html import page
 from jaxvpr.reports.sweep_tables import (
+    DOMAIN,
     NOTE,
     Test,
     Variation,
@@ -26,6 +27,7 @@ from jaxvpr.reports.sweep_tables import (
     written,
 )
 from jaxvpr.reports.tables import duration, words
+from jaxvpr.reports.training import FOOLED
 
 
 def write_sweep(folder: Path, sweep: Mapping[str, Any]) -> None:
@@ -55,6 +57,7 @@ def html(sweep: Mapping[str, Any]) -> str:
         f'<p class="muted">Recipe {escape(sweep["recipe"])}. {len(states)} runs: {counts}. '
         f"Training took {duration(spent)}.</p>",
         _section("R@1 in validation, epoch by epoch", _plot(ranked)),
+        _section("Accuracy of the domain classifier", _domains(ranked, colours)),
     ]
     for test in tests(found):
         measured = next(t for run in sweep["runs"] for t in run["test"] if (t["dataset"], t["threshold"]) == test)
@@ -83,6 +86,19 @@ def _plot(ranked: Sequence[Variation]) -> str:
         return ""
     words = "Mean over the seeds of a run. In colour: the best on the test. Point at a line to bring it forward."
     return f'<div class="panel">{chart}<p class="muted">{words}</p></div>'
+
+
+def _domains(ranked: Sequence[Variation], colours: Mapping[str, str]) -> str:
+    """How well each run's domains could be told apart, in the colours of the picture above."""
+    lines = [
+        Series(one.name, list(one.domain_curve), list(one.domain_curve.values()), colours.get(one.name, "place"))
+        for one in ranked
+    ]
+    chart = many_lines(
+        lines, x_label="step", y_label="accuracy, %", y_range=(0.0, 100.0), level=(f"{FOOLED:.0f} % (fooled)", FOOLED)
+    )
+    words = "The first seed of each run, means over some steps; at 50 % the features tell the domains apart no longer."
+    return f'<div class="panel">{chart}<p class="muted">{words}</p></div>' if chart else ""
 
 
 def _grid(sweep: Mapping[str, Any], found: Sequence[Variation], test: Test) -> str:
@@ -117,6 +133,7 @@ def _grid(sweep: Mapping[str, Any], found: Sequence[Variation], test: Test) -> s
 
 def _list(ranked: Sequence[Variation], test: Test, colours: Mapping[str, str]) -> str:
     ns, best = ranks(ranked, test), best_of(ranked, test)
+    told = any(one.domain is not None for one in ranked)
     mines = any((one.planning_seconds or 0) >= 1 for one in ranked)  # else it is drawing, in milliseconds
     rows = ""
     for one in ranked:
@@ -126,19 +143,25 @@ def _list(ranked: Sequence[Variation], test: Test, colours: Mapping[str, str]) -
         number, _, rest = written(figure).partition(" ")
         others = "".join(f"<td>{figure.recall[n]:.1f}</td>" for n in ns[1:])
         top = f"{max(one.curve.values()):.1f}" if one.curve else "–"
+        domain = f"<td>{'–' if one.domain is None else f'{one.domain:.1f}'}</td>" * told
         spent = (one.seconds, one.planning_seconds)[: 1 + mines]
         took = "".join(f"<td>{'–' if seconds is None else duration(seconds)}</td>" for seconds in spent)
         look = f"border-top-color:var(--{colours.get(one.name, 'place')})"
         rows += (
             f'<tr{" class=run" * (figure.first == best)}><td><span class="key" style="{look}"></span>'
-            f"{escape(one.name)}</td><td>{number}<small>{rest}</small></td>{others}<td>{top}</td>{took}</tr>"
+            f"{escape(one.name)}</td><td>{number}<small>{rest}</small></td>{others}<td>{top}</td>{domain}{took}</tr>"
         )
-    heads = "".join(f"<th>R@{n}</th>" for n in ns)
+    titles = [
+        *(f"R@{n}" for n in ns),
+        "best in validation",
+        *[DOMAIN] * told,
+        "time of a run",
+        *["of it mining"] * mines,
+    ]
+    heads = "".join(f"<th>{title}</th>" for title in titles)
     return (
         '<div class="panel"><h3>All runs, best first</h3><div class="scroll"><table><thead><tr><th>run</th>'
-        f"{heads}<th>best in validation</th><th>time of a run</th>{'<th>of it mining</th>' * mines}</tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
-        "</div>"
+        f"{heads}</tr></thead><tbody>{rows}</tbody></table></div></div>"
     )
 
 

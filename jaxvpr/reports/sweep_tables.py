@@ -17,6 +17,7 @@ STUDENT = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
+DOMAIN = "domain accuracy, last fifth"
 NOTE = (
     "In brackets the 95 % interval: Wilson's over the queries for one run; for a mean over n seeds (marked ×n) "
     "Student's t over the seeds. Runs of one seed differ by chance too, which Wilson's interval does not cover."
@@ -52,6 +53,9 @@ class Variation(NamedTuple):
       curve: {epoch: R@1 of the first validation set, mean over the seeds that have come so far}.
       seconds: of a run, mean; None where none is finished. planning_seconds: those of them that went into mining.
       failures: (folder, message) of the seeds that failed.
+      domain: accuracy of the domain classifier over the last fifth of the steps, per cent, mean over the seeds; None
+        where there is no such classifier.
+      domain_curve: {step: the same as a mean of the steps around it}, of the first seed alone.
     """
 
     name: str
@@ -63,6 +67,8 @@ class Variation(NamedTuple):
     seconds: float | None
     planning_seconds: float | None
     failures: tuple[tuple[str, str], ...]
+    domain: float | None
+    domain_curve: dict[float, float]
 
 
 def variations(records: Sequence[Mapping[str, Any]]) -> list[Variation]:
@@ -79,12 +85,13 @@ def _variation(records: Sequence[Mapping[str, Any]]) -> Variation:
         found.setdefault((test["dataset"], test["threshold"]), []).append(test)
     curves: dict[int, list[float]] = {}
     for line in (line for record in records for line in record["validation"]):
-        values = [value for key, value in line.items() if key.endswith("R@1")]
+        values = [value for key, value in line.items() if key.endswith("/R@1")]
         if values:
             curves.setdefault(line["epoch"], []).append(values[0])
     seconds, planning = (
         [record[key] for record in records if record[key] is not None] for key in ("seconds", "planning_seconds")
     )
+    domains = [record["domain_accuracy"] for record in records if record["domain_accuracy"]]
     return Variation(
         records[0]["name"],
         records[0]["row"],
@@ -95,6 +102,8 @@ def _variation(records: Sequence[Mapping[str, Any]]) -> Variation:
         mean(seconds) if seconds else None,
         mean(planning) if planning else None,
         tuple((record["folder"], record["failure"]) for record in records if record["failure"]),
+        mean([one["last_fifth"] for one in domains]) if domains else None,
+        dict(zip(domains[0]["step"], domains[0]["percent"], strict=True)) if domains else {},
     )
 
 
@@ -195,12 +204,14 @@ def _list_markdown(found: Sequence[Variation]) -> str:
     measured = tests(found)
     many = len(measured) > 1
     heads = ["run", *(f"{t[0]} {t[1]} R@{n}" if many else f"R@{n}" for t in measured for n in ranks(found, t))]
-    lines = [[*heads, "best in validation", "seconds", "of them mining"]]
+    told = any(one.domain is not None for one in found)
+    lines = [[*heads, "best in validation", *[DOMAIN] * told, "seconds", "of them mining"]]
     for one in found:
         cells = [cell for test in measured for cell in _cells(one, found, test)]
         top = f"{max(one.curve.values()):.1f}" if one.curve else "–"
         took = ["–" if spent is None else f"{spent:.0f}" for spent in (one.seconds, one.planning_seconds)]
-        lines.append([one.name, *cells, top, *took])
+        domain = "–" if one.domain is None else f"{one.domain:.1f}"
+        lines.append([one.name, *cells, top, *[domain] * told, *took])
     return _table(lines)
 
 
@@ -230,13 +241,13 @@ def comma_separated(sweep: Mapping[str, Any]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     figures = [column for n in ns for column in (f"R@{n}", f"R@{n} low", f"R@{n} high")]
     writer.writerow(["run", "row", "column", "seed", "state", "dataset", "threshold", "queries", *figures,
-                     "seconds", "planning_seconds", "failure", "changes"])  # fmt: skip
+                     "seconds", "planning_seconds", "domain_accuracy", "failure", "changes"])  # fmt: skip
     for run in sweep["runs"]:
         about = [run["name"], run["row"], run["column"], run["seed"], run["state"]]
         for test in run["test"] or [{"recall": {}}]:
             values = [v for n in ns for v in ((test["recall"][n], *test["interval95"][n]) if n in test["recall"]
                                               else ("", "", ""))]  # fmt: skip
-            took = [run["seconds"], run["planning_seconds"]]
+            took = [run["seconds"], run["planning_seconds"], (run["domain_accuracy"] or {}).get("last_fifth")]
             writer.writerow([*about, *(test.get(key, "") for key in ("dataset", "threshold", "queries")), *values,
                              *took, run["failure"], json.dumps(run["changes"])])  # fmt: skip
     return out.getvalue()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from jaxvpr.reports.charts import Series, line_chart
-from jaxvpr.retrieval.protocol import line
+from jaxvpr.retrieval.protocol import line, line_of_classes
 
 # name in `baselines` -> (how a report calls it, colour, dash)
 BASELINES = {"untrained": ("before training", "untrained", "7 5"), "thumbnail": ("raw thumbnail", "thumbnail", "2 5")}
@@ -72,6 +72,29 @@ def conditions_table(entry: Mapping[str, Any], threshold: str) -> str:
     )
 
 
+def localization_table(entry: Mapping[str, Any]) -> str:
+    """LR@N, a row each threshold, with the protocol; empty text where nothing was localised by classification."""
+    found = entry.get("localization")
+    if not found:
+        return ""
+    ns = list(next(iter(found["recall"].values())))
+    rows, lines = "", []
+    for threshold, values in found["recall"].items():
+        ends = found.get("interval95", {}).get(threshold, {})
+        cells = "".join(f"<td>{values[n]:.1f}{_interval(ends.get(n))}</td>" for n in ns)
+        rows += f"<tr><td>{escape(words(threshold))}</td>{cells}</tr>"
+        without = found["without_class"][threshold]
+        lines.append(line_of_classes(entry["protocol"], found["classes"], without, threshold))
+    heads = "".join(f"<th>LR@{n}</th>" for n in ns)
+    return (
+        '<div class="panel"><h3>By classification: one of the first N classes lies near the query</h3>'
+        f'<div class="scroll"><table><thead><tr><th>per cent</th>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+        + "".join(f'<p class="protocol">{escape(text)}</p>' for text in lines)
+        + "</div>"
+    )
+
+
 def costs_tiles(costs: Mapping[str, Any]) -> str:
     """Tiles of the costs that are known; keys that this table does not name are shown as they are."""
     tiles = [_tile(write(costs[key]), label) for key, (label, write) in COSTS.items() if key in costs]
@@ -121,6 +144,10 @@ def _look(name: str) -> tuple[str, str, str]:
     return BASELINES.get(name, (name, "other", "4 3"))
 
 
+def _interval(ends: Sequence[float] | None) -> str:
+    return f"<small>{ends[0]:.0f}\u2013{ends[1]:.0f}</small>" if ends else ""
+
+
 def _tile(value: str, label: str, kind: str = "") -> str:
     return f'<div class="tile {kind}"><b>{value.strip()}</b><span>{label}</span></div>'
 
@@ -141,8 +168,7 @@ def _recall_table(entry: Mapping[str, Any], threshold: str) -> str:
         cells = ""
         for n in ns:
             ends = intervals.get(n) if colour == "run" else None
-            small = f"<small>{ends[0]:.0f}\u2013{ends[1]:.0f}</small>" if ends else ""
-            cells += f"<td>{values[n]:.1f}{small}</td>" if n in values else "<td>\u2013</td>"
+            cells += f"<td>{values[n]:.1f}{_interval(ends)}</td>" if n in values else "<td>\u2013</td>"
         stroke = "solid" if not dash else "dotted" if dash.startswith("2") else "dashed"
         key = f'<span class="key" style="border-top-color:var(--{colour});border-top-style:{stroke}"></span>'
         rows += f'<tr class="{colour}"><td>{key}{escape(name)}</td>{cells}</tr>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.parallel.mesh import local_rows
 from jaxvpr.retrieval import cache, search
+from jaxvpr.retrieval.classes import Classes, locate
 from jaxvpr.retrieval.extract import Described, describe, describe_mixed
 from jaxvpr.retrieval.positives import Positives, parse_threshold
 from jaxvpr.retrieval.recall import Recall, recall
@@ -59,6 +60,8 @@ class Measured:
       dimension: of the descriptors.
       missing: how many images could not be read (they count as never found, or as queries that fail).
       extraction_ms: per image, with reading. matching_ms: per query.
+      located: threshold -> what the classes that the model was trained with are worth; see `classes.locate`.
+      classes: how many there are.
     """
 
     predictions: Array
@@ -68,6 +71,8 @@ class Measured:
     missing: int
     extraction_ms: float
     matching_ms: float
+    located: Mapping[str, Recall] = field(default_factory=dict)
+    classes: int = 0
 
 
 class Evaluated(NamedTuple):
@@ -219,9 +224,16 @@ def _images(mixed: shapes.Mixed) -> int:
 
 
 def measure(
-    describer: Describer, variables: Any, bench: Benchmark, ns: tuple[int, ...], apply: Apply | None = None
+    describer: Describer,
+    variables: Any,
+    bench: Benchmark,
+    ns: tuple[int, ...],
+    apply: Apply | None = None,
+    classes: Classes | None = None,
 ) -> Measured:
     """Descriptors of a benchmark's images, their exact nearest neighbours, and the recall for every threshold.
+
+    With `classes` the queries are localised by classification too.
 
     Raises:
       UserError: where the database has fewer images than the largest N.
@@ -238,6 +250,12 @@ def measure(
     distances, predictions = search.exact(database.descriptors, queries.descriptors, max(ns), missing=database.missing)
     matched = time.monotonic()
     predictions[queries.missing] = -1
+    located = {}
+    if classes:
+        located = locate(
+            classes, queries.descriptors, bench.queries, thresholds=tuple(bench.positives), ns=ns,
+            missing=queries.missing,
+        )  # fmt: skip
     return Measured(
         predictions=predictions,
         distances=distances,
@@ -246,4 +264,6 @@ def measure(
         missing=len(database.missing) + len(queries.missing),
         extraction_ms=1000 * (extracted - began) / len(bench.queries),
         matching_ms=1000 * (matched - extracted) / len(bench.queries),
+        located=located,
+        classes=len(classes.places) if classes else 0,
     )

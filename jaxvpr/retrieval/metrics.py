@@ -39,6 +39,8 @@ def result(
     recalls: Mapping[str, Recall],
     baselines: Mapping[str, Mapping[str, Recall]] | None = None,
     conditions: Mapping[str, Mapping[str, Recall]] | None = None,
+    located: Mapping[str, Recall] | None = None,
+    classes: int = 0,
 ) -> dict[str, Any]:
     """One entry of `results`.
 
@@ -47,6 +49,7 @@ def result(
       recalls: threshold -> recall of the method.
       baselines: name (`thumbnail`, `untrained`) -> threshold -> recall, of the same queries.
       conditions: name (`night`) -> threshold -> recall of the queries of that condition.
+      located: threshold -> recall of the localisation by classification (LR@N), among so many `classes`.
     """
     by_condition = {
         name: {"queries": next(iter(of.values())).queries, "recall": {t: percentages(r) for t, r in of.items()}}
@@ -58,10 +61,24 @@ def result(
         "recall": {t: percentages(r) for t, r in recalls.items()},
         "recall_answerable": {t: percentages(r, answerable=True) for t, r in recalls.items()},
         "upper_bound": {t: round(r.upper_bound, 4) for t, r in recalls.items()},
-        "interval95": {t: {str(n): [round(end, 4) for end in r.interval(n)] for n in r.ns} for t, r in recalls.items()},
+        "interval95": _intervals(recalls),
         "baselines": {name: {t: percentages(r) for t, r in of.items()} for name, of in (baselines or {}).items()},
         **({"conditions": by_condition} if by_condition else {}),
+        **({"localization": _localization(located, classes)} if located else {}),
     }
+
+
+def _localization(located: Mapping[str, Recall], classes: int) -> dict[str, Any]:
+    return {
+        "classes": classes,
+        "without_class": {t: r.without_positive for t, r in located.items()},
+        "recall": {t: percentages(r) for t, r in located.items()},
+        "interval95": _intervals(located),
+    }
+
+
+def _intervals(recalls: Mapping[str, Recall]) -> dict[str, dict[str, list[float]]]:
+    return {t: {str(n): [round(end, 4) for end in r.interval(n)] for n in r.ns} for t, r in recalls.items()}
 
 
 def write_metrics(
@@ -138,6 +155,17 @@ def _validate_result(entry: Any, at: str) -> None:
     _expect(isinstance(entry.get("baselines"), Mapping), f"{at}.baselines", entry.get("baselines"), "an object")
     for name, recall in entry["baselines"].items():
         _validate_recall(recall, f"{at}.baselines.{name}")
+    if "localization" in entry:
+        _validate_localization(entry["localization"], f"{at}.localization")
+
+
+def _validate_localization(found: Any, at: str) -> None:
+    _expect(isinstance(found, Mapping), at, found, "an object")
+    classes, without = found.get("classes"), found.get("without_class")
+    _expect(type(classes) is int and classes > 0, f"{at}.classes", classes, "a number of classes")
+    _validate_recall(found.get("recall"), f"{at}.recall")
+    fits = isinstance(without, Mapping) and set(without) == set(found["recall"])
+    _expect(fits, f"{at}.without_class", without, f"the thresholds of the recall {list(found['recall'])}")
 
 
 def _validate_recall(recall: Any, at: str) -> None:

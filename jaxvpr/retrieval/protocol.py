@@ -77,6 +77,24 @@ def line(facts: Mapping[str, Any], threshold: str) -> str:
     return " | ".join(parts + [f"{facts['missing']:,} unreadable images"] * bool(facts["missing"]))
 
 
+def line_of_classes(facts: Mapping[str, Any], classes: int, without: int, threshold: str) -> str:
+    """The protocol of a localisation by classification in one line, printed beside every LR@N.
+
+    For example `minicity test | 600 queries (3 without a class in reach) | 412 classes | 25m | 64x64 area | 256-D |
+    cosine with prototypes (exact)`.
+    """
+    parts = [
+        f"{facts['dataset']} {facts['split']}",
+        f"{facts['queries']:,} queries ({without:,} without a class in reach)",
+        f"{classes:,} classes",
+        threshold,
+        _images(facts),
+        f"{facts['dimension']}-D",
+        "cosine with prototypes (exact)",
+    ]
+    return " | ".join(parts)
+
+
 def _images(facts: Mapping[str, Any]) -> str:
     """`322x322 tensor_bicubic_antialias`, `476x630 of 480x640 tensor_linear`, `own size`, `own size to multiples of 14
     tensor_linear_antialias`, `own size cropped to multiples of 14`."""

@@ -188,6 +188,20 @@ class Checkpoints:
 
         return self._first_readable(which, read)
 
+    def extra(self, step: int) -> Any:
+        """The trained heads of a checkpoint, whole, as NumPy arrays on this host.
+
+        Raises:
+          UserError: if there is no checkpoint of this step.
+        """
+        folder = self.folder / str(self._first(step, self.steps())) / "state"
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            kept = reader.metadata(folder).item_metadata.tree.get("extra") or {}
+            template = {"extra": jax.tree.map(lambda leaf: np.zeros((0,), leaf.dtype), kept)}
+            whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), template)
+            asked = ocp.args.PyTreeRestore(template, restore_args=whole, partial_restore=True)
+            return reader.restore(folder, args=asked)["extra"]
+
     def _first_readable(self, which: str | int, read: Callable[[int], T]) -> T | None:
         steps = self.steps()
         if not steps:

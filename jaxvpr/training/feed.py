@@ -24,7 +24,6 @@ class Feed:
     Args:
       sources: {stream: where its images come from}.
       draw: the objective's.
-      batch: rows of the global batch.
       seed: of the run.
       loader: `threads`, `workers` and `prefetch` of `loaders.batches`.
 
@@ -38,18 +37,19 @@ class Feed:
         draw: Callable,
         mesh: Mesh,
         *,
-        batch: int,
         seed: int,
         loader: Mapping[str, int],
     ):
         self.sources, self.draw, self.mesh = dict(sources), draw, mesh
-        self.rows, self.seed, self.loader = local_rows(mesh, batch), seed, dict(loader)
+        self.seed, self.loader = seed, dict(loader)
         self.unreadable = 0
 
     def read(self, plan: Plan, first: int, start: int, stop: int) -> Any:
         """This host's rows of the steps from `start` on, before `stop`, of a plan that begins at step `first`: a
         generator of (step, {stream: batch}), to be closed."""
-        reader = StepReader(self.sources, partial(_draw, self.draw, plan, first), self.seed, self.rows)
+        draws = self.draw(plan, start - first)
+        parts = {stream: local_rows(self.mesh, len(draw.rows)) for stream, draw in draws.items()}
+        reader = StepReader(self.sources, partial(_draw, self.draw, plan, first), self.seed, parts)
         return batches(reader, start, stop, **self.loader)
 
     def on_mesh(self, local: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, jax.Array]]:

@@ -48,11 +48,11 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         configuration that does not fit the devices.
     """
     objective, total = recipe.objective, config.epochs * config.steps_per_epoch
-    tuner, tuner_extra = (_optimiser(config, key) for key in ("optimizer", "optimizer_extra"))
+    tuners = optimisers.Optimisers(*(_optimiser(config, f"optimizer{group}") for group in ("", "_extra", "_shared")))
     _check_sizes(config, mesh, objective.period)
-    follow, averages, frozen = _follow(config, tuner.rate), _averages(config), (*config.frozen, *recipe.frozen)
+    follow, averages, frozen = _follow(config, tuners.model.rate), _averages(config), (*config.frozen, *recipe.frozen)
     born = partial(
-        init_state, recipe.model, objective, tuner, tuner_extra, mesh,
+        init_state, recipe.model, objective, tuners, mesh,
         example=recipe.example, frozen=frozen, seed=config.seed, ema=bool(averages),
     )  # fmt: skip
     state, shardings = born()
@@ -65,7 +65,7 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         state, host = restored.state, Host.of(restored)
         log.info("resumed at step %d of %d", host.step, total)
     step = make_step(
-        objective, tuner, tuner_extra, mesh, shardings,
+        objective, tuners, mesh, shardings,
         total=total, epoch=config.steps_per_epoch, frozen=frozen,
         accumulate=config.accumulate, grad_cache=config.grad_cache, ema=averages,
     )  # fmt: skip
@@ -81,8 +81,9 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
             run.save(state, host)
         checkpoints.wait()
         best = checkpoints.variables(variables_of(state), "best")
+        extra = checkpoints.extra(best[0]) if best and recipe.classes else None
     best_step, chosen = best or (host.step, variables_of(state))
-    return Outcome(jax.device_get(chosen), initial, best_step, finished, run.seconds(), host.planning_seconds)
+    return Outcome(jax.device_get(chosen), initial, best_step, finished, run.seconds(), host.planning_seconds, extra)
 
 
 class _Run:
@@ -98,9 +99,7 @@ class _Run:
         self.total = config.epochs * config.steps_per_epoch
         self.progress = Progress(self.total, config.batch, config.log_seconds)
         loader = {key: config.loader[key] for key in ("threads", "workers", "prefetch")}
-        self.feed = Feed(
-            recipe.sources, recipe.objective.draw, mesh, batch=config.batch, seed=config.seed, loader=loader
-        )
+        self.feed = Feed(recipe.sources, recipe.objective.draw, mesh, seed=config.seed, loader=loader)
         self._began = time.monotonic() - seconds
 
     def seconds(self) -> float:
@@ -160,7 +159,7 @@ class _Run:
             if self._save_is_due(host.step):
                 self.save(state, host)
             return state
-        measures = self.recipe.validate(variables_of(state))
+        measures = self.recipe.validate(variables_of(state), state.extra)
         self.log.write(host.step, {"epoch": epoch, **measures})
         shown = "  ".join(f"{name} {number:.1f}" for name, number in measures.items())
         log.info("epoch %d/%d  step %d  %s", epoch, self.config.epochs, host.step, shown)

@@ -70,6 +70,19 @@ class Optimiser(NamedTuple):
         self.factors_of(paths)
 
 
+class Optimisers(NamedTuple):
+    """Those of a run: of the model, of the heads stacked by slot, and of what all slots have in common."""
+
+    model: Optimiser
+    extra: Optimiser
+    shared: Optimiser
+
+    @classmethod
+    def alike(cls, optimiser: Optimiser) -> Optimisers:
+        """The same for all."""
+        return cls(optimiser, optimiser, optimiser)
+
+
 def _first(factors: Iterable[tuple[str, float]], path: str) -> float:
     return next((factor for pattern, factor in factors if re.search(pattern, path)), 1.0)
 

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipelines.places import Paths
 from jaxvpr.objectives.objective import Embed, Objective
+from jaxvpr.retrieval.classes import ClassPlaces
 from jaxvpr.training.state import Variables
 
 
@@ -21,9 +23,12 @@ class Recipe(NamedTuple):
       example: an input of the model with a batch of one, to initialise it with.
       start: fills freshly initialised variables with the weights the run starts from.
       embed: variables -> what describes training images by them, for objectives that mine.
-      validate: variables -> {measure: value in per cent}; config.best says which of them
-        decides which checkpoint is best.
+      validate: (variables, trained heads as they lie on the devices) -> {measure: value in per cent}; config.best says
+        which of them decides which checkpoint is best.
+      images: what PCA is fitted on.
       frozen: patterns of parameter paths that rest, on top of those of the recipe's key `frozen`.
+      classes: where the classes of the heads lie on the map, for recipes that localise by classification: the run then
+        ends with the heads of its best step too.
     """
 
     model: Any
@@ -32,8 +37,10 @@ class Recipe(NamedTuple):
     example: np.ndarray
     start: Callable[[Variables], Variables]
     embed: Callable[[Variables], Embed]
-    validate: Callable[[Variables], dict[str, float]]
+    validate: Callable[[Variables, Any], dict[str, float]]
+    images: Paths
     frozen: tuple[str, ...] = ()
+    classes: ClassPlaces | None = None
 
 
 class Outcome(NamedTuple):
@@ -45,6 +52,7 @@ class Outcome(NamedTuple):
       finished: False where the run was told to leave before its end; a run that stopped early is finished.
       seconds: of training and validation, summed over the parts of an interrupted run.
       planning_seconds: those of them that making plans took: mining, and describing images for it.
+      extra: heads of the best step, on the host; None unless the recipe has `classes`.
     """
 
     best: Variables
@@ -53,3 +61,4 @@ class Outcome(NamedTuple):
     finished: bool
     seconds: float
     planning_seconds: float
+    extra: Any = None

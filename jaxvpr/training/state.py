@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from jaxvpr.objectives.objective import Objective
 from jaxvpr.parallel.mesh import replicated, stacked_head_shardings
-from jaxvpr.training.optimisers import Optimiser, join_frozen, split_frozen
+from jaxvpr.training.optimisers import Optimisers, join_frozen, split_frozen
 
 Variables = dict[str, Any]
 
@@ -25,9 +25,11 @@ class TrainState(NamedTuple):
       step: updates made, int32 [].
       params, stats: parameters and BatchNorm statistics of the model.
       extra: trained heads of the objective, stacked, [slots, ...].
+      shared: trained parts of the objective that all slots have in common, by name.
       aux: arrays that the objective carries without training them.
       opt: optimiser state of the trained parameters, by flat path.
       opt_extra: optimiser state of the heads, stacked as `extra` is, step counts too.
+      opt_shared: optimiser state of the shared parts.
       ema: averages of the trained parameters, by flat path; empty where the run keeps none.
       rate_scale: what the host multiplies all learning rates by, float32 []: the scale of a `plateau.Watch`.
       key: the run's random key; what a step uses is folded in from its number.
@@ -37,9 +39,11 @@ class TrainState(NamedTuple):
     params: Any
     stats: Any
     extra: Any
+    shared: dict[str, Any]
     aux: Any
     opt: Any
     opt_extra: Any
+    opt_shared: Any
     ema: dict[str, jax.Array]
     rate_scale: jax.Array
     key: jax.Array
@@ -58,8 +62,7 @@ def with_averages(params: Any, ema: dict[str, jax.Array]) -> Any:
 def init_state(
     model: Any,
     objective: Objective,
-    optimiser: Optimiser,
-    optimiser_extra: Optimiser,
+    optimisers: Optimisers,
     mesh: Mesh,
     *,
     example: np.ndarray,
@@ -79,15 +82,18 @@ def init_state(
         descriptors, variables = model.init_with_output(model_key, jnp.asarray(example))
         params, stats = variables.get("params", {}), variables.get("batch_stats", {})
         extra, aux = objective.init(head_key, descriptors.shape[-1])
+        shared = objective.shared(jax.random.fold_in(head_key, 1)) if objective.shared else {}
         trained, _ = split_frozen(params, frozen)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             stats=stats,
             extra=extra,
+            shared=shared,
             aux=aux,
-            opt=optimiser.transform.init(trained),
-            opt_extra=jax.vmap(optimiser_extra.transform.init, axis_size=objective.slots)(extra),
+            opt=optimisers.model.transform.init(trained),
+            opt_extra=jax.vmap(optimisers.extra.transform.init, axis_size=objective.slots)(extra),
+            opt_shared=optimisers.shared.transform.init(shared),
             ema=trained if ema else {},
             rate_scale=jnp.ones((), jnp.float32),
             key=run_key,
@@ -95,7 +101,9 @@ def init_state(
 
     key = jax.random.key(seed)
     shapes = jax.eval_shape(make, key)
-    for tuner, tree in ((optimiser, flatten_dict(shapes.params, sep="/")), (optimiser_extra, shapes.extra)):
+    for tuner, tree in zip(
+        optimisers, (flatten_dict(shapes.params, sep="/"), shapes.extra, shapes.shared), strict=True
+    ):
         tuner.check(tree)
     shardings = state_shardings(mesh, shapes)
     return jax.jit(make, out_shardings=shardings)(key), shardings

@@ -20,7 +20,7 @@ from jaxvpr.objectives.objective import Batch, Context, Objective
 from jaxvpr.parallel.mesh import DATA, batch_sharding, replicated
 from jaxvpr.training.ema import averaged
 from jaxvpr.training.grad_cache import cached_gradients, dealt, refuse_batch_statistics
-from jaxvpr.training.optimisers import Optimiser, join_frozen, split_frozen
+from jaxvpr.training.optimisers import Optimisers, join_frozen, split_frozen
 from jaxvpr.training.state import TrainState
 
 Batches = dict[str, Batch]
@@ -29,8 +29,7 @@ Metrics = dict[str, jax.Array]
 
 def make_step(
     objective: Objective,
-    optimiser: Optimiser,
-    optimiser_extra: Optimiser,
+    optimisers: Optimisers,
     mesh: Mesh,
     shardings: TrainState,
     *,
@@ -71,27 +70,31 @@ def make_step(
         trained, rest = split_frozen(state.params, frozen)
         extra, opt_extra = _slice((state.extra, state.opt_extra), slot)
         key = jax.random.fold_in(state.key, state.step)
-        (grads, grads_extra), (stats, aux), metrics = way(
-            objective, mesh, count, partial(join_frozen, frozen=rest), trained, extra, (state.stats, state.aux),
-            batches, key, at,
+        (grads, (grads_extra, grads_shared)), (stats, aux), metrics = way(
+            objective, mesh, count, partial(join_frozen, frozen=rest), trained, (extra, state.shared),
+            (state.stats, state.aux), batches, key, at,
         )  # fmt: skip
 
-        norm = optax.tree.norm((grads, grads_extra))
-        moved, opt = optimiser.update(grads, state.opt, trained, state.step, state.rate_scale)
-        moved_extra, opt_extra = optimiser_extra.update(grads_extra, opt_extra, extra, state.step, state.rate_scale)
+        norm = optax.tree.norm((grads, grads_extra, grads_shared))
+        now = {"step": state.step, "scale": state.rate_scale}
+        moved, opt = optimisers.model.update(grads, state.opt, trained, **now)
+        moved_extra, opt_extra = optimisers.extra.update(grads_extra, opt_extra, extra, **now)
+        shared, opt_shared = optimisers.shared.update(grads_shared, state.opt_shared, state.shared, **now)
         new = state._replace(
             step=state.step + 1,
             params=join_frozen(moved, rest),
             stats=stats,
             extra=_write(state.extra, moved_extra, slot),
+            shared=shared,
             aux=aux,
             opt=opt,
             opt_extra=_write(state.opt_extra, opt_extra, slot),
+            opt_shared=opt_shared,
             ema=averaged(state.ema, moved, state.step, **ema or {}) if state.ema else {},
         )
         ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & (number == state.step)
         new = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, state)
-        rate = optimiser.rate(state.step) * state.rate_scale
+        rate = optimisers.model.rate(state.step) * state.rate_scale
         return new, {**metrics, "grad_norm": norm, "learning_rate": rate, "ok": ok}
 
     return jax.jit(
@@ -103,20 +106,23 @@ def make_step(
 
 
 def _in_parts(
-    objective: Objective, mesh: Mesh, count: int, params_of: Callable, trained: Any, extra: Any, carry: Any,
+    objective: Objective, mesh: Mesh, count: int, params_of: Callable, trained: Any, heads: Any, carry: Any,
     batches: Batches, key: jax.Array, at: Context,
 ) -> tuple[Any, Any, Metrics]:  # fmt: skip
-    """Gradients of the loss of each of `count` parts, averaged; (by trained and extra, (stats, aux), metrics)."""
+    """Gradients of the loss of each of `count` parts, averaged; (by trained and heads, (stats, aux), metrics).
 
-    def loss_of(trained: Any, extra: Any, carry: Any, part: Batches, key: jax.Array) -> tuple[Any, Any]:
+    `heads` are those of the slot and the shared ones.
+    """
+
+    def loss_of(trained: Any, heads: Any, carry: Any, part: Batches, key: jax.Array) -> tuple[Any, Any]:
         outputs, stats = _embed(objective, params_of(trained), carry, part, key)
-        loss, (aux, metrics) = _loss(objective, mesh, extra, carry[1], outputs, part, at)
+        loss, (aux, metrics) = _loss(objective, mesh, heads, carry[1], outputs, part, at)
         return loss, ((stats, aux), metrics)
 
     def one(carry: Any, inputs: Any) -> tuple[Any, Any]:
         index, weight, part = inputs
         differentiate = jax.grad(loss_of, argnums=(0, 1), has_aux=True)
-        grads, (carry, metrics) = differentiate(trained, extra, carry, part, jax.random.fold_in(key, index))
+        grads, (carry, metrics) = differentiate(trained, heads, carry, part, jax.random.fold_in(key, index))
         return carry, jax.tree.map(lambda x: x * weight.astype(x.dtype), (grads, metrics))
 
     parts = dealt(batches, count)
@@ -129,7 +135,7 @@ def _in_parts(
 
 
 def _cached(
-    objective: Objective, mesh: Mesh, count: int, params_of: Callable, trained: Any, extra: Any, carry: Any,
+    objective: Objective, mesh: Mesh, count: int, params_of: Callable, trained: Any, heads: Any, carry: Any,
     batches: Batches, key: jax.Array, at: Context,
 ) -> tuple[Any, Any, Metrics]:  # fmt: skip
     """As `_in_parts`, of the loss of the whole batch, which is embedded in `count` parts."""
@@ -141,26 +147,28 @@ def _cached(
         index, part = inputs
         return _embed(objective, params_of(trained), carry, part, jax.random.fold_in(key, index))[0]
 
-    def loss(extra: Any, outputs: dict[str, Any]) -> tuple[Any, Any]:
-        return _loss(objective, mesh, extra, aux, outputs, batches, at)
+    def loss(heads: Any, outputs: dict[str, Any]) -> tuple[Any, Any]:
+        return _loss(objective, mesh, heads, aux, outputs, batches, at)
 
-    grads, (aux, metrics) = cached_gradients(embed, loss, trained, extra, (jnp.arange(count), parts))
+    grads, (aux, metrics) = cached_gradients(embed, loss, trained, heads, (jnp.arange(count), parts))
     return grads, (stats, aux), metrics
 
 
 def _embed(objective: Objective, params: Any, carry: Any, part: Batches, key: jax.Array) -> tuple[dict[str, Any], Any]:
     (stats, aux), outputs = carry, {}
     for number, stream in enumerate(objective.streams):
-        outputs[stream], stats = objective.embed(params, stats, aux, part[stream], jax.random.fold_in(key, number))
+        embed = objective.embedding(stream)
+        outputs[stream], stats = embed(params, stats, aux, part[stream], jax.random.fold_in(key, number))
     return outputs, stats
 
 
 def _loss(
-    objective: Objective, mesh: Mesh, extra: Any, aux: Any, outputs: dict[str, Any], batches: Batches, at: Context
+    objective: Objective, mesh: Mesh, heads: Any, aux: Any, outputs: dict[str, Any], batches: Batches, at: Context
 ) -> tuple[Any, Any]:
     # The loss sees descriptors split over `data` alone, so that the prototypes' split over `model` is free.
     outputs = jax.lax.with_sharding_constraint(outputs, NamedSharding(mesh, P(DATA)))
-    loss, aux, metrics = objective.loss(extra, aux, outputs, batches, at)
+    extra, shared = heads
+    loss, aux, metrics = objective.loss({**extra, **shared} if shared else extra, aux, outputs, batches, at)
     return loss, (aux, {"loss": loss, **metrics})
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.partitions import label_cells
-from data_pipelines.samplers import class_batches, shuffled_passes
+from data_pipelines.partitions import label_cells, square_cells
+from data_pipelines.samplers import class_batches, class_picks, shuffled_passes
 
 
 @settings(deadline=None, max_examples=60)
@@ -52,3 +52,17 @@ def test_passes_are_shuffled_anew():
 def test_a_batch_of_nothing_is_refused():
     with pytest.raises(ValueError, match="batch=0"):
         class_batches(label_cells(np.zeros(2, int)), 0, batch=0, steps=1, rng=np.random.default_rng(0))
+
+
+def test_picks_say_where_in_the_partition_an_image_stands():
+    east = np.repeat([5.0, 15.0, 25.0, 35.0], [3, 4, 2, 5])
+    cells = square_cells(east, np.zeros(14), M=10, N=2)
+    assert len(cells) == 2
+    for group, classes in enumerate(([0, 2], [1, 3])):
+        picked, labels = class_picks(cells, group, batch=2, steps=200, rng=np.random.default_rng(7))
+        of_class = np.searchsorted(cells.indptr, picked, side="right") - 1
+        assert (of_class == labels + cells.groups[group]).all()
+        assert (east[cells.rows[picked]] // 10 == np.array(classes)[labels]).all()
+        assert sorted(set(picked.ravel())) == list(range(*cells.indptr[cells.groups[group : group + 2]]))
+        rows, again = class_batches(cells, group, batch=2, steps=200, rng=np.random.default_rng(7))
+        assert (cells.rows[picked] == rows).all() and (labels == again).all()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxvpr.losses.margins import arcface, cosface, subcenter_arcface
+from jaxvpr.losses.margins import arcface, cosface, easy_arcface, subcenter_arcface
 
 LOSSES = [cosface, arcface]
 RNG = np.random.default_rng(0)
@@ -172,3 +172,24 @@ def test_a_rows_weight_multiplies_its_loss():
     rows = [float(cosface(X, Y, W, scale=5.0, margin=0.1, mask=np.arange(B) == row)) for row in range(B)]
     got = cosface(X, Y, W, scale=5.0, margin=0.1, mask=MASK, weight=weight)
     np.testing.assert_allclose(got, np.mean((np.array(rows) * weight)[MASK]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("margin", [0.2, 0.9])
+def test_the_easy_margin_is_asked_for_below_90_degrees_alone(margin):
+    """Against PyTorch with the angle written out, as Divide & Classify trains."""
+    torch = pytest.importorskip("torch")
+    x, w, y = torch.tensor(X, requires_grad=True), torch.tensor(W, requires_grad=True), torch.tensor(Y).long()
+    cosine = torch.nn.functional.normalize(x) @ torch.nn.functional.normalize(w).T
+    own = cosine[torch.arange(B), y]
+    assert 0 < (own > 0).sum() < B
+    turned = torch.where(own > 0, torch.cos(torch.arccos(own) + margin), own)
+    logits = 30 * torch.where(torch.nn.functional.one_hot(y, C).bool(), turned[:, None], cosine)
+    rows = torch.nn.functional.cross_entropy(logits, y, reduction="none")
+    rows[torch.tensor(MASK)].mean().backward()
+    run = partial(easy_arcface, scale=30.0, margin=margin, mask=MASK, classes=C)
+    padded = np.concatenate([W, np.ones((8, D), np.float32)])
+    value, (gx, gw) = jax.jit(jax.value_and_grad(lambda x, w: run(x, Y, w), (0, 1)))(X, padded)
+    np.testing.assert_allclose(value, rows[torch.tensor(MASK)].mean().item(), rtol=1e-5)
+    np.testing.assert_allclose(gx, x.grad.numpy(), atol=1e-5)
+    np.testing.assert_allclose(gw[:C], w.grad.numpy(), atol=1e-5)
+    assert not np.any(gw[C:])

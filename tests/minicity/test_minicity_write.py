@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,3 +182,36 @@ def test_command_line(tmp_path, capsys):
     assert cv2.imread(str(picture)).shape[1] % 16 == 0
     assert main(["--root", str(tmp_path / "e"), "--style", "baroque"]) == 2
     assert "old_town" in capsys.readouterr().err
+
+
+def test_panoramas_are_added_and_never_missed(written, tmp_path, monkeypatch):
+    """A city with panoramas serves those who ask for none; one without gets them, also after a kill in between."""
+    without = replace(SMALL, panoramas=False)
+    marker = (written / "minicity.json").read_bytes()
+    assert write(written, without, processes=1, progress=False) == written
+    assert (written / "minicity.json").read_bytes() == marker
+    with pytest.raises(DataError, match=r"another mini city \(quality: 88 there, 70 wanted\)"):
+        write(written, replace(without, quality=70))
+    root = write(tmp_path / "p", without, processes=1, progress=False)
+    expected, complete = contents(written), contents(root)
+    assert complete == {name: data for name, data in expected.items() if "panoramas" not in name}
+    # The package's function `write` hides the module of that name.
+    module = sys.modules[write.__module__]
+    render, left = module.panorama, [2]
+
+    def killed(*arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return render(*arguments)
+
+    monkeypatch.setattr(module, "panorama", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(root, SMALL, processes=1, progress=False)
+    assert 0 < len(contents(root)) - len(complete) <= 2
+    assert write(root, without, processes=1, progress=False) == root, "the views are all there meanwhile"
+    monkeypatch.setattr(module, "panorama", render)
+    write(root, SMALL, processes=1, progress=False)
+    assert contents(root) == expected
+    assert not (root / "minicity.partial.json").exists()
+    assert json.loads((root / "minicity.json").read_text()) == json.loads(marker)

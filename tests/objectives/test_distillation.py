@@ -87,7 +87,7 @@ def trained(config, folder, monkeypatch, devices=1):
     with monkeypatch.context() as patched, jax.numpy_dtype_promotion("standard"):
         patched.setattr(Checkpoints, "save", watched)
         mesh = make_mesh(devices=jax.devices()[:devices])
-        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables: {})
+        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
         loop.train(config, folder, recipe, mesh)
     return [record["loss"] for record in logs.read(folder) if "loss" in record], saved[-1]
 

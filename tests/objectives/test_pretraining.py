@@ -56,7 +56,7 @@ def trained(config, folder, devices=1):
     """The outcome of a run without validation, and its log."""
     with jax.numpy_dtype_promotion("standard"):
         mesh = make_mesh(config.mesh.model, devices=jax.devices()[:devices])
-        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables: {})
+        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
         outcome = loop.train(config, folder, recipe, mesh)
     return outcome, [record for record in logs.read(folder) if "loss" in record]
 

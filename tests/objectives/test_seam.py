@@ -13,6 +13,7 @@ import pytest
 
 from configs import common
 from data_pipelines.loaders import ArraySource, Draw, ImageSource
+from data_pipelines.places import Paths
 from data_pipelines.readers import read
 from jaxvpr.objectives.objective import Embed, Objective, embed_images
 from jaxvpr.parallel.mesh import make_mesh
@@ -61,7 +62,7 @@ def rows_of_plan(plan, step):
 
 
 def two_streams(plan, step):
-    return {"source": Draw.of(plan["rows"][step]), "target": Draw.of(plan["rows"][step][::-1])}
+    return {"source": Draw.of(plan["rows"][step]), "target": Draw.of(plan["rows"][step][:4])}
 
 
 def places_with_memory():
@@ -104,15 +105,23 @@ def mined_triplets():
 
 
 def domain_adaptation():
-    """A second stream of images and a trained domain head."""
+    """A second stream of fewer images, embedded in its own way, and a trained head that two slots share."""
+
+    def plan(index, rng, memory, embed):
+        return {"rows": rng.integers(0, 25, (STEPS, 8)), "slot": np.asarray(index % 2)}, memory
+
+    def embed_negated(params, stats, aux, batch, key):
+        return -MODEL.apply({"params": params}, batch["image"]), stats
 
     def loss(extra, aux, outputs, batches, at):
         source, target = (outputs[s] @ extra["domain"] for s in ("source", "target"))
-        return jax.nn.softplus(-source).mean() + at.progress * jax.nn.softplus(target).mean(), aux, {}
+        own = (outputs["source"] @ extra["own"]).mean()
+        return own + jax.nn.softplus(-source).mean() + at.progress * jax.nn.softplus(target).mean(), aux, {}
 
     return Objective(
-        ("source", "target"), STEPS, 1, lambda key, dim: ({"domain": jnp.ones((1, dim))}, {}),
-        random_rows((8,)), two_streams, embed_images(MODEL), loss,
+        ("source", "target"), STEPS, 2, lambda key, dim: ({"own": jnp.ones((2, dim))}, {}),
+        plan, two_streams, {"source": embed_images(MODEL), "target": embed_negated}, loss,
+        shared=lambda key: {"domain": jnp.ones((DIM,))},
     )  # fmt: skip
 
 
@@ -168,7 +177,7 @@ def recipe(objective, tree, folder):
     images = read("at_names", tree, split="train")
     source = ImageSource(images.path, SIZE, "area")
     example = np.zeros((1, *SIZE, 3), np.uint8)
-    if objective.embed.__qualname__.startswith("position"):
+    if objective.embedding(objective.streams[0]).__qualname__.startswith("position"):
         file = folder.parent / "cached.npy"
         np.save(file, np.random.default_rng(0).normal(size=(25, 5)).astype(np.float32))
         source, example = ArraySource(str(file)), np.zeros((1, 5), np.float32)
@@ -181,7 +190,9 @@ def recipe(objective, tree, folder):
         return Embed(rows, on_mesh=None)
 
     sources = dict.fromkeys(objective.streams, source)
-    return loop.Recipe(MODEL, objective, sources, example, lambda v: v, embed, lambda v: {"nothing": 1.0})
+    return loop.Recipe(
+        MODEL, objective, sources, example, lambda v: v, embed, lambda v, extra: {"nothing": 1.0}, Paths.of([])
+    )
 
 
 def config():

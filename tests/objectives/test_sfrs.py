@@ -172,7 +172,7 @@ def trained(config, folder, monkeypatch, stop=None):
         patched.setattr(loop, "make_step", stopping)
         mesh = make_mesh(devices=jax.devices()[:1])
         config = config.copy_and_resolve_references().lock()
-        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables: {})
+        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
         folder.mkdir(exist_ok=True)
         try:
             return loop.train(config, folder, recipe, mesh).initial["params"], saved

@@ -94,7 +94,7 @@ def records(folder):
 def test_two_processes_train_as_one_and_leave_together(tiny_recipe, tmp_path, environment):
     """Plain SGD at a rate that does not blow rounding up, so that weights can be compared closely."""
     changes = "optimizer.name=sgd,optimizer_extra.name=sgd,optimizer.rate=2e-4,optimizer_extra.rate=3e-3"
-    changes += ",mesh.model=2,eval.baselines=false"
+    changes += ",mesh.model=2,eval.baselines=false,eval.localize=true"
     one, two = tmp_path / "one", tmp_path / "two"
     train(environment, 1, 2, [f"--config={tiny_recipe},{changes}", f"--workdir={one}"])
 
@@ -109,7 +109,10 @@ def test_two_processes_train_as_one_and_leave_together(tiny_recipe, tmp_path, en
     assert ended.returncode == 0 and f"resumed at step {left} of 12" in ended.stdout, ended.stdout
 
     results = [json.loads((folder / "metrics.json").read_text())["results"] for folder in (one, two)]
-    assert results[0] == results[1]
+    assert results[0] == results[1] and results[0][0]["localization"]["classes"] > 8
+    # Half of each head's prototypes lay with each host.
+    ours, theirs = (np.load(folder / "classes.npy") for folder in (one, two))
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
     first, second = records(one), records(two)
     assert [sorted(record) for record in first] == [sorted(record) for record in second]
     for ours, theirs in zip(first, second, strict=True):

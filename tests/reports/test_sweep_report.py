@@ -17,7 +17,7 @@ from jaxvpr.reports.sweep_page import html, write_sweep
 from jaxvpr.reports.sweep_tables import comma_separated, markdown, student, variations
 
 
-def run(name, seed=0, right=None, curve=(), failure=None, sets=("city",)):
+def run(name, seed=0, right=None, curve=(), failure=None, sets=("city",), domain=None):
     """A record; `right` of 200 queries are right at once, 20 more among five."""
     row, _, column = name.partition("+")
     test = [] if right is None else [
@@ -28,7 +28,7 @@ def run(name, seed=0, right=None, curve=(), failure=None, sets=("city",)):
     state = "failed" if failure else "waiting" if right is None else "finished"
     return {
         "name": name, "folder": f"{name}-seed{seed}" if seed else name, "row": row, "column": column, "seed": seed,
-        "changes": {"loss": row}, "state": state, "test": test, "failure": failure,
+        "changes": {"loss": row}, "state": state, "test": test, "failure": failure, "domain_accuracy": domain,
         "validation": [{"step": 10 * epoch, "epoch": epoch, "val/R@1": value, "val/R@5": 99.0}
                        for epoch, value in enumerate(curve, 1)],
         "seconds": None if right is None else 30.0, "planning_seconds": None if right is None else 4.0 + seed,
@@ -137,6 +137,33 @@ def test_seconds_of_mining_stand_beside_those_of_training_where_there_is_mining(
     assert "<th>of it mining</th>" in html(SWEEP)
     drawing = [{**one, "planning_seconds": one["planning_seconds"] and 0.1} for one in SWEEP["runs"]]
     assert "of it mining" not in html({**SWEEP, "runs": drawing})
+
+
+def test_the_domain_classifier_has_a_picture_and_a_column_where_there_is_one():
+    def told(*percent):
+        return {"step": [10, 20], "percent": list(percent), "last_fifth": percent[-1]}
+
+    runs = [
+        run("grl", 0, 80, (10,), domain=told(90.0, 52.0)),
+        run("grl", 1, 84, (20,), domain=told(70.0, 58.0)),
+        run("mmd", 0, 90, (30,)),
+    ]
+    sweep = {**SWEEP, "rows": "", "columns": "", "runs": runs}
+    page = html(sweep)
+    assert page.count("<th>domain accuracy, last fifth</th>") == 1 and "<td>55.0</td>" in page
+    chart = page[page.index("Accuracy of the domain classifier") : page.index("Test city")]
+    assert "50 % (fooled)" in chart and "grl 52.0" in chart and "mmd" not in chart and "58" not in chart
+    # The colours are those of the picture above, where mmd is the best.
+    assert "var(--untrained)" in chart and "var(--run)" not in chart
+    heights = dict(re.findall(r'<text x="38" y="([\d.]+)" text-anchor="end">(\d+)</text>', chart))
+    level, *_ = re.findall(r'y1="([\d.]+)" y2="[\d.]+" stroke="var\(--muted\)"', chart)
+    by_value = {float(text): float(y) - 4 for y, text in heights.items()}
+    assert float(level) == pytest.approx((by_value[40] + by_value[60]) / 2, abs=0.2)
+    assert "| domain accuracy, last fifth |" in markdown(sweep) and "| 55.0 |" in markdown(sweep)
+    assert [line["domain_accuracy"] for line in csv.DictReader(io.StringIO(comma_separated(sweep)))] == [
+        "52.0", "58.0", ""
+    ]  # fmt: skip
+    assert "domain" not in html(SWEEP) and "domain" not in markdown(SWEEP)
 
 
 def test_many_lines_are_told_apart():

@@ -40,7 +40,7 @@ def train(config, folder, monkeypatch, leaves_at=99):
     monkeypatch.setattr(loop.hosts, "Leave", Told)
     mesh, validated = build.mesh(config), []
 
-    def validate(variables):
+    def validate(variables, extra):
         validated.append(jax.device_get(variables))
         return {"val/R@1": VALUES[3 * (len(logs.read(folder)) // 4 + 1)]}
 

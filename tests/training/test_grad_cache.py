@@ -130,15 +130,18 @@ def setup(goal, model, *, parts, mesh=None, images=IMAGES, frozen=()):
         params=params,
         stats={},
         extra=extra,
+        shared={},
         aux=aux,
         opt=tuner.transform.init(split_frozen(params, frozen)[0]),
         opt_extra=jax.vmap(tuner.transform.init, axis_size=2)(extra),
+        opt_shared=tuner.transform.init({}),
         ema={},
         rate_scale=np.float32(1),
         key=jax.random.key(2),
     )
     shardings = state_shardings(mesh, state)
-    step = make_step(goal, tuner, tuner, mesh, shardings, total=9, frozen=frozen, grad_cache=parts)
+    tuners = optimisers.Optimisers.alike(tuner)
+    step = make_step(goal, tuners, mesh, shardings, total=9, frozen=frozen, grad_cache=parts)
     rows = len(images) // ROWS
     batches = {
         stream: to_global(

@@ -86,7 +86,7 @@ def test_a_rate_far_too_high_is_caught_and_leaves_finite_weights(tiny_config, tm
 
 def test_best_is_the_earliest_of_equals_and_the_last_two_are_kept(tiny_config, tmp_path, monkeypatch):
     values = iter([10.0, 20.0, 30.0, 30.0, 20.0, 25.0])
-    monkeypatch.setattr(loop.Recipe, "validate", property(lambda _: lambda variables: {"val/R@1": next(values)}))
+    monkeypatch.setattr(loop.Recipe, "validate", property(lambda _: lambda variables, extra: {"val/R@1": next(values)}))
     folder = tmp_path / "run"
     config = changed(tiny_config, epochs=6, steps_per_epoch=2)
     outcome = loop.train(config, make(folder), recipe_of(config), build.mesh(config))

@@ -12,6 +12,7 @@ import pytest
 
 from configs import common
 from data_pipelines.loaders import ArraySource, Draw
+from data_pipelines.places import Paths
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.objective import Embed, Objective
 from jaxvpr.parallel import hosts
@@ -75,7 +76,7 @@ class Run:
             new_generation=lambda index: index in self.generations, taught=taught,
         )  # fmt: skip
 
-    def validate(self, variables):
+    def validate(self, variables, extra):
         self.validated.append(copied(variables))
         done = sum("val/R@1" in record for record in logs.read(self.folder))
         value = self.values[done] if self.values else float(done)
@@ -107,8 +108,9 @@ class Run:
 
         source = ArraySource(str(self.folder / "rows.npy"))
         recipe = Recipe(
-            MODEL, self.objective(), {"source": source}, np.zeros((1, 5), np.float32), lambda v: v, embed, self.validate
-        )
+            MODEL, self.objective(), {"source": source}, np.zeros((1, 5), np.float32), lambda v: v, embed,
+            self.validate, Paths.of([]),
+        )  # fmt: skip
         with self.monkeypatch.context() as patched, jax.numpy_rank_promotion("allow"):
             patched.setattr(loop.hosts, "Leave", Told)
             patched.setattr(loop, "make_step", watched)

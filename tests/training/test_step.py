@@ -12,6 +12,7 @@ from jaxvpr.losses.margins import cosface
 from jaxvpr.objectives.objective import Objective, embed_images
 from jaxvpr.parallel.mesh import make_mesh, to_global
 from jaxvpr.training import optimisers
+from jaxvpr.training.optimisers import Optimisers
 from jaxvpr.training.state import init_state
 from jaxvpr.training.step import make_step
 
@@ -46,11 +47,11 @@ def objective(slots=3):
 
 def setup(mesh=None, frozen=(), accumulate=1, name="adam", rate=1e-2):
     mesh = mesh or make_mesh(devices=jax.devices()[:1])
-    tuner = optimisers.build(name, rate=rate, total=100)
+    tuners = Optimisers.alike(optimisers.build(name, rate=rate, total=100))
     state, shardings = init_state(
-        MODEL, objective(), tuner, tuner, mesh, example=np.zeros((1, 32, 32, 3), np.uint8), frozen=frozen, seed=0
+        MODEL, objective(), tuners, mesh, example=np.zeros((1, 32, 32, 3), np.uint8), frozen=frozen, seed=0
     )
-    step = make_step(objective(), tuner, tuner, mesh, shardings, total=100, frozen=frozen, accumulate=accumulate)
+    step = make_step(objective(), tuners, mesh, shardings, total=100, frozen=frozen, accumulate=accumulate)
     return mesh, state, step
 
 
@@ -129,12 +130,12 @@ def test_accumulated_parts_weigh_by_their_unmasked_rows():
     results = []
     for accumulate in (1, 4):
         mesh = make_mesh(devices=jax.devices()[:1])
-        tuner = optimisers.build("sgd", rate=0.1, total=100)
+        tuners = Optimisers.alike(optimisers.build("sgd", rate=0.1, total=100))
         goal = objective()._replace(embed=frozen_statistics)
         state, shardings = init_state(
-            MODEL, goal, tuner, tuner, mesh, example=np.zeros((1, 32, 32, 3), np.uint8), frozen=(), seed=0
+            MODEL, goal, tuners, mesh, example=np.zeros((1, 32, 32, 3), np.uint8), frozen=(), seed=0
         )
-        step = make_step(goal, tuner, tuner, mesh, shardings, total=100, accumulate=accumulate)
+        step = make_step(goal, tuners, mesh, shardings, total=100, accumulate=accumulate)
         state, metrics = step(state, batch(mesh, mask=mask), np.int32(0), np.int32(0))
         results.append((leaves((state.params, state.extra)), float(metrics["loss"]), float(metrics["grad_norm"])))
     assert results[0][1:] == pytest.approx(results[1][1:], rel=1e-5)

@@ -27,7 +27,7 @@ def config(tiny_config):
 def test_checkpoint_in_plain_pytorch(config, tmp_path):
     with jax.numpy_dtype_promotion("standard"):
         mesh = make_mesh(devices=jax.devices()[:1])
-        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables: {})
+        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
         assert loop.train(config, tmp_path, recipe, mesh).finished
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     step, variables = checkpoints.variables(build.shapes(config), "last")

@@ -1,0 +1,167 @@
+"""EigenPlaces' classes: the images of a cell of the map that look at one point (Berton et al., ICCV 2023, section 3).
+
+Every cell gives two classes. The lateral one looks at a point beside the street, the frontal one at a point along it
+(`focal.focal_points`). Of a panorama the view towards that point is cut out; where a data set has views of known
+headings instead, the nearest one is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+from data_pipelines.focal import focal_points, headings_towards
+from data_pipelines.partitions import Array, Cells, square_cells
+
+ANGLES = (0, 90)  # degrees from the second principal axis: of the lateral classes, of the frontal ones
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Groups of classes of images that look at one point each.
+
+    Attributes:
+      cells: the images of each class.
+      view: float32 [len(cells.rows)], degrees clockwise from north to cut out of each panorama; NaN for whole images.
+    """
+
+    cells: Cells
+    view: Array
+
+
+def eigen_classes(
+    east: Array,
+    north: Array,
+    heading: Array,
+    time: Array,
+    *,
+    M: float = 15,
+    N: int = 3,
+    distance: float = 10,
+    min_images: int = 5,
+    turn: float = 20,
+    groups: int | None = None,
+    panoramas: bool = False,
+    names: Sequence[str] | None = None,
+) -> tuple[Looks, Looks]:
+    """Cuts images into EigenPlaces' classes, lateral and frontal, and their groups.
+
+    A cell is that of `square_cells`, its group as there. With `panoramas` every row of a cell is an image of both its
+    classes. Otherwise the rows at one position and time are a viewpoint, which stands for a panorama: cells and focal
+    points are those of viewpoints, and of each the image whose heading is nearest to the point's bearing is taken. A
+    cell is kept where both its classes have `min_images`. Groups come in the order in which their first image of a
+    kept class comes in the rows.
+
+    Args:
+      east, north: metres, float [rows], all in one UTM zone.
+      heading: degrees clockwise from north, float [rows]; of a panorama, of its middle column.
+      time: datetime64 [rows]; unknown times are one time. Only read without `panoramas`.
+      M: side of a cell in metres. N: how many cells lie between two classes of one group.
+      distance: metres from the mean of a cell's positions to what its classes look at.
+      min_images: fewest images of a class.
+      turn: most degrees between the heading of an image and the point's bearing; only for headed images.
+      groups: how many groups to keep; None keeps all.
+      panoramas: whether rows are panoramas.
+      names: the files of the rows, for errors.
+
+    Returns:
+      (lateral, frontal), with the same groups and keys, so that class c of both is one cell.
+
+    Raises:
+      DataError: rows without position or heading; no cell with enough images; fewer groups than asked for.
+    """
+    if distance <= 0 or not 0 <= turn <= 180:
+        raise DataError(f"distance must be positive and turn lie in 0..180 degrees, but {distance=} {turn=}")
+    if M <= 0 or N < 1 or min_images < 1:
+        raise DataError(f"M must be positive, N and min_images at least 1, but {M=} {N=} {min_images=}")
+    east, north, heading = (np.asarray(column, np.float64) for column in (east, north, heading))
+    _all_known(names, east=east, north=north, heading=heading)
+    if panoramas:
+        cells = square_cells(east, north, M=M, N=N, min_images=min_images, groups=groups)
+        views = _bearings(cells, east, north, distance)
+        lateral, frontal = (Looks(cells, view.astype(np.float32)) for view in views)
+        return lateral, frontal
+    taken = _nearest_views(east, north, heading, np.asarray(time), M, distance, turn, min_images)
+    either = np.union1d(*taken)
+    cells = square_cells(east[either], north[either], M=M, N=N, groups=groups)
+    cells = replace(cells, rows=either[cells.rows], total=len(east))
+    lateral, frontal = (_among(cells, rows) for rows in taken)
+    return lateral, frontal
+
+
+def _bearings(cells: Cells, east: Array, north: Array, distance: float) -> tuple[Array, Array]:
+    """Degrees from each of `cells.rows` to what its class looks at, for both angles: float64 [len(cells.rows)]."""
+    at, sizes = (east[cells.rows], north[cells.rows]), np.diff(cells.indptr)
+    points = (focal_points(cells, east, north, distance=distance, angle=angle) for angle in ANGLES)
+    lateral, frontal = (headings_towards(np.repeat(point, sizes, axis=0), *at) for point in points)
+    return lateral, frontal
+
+
+def _nearest_views(
+    east: Array, north: Array, heading: Array, time: Array, M: float, distance: float, turn: float, min_images: int
+) -> tuple[Array, Array]:
+    """The images of all lateral and of all frontal classes, of the cells that have enough for both: rows, sorted."""
+    order, starts = _viewpoints(east, north, time)
+    first = order[starts]
+    cells = square_cells(east[first], north[first], M=M, N=1)
+    taken, counts = [], []
+    sizes = np.diff(np.append(starts, len(order)))
+    label = np.empty(len(first), np.int64)  # of each viewpoint
+    label[cells.rows] = np.repeat(np.arange(len(cells.keys)), np.diff(cells.indptr))
+    for view in _bearings(cells, east[first], north[first], distance):
+        bearing = np.empty(len(first))
+        bearing[cells.rows] = view
+        off = np.abs((heading[order] - np.repeat(bearing, sizes) + 180) % 360 - 180)
+        least = np.minimum.reduceat(off, starts)
+        nearest = np.flatnonzero(off == np.repeat(least, sizes))
+        # Of two headings as near, the first row: its place among `nearest` is the first behind its viewpoint's start.
+        nearest = nearest[np.searchsorted(nearest, starts)]
+        near = least <= turn
+        taken.append((order[nearest[near]], label[near]))
+        counts.append(np.bincount(label[near], minlength=len(cells.keys)))
+    kept = np.minimum(*counts) >= min_images
+    if not kept.any():
+        raise DataError(
+            f"no cell has {min_images} images of its lateral and of its frontal class: of {len(kept)} cells of "
+            f"{len(first)} viewpoints the best has {np.minimum(*counts).max()} of each. Lower min_images, make the "
+            f"cells larger, raise turn ({turn:g} degrees), or give more images."
+        )
+    lateral, frontal = (np.sort(rows[kept[label]]) for rows, label in taken)
+    return lateral, frontal
+
+
+def _viewpoints(east: Array, north: Array, time: Array) -> tuple[Array, Array]:
+    """Rows ordered so that those of one position and time stand together, lowest first, and where each begins."""
+    columns = time.astype("datetime64[s]").view(np.int64), north, east
+    order = np.lexsort(columns)
+    new = np.zeros(len(order), bool)
+    new[:1] = True
+    for column in columns:
+        ordered = column[order]
+        new[1:] |= ordered[1:] != ordered[:-1]
+    return order, np.flatnonzero(new)
+
+
+def _among(cells: Cells, rows: Array) -> Looks:
+    """The classes of `cells` with those of their images alone that are among `rows`."""
+    mine = np.zeros(cells.total, bool)
+    mine[rows] = True
+    kept = mine[cells.rows]
+    before = np.concatenate([[0], np.cumsum(kept)])
+    mine_alone = replace(cells, rows=cells.rows[kept], indptr=before[cells.indptr])
+    return Looks(mine_alone, np.full(len(mine_alone.rows), np.nan, np.float32))
+
+
+def _all_known(names: Sequence[str] | None, **columns: Array) -> None:
+    for column, values in columns.items():
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            first = f"row {bad[0]}" + (f", {names[int(bad[0])]}" if names is not None else "")
+            raise DataError(
+                f"{len(bad)} of {len(values)} images have no {column} (first: {first}), but EigenPlaces' classes are "
+                f"images that look at a point: it needs {', '.join(columns)} of each. Leave those images out, add the "
+                "column, or train another method (configs/gsv_cities.py learns from places alone)."
+            )

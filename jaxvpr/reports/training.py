@@ -1,0 +1,101 @@
+"""What happened during training: charts of the log of a run against the step."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxvpr.reports.charts import Series, line_chart, smooth, thin
+
+RECALL_KEY = re.compile(r"(?:^|/|_)(?:R|recall)@?(\d+)$", re.IGNORECASE)
+LOCALIZED_KEY = re.compile(r"(?:^|/)LR@(\d+)$")
+ACCURACY, APART = "domain_accuracy", "domain_loss"
+FOOLED = 50.0  # per cent: the accuracy of guessing between two domains
+Log = Sequence[Mapping[str, Any]]
+
+
+def charts(log: Log) -> str:
+    """Panels with the loss, the recall in validation and the domains, as far as the log has them; else empty text."""
+    drawn = [
+        ("Loss", _loss(log)),
+        ("Validation recall", _validation(log, RECALL_KEY, "R")),
+        ("Validation by classification", _validation(log, LOCALIZED_KEY, "LR")),
+        ("Domain classifier", _classifier(log)),
+        ("Domain loss", "" if column(log, ACCURACY)[0] else _distance(log)),
+    ]
+    panels = "".join(f'<div class="panel"><h3>{name}</h3>{chart}</div>' for name, chart in drawn if chart)
+    return f'<div class="two">{panels}</div>' if panels else ""
+
+
+def column(log: Log, key: str) -> tuple[list[float], list[float]]:
+    """Steps and finite values of one key, by step; of a step that was repeated after a restart the last row counts."""
+    rows = {row["step"]: float(row[key]) for row in log if _known(row.get("step")) and _known(row.get(key))}
+    steps = sorted(rows)
+    return steps, [rows[step] for step in steps]
+
+
+def domain_accuracy(log: Log, points: int = 40) -> dict[str, Any] | None:
+    """How often the classifier of domains was right, per cent, as an entry of `sweep.json`; None without one.
+
+    Returns:
+      `step` and `percent`, at most so many means of equally many steps, and `last_fifth`, the mean over the last fifth.
+    """
+    steps, percent = column(log, ACCURACY)
+    if not steps:
+        return None
+    x, y = thin(steps, percent, points)
+    last = percent[-math.ceil(len(percent) / 5) :]
+    return {"step": x, "percent": y, "last_fifth": math.fsum(last) / len(last)}
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _smoothed(log: Log, key: str, name: str, colour: str) -> list[Series]:
+    """The mean over neighbouring steps, before the faint values themselves where there are many."""
+    x, y = thin(*column(log, key))
+    raw = [Series(name, x, y, colour, faint=True)] if len(y) >= 40 else []
+    return [*raw, Series(name, x, smooth(y, len(y) // 40), colour)]
+
+
+def _loss(log: Log) -> str:
+    """The loss, and the parts of it that the log has by name (`lateral_loss`); that of the domains is elsewhere."""
+    parts = sorted({key for row in log for key in row if key.endswith("_loss")} - {APART})
+    lines = _smoothed(log, "loss", "all" if parts else "mean", "run")
+    for part, colour in zip(parts, ("untrained", "other", "right", "wrong"), strict=False):
+        lines += [one for one in _smoothed(log, part, part.removesuffix("_loss"), colour) if not one.faint]
+    return line_chart(lines, x_label="step", y_label="loss")
+
+
+def _validation(log: Log, wanted: re.Pattern[str], short: str) -> str:
+    """The measures whose keys are `wanted`, by N; they are called `short`@N where one data set was looked at."""
+    found = {key: int(match[1]) for row in log for key in row if (match := wanted.search(key))}
+    names = sorted(sorted(found), key=lambda key: found[key])
+    colours = ("run", "other", "right", "thumbnail", "untrained")
+    plain = len(set(found.values())) == len(names)
+    series = [
+        Series(f"{short}@{found[name]}" if plain else name, *column(log, name), colours[i], markers=True)
+        for i, name in enumerate(names[: len(colours)])
+    ]
+    return line_chart(series, x_label="step", y_label="recall, %", y_range=(0.0, 100.0))
+
+
+def _classifier(log: Log) -> str:
+    """How often the classifier of domains is right, beside the coefficient of its reversed gradient."""
+    accuracy = _smoothed(log, ACCURACY, "accuracy", "run")
+    if not (steps := accuracy[-1].x):
+        return ""
+    at, coefficients = column(log, "reversal")
+    behind = [
+        Series("50 % (fooled)", [steps[0], steps[-1]], [FOOLED, FOOLED], "thumbnail", dash="5 5"),
+        Series("reversal × 100", *thin(at, [100 * one for one in coefficients]), "untrained"),
+    ]
+    return line_chart([*behind, *accuracy], x_label="step", y_label="accuracy, %", y_range=(0.0, 100.0))
+
+
+def _distance(log: Log) -> str:
+    """The loss of the domains where no classifier tells them apart: MMD or CORAL."""
+    return line_chart(_smoothed(log, APART, "mean", "run"), x_label="step", y_label="domain loss")

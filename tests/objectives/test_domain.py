@@ -1,0 +1,338 @@
+"""Domain adaptation: who pulls which way, what is drawn, who trains when, and which objectives can be wrapped."""
+
+import pickle
+from itertools import pairwise
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+from stopping import Stopped, stopping_at
+
+from configs import common, cosplace_grl
+from data_pipelines.errors import DataError
+from data_pipelines.loaders import Draw
+from jaxvpr import build, learning
+from jaxvpr.commandline import override
+from jaxvpr.errors import UserError
+from jaxvpr.losses import domain as losses
+from jaxvpr.objectives.domain import adapted
+from jaxvpr.objectives.objective import Context, Objective
+from jaxvpr.parallel.mesh import make_mesh
+from jaxvpr.training import logs, loop
+
+# One residual block: what takes time here is compiling.
+SHALLOW = ConfigDict({"widths": (8, 8, 8, 8), "cut": "layer1"})
+STEPS, EPOCHS = 3, 4
+
+
+class Layer(nn.Module):
+    """One linear layer, which stands for a model: its call is what is seen."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(4, use_bias=False)(x)
+
+
+@pytest.fixture
+def linear(monkeypatch):
+    """An objective on vectors whose loss is the mean of the first feature, and its model."""
+    monkeypatch.setattr("jaxvpr.models.seen.PlaceModel", Layer)
+    model = Layer()
+
+    def embed(params, stats, aux, batch, key):
+        return model.apply({"params": params}, batch["image"], train=True), stats
+
+    def loss(extra, aux, outputs, batches, at):
+        return outputs["source"][:, 0].mean(), aux, {"own": outputs["source"].sum()}
+
+    def plan(index, rng, memory, embed):
+        return {"rows": rng.integers(0, 9, (STEPS, 6))}, {"own": np.asarray(index)}
+
+    def draw(plan, step):
+        return {"source": Draw.of(plan["rows"][step])}
+
+    return Objective(("source",), STEPS, 1, lambda key, dim: ({}, {}), plan, draw, embed, loss), model
+
+
+def parts(seed=0):
+    """Parameters of the layer, a classifier with one hidden layer, and batches of both domains."""
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    params = {"Dense_0": {"kernel": draw(5, 4)}}
+    heads = {"Dense_0": {"kernel": draw(4, 3), "bias": draw(3)}, "Dense_1": {"kernel": draw(3, 1), "bias": draw(1)}}
+    batches = {
+        "source": {"image": draw(6, 5), "mask": jnp.array([1, 1, 1, 0, 1, 1], bool)},
+        "target": {"image": draw(2, 5) + 1, "mask": jnp.ones(2, bool)},
+    }
+    return params, heads, batches
+
+
+def total(objective, params, heads, batches, epoch):
+    """The scalar and the metrics of an objective, stream by stream as the step has it."""
+    outputs = {s: objective.embedding(s)(params, {}, {}, batches[s], jax.random.key(0))[0] for s in objective.streams}
+    at = Context(jnp.int32(0), jnp.int32(epoch), jnp.float32(0), jnp.int32(0))
+    value, _, metrics = objective.loss({"domain": heads}, {}, outputs, batches, at)
+    return value, metrics
+
+
+def cross_entropy(params, heads, batches):
+    """The domains' cross entropy, image by image, of source rows 0 and 3 (which does not count) and both targets."""
+    kernel = params["Dense_0"]["kernel"]
+
+    def probability(x):
+        hidden = jnp.maximum(x @ kernel @ heads["Dense_0"]["kernel"] + heads["Dense_0"]["bias"], 0)
+        return 1 / (1 + jnp.exp(-(hidden @ heads["Dense_1"]["kernel"] + heads["Dense_1"]["bias"])[0]))
+
+    source, target = batches["source"]["image"], batches["target"]["image"]
+    of_target = -(jnp.log(probability(target[0])) + jnp.log(probability(target[1]))) / 2
+    return (-jnp.log(1 - probability(source[0])) + of_target) / 2
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 3])
+def test_the_model_climbs_what_the_classifier_descends(linear, epoch):
+    own, model = linear
+    goal = adapted(own, model, images=7, width=4, epochs=EPOCHS, weight=3.0, gamma=7.0, hidden=(3,), source=2, target=2)
+    params, heads, batches = parts()
+    value, metrics = total(goal, params, heads, batches, epoch)
+    entropy = cross_entropy(params, heads, batches)
+    mine = float((batches["source"]["image"] @ params["Dense_0"]["kernel"])[:, 0].mean())
+    assert float(value) == pytest.approx(mine + 3 * float(entropy), rel=1e-5)
+    coefficient = 2 / (1 + np.exp(-7 * epoch / EPOCHS)) - 1
+    assert float(metrics["reversal"]) == pytest.approx(coefficient, abs=1e-6)
+    assert float(metrics["domain_loss"]) == pytest.approx(float(entropy), rel=1e-5)
+
+    of_model, of_heads = jax.grad(lambda p, h: total(goal, p, h, batches, epoch)[0], argnums=(0, 1))(params, heads)
+    down, down_heads = jax.grad(cross_entropy, argnums=(0, 1))(params, heads, batches)
+    alone = jax.grad(lambda p: (batches["source"]["image"] @ p["Dense_0"]["kernel"])[:, 0].mean())(params)
+    jax.tree.map(
+        lambda got, a, d: np.testing.assert_allclose(got, a - 3 * coefficient * d, atol=1e-5), of_model, alone, down
+    )
+    jax.tree.map(lambda got, d: np.testing.assert_allclose(got, 3 * d, atol=1e-5), of_heads, down_heads)
+
+
+def test_accuracy_is_of_both_domains(linear):
+    own, model = linear
+    goal = adapted(own, model, images=7, width=4, epochs=1, source=3, target=2)
+    params, _, batches = parts()
+    batches["source"]["mask"] = jnp.ones(6, bool)
+    heads = {"Dense_0": {"kernel": jnp.array([[1.0], [0], [0], [0]]), "bias": jnp.zeros(1)}}
+    first = lambda s: np.asarray(batches[s]["image"] @ params["Dense_0"]["kernel"])[:, 0]  # noqa: E731
+    wanted = 50 * (np.mean(first("source")[[0, 2, 4]] < 0) + np.mean(first("target") > 0))
+    assert float(total(goal, params, heads, batches, 0)[1]["domain_accuracy"]) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("method", ["mmd", "linear_mmd", "coral"])
+def test_distances_stand_in_for_the_classifier(linear, method):
+    own, model = linear
+    goal = adapted(own, model, images=7, width=4, epochs=EPOCHS, method=method, weight=2.0, gamma=0, source=2, target=2)
+    params, _, batches = parts()
+    z = {s: batches[s]["image"] @ params["Dense_0"]["kernel"] for s in batches}
+    masks = batches["source"]["mask"][np.array([0, 3])], batches["target"]["mask"]
+    apart = getattr(losses, method)(z["source"][np.array([0, 3])], z["target"], *masks)
+    value, metrics = total(goal, params, {}, batches, 0)
+    assert float(value) == pytest.approx(float(z["source"][:, 0].mean() + 2 * apart), rel=1e-5)
+    assert float(metrics["domain_loss"]) == pytest.approx(float(apart), rel=1e-5)
+    assert goal.shared(jax.random.key(0)) == {}
+    grown = adapted(own, model, images=7, width=4, epochs=EPOCHS, method=method, gamma=10.0, source=2, target=2)
+    assert float(total(grown, params, {}, batches, 0)[0]) == pytest.approx(float(z["source"][:, 0].mean()), rel=1e-5)
+
+
+def test_its_own_batches_stay_and_targets_come_in_passes(linear):
+    own, model = linear
+    goal = adapted(own, model, images=7, width=4, epochs=1, source=2, target=2)
+    memory, drawn, before = {}, [], {}
+    for index in range(7):
+        plan, memory = goal.plan(index, np.random.default_rng([1, index]), memory, None)
+        alone, before = own.plan(index, np.random.default_rng([1, index]), before, None)
+        np.testing.assert_array_equal(plan["rows"], alone["rows"])
+        assert memory["own"] == index and pickle.loads(pickle.dumps(plan)).keys() == plan.keys()
+        for step in range(STEPS):
+            draws = goal.draw(plan, step)
+            np.testing.assert_array_equal(draws["source"].rows, alone["rows"][step])
+            drawn.extend(draws["target"].rows)
+    np.testing.assert_array_equal(np.sort(np.reshape(drawn, (6, 7)), 1), np.tile(np.arange(7), (6, 1)))
+
+
+@pytest.fixture
+def config(tiny_config, photo_tree):
+    """CosPlace in two groups on `photo_tree`, adapted to its test queries."""
+    config = tiny_config.copy_and_resolve_references().unlock()
+    config.model.backbone_options, config.model.aggregator_options.dim = SHALLOW, 8
+    config.target_data = common.data("at_names", str(photo_tree), "test", role="query")
+    config.domain.update(method="grl", hidden=(4,))
+    config.epochs, config.steps_per_epoch, config.batch = 4, 3, 16
+    config.optimizer = config.optimizer_extra = config.optimizer_shared = common.optimizer("adam", 1e-2)
+    return config.lock()
+
+
+def trained(config, folder, devices=1):
+    with jax.numpy_dtype_promotion("standard"):
+        mesh = make_mesh(devices=jax.devices()[:devices])
+        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
+        outcome = loop.train(config, folder, recipe, mesh)
+    return outcome, [record for record in logs.read(folder) if "loss" in record]
+
+
+def test_a_run_stops_and_goes_on_and_devices_do_not_matter(config, tmp_path, monkeypatch):
+    alone, log = trained(config, tmp_path / "alone")
+    assert [record["reversal"] for record in log] == pytest.approx([np.tanh(5 * (step // 3) / 4) for step in range(12)])
+    assert all(0 <= record["domain_accuracy"] <= 100 for record in log)
+    make_step = loop.make_step
+    monkeypatch.setattr(loop, "make_step", stopping_at(7, make_step))
+    with config.unlocked():
+        config.checkpoint.every_steps = 1
+    with pytest.raises(Stopped):
+        trained(config, tmp_path / "broken")
+    monkeypatch.setattr(loop, "make_step", make_step)
+    resumed, log_resumed = trained(config, tmp_path / "broken")
+    jax.tree.map(np.testing.assert_array_equal, alone.best, resumed.best)
+    assert log == log_resumed
+    _, eight = trained(config, tmp_path / "eight", devices=8)
+    for name in ("loss", "domain_loss", "grad_norm"):
+        np.testing.assert_allclose([r[name] for r in eight], [r[name] for r in log], rtol=5e-3, err_msg=name)
+
+
+def test_one_classifier_serves_all_groups(config, tmp_path, monkeypatch):
+    """Group 1 is idle in the first epoch, its prototypes rest; the classifier trains in both."""
+    states = []
+    make_step = loop.make_step
+
+    def watched(*args, **kwargs):
+        step = make_step(*args, **kwargs)
+
+        def run(state, batches, slot, number):
+            state, metrics = step(state, batches, slot, number)
+            states.append(jax.device_get((state.shared, state.extra)))
+            return state, metrics
+
+        return run
+
+    monkeypatch.setattr(loop, "make_step", watched)
+    with config.unlocked():
+        config.epochs = 2
+    trained(config, tmp_path)
+    assert len(states) == 6
+    for before, after in pairwise(shared["domain"]["Dense_0"]["kernel"] for shared, _ in states):
+        assert before.shape == (8, 4) and np.abs(after - before).max() > 1e-4
+    prototypes = [extra["prototypes"] for _, extra in states]
+    np.testing.assert_array_equal(prototypes[0][1], prototypes[2][1])
+    np.testing.assert_array_equal(prototypes[3][0], prototypes[5][0])
+    assert not np.array_equal(prototypes[3][1], prototypes[5][1])
+
+
+def test_statistics_alone(config, tmp_path):
+    """Nothing is trained, and the averages are those of the target's batches, one after the other."""
+    with config.unlocked():
+        config.domain.method, config.epochs, config.batch = "batchnorm", 1, 8
+    mesh = make_mesh(devices=jax.devices()[:1])
+    outcome, log = trained(config, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, outcome.best["params"], outcome.initial["params"])
+    with jax.numpy_dtype_promotion("standard"):
+        recipe, model = learning.recipe(config, mesh, []), build.model(config)
+        plan, _ = recipe.objective.plan(0, np.random.default_rng([config.seed, 0]), {}, None)
+        variables = outcome.initial
+        for step in range(3):
+            batch = recipe.sources["target"].read(
+                recipe.objective.draw(plan, step)["target"], config.seed, step, "target"
+            )
+            _, moved = model.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+            variables = {**variables, **moved}
+    got, wanted = (flatten_dict(tree["batch_stats"]) for tree in (outcome.best, variables))
+    for path, value in wanted.items():
+        np.testing.assert_allclose(got[path], value, rtol=1e-4, atol=1e-5)
+        assert not np.array_equal(value, flatten_dict(outcome.initial["batch_stats"])[path])
+    assert [record["loss"] for record in log] == [0, 0, 0]
+
+
+OBJECTIVES = {
+    "places": lambda: common.places(P=8, K=2, by="cell"),
+    "mined_triplets": lambda: common.mined_triplets(positive="10m", soft="20m", negatives=2, refresh=16, pool=20),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("on", ["descriptor", "map"])
+def test_other_objectives(name, on, config):
+    """Any objective can be adapted; traced, not run."""
+    with config.unlocked():
+        config.objective, config.domain.on, config.domain.source = OBJECTIVES[name](), on, 4
+        config.steps_per_epoch = 1
+    with jax.numpy_dtype_promotion("standard"):
+        mesh = make_mesh(devices=jax.devices()[:1])
+        goal = learning.recipe(config, mesh, []).objective
+        assert goal.streams == ("source", "target")
+        variables, elements = build.shapes(config), {"places": (16,), "mined_triplets": (16, 4)}[name]
+
+        def loss(variables, batches):
+            key = jax.random.key(0)
+            heads = {**jax.tree.map(lambda x: x[0], goal.init(key, 8)[0]), **goal.shared(key)}
+            embedded = {
+                s: goal.embedding(s)(variables["params"], variables["batch_stats"], {}, batches[s], key)[0]
+                for s in goal.streams
+            }
+            at = Context(jnp.int32(0), jnp.int32(0), jnp.float32(0), jnp.int32(0))
+            return goal.loss(heads, goal.init(key, 8)[1], embedded, batches, at)[::2]
+
+        batches = {
+            stream: {
+                "image": jax.ShapeDtypeStruct((*shape, 32, 32, 3), jnp.uint8),
+                "label": jax.ShapeDtypeStruct(shape[:1], jnp.int32),
+                "mask": jax.ShapeDtypeStruct(shape[:1], jnp.bool_),
+            }
+            for stream, shape in (("source", elements), ("target", (8,)))
+        }
+        value, metrics = jax.eval_shape(loss, variables, batches)
+    assert value.shape == () and {"domain_accuracy", "domain_loss", "reversal"} <= set(metrics)
+
+
+MISTAKES = {
+    "domain.method=dann": r"domain\.method='dann' does not exist; there are \['grl', 'mmd', 'linear_mmd', 'coral', 'ba",
+    "domain.on=token": r"domain\.on='token' does not exist; there are \('descriptor', 'map'\)",
+    "domain.target=6": r"domain\.target=6 must be a multiple of 8: target images are split over 8 devices",
+    "domain.weight=-1.0": r"weight=-1\.0 and gamma=10\.0 not negative",
+    "domain.hidden=(0,)": r"the widths hidden=\(0,\) must be at least 1",
+    "domain.method=linear_mmd;domain.source=4": r"domain\.source=4 and domain\.target=8 must be the same number",
+    "target_data.role=target": r"none of 75 images is left of role 'target'",
+}
+
+
+@pytest.mark.parametrize("change", MISTAKES)
+def test_mistakes_are_named(change, config):
+    for one in change.split(";"):
+        key, _, value = one.partition("=")
+        override(config, key, value)
+    with pytest.raises((UserError, DataError), match=MISTAKES[change]):
+        learning.recipe(config, make_mesh(), [])
+
+
+def test_target_images_are_needed(config, tmp_path):
+    with config.unlocked():
+        config.target_data = ConfigDict({})
+    with pytest.raises(UserError, match=r"domain\.method='grl' adapts.*no target_data: target_data\.reader=folder"):
+        learning.recipe(config, make_mesh(), [])
+    (tmp_path / "photos").mkdir()
+    override(config, "target_data.root", str(tmp_path / "photos"))
+    assert config.target_data.reader == "folder"
+    with pytest.raises(DataError, match=str(tmp_path / "photos")):
+        learning.recipe(config, make_mesh(), [])
+    with config.unlocked():
+        config.domain.method, config.model.aggregator, config.model.aggregator_options = (
+            "batchnorm",
+            "spoc",
+            ConfigDict({}),
+        )
+        config.model.backbone, config.model.backbone_options = "squeezenet", ConfigDict({})
+        config.target_data = config.train_data
+    with pytest.raises(UserError, match=r"moves the statistics of BatchNorm, and model\.backbone='squeezenet'"):
+        learning.recipe(config, make_mesh(), [])
+
+
+@pytest.mark.parametrize("preset", cosplace_grl.PRESETS)
+def test_presets_fit_their_models(preset):
+    config = cosplace_grl.get_config(preset)
+    assert config.domain.method in ("grl", "") and config.target_data
+    assert build.shapes(config)["params"]

@@ -1,0 +1,235 @@
+"""EigenPlaces: what a step draws, the loss by hand, both heads train, and the run through the real door."""
+
+import pickle
+
+import cv2
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from stopping import Stopped, stopping_at
+
+from configs import common
+from data_pipelines.eigen import Looks, eigen_classes
+from data_pipelines.errors import DataError
+from data_pipelines.partitions import label_cells
+from data_pipelines.readers import read
+from jaxvpr import build, learning
+from jaxvpr.commandline import load_config
+from jaxvpr.errors import UserError
+from jaxvpr.objectives.eigenplaces import KINDS, draw, eigenplaces_objective
+from jaxvpr.objectives.objective import Context
+from jaxvpr.parallel.mesh import make_mesh, to_global
+from jaxvpr.training import logs, loop, optimisers
+from jaxvpr.training.optimisers import Optimisers
+from jaxvpr.training.state import init_state
+from jaxvpr.training.step import make_step
+
+SHALLOW = ConfigDict({"widths": (8, 8, 8, 8), "cut": "layer1"})
+
+
+class Tiny(nn.Module):
+    """Means of image quarters, then a linear layer."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = images.astype(jnp.float32) / 255
+        x = x.reshape(len(x), 2, 4, 2, 4, 3).mean((2, 4)).reshape(len(x), -1)
+        x = nn.Dense(16)(x - 0.5)
+        return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+MODEL = Tiny()
+
+
+def city(panoramas=True, **options):
+    """Four groups of cells of 15 m, random positions and headings."""
+    rng = np.random.default_rng(2)
+    east, north = rng.uniform(0, 100, 600), rng.uniform(0, 100, 600)
+    time = np.zeros(600, "datetime64[s]")
+    heading = rng.uniform(0, 360, 600)
+    return eigen_classes(east, north, heading, time, N=2, min_images=2, turn=60, panoramas=panoramas, **options)
+
+
+def objective(**options):
+    return eigenplaces_objective(MODEL, *city(), **{"batch": 8, "steps": 4, "scale": 20.0, "margin": 0.1, **options})
+
+
+@pytest.mark.parametrize("panoramas", [True, False])
+def test_a_plan_draws_images_of_both_kinds_from_the_group_of_its_turn(panoramas):
+    looks = dict(zip(KINDS, city(panoramas), strict=True))
+    goal = eigenplaces_objective(None, *looks.values(), batch=6, steps=50)
+    assert goal.streams == ("lateral", "frontal") and goal.slots == 4 and goal.period == 50
+    for index in (0, 3, 6):
+        plan, memory = goal.plan(index, np.random.default_rng(index), {}, None)
+        assert int(plan["slot"]) == index % 4 and memory == {}
+        seen = {kind: set() for kind in KINDS}
+        for step in range(50):
+            for kind, drawn in pickle.loads(pickle.dumps(goal.draw))(plan, step).items():
+                rows, labels = looks[kind].cells.labels(index % 4)
+                assert [dict(zip(rows, labels, strict=True))[row] for row in drawn.rows] == drawn.label.tolist()
+                assert len(set(drawn.label)) == 6 and drawn.mask.all()
+                where = dict(zip(looks[kind].cells.rows, looks[kind].view, strict=True))
+                np.testing.assert_array_equal(drawn.view, [where[row] for row in drawn.rows])
+                assert drawn.view.dtype == np.float32 and np.isnan(drawn.view).all() == (not panoramas)
+                seen[kind] |= set(drawn.rows.tolist())
+        assert all(len(seen[kind]) > 0.6 * len(looks[kind].cells.group(index % 4)[0]) for kind in KINDS)
+    again, _ = goal.plan(6, np.random.default_rng(6), {}, None)
+    jax.tree.map(np.testing.assert_array_equal, plan, again)
+
+
+def test_the_loss_by_hand():
+    """Two classes of two dimensions in the group: cosines 1 and 0 at scale 2 and margin 0.5. The third row pads."""
+    cells = label_cells(np.array([0, 1]))
+    look = Looks(cells, np.zeros(2, np.float32))
+    goal = eigenplaces_objective(None, look, look, batch=1, steps=1, scale=2.0, margin=0.5, weights=(3.0, 0.25))
+    heads = jnp.array([[5.0, 0.0], [0.0, 2.0], [9.0, 9.0]])
+    batch = {"label": jnp.array([0]), "mask": jnp.array([True])}
+    outputs = {"lateral": jnp.array([[1.0, 0.0]]), "frontal": jnp.array([[0.0, 3.0]])}
+    at = Context(step=jnp.int32(0), epoch=jnp.int32(0), progress=jnp.float32(0), slot=jnp.int32(0))
+    value, aux, metrics = goal.loss(dict.fromkeys(KINDS, heads), {}, outputs, dict.fromkeys(KINDS, batch), at)
+    # Right: logits 2 (1 - 0.5) = 1 and 0. Wrong: 2 (0 - 0.5) = -1 and 2.
+    right, wrong = np.log(1 + np.exp(-1)), np.log(1 + np.exp(3))
+    assert float(metrics["lateral_loss"]) == pytest.approx(right, rel=1e-5)
+    assert float(metrics["frontal_loss"]) == pytest.approx(wrong, rel=1e-5)
+    assert float(value) == pytest.approx(3 * right + 0.25 * wrong, rel=1e-5) and aux == {}
+
+
+def stepped(goal, mesh=None, name="adam", rate=1e-2, steps=1):
+    """The states before and after some steps of the second group, on the host, and the metrics of the last."""
+    mesh = mesh or make_mesh(devices=jax.devices()[:1])
+    tuners = Optimisers.alike(optimisers.build(name, rate=rate, total=100))
+    blank = np.zeros((1, 8, 8, 3), np.uint8)
+    state, shardings = init_state(MODEL, goal, tuners, mesh, example=blank, frozen=(), seed=0)
+    before = jax.device_get((state.params, state.extra, state.opt_extra))
+    step = make_step(goal, tuners, mesh, shardings, total=100)
+    plan, _ = goal.plan(1, np.random.default_rng(0), {}, None)
+    images = np.random.default_rng(1)
+    for number in range(steps):
+        batches = {
+            kind: to_global(
+                mesh,
+                {
+                    "image": images.integers(0, 255, (8, 8, 8, 3)).astype(np.uint8),
+                    "label": drawn.label,
+                    "mask": drawn.mask,
+                },
+            )
+            for kind, drawn in draw(plan, number).items()
+        }
+        state, metrics = step(state, batches, plan["slot"], np.int32(number))
+        assert bool(metrics["ok"])
+    return before, jax.device_get((state.params, state.extra, state.opt_extra)), jax.device_get(metrics)
+
+
+@pytest.fixture
+def standard_promotion():
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.mark.parametrize(("weights", "learning_kinds"), [((1.0, 1.0), KINDS), ((1.0, 0.0), KINDS[:1])])
+def test_heads_of_the_drawn_group_move_and_no_others(weights, learning_kinds, standard_promotion):
+    (params, extra, opt), (params_after, extra_after, opt_after), metrics = stepped(objective(weights=weights))
+    assert {"lateral_loss", "frontal_loss", "loss"} <= set(metrics)
+    total = weights[0] * metrics["lateral_loss"] + weights[1] * metrics["frontal_loss"]
+    assert metrics["loss"] == pytest.approx(total, rel=1e-6)
+    counts = city()[0].cells.counts
+    for kind in KINDS:
+        moved = np.abs(extra_after[kind] - extra[kind]).max(2) > 0
+        expected = np.zeros_like(moved)
+        expected[1, : counts[1]] = kind in learning_kinds
+        np.testing.assert_array_equal(moved, expected)
+    for old, new in zip(jax.tree.leaves(opt), jax.tree.leaves(opt_after), strict=True):
+        np.testing.assert_array_equal(old[[0, 2, 3]], new[[0, 2, 3]])
+    kernels = [tree["Dense_0"]["kernel"] for tree in (params, params_after)]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0
+
+
+@pytest.mark.parametrize("model_axis", [1, 4])
+def test_devices_do_not_matter(model_axis, standard_promotion):
+    if jax.device_count() < 8:
+        pytest.skip("needs eight (simulated) devices")
+    goal = objective(pad_classes=32)
+    one, eight = (stepped(goal, mesh, "sgd", 5e-3, 2) for mesh in (None, make_mesh(model=model_axis)))
+    assert one[2]["loss"] == pytest.approx(eight[2]["loss"], rel=2e-5)
+    for alone, spread in zip(jax.tree.leaves(one[1][:2]), jax.tree.leaves(eight[1][:2]), strict=True):
+        np.testing.assert_allclose(alone, spread, atol=3e-6)
+
+
+def test_classes_and_weights_must_fit():
+    lateral, frontal = city()
+    other, _ = city(groups=2)
+    with pytest.raises(ValueError, match=r"lateral groups of \[.*but frontal ones of \["):
+        eigenplaces_objective(None, other, frontal, batch=8, steps=1)
+    for weights in ((1.0,), (0.0, 0.0), (1.0, -1.0)):
+        with pytest.raises(ValueError, match="give two numbers"):
+            eigenplaces_objective(None, lateral, frontal, batch=8, steps=1, weights=weights)
+
+
+@pytest.fixture
+def config(photo_tree):
+    """The preset `tiny` on `photo_tree`: the 25 places are cells of 30 m in four groups, of which two are kept."""
+    config = load_config("configs/eigenplaces.py:tiny").unlock()
+    config.city, config.test_data = ConfigDict({}), ConfigDict({})
+    config.train_data = common.data("at_names", str(photo_tree), "train")
+    config.val_data = ConfigDict({"val": common.data("at_names", str(photo_tree), "val")})
+    config.model.backbone_options = SHALLOW
+    config.objective.update(M=30.0, min_images=3, turn=180.0)
+    config.eval.recalls, config.eval.batch = (1, 5), 16
+    return config
+
+
+def trained(config, folder):
+    mesh = make_mesh(config.mesh.model, devices=jax.devices()[:2])
+    with jax.numpy_dtype_promotion("standard"):
+        config = config.copy_and_resolve_references().lock()
+        recipe = learning.recipe(config, mesh, build.benchmarks(config, config.val_data))
+        folder.mkdir(exist_ok=True)
+        return loop.train(config, folder, recipe, mesh)
+
+
+def losses(folder):
+    return [record["loss"] for record in logs.read(folder) if "loss" in record]
+
+
+def test_a_run_stopped_inside_a_plan_goes_on_to_the_bit(config, tmp_path, monkeypatch):
+    config.checkpoint.every_steps, config.mesh.model = 1, 2
+    alone = trained(config, tmp_path / "alone")
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "make_step", stopping_at(6, loop.make_step))
+        with pytest.raises(Stopped):
+            trained(config, tmp_path / "broken")
+    resumed = trained(config, tmp_path / "broken")
+    jax.tree.map(np.testing.assert_array_equal, alone.best, resumed.best)
+    assert logs.read(tmp_path / "alone") == logs.read(tmp_path / "broken")
+    assert len(losses(tmp_path / "alone")) == 8
+
+
+def test_it_learns_from_views_of_panoramas(config, tmp_path):
+    """The photos, 32 pixels wide, taken for panoramas: of each a quarter is cut."""
+    config.panorama.update(size=(32, 32), view=8)
+    config.objective.groups, config.steps_per_epoch = 1, 12
+    trained(config, tmp_path / "run")
+    found = losses(tmp_path / "run")
+    assert len(found) == 24 and np.mean(found[-4:]) < 0.9 * np.mean(found[:4])
+
+
+def test_mistakes_are_named(config, photo_tree, tmp_path):
+    sets = [read("at_names", photo_tree, split="train")]
+    make = learning.OBJECTIVES["eigenplaces"]
+    config.panorama.update(size=(16, 64), view=8)
+    with pytest.raises(UserError, match=r"jpg: 32x32 pixels, but panorama\.size=\(16, 64\).*Set panorama\.size to"):
+        make(config, sets)
+    config.panorama.size = ()
+    with pytest.raises(UserError, match=r"config\.objective: weights=\(0\.0, 0\.0\)"):
+        config.objective.weights = (0.0, 0.0)
+        make(config, sets)
+    with pytest.raises(UserError, match="trains on one data set"):
+        make(config, sets * 2)
+    cv2.imwrite(str(tmp_path / "@300000@5000000@33@U@@@@@@@@@@@.jpg"), np.zeros((8, 8, 3), np.uint8))
+    nowhere = [read("at_names", tmp_path)]
+    with pytest.raises(DataError, match=r"1 of 1 images have no heading \(first: row 0, .*@300000@5000000.*\.jpg\)"):
+        make(config, nowhere)

@@ -1,0 +1,184 @@
+"""A run that localises by classification: what it measures, what it leaves, and how its class database is used."""
+
+import csv
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from data_pipelines import readers
+from jaxvpr import build, learning, workdir
+from jaxvpr.commandline import load_config
+from jaxvpr.retrieval import metrics
+from jaxvpr.training.checkpoint import Checkpoints
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_recipe):
+    """CosPlace's cells: what the shared run compiles serves here too."""
+    return f"{tiny_recipe},eval.localize=true,best.measure=LR@1"
+
+
+@pytest.fixture(scope="module")
+def run(recipe, tmp_path_factory):
+    """The folder of a finished run."""
+    from jaxvpr.main import main
+    from tests.conftest import console
+
+    folder = tmp_path_factory.mktemp("localized") / "run"
+    with console(), jax.numpy_dtype_promotion("standard"):
+        assert main([f"--config={recipe}", f"--workdir={folder}"]) == 0
+    return folder
+
+
+def localized(folder):
+    return metrics.read_metrics(folder / "metrics.json")["results"][0]["localization"]
+
+
+def database(folder):
+    with (folder / "classes.csv").open(newline="") as stream:
+        return np.load(folder / "classes.npy"), list(csv.DictReader(stream))
+
+
+def test_lr_is_that_of_the_heads_of_the_best_step(recipe, run, photo_tree):
+    """A slow loop over groups, classes and photos gives the LR@N that was measured and the rows that were written."""
+    config = load_config(recipe)
+    checkpoints = Checkpoints(run / "checkpoints", read_only=True)
+    best = checkpoints.best_step()
+    heads = checkpoints.extra(best)["prototypes"]
+    train = readers.read("at_names", photo_tree, split="train")
+    cells = {}
+    for row in range(len(train)):
+        cells.setdefault((train.east[row] // 10, train.north[row] // 10, train.heading[row] // 30), []).append(row)
+    cells = {key: rows for key, rows in cells.items() if len(rows) >= 2}
+    groups = {}  # in the order of their first images, of which the recipe trains two
+    for key in sorted(cells, key=lambda key: cells[key][0]):
+        groups.setdefault(tuple(np.mod(key, 2)), []).append(key)
+    expected, at = [], []
+    for slot, keys in enumerate(list(groups.values())[:2]):
+        for label, key in enumerate(sorted(keys)):
+            expected.append(heads[slot, label] / np.linalg.norm(heads[slot, label]))
+            at.append([10 * key[0] + 5, 10 * key[1] + 5])
+    prototypes, rows = database(run)
+    np.testing.assert_allclose(prototypes, expected, atol=1e-6)
+    np.testing.assert_allclose([[float(row["east"]), float(row["north"])] for row in rows], at, atol=1e-6)
+
+    queries = readers.read("at_names", photo_tree, split="test").select(role="query")
+    _, variables = workdir.variables(config, run, str(best))
+    with jax.numpy_dtype_promotion("standard"):
+        shown = build.describer(config, build.mesh(config))(variables, queries.path).descriptors
+    right = {1: 0, 5: 0, 10: 0}
+    for q in range(len(queries)):
+        order = sorted(range(len(expected)), key=lambda c: -float(shown[q] @ expected[c]))
+        near = [np.hypot(queries.east[q] - at[c][0], queries.north[q] - at[c][1]) <= 25 for c in order]
+        for n in right:
+            right[n] += any(near[:n])
+    measured = localized(run)
+    assert measured["recall"]["25m"] == {str(n): round(100 * count / len(queries), 4) for n, count in right.items()}
+    assert measured["classes"] == len(expected) and set(measured["interval95"]["25m"]) == {"1", "5", "10"}
+
+
+def test_validation_measures_lr_and_lr_decides(run):
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    looks = [line for line in lines if "epoch" in line]
+    assert [set(line) for line in looks] == [
+        {"step", "epoch", *(f"val/{kind}@{n}" for kind in ("R", "LR") for n in (1, 5, 10))}
+    ] * 2
+    best = max(looks, key=lambda line: line["val/LR@1"])  # the first, if both are as good
+    assert Checkpoints(run / "checkpoints", read_only=True).best_step() == best["step"]
+
+
+def test_the_report_has_a_table_of_lr(run):
+    page = (run / "report.html").read_text()
+    measured = localized(run)
+    assert "<th>LR@1</th>" in page and f"{measured['classes']} classes | 25m" in page
+    assert f"<td>{measured['recall']['25m']['10']:.1f}<small>" in page
+
+
+def test_evaluate_measures_the_same_and_other_weights_nothing(door, recipe, run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "metrics.json").unlink()
+    answer = door("evaluate", f"--config={recipe}", f"--workdir={copy}")
+    assert answer.status == 0, answer.err
+    assert localized(copy) == localized(run)
+    assert "by classification  LR@1" in answer.out and "cosine with prototypes (exact)" in answer.out
+    larger = door(
+        "evaluate",
+        f"--config={recipe}",
+        "--config.image.size=(40,40)",
+        "--config.eval.baselines=false",
+        f"--workdir={copy}",
+    )
+    assert larger.status == 0 and localized(copy)["classes"] == localized(run)["classes"], "classes have no size"
+
+    other = Checkpoints(run / "checkpoints", read_only=True)
+    (worse,) = set(other.steps()) - {other.best_step()}
+    answer = door("evaluate", f"--config={recipe}", f"--workdir={copy}", f"--checkpoint={worse}")
+    assert answer.status == 0 and "is of another model: nothing is localised by classification" in answer.err
+    assert "localization" not in metrics.read_metrics(copy / "metrics.json")["results"][0]
+
+
+def test_localize_answers_with_classes(door, recipe, run, photo_tree, tmp_path):
+    photos = photo_tree / "images" / "test" / "queries"
+    answer = door(
+        "localize", f"--config={recipe}", f"--workdir={run}", f"--database={run / 'classes.npy'}",
+        f"--images={photos}", f"--out={tmp_path}", "--top=3",
+    )  # fmt: skip
+    assert answer.status == 0, answer.err
+    with (tmp_path / "predictions.csv").open(newline="") as stream:
+        answers = list(csv.DictReader(stream))
+    first = [row for row in answers if row["rank"] == "1"]
+    assert len(answers) == 3 * len(first) == 75 and len(list(tmp_path.glob("*.png"))) == 25
+    near = sum(
+        np.hypot(float(row["east"]) - float(at[1]), float(row["north"]) - float(at[2])) <= 25
+        for row in first
+        if (at := row["query"].split("@"))
+    )
+    assert 100 * near / 25 == pytest.approx(localized(run)["recall"]["25m"]["1"], abs=1e-3)
+
+
+@pytest.mark.parametrize("groups", [0, 3])
+def test_the_square_a_photo_is_trained_as_is_the_one_that_answers(tiny_config, groups):
+    """Divide & Classify's partition, through the recipe's keys, with the loss and the padding of four-fold classes."""
+    config = tiny_config.copy_and_resolve_references().unlock()
+    config.objective.partition.update(by="square", M=20.0, N=2, groups=groups)
+    config.objective.loss, config.eval.localize = "easy_arcface", True
+    recipe = learning.recipe(config.lock(), build.mesh(config), [])
+    places = recipe.classes.places
+    (heads,) = recipe.objective.init(jax.random.key(0), 8)[0].values()
+    assert heads.shape[0] == len(set(recipe.classes.slot)) == (groups or 4) and heads.shape[1] % 8 == 0
+    east, north = (np.array([float(path.split("@")[field]) for path in recipe.images]) for field in (1, 2))
+    for number in range(4):
+        plan, _ = recipe.objective.plan(number, np.random.default_rng(number), {}, None)
+        own = np.flatnonzero(recipe.classes.slot == plan["slot"])
+        assert recipe.classes.label[own].tolist() == list(range(len(own)))
+        drawn = own[plan["labels"].ravel()]
+        rows = plan["rows"].ravel()
+        assert np.abs(places.east[drawn] - east[rows]).max() <= 10 >= np.abs(places.north[drawn] - north[rows]).max()
+        assert (places.east % 20 == 10).all() and np.isnan(places.heading).all()
+
+
+def test_what_cannot_localise_is_refused(refused, tiny_recipe, tmp_path):
+    at = f"--workdir={tmp_path}"
+    assert "best.measure='LR@1' is not measured in validation; there are val/R@1" in refused(
+        f"--config={tiny_recipe},best.measure=LR@1", at
+    )
+    assert "LR@1, val/LR@5" in refused(f"--config={tiny_recipe},best.measure=LR@2,eval.localize=true", at)
+    assert "pca.dim=8 shortens the descriptors" in refused(f"--config={tiny_recipe},eval.localize=true,pca.dim=8", at)
+    said = refused("--config=configs/gsv_cities.py:tiny,eval.localize=true", at)
+    assert "this recipe's is 'places'. Set eval.localize=false" in said
+
+
+def test_metrics_with_a_localisation_are_checked(run):
+    document = json.loads((run / "metrics.json").read_text())
+    for key, value, said in (
+        ("classes", 0, "localization.classes: expected a number of classes"),
+        ("without_class", {"30m": 1}, r"without_class: expected the thresholds of the recall \['25m'\]"),
+        ("recall", {"25m": {"1": 50.0, "5": 40.0}}, "a recall that does not fall with N"),
+    ):
+        broken = json.loads(json.dumps(document))
+        broken["results"][0]["localization"][key] = value
+        with pytest.raises(Exception, match=said):
+            metrics.validate(broken)

@@ -1,6 +1,9 @@
-"""CosPlace that is told apart from its target domain no longer: gradient reversal, and what it is compared with
-(docs/results.md).
+"""CosPlace adapted to its place of use by unlabelled images: gradient reversal (Ganin and Lempitsky, ICML 2015),
+and what it is compared with in configs/sweeps/domains.py (docs/results.md).
 
+    python -m jaxvpr.main --config=configs/cosplace_grl.py:by_day   # what the next two start from
+    python -m jaxvpr.main --config=configs/cosplace_grl.py          # to queries by night and in rain
+    python -m jaxvpr.main --config=configs/cosplace_grl.py:other    # to another city
     python -m jaxvpr.main --config=configs/cosplace_grl.py:sf_xs,init=cosplace_r18_512.pth,train_data.root=/data/sf_xl,\
 target_data.root=/data/sf_xs,val_data.sf_xs.root=/data/sf_xs,test_data.sf_xs.root=/data/sf_xs
     python -m jaxvpr.main --config=RECIPE,domain.method=coral,target_data.root=FOLDER   # any recipe, any images
@@ -9,6 +12,66 @@ target_data.root=/data/sf_xs,val_data.sf_xs.root=/data/sf_xs,test_data.sf_xs.roo
 from ml_collections import ConfigDict
 
 from configs import common, cosplace
+
+# A city of old houses, in three conditions; and one of modern houses, by day.
+HERE = {
+    "seed": 21,
+    "style": "old_town",
+    "conditions": ("day", "night", "rain"),
+    "test_queries": 900,
+    "val_queries": 300,
+}
+THERE = {"seed": 22, "style": "modern", "conditions": ("day",), "train_years": (2016,), "test_queries": 400}
+ROOT, OTHER_ROOT = "data/minicity-adapt", "data/minicity-adapt-other"
+DARK_OR_WET = ("night", "rain")
+
+
+def by_day() -> ConfigDict:
+    """CosPlace from random weights, by day alone: 800 steps of 64 images of 48 pixels, a minute on two cores."""
+    config = cosplace.city()
+    config.name = "cosplace-by-day"
+    config.image.size = (48, 48)
+    config.city = ConfigDict(HERE)
+    config.train_data = common.data("minicity", ROOT, "train", conditions=("day",))
+    config.val_data = ConfigDict({"same_by_day": common.data("minicity", ROOT, "val", conditions=("day",))})
+    config.test_data = ConfigDict(
+        {
+            "night_rain": common.data("minicity", ROOT, "test", conditions=DARK_OR_WET),
+            "other_city": common.data("minicity", OTHER_ROOT, "test", city=THERE),
+            "same_by_day": common.data("minicity", ROOT, "test", conditions=("day",)),
+        }
+    )
+    config.epochs = 32
+    config.eval.baselines = False
+    return config
+
+
+def night() -> ConfigDict:
+    """From `by_day`, 20 epochs of 12 steps of 32 images, beside 8 of the 600 queries by night and in rain.
+
+    The checkpoint is chosen by other queries by night and in rain, as the thesis has it.
+    """
+    config = by_day()
+    config.name = "cosplace-grl-night"
+    config.init = "runs/cosplace-by-day/model.safetensors"
+    config.epochs, config.steps_per_epoch, config.every_epochs, config.batch = 20, 12, 5, 32
+    config.optimizer = common.optimizer("adam", 5e-4)
+    config.optimizer_extra = common.optimizer("adam", 3e-2)
+    config.objective.margin_warmup = 0.0
+    config.val_data.target = common.data("minicity", ROOT, "val", conditions=DARK_OR_WET)
+    config.best.measure = "target/R@1"
+    config.target_data = common.data("minicity", ROOT, "test", conditions=DARK_OR_WET, role="query")
+    config.domain.update(method="grl", weight=10.0, gamma=10.0, hidden=(64,))
+    return config
+
+
+def other() -> ConfigDict:
+    """The same to the queries of another city, by day."""
+    config = night()
+    config.name = "cosplace-grl-other"
+    config.val_data.target = common.data("minicity", OTHER_ROOT, "val", city=THERE)
+    config.target_data = common.data("minicity", OTHER_ROOT, "test", role="query", city=THERE)
+    return config
 
 
 def sf_xs() -> ConfigDict:
@@ -22,7 +85,6 @@ def sf_xs() -> ConfigDict:
     _tested_on(config, "sf_xs", common.data("at_names", "data/sf_xs", "test"))
     config.epochs = 20
     config.domain.update(method="grl", weight=10.0, gamma=10.0)
-    config.optimizer_shared.rate = 1e-2
     return config
 
 
@@ -51,7 +113,7 @@ def _tested_on(config: ConfigDict, name: str, data: ConfigDict) -> None:
     config.test_data = ConfigDict({name: data})
 
 
-PRESETS = {"sf_xs": sf_xs, "tokyo": tokyo, "tiny": tiny}
+PRESETS = {"night": night, "by_day": by_day, "other": other, "sf_xs": sf_xs, "tokyo": tokyo, "tiny": tiny}
 
 
 def get_config(preset: str = "") -> ConfigDict:

@@ -156,6 +156,10 @@ class ImageSource:
             return pixels(encoded, at_least)
         return self.panorama.view(encoded, row, heading, at_least)
 
+    def complaints(self, batch: Batch) -> list[str]:
+        """Why the bad elements of a batch are bad; see the function of that name."""
+        return complaints(self.paths, batch, self.panorama)
+
     def _augment(self, number: int) -> Augment | None:
         if self.augment is None or not self.queries_only:
             return self.augment

@@ -23,7 +23,7 @@ FLAGS = {
     "workdir": "folder of the run: checkpoints, logs, metrics.json, report.html (default: runs/<name of the recipe>)",
     "checkpoint": "weights to use: best, last, or a step of the workdir, or a FILE of weights",
     "images": "folder of photos to describe, to localise, or to fit a PCA on (compress)",
-    "database": "folder of database images (evaluate), or descriptors from extract (localize)",
+    "database": "folder of database images (evaluate), or descriptors from extract, or a run's classes.npy (localize)",
     "queries": "folder of query images (evaluate)",
     "out": "file (extract: .npy; compress: .safetensors; export: that, .pth, .stablehlo) or folder (localize) to write",
     "family": "names of the weights to write (export; default: those of the recipe's method)",

@@ -220,7 +220,7 @@ WRONG = {
     "model.backbone_options.widths=8": "config.model: 4 stage sizes but 1 widths",
     "objective.loss=triplet": "objective.loss='triplet' does not exist; there are ['arcface', 'cosface'",
     "objective.name=pears": "objective.name='pears' does not exist; there are ['cells'",
-    "objective.partition.by=street": "objective.partition.by='street' does not exist; there are ['cell', 'square', 'place']",
+    "objective.partition.by=street": "objective.partition.by='street' does not exist; there are ['cell', 'square'",
     "optimizer.name=lion": "optimiser 'lion' does not exist; there are ['adam', 'adamw', 'asgd', 'radam', 'sgd']",
     "optimizer.schedule=step": "optimiser schedule 'step' does not exist; there are ['constant', 'cosine'",
     "optimizer.warmup=100": "the warm-up of 100 steps never ends: the run has 12 steps",

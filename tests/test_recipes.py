@@ -6,8 +6,10 @@ from functools import cache
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
+from data_pipelines.minicity import CityConfig, strip_size
 from data_pipelines.places import Paths
 from data_pipelines.readers import READERS
 from jaxvpr import build, commandline
@@ -89,7 +91,7 @@ def test_a_recipe_is_whole(name):
     if not config.train_data:
         return
     assert config.objective.name in OBJECTIVES
-    image_source(config, Paths.of(["a.jpg"], "."))
+    image_source(config, Paths.of(["a.jpg"], "."), yaw=np.zeros(1, np.float32))
     total = config.epochs * config.steps_per_epoch
     for keys in (config.optimizer, config.optimizer_extra):
         tuner = optimiser(keys, config)
@@ -132,6 +134,31 @@ def test_the_benchmarks_recipes_have_its_parameters():
         assert tuple(config.image.size) == (480, 640)
     assert (recipe("netvlad:pitts30k").objective.mining, recipe("netvlad:msls").objective.mining) == ("full", "partial")
     assert recipe("netvlad:msls").objective.weighted
+
+
+def test_eigenplaces_has_the_papers_parameters_and_the_citys_recipe_sees_as_many_images_as_cosplaces():
+    config = recipe("eigenplaces:sf_xl")
+    keys = config.objective
+    assert (keys.M, keys.N, keys.groups, keys.distance, keys.min_images) == (15, 3, 0, 10, 5)
+    assert (keys.scale, keys.margin, tuple(keys.weights)) == (100, 0.4, (1, 1))
+    assert (config.batch, config.epochs, config.steps_per_epoch) == (32, 40, 5000)
+    assert (config.optimizer.name, config.optimizer.rate) == ("adam", 1e-5)
+    assert (config.optimizer_extra.name, config.optimizer_extra.rate) == ("adam", 1e-2)
+    jitter = config.augment
+    assert (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue) == (0.7, 0.7, 0.7, 0.5)
+    assert tuple(jitter.scale) == (0.5, 1) and tuple(config.image.size) == (512, 512)
+    assert (tuple(config.panorama.size), config.panorama.view) == ((512, 3328), 512)
+    learning, resting = parameters("eigenplaces:sf_xl")
+    assert {path.split("/")[1].split("_")[0] for path in learning if "backbone" in path} == {"layer3", "layer4"}
+    assert made("eigenplaces:sf_xl")[0].shape == (1, 512) and resting
+    for name in ("eigenplaces:city", "eigenplaces:city_panoramas"):
+        ours, theirs = recipe(name), recipe("cosplace:city")
+        assert ours.model == theirs.model and ours.augment == theirs.augment
+        seen = [c.epochs * c.steps_per_epoch * c.batch * kinds for c, kinds in ((ours, 2), (theirs, 1))]
+        assert seen[0] == seen[1]
+    height, width = strip_size(CityConfig())
+    cut = recipe("eigenplaces:city_panoramas").panorama
+    assert tuple(cut.size) == (height, width) and cut.view == width * CityConfig().fov / 360
 
 
 def test_schedules_are_the_papers():

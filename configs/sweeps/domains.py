@@ -1,8 +1,9 @@
 """Adaptation to another domain, method by method, and the grid of a thesis's gradient reversal (docs/results.md).
 
-    python -m jaxvpr.main --config=configs/cosplace_grl.py:by_day       # what all of `city` and `grid` start from
-    python -m jaxvpr.main sweep --config=configs/sweeps/domains.py      # 27 runs, each less than a minute on two cores
-    python -m jaxvpr.main sweep --config=configs/sweeps/domains.py:grid
+    python -m jaxvpr.main --config=configs/cosplace_grl.py:by_day            # what the first three start from
+    python -m jaxvpr.main sweep --config=configs/sweeps/domains.py           # 18 runs, less than a minute each
+    python -m jaxvpr.main sweep --config=configs/sweeps/domains.py:other     # the same to another city
+    python -m jaxvpr.main sweep --config=configs/sweeps/domains.py:grid      # 9 runs
     python -m jaxvpr.main sweep --config=configs/sweeps/domains.py:sf_xs,init=cosplace_r18_512.pth,\
 train_data.root=/data/sf_xl,target_data.root=/data/sf_xs,val_data.sf_xs.root=/data/sf_xs,test_data.sf_xs.root=/data/sf_xs
 """
@@ -12,27 +13,29 @@ from typing import Any
 from configs import common
 
 Runs = dict[str, dict[str, Any]]
+# With a weight of 0 the target's images are shown and do nothing but enter the averages of BatchNorm, as they do beside
+# any other weight. Squared covariances of unit vectors are tiny, hence the weight of CORAL.
 METHODS: Runs = {
     "batchnorm": {"domain.method": "batchnorm"},
-    "grl": {"domain.method": "grl"},
-    "mmd": {"domain.method": "mmd"},
-    "coral": {"domain.method": "coral"},
+    "shown": {"domain.method": "grl", "domain.weight": 0.0},
+    "grl": {},
+    "mmd": {"domain.method": "mmd", "domain.weight": 1.0},
+    "coral": {"domain.method": "coral", "domain.weight": 1e5},
 }
 
 
-def city() -> dict[str, Any]:
-    """From one network by day: to the same city's queries by night and in rain, and to another city's; three seeds."""
-    return {
-        "name": "domains-city",
-        "recipe": "configs/cosplace_grl.py:night",
-        "runs": {"source": {"domain.method": ""}}
-        | {
-            f"{target}-{method}": {**changes, **data}
-            for target, data in (("night", {}), ("other", OTHER))
-            for method, changes in METHODS.items()
-        },
-        "seeds": 3,
-    }
+def night() -> dict[str, Any]:
+    """From one network by day: to the same city's queries by night and in rain; three seeds."""
+    return _methods("domains-night", "configs/cosplace_grl.py:night")
+
+
+def other() -> dict[str, Any]:
+    """From the same network to another city's queries; three seeds."""
+    return _methods("domains-other", "configs/cosplace_grl.py:other")
+
+
+def _methods(name: str, recipe: str) -> dict[str, Any]:
+    return {"name": name, "recipe": recipe, "runs": {"source": {"domain.method": ""}, **METHODS}, "seeds": 3}
 
 
 def grid() -> dict[str, Any]:
@@ -73,7 +76,7 @@ def _grid(name: str, recipe: str, gammas: tuple[float, ...]) -> dict[str, Any]:
     }
 
 
-PRESETS = {"city": city, "grid": grid, "sf_xs": sf_xs, "tokyo": tokyo}
+PRESETS = {"night": night, "other": other, "grid": grid, "sf_xs": sf_xs, "tokyo": tokyo}
 
 
 def get_sweep(preset: str = "") -> dict[str, Any]:

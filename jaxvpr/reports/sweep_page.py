@@ -27,7 +27,7 @@ from jaxvpr.reports.sweep_tables import (
     written,
 )
 from jaxvpr.reports.tables import duration, words
-from jaxvpr.reports.training import FOOLED
+from jaxvpr.reports.training import FOOLED, MEANING
 
 
 def write_sweep(folder: Path, sweep: Mapping[str, Any]) -> None:
@@ -97,7 +97,7 @@ def _domains(ranked: Sequence[Variation], colours: Mapping[str, str]) -> str:
     chart = many_lines(
         lines, x_label="step", y_label="accuracy, %", y_range=(0.0, 100.0), level=(f"{FOOLED:.0f} % (fooled)", FOOLED)
     )
-    words = "The first seed of each run, means over some steps; at 50 % the features tell the domains apart no longer."
+    words = f"The first seed of each run, each point the mean of some steps. {MEANING}"
     return f'<div class="panel">{chart}<p class="muted">{words}</p></div>' if chart else ""
 
 

@@ -13,6 +13,10 @@ RECALL_KEY = re.compile(r"(?:^|/|_)(?:R|recall)@?(\d+)$", re.IGNORECASE)
 LOCALIZED_KEY = re.compile(r"(?:^|/)LR@(\d+)$")
 ACCURACY, APART = "domain_accuracy", "domain_loss"
 FOOLED = 50.0  # per cent: the accuracy of guessing between two domains
+MEANING = (
+    "At 50 % the features tell the classifier nothing of their domain, which means something only where it was better "
+    "before the reversal grew: one that never was has learned nothing."
+)
 Log = Sequence[Mapping[str, Any]]
 
 
@@ -85,15 +89,21 @@ def _validation(log: Log, wanted: re.Pattern[str], short: str) -> str:
 
 def _classifier(log: Log) -> str:
     """How often the classifier of domains is right, beside the coefficient of its reversed gradient."""
-    accuracy = _smoothed(log, ACCURACY, "accuracy", "run")
-    if not (steps := accuracy[-1].x):
+    x, y = thin(*column(log, ACCURACY))
+    if not x:
         return ""
+    # A step has but a few images: only means of whole windows say something.
+    reach = len(y) // 40
+    whole = slice(reach, len(y) - reach)
     at, coefficients = column(log, "reversal")
-    behind = [
-        Series("50 % (fooled)", [steps[0], steps[-1]], [FOOLED, FOOLED], "thumbnail", dash="5 5"),
+    lines = [
+        Series("50 % (fooled)", [x[0], x[-1]], [FOOLED, FOOLED], "thumbnail", dash="5 5"),
         Series("reversal × 100", *thin(at, [100 * one for one in coefficients]), "untrained"),
+        Series("of single steps", x if reach else [], y if reach else [], "run", faint=True),
+        Series("accuracy", x[whole], smooth(y, reach)[whole], "run"),
     ]
-    return line_chart([*behind, *accuracy], x_label="step", y_label="accuracy, %", y_range=(0.0, 100.0))
+    chart = line_chart(lines, x_label="step", y_label="accuracy, %", y_range=(0.0, 100.0))
+    return f'{chart}<p class="muted">{MEANING}</p>'
 
 
 def _distance(log: Log) -> str:

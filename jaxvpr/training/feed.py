@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from data_pipelines.loaders import Draw, StepReader, batches, complaints
+from data_pipelines.loaders import Draw, StepReader, batches
 from jaxvpr.objectives.objective import Plan
 from jaxvpr.parallel.mesh import local_rows, to_global
 
@@ -56,7 +56,7 @@ class Feed:
         """The global batch that the hosts' rows make; says which images could not be read."""
         for stream, batch in local.items():
             self.unreadable += int(batch["bad"].sum())
-            for complaint in complaints(self.sources[stream].paths, batch) if batch["bad"].any() else ():
+            for complaint in self.sources[stream].complaints(batch) if batch["bad"].any() else ():
                 log.warning("left out of its batch: %s", complaint)
         return {
             stream: to_global(self.mesh, {name: batch[name] for name in batch if name not in ("row", "bad")})

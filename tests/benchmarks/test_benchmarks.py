@@ -66,12 +66,14 @@ def test_extraction_gives_the_same_descriptors_in_both(tmp_path):
 
 def test_the_partition_finds_the_same_classes_and_reads_the_same_numbers(tmp_path):
     report = run("partition", tmp_path, "--rows", 24000)
-    assert set(report["results"]) == {"cells", "names"} and report["rows"] == 24000
+    assert set(report["results"]) == {"cells", "looks", "names"} and report["rows"] == 24000
     for ours, result in report["results"].items():
         assert result["agree"] and result["times_faster"] > 0
         assert all(result[stage]["rows"] == 24000 and result[stage]["peak_mib"] > 0 for stage in (ours, f"peer_{ours}"))
     cells = report["results"]["cells"]["cells"]
     assert cells["groups"] > 8 and 0 < cells["images_in_classes"] <= 24000
+    looks = report["results"]["looks"]["looks"]
+    assert looks["groups"] == 9 and all(500 < images <= 2000 for images in looks["images_in_classes"])
 
 
 def test_mining_finds_the_same_triplets_as_faiss(tmp_path):

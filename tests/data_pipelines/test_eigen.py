@@ -191,7 +191,7 @@ def test_bad_input_is_named(panoramas):
     nowhere = np.asarray(STREET, float) + [[0, np.nan if row == 2 else 0] for row in range(5)]
     with pytest.raises(DataError, match=r"1 of 5 images have no north \(first: row 2\)"):
         classes(nowhere, np.zeros(5), panoramas=panoramas)
-    with pytest.raises(DataError, match="no c(lass|ell) has 6 images"):
+    with pytest.raises(DataError, match=r"no c(lass|ell) has 6 images"):
         classes(STREET, np.zeros(5), panoramas=panoramas, min_images=6)
     for wrong in ({"distance": 0}, {"turn": 181}, {"M": 0}, {"N": 0}, {"min_images": 0}):
         with pytest.raises(DataError, match=f"{next(iter(wrong))}=.*{next(iter(wrong.values()))}"):

@@ -1,6 +1,7 @@
 """EigenPlaces: what a step draws, the loss by hand, both heads train, and the run through the real door."""
 
 import pickle
+from functools import cache
 
 import cv2
 import flax.linen as nn
@@ -54,7 +55,8 @@ def city(panoramas=True, **options):
 
 
 def objective(**options):
-    return eigenplaces_objective(MODEL, *city(), **{"batch": 8, "steps": 4, "scale": 20.0, "margin": 0.1, **options})
+    settings = {"batch": 8, "steps": 4, "scale": 20.0, "margin": 0.1, "pad_classes": 32}
+    return eigenplaces_objective(MODEL, *city(), **settings, **options)
 
 
 @pytest.mark.parametrize("panoramas", [True, False])
@@ -89,7 +91,8 @@ def test_the_loss_by_hand():
     batch = {"label": jnp.array([0]), "mask": jnp.array([True])}
     outputs = {"lateral": jnp.array([[1.0, 0.0]]), "frontal": jnp.array([[0.0, 3.0]])}
     at = Context(step=jnp.int32(0), epoch=jnp.int32(0), progress=jnp.float32(0), slot=jnp.int32(0))
-    value, aux, metrics = goal.loss(dict.fromkeys(KINDS, heads), {}, outputs, dict.fromkeys(KINDS, batch), at)
+    arguments = dict.fromkeys(KINDS, heads), {}, outputs, dict.fromkeys(KINDS, batch), at
+    value, aux, metrics = jax.jit(goal.loss)(*arguments)
     # Right: logits 2 (1 - 0.5) = 1 and 0. Wrong: 2 (0 - 0.5) = -1 and 2.
     right, wrong = np.log(1 + np.exp(-1)), np.log(1 + np.exp(3))
     assert float(metrics["lateral_loss"]) == pytest.approx(right, rel=1e-5)
@@ -97,17 +100,18 @@ def test_the_loss_by_hand():
     assert float(value) == pytest.approx(3 * right + 0.25 * wrong, rel=1e-5) and aux == {}
 
 
-def stepped(goal, mesh=None, name="adam", rate=1e-2, steps=1):
-    """The states before and after some steps of the second group, on the host, and the metrics of the last."""
-    mesh = mesh or make_mesh(devices=jax.devices()[:1])
-    tuners = Optimisers.alike(optimisers.build(name, rate=rate, total=100))
+@cache
+def stepped(weights=(1.0, 1.0), devices=1, model_axis=1):
+    """The states before and after two steps of the second group, on the host, and the metrics of the last."""
+    goal, mesh = objective(weights=weights), make_mesh(model_axis, devices=jax.devices()[:devices])
+    tuners = Optimisers.alike(optimisers.build("sgd", rate=5e-3, total=100))
     blank = np.zeros((1, 8, 8, 3), np.uint8)
     state, shardings = init_state(MODEL, goal, tuners, mesh, example=blank, frozen=(), seed=0)
     before = jax.device_get((state.params, state.extra, state.opt_extra))
     step = make_step(goal, tuners, mesh, shardings, total=100)
     plan, _ = goal.plan(1, np.random.default_rng(0), {}, None)
     images = np.random.default_rng(1)
-    for number in range(steps):
+    for number in range(2):
         batches = {
             kind: to_global(
                 mesh,
@@ -132,7 +136,7 @@ def standard_promotion():
 
 @pytest.mark.parametrize(("weights", "learning_kinds"), [((1.0, 1.0), KINDS), ((1.0, 0.0), KINDS[:1])])
 def test_heads_of_the_drawn_group_move_and_no_others(weights, learning_kinds, standard_promotion):
-    (params, extra, opt), (params_after, extra_after, opt_after), metrics = stepped(objective(weights=weights))
+    (params, extra, opt), (params_after, extra_after, opt_after), metrics = stepped(weights)
     assert {"lateral_loss", "frontal_loss", "loss"} <= set(metrics)
     total = weights[0] * metrics["lateral_loss"] + weights[1] * metrics["frontal_loss"]
     assert metrics["loss"] == pytest.approx(total, rel=1e-6)
@@ -148,12 +152,11 @@ def test_heads_of_the_drawn_group_move_and_no_others(weights, learning_kinds, st
     assert np.abs(kernels[0] - kernels[1]).max() > 0
 
 
-@pytest.mark.parametrize("model_axis", [1, 4])
-def test_devices_do_not_matter(model_axis, standard_promotion):
+def test_devices_do_not_matter(standard_promotion):
+    """Eight devices, which split the images in two and the classes in four."""
     if jax.device_count() < 8:
         pytest.skip("needs eight (simulated) devices")
-    goal = objective(pad_classes=32)
-    one, eight = (stepped(goal, mesh, "sgd", 5e-3, 2) for mesh in (None, make_mesh(model=model_axis)))
+    one, eight = stepped(), stepped(devices=8, model_axis=4)
     assert one[2]["loss"] == pytest.approx(eight[2]["loss"], rel=2e-5)
     for alone, spread in zip(jax.tree.leaves(one[1][:2]), jax.tree.leaves(eight[1][:2]), strict=True):
         np.testing.assert_allclose(alone, spread, atol=3e-6)
@@ -195,26 +198,21 @@ def losses(folder):
     return [record["loss"] for record in logs.read(folder) if "loss" in record]
 
 
-def test_a_run_stopped_inside_a_plan_goes_on_to_the_bit(config, tmp_path, monkeypatch):
-    config.checkpoint.every_steps, config.mesh.model = 1, 2
+def test_it_learns_from_views_of_panoramas_and_a_stopped_run_goes_on_to_the_bit(config, tmp_path, monkeypatch):
+    """Photos of 32 pixels, taken for panoramas: a quarter of each is cut. Step 14 lies inside the second plan."""
+    config.panorama.update(size=(32, 32), view=8)
+    config.objective.groups, config.steps_per_epoch, config.every_epochs = 1, 12, 2
+    config.checkpoint.every_steps, config.mesh.model = 5, 2
     alone = trained(config, tmp_path / "alone")
+    found = losses(tmp_path / "alone")
+    assert len(found) == 24 and np.mean(found[-4:]) < 0.9 * np.mean(found[:4])
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "make_step", stopping_at(6, loop.make_step))
+        patched.setattr(loop, "make_step", stopping_at(14, loop.make_step))
         with pytest.raises(Stopped):
             trained(config, tmp_path / "broken")
     resumed = trained(config, tmp_path / "broken")
     jax.tree.map(np.testing.assert_array_equal, alone.best, resumed.best)
     assert logs.read(tmp_path / "alone") == logs.read(tmp_path / "broken")
-    assert len(losses(tmp_path / "alone")) == 8
-
-
-def test_it_learns_from_views_of_panoramas(config, tmp_path):
-    """The photos, 32 pixels wide, taken for panoramas: of each a quarter is cut."""
-    config.panorama.update(size=(32, 32), view=8)
-    config.objective.groups, config.steps_per_epoch = 1, 12
-    trained(config, tmp_path / "run")
-    found = losses(tmp_path / "run")
-    assert len(found) == 24 and np.mean(found[-4:]) < 0.9 * np.mean(found[:4])
 
 
 def test_mistakes_are_named(config, photo_tree, tmp_path):

@@ -1,4 +1,4 @@
-"""What an EigenPlaces recipe trained leaves by `jaxvpr export` under the original's names, and describes the same there."""
+"""A trained EigenPlaces, exported under the names of the original, describes images there as it does here."""
 
 import re
 
@@ -8,9 +8,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common
-from jaxvpr import build, exchange, verbs, weights
+from jaxvpr import build, exchange, learning, weights
 from jaxvpr.commandline import load_config
-from jaxvpr.training.checkpoint import Checkpoints
+from jaxvpr.parallel.mesh import make_mesh
+from jaxvpr.training import loop
 
 torch = pytest.importorskip("torch")
 from torch_models import BasicBlock, CosPlaceNet, ResNet, normalised  # noqa: E402
@@ -32,24 +33,21 @@ def config(photo_tree):
 
 
 def test_the_original_loads_what_a_run_learned(config, tmp_path):
-    run, file = tmp_path / "run", tmp_path / "eigenplaces.pth"
+    file, mesh = tmp_path / "eigenplaces.pth", make_mesh(devices=jax.devices()[:1])
     with jax.numpy_dtype_promotion("standard"):
-        verbs.train(config, run)
-        exchange.export(config, run, "last", file)
+        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
+        outcome = loop.train(config, tmp_path, recipe, mesh)
+        exchange.export(config, tmp_path, "last", file)
     tensors = weights.read(file)
     assert {"aggregation.1.p", "aggregation.3.weight", "aggregation.3.bias", "backbone.0.weight"} <= set(tensors)
     assert all(re.match(r"backbone\.[014567]\.|aggregation\.[13]\.", name) for name in tensors)
 
     peer = CosPlaceNet(ResNet(BasicBlock, (1,) * 4, (8,) * 4), channels=8, dim=512)
     peer.load_state_dict(torch.load(file, weights_only=True), strict=True)
-    checkpoints = Checkpoints(run / "checkpoints")
-    _, variables = checkpoints.variables(build.shapes(config), "last")
-    checkpoints.close()
-    initial = build.initial_variables(config)
     for part, learns in (("layer2_0", False), ("layer3_0", True), ("layer4_0", True)):
-        kernels = [np.asarray(v["params"]["backbone"][part]["conv1"]["kernel"]) for v in (initial, variables)]
+        kernels = [v["params"]["backbone"][part]["conv1"]["kernel"] for v in (outcome.initial, outcome.best)]
         assert np.array_equal(*kernels) != learns, part
     images = np.random.default_rng(0).integers(0, 256, (3, 48, 32, 3), np.uint8)
     with torch.no_grad():
         theirs = peer.eval()(normalised(images)).numpy()
-    np.testing.assert_allclose(build.model(config).apply(variables, images), theirs, atol=1e-5)
+    np.testing.assert_allclose(build.model(config).apply(outcome.best, images), theirs, atol=1e-5)

@@ -76,7 +76,7 @@ def base() -> ConfigDict:
             "weight": 1.0,
             "gamma": 10.0,
             "on": "descriptor",
-            "hidden": (),
+            "hidden": (64,),
             "source": 8,
             "target": 8,
         }

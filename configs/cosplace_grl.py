@@ -61,7 +61,7 @@ def night() -> ConfigDict:
     config.val_data.target = common.data("minicity", ROOT, "val", conditions=DARK_OR_WET)
     config.best.measure = "target/R@1"
     config.target_data = common.data("minicity", ROOT, "test", conditions=DARK_OR_WET, role="query")
-    config.domain.update(method="grl", weight=10.0, gamma=10.0, hidden=(64,))
+    config.domain.update(method="grl", weight=10.0, gamma=10.0)
     return config
 
 
@@ -78,7 +78,8 @@ def sf_xs() -> ConfigDict:
     """A published ResNet-18 with 512 dimensions goes on training on SF-XL, adapted to the queries that it is tested on.
 
     The settings that a thesis's grid found best on SF-XS and on Tokyo 24/7 (R@1 67.7 before, 70.5 after, 69 with the
-    statistics of BatchNorm alone); its grid is configs/sweeps/grl.py.
+    statistics of BatchNorm alone); the grid is in configs/sweeps/domains.py. It does not say how large its classifier
+    was.
     """
     config = cosplace.sf_xl()
     config.name = "cosplace-grl-sf-xs"

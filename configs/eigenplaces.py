@@ -49,7 +49,7 @@ def tiny() -> ConfigDict:
     config.val_data.minicity_val.root = config.test_data.minicity.root = "data/minicity-tiny"
     config.model.backbone_options = ConfigDict({"widths": (8, 8, 16, 16)})
     config.model.aggregator_options.dim = 32
-    config.objective.groups = 2
+    config.objective.update(M=10.0, N=2, groups=2)
     config.epochs, config.steps_per_epoch, config.every_epochs, config.batch = 2, 4, 1, 8
     config.optimizer.warmup = config.optimizer_extra.warmup = 2
     return config

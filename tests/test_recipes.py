@@ -243,3 +243,19 @@ def test_a_second_embedded_city_has_settings_of_its_own(monkeypatch):
     assert build.places(config, config.train_data) == ("minicity", "data/minicity", {})
     other = build.places(config, config.more_train_data.modern)
     assert other == ("minicity", "data/minicity-modern", {"seed": 1, "style": "modern"})
+
+
+def test_divide_and_classify_trains_as_published():
+    """EfficientNet-B0 from its sixth part on, the mean of the map and a layer of 1280; 4 groups in turns of 2,000."""
+    name = "divide_and_classify:sf_xl"
+    config, (training, resting) = recipe(name), parameters(name)
+    keys = config.objective
+    assert keys.partition.to_dict() == {"by": "square", "M": 20.0, "N": 2, "groups": 0, "min_images": 10}
+    assert (keys.loss, keys.scale, keys.margin, keys.margin_warmup) == ("easy_arcface", 100.0, 0.2, 0.0)
+    assert (config.batch, config.steps_per_epoch, config.epochs) == (64, 2000, 500)
+    assert (config.optimizer.rate, config.optimizer_extra.rate) == (1e-4, 1e-2)
+    assert made(name)[0].shape == (1, 1280)
+    assert {path.split("/")[1].split("_")[1] for path in resting} == set("01234")
+    own = {path: leaf.shape for path, leaf in training.items() if not path.startswith("backbone/features_")}
+    assert sorted(own.values()) == [(1280,), (1280, 1280)]
+    assert config.eval.localize and config.best.measure == "LR@1"

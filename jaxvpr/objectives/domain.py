@@ -99,10 +99,12 @@ def adapted(
         if method == REVERSAL:
             told = partial(classifier.apply, {"params": extra["domain"]})
             apart, said = _classified(told, *domains, counts)
+            weighted = apart  # the coefficient is in the gradient
         else:
             (s, s_mask), (t, t_mask) = domains
-            apart, said = counts * DISTANCES[method](s, t, s_mask, t_mask), {}
-        return value + weight * apart, aux, {**metrics, "domain_loss": apart, **said}
+            apart, said = DISTANCES[method](s, t, s_mask, t_mask), {}
+            weighted = counts * apart
+        return value + weight * weighted, aux, {**metrics, "domain_loss": apart, **said}
 
     return objective._replace(
         streams=(*objective.streams, TARGET),

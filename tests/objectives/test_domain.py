@@ -334,5 +334,5 @@ def test_target_images_are_needed(config, tmp_path):
 @pytest.mark.parametrize("preset", cosplace_grl.PRESETS)
 def test_presets_fit_their_models(preset):
     config = cosplace_grl.get_config(preset)
-    assert config.domain.method in ("grl", "") and config.target_data
+    assert bool(config.target_data) == (config.domain.method == "grl") == (preset != "by_day")
     assert build.shapes(config)["params"]

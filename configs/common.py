@@ -67,7 +67,7 @@ def base() -> ConfigDict:
     # Adaptation of any objective to unlabelled images of another domain (`jaxvpr.objectives.domain`), `target_data`.
     # `method` is "grl" (a classifier of domains behind a reversed gradient), "mmd", "linear_mmd", "coral", or
     # "batchnorm", which moves statistics and trains nothing; "" is none. `weight` is lambda, `gamma` how fast the
-    # reversal grows (0: at once), and mu, the classifier's learning rate, is `optimizer_shared.rate`. The classifier
+    # reversal grows (0: never), and mu, the classifier's learning rate, is `optimizer_shared.rate`. The classifier
     # has layers of `hidden` widths and looks at the "descriptor" or at the mean of the backbone's "map". Of each domain
     # `source` and `target` images are compared in a step.
     config.domain = ConfigDict(

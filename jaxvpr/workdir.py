@@ -99,7 +99,8 @@ def variables(config: ConfigDict, folder: Path, which: str, fresh: bool = False)
 
     Args:
       which: "best" or "last" or a step of the folder's checkpoints, or a file of weights of any family. A folder
-        without checkpoints may hold the one model that `save_model` wrote.
+        without checkpoints may hold the one model that `save_model` wrote; it counts before the recipe's own weights
+        where a run made it from them.
       fresh: answer with random weights where there are none at all.
 
     Raises:
@@ -117,16 +118,22 @@ def variables(config: ConfigDict, folder: Path, which: str, fresh: bool = False)
         checkpoints.close()
     if found:
         return f"step {found[0]} of {folder}", jax.device_get(found[1])
+    left = folder / MODEL_FILE
+    if left.is_file() and (not config.init or _began_from(left) == config.init):
+        return str(left), build.filled(config, weights.init_from(shapes, left))
     if config.init:
         return config.init, build.initial_variables(config)
-    if (folder / MODEL_FILE).is_file():
-        return str(folder / MODEL_FILE), build.filled(config, weights.init_from(shapes, folder / MODEL_FILE))
     if fresh:
         return f"random, seed {config.seed}", build.initial_variables(config)
     raise UserError(
         f"{folder} holds no checkpoint. Train first, or give --workdir=FOLDER, --checkpoint=FILE, or weights=FILE "
         "behind the recipe (--config=RECIPE,weights=FILE)."
     )
+
+
+def _began_from(file: Path) -> str:
+    """What the run that wrote a model began from."""
+    return json.loads(weights.read_metadata(file).get("jaxvpr_config") or "{}").get("init", "")
 
 
 def save_model(folder: Path, config: ConfigDict, trained: Variables) -> Path:

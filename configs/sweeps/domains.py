@@ -13,11 +13,11 @@ from typing import Any
 from configs import common
 
 Runs = dict[str, dict[str, Any]]
-# With a weight of 0 the target's images are shown and do nothing but enter the averages of BatchNorm, as they do beside
-# any other weight. Squared covariances of unit vectors are tiny, hence the weight of CORAL.
+# "shown": nothing is reversed, so that the target's images only enter the averages of BatchNorm, as they do with every
+# method, and a classifier watches. Squared covariances of unit vectors are tiny, hence the weight of CORAL.
 METHODS: Runs = {
     "batchnorm": {"domain.method": "batchnorm"},
-    "shown": {"domain.method": "grl", "domain.weight": 0.0},
+    "shown": {"domain.gamma": 0.0},
     "grl": {},
     "mmd": {"domain.method": "mmd", "domain.weight": 1.0},
     "coral": {"domain.method": "coral", "domain.weight": 1e5},

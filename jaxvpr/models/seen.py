@@ -18,6 +18,7 @@ from jaxvpr.models.features import Features
 from jaxvpr.models.place_model import PlaceModel
 
 AT = ("descriptor", "map")
+DESCRIBING = ("__call__", "regions")  # the methods of a PlaceModel
 
 
 def seen(run: Callable[[], Any], at: str) -> tuple[Any, jax.Array]:
@@ -33,7 +34,7 @@ def seen(run: Callable[[], Any], at: str) -> tuple[Any, jax.Array]:
       What `run` returns, and float32 [images, features] of all images in their order.
 
     Raises:
-      ValueError: for another `at`, or where no model ran in training mode.
+      ValueError: for another `at`, or where no model made it in training mode.
     """
     if at not in AT:
         raise ValueError(f"there is nothing to see at {at!r}; there are {AT}")
@@ -42,19 +43,21 @@ def seen(run: Callable[[], Any], at: str) -> tuple[Any, jax.Array]:
     def watch(call: Callable[..., Any], args: tuple, kwargs: dict, context: Any) -> Any:
         result = call(*args, **kwargs)
         trains = kwargs.get("train", args[1] if len(args) > 1 else False)
-        if trains and (at == "map") == isinstance(result, Features) and _is_it(context.module, at):
+        if trains and _is_it(context.module, context.method_name, at):
             found.append(_rows(result))
         return result
 
     with nn.intercept_methods(watch):
         returned = run()
     if not found:
-        raise ValueError(f"no model has a {at} here: none ran in training mode")
+        raise ValueError(f"no model made a {at} here")
     return returned, jnp.concatenate(found)
 
 
-def _is_it(module: nn.Module, at: str) -> bool:
-    return module.name == "backbone" if at == "map" else isinstance(module, PlaceModel)
+def _is_it(module: nn.Module, method: str, at: str) -> bool:
+    if at == "map":
+        return module.name == "backbone" and method == "__call__"
+    return isinstance(module, PlaceModel) and method in DESCRIBING
 
 
 def _rows(result: Features | jax.Array) -> jax.Array:

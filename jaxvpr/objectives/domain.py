@@ -49,8 +49,8 @@ def adapted(
     """An objective whose features are to tell nothing of the domain.
 
     The total loss is the objective's own plus `weight` times that of the domains. What draws them together counts
-    `2 / (1 + exp(-gamma p)) - 1`, where p goes from 0 to 1 by epochs and stands still within each, so that the first
-    epoch of a run adapts the statistics of BatchNorm alone. Source and target pass the model one after the other.
+    `2 / (1 + exp(-gamma p)) - 1`, where p is the share of the run's epochs that are over. So in the first epoch target
+    images act through the averages of BatchNorm alone. Source and target pass the model one after the other.
 
     Args:
       objective: any; it draws the same batches as without this.
@@ -59,7 +59,7 @@ def adapted(
       width: of the features, see `on`.
       epochs: of the whole run.
       method: one of `METHODS`.
-      weight: lambda. gamma: how fast the coefficient grows; 0 has it at 1 from the start.
+      weight: lambda. gamma: how fast the coefficient grows; at 0 it stays 0, and a classifier only watches.
       on: the features, "descriptor" or "map" (`models.seen`).
       hidden: widths of the classifier's hidden layers. It rides in the part "domain" of `Objective.shared`.
       source, target: images of each domain that are compared in a step. Those of the source are taken evenly from the
@@ -94,8 +94,7 @@ def adapted(
             _images(outputs, batches, objective.streams, source * there // target),
             _images(outputs, batches, (TARGET,), there),
         )
-        _check(on, *domains)
-        counts = losses.reversal(context.epoch / epochs, gamma) if gamma else jnp.ones((), jnp.float32)
+        counts = losses.reversal(context.epoch / epochs, gamma)
         if method == REVERSAL:
             told = partial(classifier.apply, {"params": extra["domain"]})
             apart, said = _classified(told, *domains, counts)
@@ -127,7 +126,10 @@ def _watched(embed: Embedding, on: str, keep: bool = True) -> Embedding:
     """An `embed` that hands out the features [B, images of an element, width] beside what it gave before."""
 
     def embed_and_see(params: Any, stats: Any, aux: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any]:
-        (own, stats), features = seen(lambda: embed(params, stats, aux, batch, key), on)
+        try:
+            (own, stats), features = seen(lambda: embed(params, stats, aux, batch, key), on)
+        except ValueError as error:
+            raise UserError(f"domain.on={on!r}: {error}; an objective that makes none takes domain.on=map") from error
         features = features.reshape(len(batch["image"]), -1, features.shape[-1])
         return {"features": features, **({"own": own} if keep else {})}, stats
 
@@ -147,15 +149,6 @@ def _images(
         )
     rows = np.arange(count) * len(features) // count
     return features[rows], jnp.concatenate(masks)[rows]
-
-
-def _check(on: str, source: tuple[jax.Array, jax.Array], target: tuple[jax.Array, jax.Array]) -> None:
-    widths = source[0].shape[-1], target[0].shape[-1]
-    if widths[0] != widths[1]:
-        raise UserError(
-            f"domain.on={on!r}: this objective looks at {widths[0]} features of an image and its descriptor has "
-            f"{widths[1]}; set domain.on=map"
-        )
 
 
 def _classified(

@@ -56,7 +56,7 @@ def test_a_teacher_is_not_watched(variables):
 
     (descriptors, _), found = seen(run, "descriptor")
     np.testing.assert_array_equal(found, descriptors)
-    with pytest.raises(ValueError, match="no model has a descriptor here: none ran in training mode"):
+    with pytest.raises(ValueError, match="no model made a descriptor here"):
         seen(lambda: MODEL.apply(variables, IMAGES), "descriptor")
     with pytest.raises(ValueError, match="nothing to see at 'token'"):
         seen(run, "token")

@@ -104,7 +104,7 @@ def base() -> ConfigDict:
     # another, "LR@1" with `eval.localize`, "" for the first of all. After `patience` validations in a row that are no
     # better the run ends; 0: never.
     config.best = ConfigDict({"measure": "", "patience": 0})
-    # Both learning rates times `factor` where the measure of `best` gets no better: torch's
+    # All learning rates times `factor` where the measure of `best` gets no better: torch's
     # ReduceLROnPlateau, `jaxvpr.training.plateau`. 0 is none.
     config.plateau = ConfigDict(
         {"factor": 0.0, "patience": 10, "mode": "max", "threshold": 1e-4, "cooldown": 0, "min_rate": 0.0}

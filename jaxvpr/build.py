@@ -96,6 +96,11 @@ def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
             f"the data set {name} has role={spec.role!r}: what is measured on needs database and queries. Leave role "
             "empty; it is for data to train on"
         )
+    if conditions and lists:
+        raise UserError(
+            f"the data set {name} has conditions={conditions}, and the published list of its threshold 'list' is of "
+            "all queries; leave conditions empty, or measure within metres"
+        )
     if conditions:
         queries = images.only(conditions=conditions, role="query")
         images = Places.concat([images.select(role="database"), queries])

@@ -351,7 +351,7 @@ def _check_panorama(panorama: ConfigDict) -> None:
 
 def _check_patterns(config: ConfigDict, init: str) -> None:
     patterns = [("init", init), *(("frozen", pattern) for pattern in config.frozen)]
-    for group in ("optimizer", "optimizer_extra"):
+    for group in ("optimizer", "optimizer_extra", "optimizer_shared"):
         for pair in config[group].factors:
             if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
                 raise UserError(f"config.{group}.factors must be pairs (('pattern', factor), ...), got {pair!r}")

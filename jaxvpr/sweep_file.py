@@ -4,7 +4,7 @@ A sweep file has a function `get_sweep(preset) -> dict` with the keys
 
 - `name`: what the sweep is called, and its folder in `runs/`.
 - `recipe`: what is varied, as `--config` takes it: FILE[:preset][,key=value ...].
-- `runs`: {name: {key: value, ...}}, the changes of each run; its folder has its name.
+- `runs`: {name: {key: value, ...}}, the changes of each run; its folder has its name. Its key `recipe` names another one.
 - `seeds` (1): with how many seeds each run is trained, or {name: how many} for some. They count up from the recipe's.
 - `rows`, `columns`: titles of a table with two axes. The name of each run then is ROW+COLUMN.
 """
@@ -81,15 +81,18 @@ def _of_one_name(
     runs = []
     for number in range(seeds):
         try:
-            config = commandline.load_config(asked["recipe"])
-            commandline.override_all(config, [(key, _as_text(value)) for key, value in own.items()])
+            config = commandline.load_config(own.get("recipe", asked["recipe"]))
+            changes = [(key, _as_text(value)) for key, value in own.items() if key != "recipe"]
+            commandline.override_all(config, changes)
             commandline.override_all(config, for_all)
             commandline.check(config)
             commandline.check_training(config)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         if not config.test_data:
-            raise UserError(f"{where}: the recipe {asked['recipe']} has no test_data, by which a sweep compares")
+            raise UserError(
+                f"{where}: the recipe {own.get('recipe', asked['recipe'])} has no test_data, by which a sweep compares"
+            )
         folder = f"{name}-seed{config.seed + number}" if number else name
         with config.unlocked():
             config.name, config.seed = name, config.seed + number

@@ -45,6 +45,15 @@ def test_runs_take_the_changes_in_order(write):
     assert [run.seed for run in sweep_file.load(f"{file},seed=5").runs] == [5, 6, 5]
 
 
+def test_a_run_may_have_another_recipe(write):
+    file = write({"a": SHORT, "b": {**SHORT, "recipe": "configs/eigenplaces.py:tiny,batch=4", "epochs": 3}})
+    a, b = sweep_file.load(str(file)).runs
+    assert (a.config.objective.name, b.config.objective.name) == ("cells", "eigenplaces")
+    assert (b.config.batch, b.config.epochs, b.config.name) == (4, 3, "b") and b.changes["recipe"].startswith(
+        "configs/"
+    )
+
+
 def test_another_loss_leaves_the_options_of_the_first(tmp_path):
     file = tmp_path / "x.py"
     runs = {

@@ -5,7 +5,8 @@
     python -m jaxvpr.main sweep --config=configs/sweeps/domains.py:other     # the same to another city
     python -m jaxvpr.main sweep --config=configs/sweeps/domains.py:grid      # 9 runs
     python -m jaxvpr.main sweep --config=configs/sweeps/domains.py:sf_xs,init=cosplace_r18_512.pth,\
-train_data.root=/data/sf_xl,target_data.root=/data/sf_xs,val_data.sf_xs.root=/data/sf_xs,test_data.sf_xs.root=/data/sf_xs
+train_data.root=/data/sf_xl,target_data.root=/data/sf_xs,val_data.sf_xs_val.root=/data/sf_xs,\
+test_data.sf_xs.root=/data/sf_xs
 """
 
 from typing import Any

@@ -19,7 +19,7 @@ from jaxvpr.learning import cells, distillation, domain, eigenplaces, places, pr
 from jaxvpr.learning.data import image_source, training_sets
 from jaxvpr.objectives.objective import Embed, Objective
 from jaxvpr.objectives.statistics import TARGET
-from jaxvpr.retrieval.classes import ClassPlaces
+from jaxvpr.retrieval.classes import ClassPlaces, unfit
 from jaxvpr.retrieval.evaluator import Benchmark, Describer, measure
 from jaxvpr.training.loop import Recipe, Variables
 
@@ -36,6 +36,8 @@ OBJECTIVES = {
 }
 # Those whose batches hold queries and what they are compared with, of which only the queries are augmented.
 QUERIES_ONLY = ("mined_triplets",)
+# Those that cut views out of panoramas.
+LOOKING = ("eigenplaces",)
 EVERYTHING = ("",)  # the pattern of all parameter paths
 
 
@@ -47,6 +49,7 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recip
     """
     if config.objective.name not in OBJECTIVES:
         raise UserError(f"objective.name={config.objective.name!r} does not exist; there are {sorted(OBJECTIVES)}")
+    _check_panoramas(config)
     sets = training_sets(config)
     for images in sets:
         log.info("training on %s", audit.line(images))
@@ -56,6 +59,10 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recip
     model = build.model(config)
     describes, paths = build.describer(config, over), Paths.concat([images.path for images in sets])
     classes = cells.class_places(config, sets)
+    if classes and "LR@" in config.best.measure:
+        for bench in validation:
+            if why := unfit(classes.places, bench.queries, tuple(bench.positives)):
+                raise UserError(f"config.best.measure={config.best.measure!r}: val_data.{bench.name} has none, {why}")
     return Recipe(
         model=model,
         objective=objective,
@@ -68,6 +75,18 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recip
         frozen=EVERYTHING if config.domain.method == domain.STATISTICS else model.resting(),
         classes=classes,
     )
+
+
+def _check_panoramas(config: ConfigDict) -> None:
+    describes = {"pca.dim": config.pca.dim, "clusters.images": config.clusters.images}
+    wrong = [f"{key}={value}" for key, value in describes.items() if value]
+    if config.objective.name not in LOOKING:
+        wrong.append(f"objective.name={config.objective.name!r}")
+    if config.panorama.size and wrong:
+        raise UserError(
+            f"config.panorama.size={tuple(config.panorama.size)} is for objectives that look somewhere, {LOOKING}: "
+            f"{' and '.join(wrong)} would see whole panoramas, squashed. Set it to (), or that to its default"
+        )
 
 
 def _objective(config: ConfigDict, sets: Sequence[Places], target: Paths | None, over: Mesh) -> Objective:

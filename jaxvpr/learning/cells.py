@@ -77,7 +77,7 @@ def class_places(config: ConfigDict, sets: Sequence[Places]) -> ClassPlaces | No
 def _partition(keys: ConfigDict, images: Places) -> Cells:
     """The classes; `groups` of 0 keeps all groups."""
     options = keys.to_dict()
-    by, options["groups"] = options.pop("by"), options["groups"] or None
+    by, options["groups"] = options.pop("by"), options.get("groups") or None
     if by not in PARTITIONS:
         raise UserError(f"objective.partition.by={by!r} does not exist; there are {list(PARTITIONS)}")
     if by == "place":

@@ -15,22 +15,28 @@ from data_pipelines.places import Paths
 from jaxvpr import build
 from jaxvpr.errors import UserError
 from jaxvpr.models.seen import AT, seen
-from jaxvpr.objectives.domain import METHODS, adapted
+from jaxvpr.objectives.domain import METHODS, REVERSAL, adapted
 from jaxvpr.objectives.objective import Objective, embed_images
 from jaxvpr.objectives.statistics import statistics_objective
+from jaxvpr.training.grad_cache import layer_of_batch_statistics
 from jaxvpr.training.loop import Variables
 
 log = logging.getLogger(__name__)
 STATISTICS = "batchnorm"
+EVERY_METHOD = (*METHODS, STATISTICS)
 
 
 def target_images(config: ConfigDict) -> Paths:
     """The unlabelled images of `target_data`.
 
     Raises:
-      UserError: where the recipe names none.
+      UserError: for an unknown method, or where the recipe names no images.
       DataError: where there are none.
     """
+    if config.domain.method not in EVERY_METHOD:
+        raise UserError(
+            f"domain.method={config.domain.method!r} does not exist; there are {list(EVERY_METHOD)}, and '' for none"
+        )
     if not config.target_data:
         raise UserError(
             f"domain.method={config.domain.method!r} adapts to images of another domain, and the recipe has no "
@@ -46,13 +52,24 @@ def statistics(config: ConfigDict, images: Paths) -> Objective:
     """BatchNorm adaptation alone: batches of target images, and nothing is trained.
 
     Raises:
-      UserError: for a model without such statistics.
+      UserError: for a model without such statistics, or random weights.
     """
-    if not build.shapes(config)["batch_stats"]:
+    if not config.init:
         raise UserError(
-            f"domain.method={STATISTICS!r} moves the statistics of BatchNorm, and model.backbone="
-            f"{config.model.backbone!r} with model.aggregator={config.model.aggregator!r} has none; take one of "
-            f"{METHODS}"
+            f"domain.method={STATISTICS!r} trains nothing, and the recipe starts from random weights; give init=FILE"
+        )
+    shapes, embed = build.shapes(config), embed_images(build.model(config))
+
+    def update(stats: Any, shown: Any) -> Any:
+        return embed(shown["params"], stats, {}, shown, jax.random.key(0))[1]
+
+    shown = {"params": shapes["params"], "image": jax.ShapeDtypeStruct(build.blank(config).shape, "uint8")}
+    if layer_of_batch_statistics(update, shapes["batch_stats"], shown) is None:
+        raise UserError(
+            f"domain.method={STATISTICS!r} moves the averages of BatchNorm, and this model has none that move: "
+            f"model.backbone={config.model.backbone!r} with {config.model.backbone_options.to_dict()}, "
+            f"model.aggregator={config.model.aggregator!r}. Set model.backbone_options.frozen_bn=update where it is "
+            f"'all', or take one of {METHODS}"
         )
     return statistics_objective(
         build.model(config), images=len(images), batch=config.batch, steps=config.steps_per_epoch
@@ -73,16 +90,23 @@ def adapt(config: ConfigDict, objective: Objective, images: Paths, over: Mesh) -
             f"domain: source={keys.source}, target={keys.target} and the widths hidden={tuple(keys.hidden)} must be at "
             f"least 1, weight={keys.weight} and gamma={keys.gamma} not negative"
         )
-    if keys.target % unit:
+    if keys.target % unit or keys.source % config.accumulate:
         raise UserError(
-            f"domain.target={keys.target} must be a multiple of {unit}: target images are split over {over.size} "
-            f"devices, accumulate={config.accumulate} and grad_cache={config.grad_cache} as the batch is"
+            f"domain.target={keys.target} must be a multiple of {unit}, since target images are split over {over.size} "
+            f"devices, accumulate={config.accumulate} and grad_cache={config.grad_cache} as the batch is; and "
+            f"domain.source={keys.source} one of {config.accumulate}"
         )
-    if keys.method == "linear_mmd" and (keys.source != keys.target or keys.target // config.accumulate < 2):
+    few = keys.method != REVERSAL and min(keys.source, keys.target) // config.accumulate < 2
+    if few or (keys.method == "linear_mmd" and keys.source != keys.target):
         raise UserError(
-            f"domain.method='linear_mmd' compares pairs of images: domain.source={keys.source} and "
-            f"domain.target={keys.target} must be the same number, 2 or more for each of accumulate="
-            f"{config.accumulate} parts"
+            f"domain.method={keys.method!r} compares samples of domain.source={keys.source} and domain.target="
+            f"{keys.target} images: each of accumulate={config.accumulate} parts needs 2 or more of both, and "
+            "linear_mmd as many of one as of the other"
+        )
+    if config.epochs < 2 and keys.gamma:
+        raise UserError(
+            f"epochs={config.epochs}: domain.gamma={keys.gamma} leaves the first epoch without adaptation, and there "
+            "is no other; give 2 epochs or more, of fewer steps"
         )
     return adapted(
         objective,

@@ -21,6 +21,10 @@ AT = ("descriptor", "map")
 DESCRIBING = ("__call__", "regions")  # the methods of a PlaceModel
 
 
+class Unseen(ValueError):
+    """No model made, in training mode, what was to be seen."""
+
+
 def seen(run: Callable[[], Any], at: str) -> tuple[Any, jax.Array]:
     """Runs what embeds images with one `PlaceModel` in training mode, and watches the model.
 
@@ -34,7 +38,7 @@ def seen(run: Callable[[], Any], at: str) -> tuple[Any, jax.Array]:
       What `run` returns, and float32 [images, features] of all images in their order.
 
     Raises:
-      ValueError: for another `at`, or where no model made it in training mode.
+      ValueError: for another `at`. Unseen: where no model made it in training mode.
     """
     if at not in AT:
         raise ValueError(f"there is nothing to see at {at!r}; there are {AT}")
@@ -50,7 +54,7 @@ def seen(run: Callable[[], Any], at: str) -> tuple[Any, jax.Array]:
     with nn.intercept_methods(watch):
         returned = run()
     if not found:
-        raise ValueError(f"no model made a {at} here")
+        raise Unseen(f"no model made a {at} here")
     return returned, jnp.concatenate(found)
 
 

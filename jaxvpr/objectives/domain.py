@@ -21,7 +21,7 @@ from jaxvpr.errors import UserError
 from jaxvpr.losses import domain as losses
 from jaxvpr.losses.measures import mean
 from jaxvpr.models.domain_classifier import DomainClassifier
-from jaxvpr.models.seen import seen
+from jaxvpr.models.seen import Unseen, seen
 from jaxvpr.objectives.objective import Batch, Context, Embed, Embedding, Memory, Objective, Plan, embed_images
 from jaxvpr.objectives.statistics import TARGET
 
@@ -70,7 +70,7 @@ def adapted(
         whose own features are others.
     """
     if method not in METHODS:
-        raise UserError(f"domain.method={method!r} does not exist; there are {[*METHODS, 'batchnorm']}, '' for none")
+        raise UserError(f"domain.method={method!r} does not exist; there are {METHODS}")
     classifier = DomainClassifier(tuple(hidden))
 
     def shared(key: jax.Array) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _watched(embed: Embedding, on: str, keep: bool = True) -> Embedding:
     def embed_and_see(params: Any, stats: Any, aux: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any]:
         try:
             (own, stats), features = seen(lambda: embed(params, stats, aux, batch, key), on)
-        except ValueError as error:
+        except Unseen as error:
             raise UserError(f"domain.on={on!r}: {error}; an objective that makes none takes domain.on=map") from error
         features = features.reshape(len(batch["image"]), -1, features.shape[-1])
         return {"features": features, **({"own": own} if keep else {})}, stats

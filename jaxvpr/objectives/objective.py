@@ -66,8 +66,8 @@ class Objective(NamedTuple):
       embed: (params, stats, aux, batch, key) -> (outputs, stats). Called once a stream, in training mode. Or {stream:
         such a function}, where streams are not embedded alike.
       loss: (extra of the slot, aux, {stream: outputs}, {stream: batch}, context) -> (scalar, aux, {name: scalar}).
-        The scalar is a mean over the unmasked rows of the first stream. The parts of `shared` stand beside those of the
-        slot.
+        The scalar is a mean over unmasked rows; where a batch is accumulated, each part weighs as its unmasked rows of
+        the first stream do. The parts of `shared` stand beside those of the slot.
       load_aux: () -> aux from the host, which takes the place of what `init` made; for a teacher's weights, which as
         constants would be compiled into the program. Called once, before the first step.
       new_generation: (index of the plan) -> whether the model starts anew before this plan is made: its parameters and

@@ -1,7 +1,8 @@
 """Localisation by classification: the classes that a model was trained with are the database, one row a class.
 
 A photo is where the class lies whose prototype is nearest to its descriptor, over all groups at once (Trivigno et al.,
-"Divide&Classify", ICCV 2023, section 3.4). What is searched has the size of the map, not of the set of photos.
+"Divide&Classify", ICCV 2023, section 3.4; prototypes have any length in its code, and unit length here, as in the loss).
+What is searched has the size of the map, not of the set of photos.
 """
 
 from __future__ import annotations
@@ -118,6 +119,14 @@ def _same(array: jax.Array) -> jax.Array:
     return array
 
 
+def unfit(classes: Places, queries: Places, thresholds: Sequence[str]) -> str:
+    """Why classes at these places cannot localise the queries within any of the thresholds; empty where they can."""
+    if not any(map(IN_METRES.fullmatch, thresholds)):
+        return f"no threshold in metres alone among {', '.join(thresholds)}"
+    zones = {int(zone) for zone in (*np.unique(queries.zone), *np.unique(classes.zone))}
+    return f"the classes and these queries lie in UTM zones {sorted(zones)}" if len(zones) > 1 else ""
+
+
 def locate(
     classes: Classes,
     descriptors: Array,
@@ -140,15 +149,10 @@ def locate(
       threshold -> `Recall`, whose `answerable` are the queries with any class in reach. Empty where no threshold is
       metres alone, or the queries lie in another UTM zone than the classes.
     """
-    wanted = [text for text in thresholds if IN_METRES.fullmatch(text)]
-    zones = {int(zone) for zone in (*np.unique(queries.zone), *np.unique(classes.places.zone))}
-    if not wanted or len(zones) > 1:
-        log.warning(
-            "%s: no localisation by classification: %s",
-            queries.name,
-            f"the classes and these queries lie in UTM zones {sorted(zones)}" if wanted else "no threshold in metres",
-        )
+    if why := unfit(classes.places, queries, thresholds):
+        log.warning("%s: no localisation by classification: %s", queries.name, why)
         return {}
+    wanted = [text for text in thresholds if IN_METRES.fullmatch(text)]
     _, predictions = search.exact(classes.prototypes, descriptors, max(ns))
     predictions[np.asarray(missing, np.int64)] = -1
     return {text: recall(predictions, parse_threshold(text)(classes.places, queries), ns) for text in wanted}

@@ -66,32 +66,40 @@ def cached_gradients(
     return (of_params, of_extra), said
 
 
-def refuse_batch_statistics(update: Callable[[Any, Any], Any], stats: Any, inputs: Any) -> None:
-    """Makes sure that the statistics a model hands back do not depend on what it was shown.
+def layer_of_batch_statistics(update: Callable[[Any, Any], Any], stats: Any, inputs: Any) -> str | None:
+    """The path of the first layer whose statistics depend on what the model is shown, None where those of none do.
 
     Its program is looked at and not run: what it computes for statistics alone must need nothing but statistics.
 
     Args:
       update: (stats, inputs) -> stats.
-      stats, inputs: arrays or tracers.
-
-    Raises:
-      UserError: for a model that normalises by the statistics of its batch; names the first layer that does.
+      stats, inputs: arrays or tracers, or their shapes.
     """
     paths = [path for path, _ in jax.tree.leaves_with_path(stats)]
     if not paths:
-        return
+        return None
     program = jax.make_jaxpr(update)(stats, inputs).jaxpr
 
     def looks(asked: list[bool]) -> bool:
         return any(dce_jaxpr(program, asked)[1][len(paths) :])
 
     if not looks([True] * len(paths)):
-        return
+        return None
     layer = next(path[:-1] for path in paths if looks([path is other for other in paths]))
-    raise UserError(
-        f"grad_cache: {jax.tree_util.keystr(layer, simple=True, separator='/')} normalises by the statistics of its "
-        "batch. A micro-batch has other statistics than the whole batch, so the gradient would be that of another "
-        "function. Let BatchNorm run on its running averages (model.backbone_options.frozen_bn=all in ResNets and "
-        "EfficientNets), do without it (dinov2, vit, cct; aggregator_options.fc_norm=False), or leave grad_cache=1"
-    )
+    return jax.tree_util.keystr(layer, simple=True, separator="/")
+
+
+def refuse_batch_statistics(update: Callable[[Any, Any], Any], stats: Any, inputs: Any) -> None:
+    """Makes sure that a model does not normalise by its batch; arguments as of `layer_of_batch_statistics`.
+
+    Raises:
+      UserError: for one that does; names the first layer.
+    """
+    layer = layer_of_batch_statistics(update, stats, inputs)
+    if layer is not None:
+        raise UserError(
+            f"grad_cache: {layer} normalises by the statistics of its batch. A micro-batch has other statistics than "
+            "the whole batch, so the gradient would be that of another function. Let BatchNorm run on its running "
+            "averages (model.backbone_options.frozen_bn=all in ResNets and EfficientNets), do without it (dinov2, vit, "
+            "cct; aggregator_options.fc_norm=False), or leave grad_cache=1"
+        )

@@ -12,10 +12,10 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from stopping import Stopped, stopping_at
 
-from configs import common, cosplace_grl
+from configs import common, cosplace_grl, pretrain
 from data_pipelines.errors import DataError
 from data_pipelines.loaders import Draw
-from jaxvpr import build, learning
+from jaxvpr import build, learning, workdir
 from jaxvpr.commandline import override
 from jaxvpr.errors import UserError
 from jaxvpr.losses import domain as losses
@@ -225,10 +225,11 @@ def test_one_classifier_serves_all_groups(config, tmp_path, monkeypatch):
 
 def test_statistics_alone(config, tmp_path):
     """Nothing is trained, and the averages are those of the target's batches, one after the other."""
+    mesh, file = make_mesh(devices=jax.devices()[:1]), tmp_path / "begun.safetensors"
+    workdir.write_model(file, config, build.initial_variables(config))
     with config.unlocked():
-        config.domain.method, config.epochs, config.batch = "batchnorm", 1, 8
-    mesh = make_mesh(devices=jax.devices()[:1])
-    outcome, log = trained(config, tmp_path)
+        config.domain.method, config.epochs, config.batch, config.init = "batchnorm", 1, 8, str(file)
+    outcome, log = trained(config, tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, outcome.best["params"], outcome.initial["params"])
     with jax.numpy_dtype_promotion("standard"):
         recipe, model = learning.recipe(config, mesh, []), build.model(config)
@@ -249,6 +250,7 @@ def test_statistics_alone(config, tmp_path):
 
 OBJECTIVES = {
     "places": lambda: common.places(P=8, K=2, by="cell"),
+    "pretraining": lambda: pretrain.classes(by="cell", min_images=1),
     "mined_triplets": lambda: common.mined_triplets(positive="10m", soft="20m", negatives=2, refresh=16, pool=20),
 }
 
@@ -264,7 +266,7 @@ def test_other_objectives(name, on, config):
         mesh = make_mesh(devices=jax.devices()[:1])
         goal = learning.recipe(config, mesh, []).objective
         assert goal.streams == ("source", "target")
-        variables, elements = build.shapes(config), {"places": (16,), "mined_triplets": (16, 4)}[name]
+        variables, elements = build.shapes(config), (16, 4) if name == "mined_triplets" else (16,)
 
         def loss(variables, batches):
             key = jax.random.key(0)
@@ -284,6 +286,10 @@ def test_other_objectives(name, on, config):
             }
             for stream, shape in (("source", elements), ("target", (8,)))
         }
+        if (name, on) == ("pretraining", "descriptor"):
+            with pytest.raises(UserError, match=r"domain\.on='descriptor': no model made a descriptor here.*on=map"):
+                jax.eval_shape(loss, variables, batches)
+            return
         value, metrics = jax.eval_shape(loss, variables, batches)
     assert value.shape == () and {"domain_accuracy", "domain_loss", "reversal"} <= set(metrics)
 
@@ -291,10 +297,13 @@ def test_other_objectives(name, on, config):
 MISTAKES = {
     "domain.method=dann": r"domain\.method='dann' does not exist; there are \['grl', 'mmd', 'linear_mmd', 'coral', 'ba",
     "domain.on=token": r"domain\.on='token' does not exist; there are \('descriptor', 'map'\)",
-    "domain.target=6": r"domain\.target=6 must be a multiple of 8: target images are split over 8 devices",
+    "domain.target=6": r"domain\.target=6 must be a multiple of 8, since target images are split over 8 devices",
+    "domain.method=coral;accumulate=8": r"each of accumulate=8 parts needs 2 or more of both",
+    "epochs=1": r"epochs=1: domain\.gamma=10\.0 leaves the first epoch without adaptation",
+    "domain.method=batchnorm": r"trains nothing, and the recipe starts from random weights; give init=FILE",
     "domain.weight=-1.0": r"weight=-1\.0 and gamma=10\.0 not negative",
     "domain.hidden=(0,)": r"the widths hidden=\(0,\) must be at least 1",
-    "domain.method=linear_mmd;domain.source=4": r"domain\.source=4 and domain\.target=8 must be the same number",
+    "domain.method=linear_mmd;domain.source=4": r"samples of domain\.source=4 and domain\.target=8 images.*as many",
     "target_data.role=target": r"none of 75 images is left of role 'target'",
 }
 
@@ -304,8 +313,9 @@ def test_mistakes_are_named(change, config):
     for one in change.split(";"):
         key, _, value = one.partition("=")
         override(config, key, value)
+    mesh = make_mesh(devices=jax.devices()[:1] if "accumulate" in change else None)
     with pytest.raises((UserError, DataError), match=MISTAKES[change]):
-        learning.recipe(config, make_mesh(), [])
+        learning.recipe(config, mesh, [])
 
 
 def test_target_images_are_needed(config, tmp_path):
@@ -318,15 +328,19 @@ def test_target_images_are_needed(config, tmp_path):
     assert config.target_data.reader == "folder"
     with pytest.raises(DataError, match=str(tmp_path / "photos")):
         learning.recipe(config, make_mesh(), [])
+
+
+@pytest.mark.parametrize("frozen_bn", ["all", ""])
+def test_statistics_that_cannot_move(frozen_bn, config):
     with config.unlocked():
-        config.domain.method, config.model.aggregator, config.model.aggregator_options = (
-            "batchnorm",
-            "spoc",
-            ConfigDict({}),
-        )
-        config.model.backbone, config.model.backbone_options = "squeezenet", ConfigDict({})
-        config.target_data = config.train_data
-    with pytest.raises(UserError, match=r"moves the statistics of BatchNorm, and model\.backbone='squeezenet'"):
+        config.domain.method, config.init, config.target_data = "batchnorm", "somewhere", config.train_data
+        config.model.aggregator, config.model.aggregator_options = "spoc", ConfigDict({})
+        config.model.backbone_options = ConfigDict({**SHALLOW, "frozen_bn": frozen_bn})
+        if not frozen_bn:
+            config.model.backbone, config.model.backbone_options = "squeezenet", ConfigDict({})
+    with pytest.raises(
+        UserError, match=rf"none that move: model\.backbone='{config.model.backbone}'.*frozen_bn=update"
+    ):
         learning.recipe(config, make_mesh(), [])
 
 

@@ -47,16 +47,16 @@ def by_day() -> ConfigDict:
 
 
 def night() -> ConfigDict:
-    """From `by_day`, 20 epochs of 12 steps of 32 images, beside 8 of the 600 queries by night and in rain.
+    """From `by_day`, 20 epochs of 30 steps of 32 images, beside 8 of the 600 queries by night and in rain.
 
     The checkpoint is chosen by other queries by night and in rain, whose places are known: who has none picks the last.
     """
     config = by_day()
     config.name = "cosplace-grl-night"
     config.init = "runs/cosplace-by-day/model.safetensors"
-    config.epochs, config.steps_per_epoch, config.every_epochs, config.batch = 20, 12, 5, 32
-    config.optimizer = common.optimizer("adam", 5e-4)
-    config.optimizer_extra = common.optimizer("adam", 3e-2)
+    config.epochs, config.steps_per_epoch, config.every_epochs, config.batch = 20, 30, 5, 32
+    config.optimizer = common.optimizer("adam", 5e-4, schedule="cosine")
+    config.optimizer_extra = common.optimizer("adam", 3e-2, schedule="cosine")
     config.objective.margin_warmup = 0.0
     config.val_data.target = common.data("minicity", ROOT, "val", conditions=DARK_OR_WET)
     config.best.measure = "target/R@1"

@@ -4,7 +4,7 @@ A sweep file has a function `get_sweep(preset) -> dict` with the keys
 
 - `name`: what the sweep is called, and its folder in `runs/`.
 - `recipe`: what is varied, as `--config` takes it: FILE[:preset][,key=value ...].
-- `runs`: {name: {key: value, ...}}, the changes of each run; its folder has its name. Its key `recipe` names another one.
+- `runs`: {name: {key: value, ...}}, the changes of each run; its folder has its name. The key `recipe` names another.
 - `seeds` (1): with how many seeds each run is trained, or {name: how many} for some. They count up from the recipe's.
 - `rows`, `columns`: titles of a table with two axes. The name of each run then is ROW+COLUMN.
 """

@@ -122,6 +122,18 @@ def test_shipped_sweeps_are_valid(name):
         sweep_file.load(f"configs/sweeps/{name.partition(':')[0]}:town")
 
 
+STARTING = ("domains.py:night", "domains.py:other", "domains.py:grid", "domains.py:sf_xs", "domains.py:tokyo",
+            "mining.py:city", "mining.py:pitts30k", "viewpoints.py")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STARTING)
+def test_shipped_sweeps_that_may_start_from_weights(name, tmp_path):
+    weights = tmp_path / "weights.pth"
+    weights.touch()
+    found = sweep_file.load(f"configs/sweeps/{name},init={weights}")
+    assert len({run.name for run in found.runs}) >= 3 and {run.config.init for run in found.runs} == {str(weights)}
+
+
 RUNS = {"bad": {"model.aggregator_options.dims": 8}, "good": {"eval.baselines": False}}
 
 

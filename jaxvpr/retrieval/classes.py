@@ -1,8 +1,8 @@
 """Localisation by classification: the classes that a model was trained with are the database, one row a class.
 
 A photo is where the class lies whose prototype is nearest to its descriptor, over all groups at once (Trivigno et al.,
-"Divide&Classify", ICCV 2023, section 3.4; prototypes have any length in its code, and unit length here, as in the loss).
-What is searched has the size of the map, not of the set of photos.
+"Divide&Classify", ICCV 2023, section 3.4). Prototypes have any length in the original's code; here they are unit
+vectors, as in the loss. What is searched has the size of the map, not of the set of photos.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 import pickle
 from itertools import pairwise
 
+import cv2
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -328,6 +329,12 @@ def test_target_images_are_needed(config, tmp_path):
     assert config.target_data.reader == "folder"
     with pytest.raises(DataError, match=str(tmp_path / "photos")):
         learning.recipe(config, make_mesh(), [])
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / "photos" / f"{number}.jpg"), np.full((40, 50, 3), 60 * number, np.uint8))
+    recipe = learning.recipe(config, make_mesh(), [])
+    plan, _ = recipe.objective.plan(0, np.random.default_rng(0), {}, None)
+    batch = recipe.sources["target"].read(recipe.objective.draw(plan, 0)["target"], 0, 0, "target")
+    assert batch["image"].shape == (8, 32, 32, 3) and batch["mask"].all() and sorted(set(batch["row"])) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("frozen_bn", ["all", ""])

@@ -113,3 +113,14 @@ def test_rows_left_out_count_for_nothing(loss):
     assert float(value) == pytest.approx(float(loss(source[:5], target[2:])), rel=1e-4)
     assert not np.any(gradient[5:]) and np.any(gradient[:5])
     assert float(loss(source, target, jnp.zeros(7, bool), masks[1])) == 0
+
+
+def test_pairs_of_linear_mmd_count_whole_or_not_at_all():
+    source, target = sample(0, 8), sample(1, 8, shift=1)
+    spoiled, kept = source.copy(), np.array([0, 1, 4, 5, 6, 7])
+    spoiled[3] = 1e3
+    mask = jnp.arange(8) != 3
+    value, gradient = jax.value_and_grad(linear_mmd)(jnp.asarray(spoiled), target, mask, jnp.ones(8, bool))
+    assert float(value) == pytest.approx(float(linear_mmd(source[kept], target[kept])), rel=1e-4)
+    assert not np.any(gradient[2:4]) and np.any(gradient[4:])
+    assert float(linear_mmd(source, target, mask, jnp.zeros(8, bool))) == 0

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from jaxvpr import commandline
+from jaxvpr import checks, commandline
 from jaxvpr.errors import UserError
 
 KEYS = ("name", "recipe", "runs", "seeds", "rows", "columns")
@@ -85,8 +85,8 @@ def _of_one_name(
             changes = [(key, _as_text(value)) for key, value in own.items() if key != "recipe"]
             commandline.override_all(config, changes)
             commandline.override_all(config, for_all)
-            commandline.check(config)
-            commandline.check_training(config)
+            checks.check(config)
+            checks.check_training(config)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         if not config.test_data:

@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from configs import common
 from data_pipelines.whole import write_json
 from jaxvpr import build, models, weights
-from jaxvpr.commandline import check, load_config
+from jaxvpr.checks import check
+from jaxvpr.commandline import load_config
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.training.checkpoint import Checkpoints

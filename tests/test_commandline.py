@@ -5,7 +5,7 @@ import re
 import pytest
 from ml_collections import ConfigDict
 
-from jaxvpr import commandline
+from jaxvpr import checks, commandline
 from jaxvpr.commandline import load_config, override, parse, usage
 from jaxvpr.errors import UserError
 
@@ -106,13 +106,13 @@ def test_what_ends_a_run_is_looked_at_where_one_is_trained(tiny_recipe):
         assert parse([f"--config={tiny_recipe},best.measure={measure}"]).config.best.measure == measure
     assert parse(["evaluate", f"--config={tiny_recipe},best.measure=R@5,eval.recalls=1"]).config.eval.recalls == (1,)
     config = load_config(f"{tiny_recipe},best.patience=3").unlock()
-    commandline.check_training(config)
+    checks.check_training(config)
     config.val_data = ConfigDict({})
     with pytest.raises(UserError, match=r"config\.best\.patience=3 ends the run .* give it val_data"):
-        commandline.check_training(config)
+        checks.check_training(config)
     config.best.patience, config.best.measure = 0, "R@5"
     with pytest.raises(UserError, match="'R@5' is not measured in validation; the recipe has no val_data"):
-        commandline.check_training(config)
+        checks.check_training(config)
 
 
 def test_recipes_that_are_none(refused, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from data_pipelines.minicity import CityConfig, strip_size
 from data_pipelines.places import Paths
 from data_pipelines.readers import READERS
-from jaxvpr import build, commandline
+from jaxvpr import build, checks, commandline
 from jaxvpr.learning import OBJECTIVES, triplets
 from jaxvpr.learning.data import image_source
 from jaxvpr.losses.metric import options_of
@@ -33,7 +33,7 @@ def recipe(name):
     file, _, preset = name.partition(":")
     config = commandline.load_config(f"{FOLDER / file}.py:{preset}").unlock()
     config.init = ""
-    commandline.check(config)
+    checks.check(config)
     return config.lock()
 
 
@@ -77,7 +77,7 @@ def test_there_are_recipes():
 def test_what_decides_is_measured(name):
     config = recipe(name).copy_and_resolve_references().unlock()
     config.init = "of an earlier stage"
-    commandline.check_training(config)
+    checks.check_training(config)
 
 
 @pytest.mark.parametrize("name", RECIPES)

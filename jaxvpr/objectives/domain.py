@@ -111,7 +111,7 @@ def adapted(
         draw=partial(_draw, objective.draw),
         embed={
             **{stream: _watched(objective.embedding(stream), on) for stream in objective.streams},
-            TARGET: _watched(embed_images(model), on, keep=False),
+            TARGET: _watched(embed_images(model), on),
         },
         loss=loss,
         shared=shared,
@@ -122,7 +122,7 @@ def _draw(draw: Callable[[Plan, int], dict[str, Draw]], plan: Plan, step: int) -
     return {**draw(plan, step), TARGET: Draw.of(plan[TARGET][step])}
 
 
-def _watched(embed: Embedding, on: str, keep: bool = True) -> Embedding:
+def _watched(embed: Embedding, on: str) -> Embedding:
     """An `embed` that hands out the features [B, images of an element, width] beside what it gave before."""
 
     def embed_and_see(params: Any, stats: Any, aux: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any]:
@@ -131,7 +131,7 @@ def _watched(embed: Embedding, on: str, keep: bool = True) -> Embedding:
         except Unseen as error:
             raise UserError(f"domain.on={on!r}: {error}; an objective that makes none takes domain.on=map") from error
         features = features.reshape(len(batch["image"]), -1, features.shape[-1])
-        return {"features": features, **({"own": own} if keep else {})}, stats
+        return {"own": own, "features": features}, stats
 
     return embed_and_see
 

@@ -3,9 +3,11 @@
 import json
 import shutil
 
+import jax
+import numpy as np
 import pytest
 
-from jaxvpr import weights
+from jaxvpr import build, weights, workdir
 from jaxvpr.retrieval import metrics
 from jaxvpr.training import logs
 
@@ -68,3 +70,18 @@ def test_evaluate_says_what_it_lacks(refused, tiny_recipe, trained_run, photo_tr
     other = f"--config={tiny_recipe},model.aggregator_options.dim=16"
     model = f"--checkpoint={trained_run / 'model.safetensors'}"
     assert "fits this model under none of the" in refused("evaluate", other, model, f"--workdir={tmp_path}")
+
+
+def test_what_a_run_left_comes_before_what_it_began_from(tiny_config, tmp_path):
+    """A sweep keeps no checkpoints: its runs leave a model, and their recipes may name weights to start from."""
+    config, drawn = tiny_config.copy_and_resolve_references().unlock(), build.initial_variables(tiny_config)
+    begun, folder = tmp_path / "begun.safetensors", tmp_path / "run"
+    folder.mkdir()
+    workdir.write_model(begun, config, drawn)
+    config.init = str(begun)
+    workdir.save_model(folder, config, jax.tree.map(lambda leaf: leaf + 1, drawn))
+    what, found = workdir.variables(config, folder, "best")
+    assert what == str(folder / workdir.MODEL_FILE)
+    jax.tree.map(lambda got, leaf: np.testing.assert_array_equal(got, leaf + 1), found, drawn)
+    config.init = f"{begun}:"
+    assert workdir.variables(config, folder, "best")[0] == config.init, "another start than the run's"

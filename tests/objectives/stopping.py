@@ -1,4 +1,10 @@
-"""A run that is stopped before a step, to be started again."""
+"""Runs with validation, and one that is stopped before a step, to be started again."""
+
+import jax
+
+from jaxvpr import build, learning
+from jaxvpr.parallel.mesh import make_mesh
+from jaxvpr.training import logs, loop
 
 
 class Stopped(Exception):
@@ -19,3 +25,18 @@ def stopping_at(number, make_step):
         return until
 
     return make
+
+
+def trained(config, folder, devices=1):
+    """The outcome of a recipe, on so many devices."""
+    mesh = make_mesh(config.mesh.model, devices=jax.devices()[:devices])
+    with jax.numpy_dtype_promotion("standard"):
+        config = config.copy_and_resolve_references().lock()
+        recipe = learning.recipe(config, mesh, build.benchmarks(config, config.val_data))
+        folder.mkdir(exist_ok=True)
+        return loop.train(config, folder, recipe, mesh)
+
+
+def losses(folder):
+    """Those of a run's steps."""
+    return [record["loss"] for record in logs.read(folder) if "loss" in record]

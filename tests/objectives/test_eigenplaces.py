@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from stopping import Stopped, stopping_at
+from stopping import Stopped, losses, stopping_at, trained
 
 from configs import common
 from data_pipelines.eigen import Looks, eigen_classes
 from data_pipelines.errors import DataError
 from data_pipelines.partitions import label_cells
 from data_pipelines.readers import read
-from jaxvpr import build, learning
+from jaxvpr import learning
 from jaxvpr.commandline import load_config
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.eigenplaces import KINDS, draw, eigenplaces_objective
@@ -185,32 +185,19 @@ def config(photo_tree):
     return config
 
 
-def trained(config, folder):
-    mesh = make_mesh(config.mesh.model, devices=jax.devices()[:2])
-    with jax.numpy_dtype_promotion("standard"):
-        config = config.copy_and_resolve_references().lock()
-        recipe = learning.recipe(config, mesh, build.benchmarks(config, config.val_data))
-        folder.mkdir(exist_ok=True)
-        return loop.train(config, folder, recipe, mesh)
-
-
-def losses(folder):
-    return [record["loss"] for record in logs.read(folder) if "loss" in record]
-
-
 def test_it_learns_from_views_of_panoramas_and_a_stopped_run_goes_on_to_the_bit(config, tmp_path, monkeypatch):
     """Photos of 32 pixels, taken for panoramas: a quarter of each is cut. Step 14 lies inside the second plan."""
     config.panorama.update(size=(32, 32), view=8)
     config.objective.groups, config.steps_per_epoch, config.every_epochs = 1, 12, 2
     config.checkpoint.every_steps, config.mesh.model = 5, 2
-    alone = trained(config, tmp_path / "alone")
+    alone = trained(config, tmp_path / "alone", devices=2)
     found = losses(tmp_path / "alone")
     assert len(found) == 24 and np.mean(found[-4:]) < 0.9 * np.mean(found[:4])
     with monkeypatch.context() as patched:
         patched.setattr(loop, "make_step", stopping_at(14, loop.make_step))
         with pytest.raises(Stopped):
-            trained(config, tmp_path / "broken")
-    resumed = trained(config, tmp_path / "broken")
+            trained(config, tmp_path / "broken", devices=2)
+    resumed = trained(config, tmp_path / "broken", devices=2)
     jax.tree.map(np.testing.assert_array_equal, alone.best, resumed.best)
     assert logs.read(tmp_path / "alone") == logs.read(tmp_path / "broken")
 

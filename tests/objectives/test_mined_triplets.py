@@ -6,15 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from stopping import Stopped, stopping_at
+from stopping import Stopped, losses, stopping_at, trained
 
 from configs import common
-from jaxvpr import build, learning, weights
+from jaxvpr import build, weights
 from jaxvpr.commandline import override
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.objective import Context
 from jaxvpr.objectives.triplets import triplets_objective
-from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.training import logs, loop
 
 
@@ -31,19 +30,6 @@ def config(tiny_config):
     config.optimizer = common.optimizer("adam", 3e-3)
     config.best.measure = "R@5"
     return config
-
-
-def trained(config, folder, devices=1):
-    mesh = make_mesh(devices=jax.devices()[:devices])
-    with jax.numpy_dtype_promotion("standard"):
-        config = config.copy_and_resolve_references().lock()
-        recipe = learning.recipe(config, mesh, build.benchmarks(config, config.val_data))
-        folder.mkdir(exist_ok=True)
-        return loop.train(config, folder, recipe, mesh)
-
-
-def losses(folder):
-    return [record["loss"] for record in logs.read(folder) if "loss" in record]
 
 
 def test_a_run_stopped_inside_a_plan_goes_on_to_the_bit(config, tmp_path, monkeypatch):

@@ -61,12 +61,13 @@ def _run(command: commandline.Command) -> int:
     memory.keep_freed()
     asked = sweep_file.load(command.flags["config"], command.changes) if command.verb == "sweep" else None
     # JAX is imported once the command is known to make sense: a typing error is answered at once.
-    from jaxvpr import compression, exchange, photos, sweep, verbs, workdir
+    from jaxvpr import compression, exchange, photos, program_cache, sweep, verbs, workdir
     from jaxvpr.parallel import hosts
 
     flags, config = command.flags, command.config
     coordinator, processes, process = flags.get("coordinator", ""), *_processes(flags)
     hosts.start(coordinator, processes, process)
+    program_cache.keep_programs()
     if not hosts.is_first():
         log.setLevel(logging.WARNING)
     name = asked.name if asked else config.name

@@ -10,14 +10,11 @@ from __future__ import annotations
 import logging
 import shutil
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental.compilation_cache import compilation_cache
 
 from data_pipelines.errors import DataError
 from data_pipelines.whole import write_bytes
@@ -55,7 +52,7 @@ def sweep(asked: Sweep, folder: Path) -> int:
                           (len(asked.runs),))  # fmt: skip
     log.info("%d runs, %d of them finished already", len(done), int(done.sum()))
     _write(asked, folder)
-    with hosts.leave_on_sigterm() as leave, _compiled_once(folder / ".compiled"):
+    with hosts.leave_on_sigterm() as leave:
         for number, run in enumerate(asked.runs):
             if done[number]:
                 continue
@@ -106,25 +103,6 @@ def _write_down(error: Exception, here: Path) -> None:
 
 def _message(error: Exception) -> str:
     return str(error) if isinstance(error, UserError | DataError) else f"{type(error).__name__}: {error}"
-
-
-@contextmanager
-def _compiled_once(folder: Path) -> Iterator[None]:
-    """What several runs compile alike (the small steps, the measuring, other seeds) is compiled once, through files
-    that last as long as the sweep."""
-    where, least = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
-    before = {name: jax.config.values[name] for name in (where, least)}
-    jax.config.update(where, before[where] or str(folder))
-    jax.config.update(least, 0.0)
-    compilation_cache.reset_cache()  # it keeps the folder of its first use
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if hosts.is_first():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(asked: Sweep, folder: Path) -> None:

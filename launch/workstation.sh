@@ -21,8 +21,6 @@ if [ -f "$workdir/pid" ] && kill -0 "$(cat "$workdir/pid")" 2>/dev/null; then
   exit 2
 fi
 mkdir -p "$workdir"
-# Compiled programs are kept between runs: a resumed run starts in seconds.
-export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/jaxvpr/compiled}"
 nohup "${PYTHON:-python}" -m jaxvpr.main "$@" >>"$workdir/console.log" 2>&1 &
 echo $! >"$workdir/pid"
 echo "process $! runs; follow it with: tail -f $workdir/console.log"

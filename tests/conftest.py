@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +11,22 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+# What takes time here is compiling: it is done without most optimisations, but for the files marked `optimised`.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", "-1")
 
 import cv2
 import jax
 import numpy as np
 import pytest
+from lacking import (  # noqa: F401 (pytest finds its hooks here)
+    pytest_addoption,
+    pytest_make_collect_report,
+    pytest_runtest_makereport,
+    pytest_runtest_setup,
+    pytest_terminal_summary,
+)
 
 from jaxvpr.commandline import load_config
 from jaxvpr.main import main
@@ -69,6 +81,7 @@ from configs import common, cosplace
 def get_config(preset=""):
     config = cosplace.get_config("tiny").unlock()
     config.city = ConfigDict({{}})
+    config.model.backbone_options.cut = "layer2"
     for group, split in (("val_data", "val"), ("test_data", "test")):
         config[group] = ConfigDict({{split: common.data("at_names", {root!r}, split)}})
     config.train_data = common.data("at_names", {root!r}, "train")
@@ -82,7 +95,7 @@ def get_config(preset=""):
 
 @pytest.fixture(scope="session")
 def tiny_recipe(photo_tree, tmp_path_factory) -> Path:
-    """A recipe file: the preset `tiny` on `photo_tree`, two groups, two epochs of six steps."""
+    """A recipe file: the preset `tiny`, half as deep, on `photo_tree`; two groups, two epochs of six steps."""
     file = tmp_path_factory.mktemp("recipes") / "tiny.py"
     file.write_text(RECIPE.format(root=str(photo_tree)))
     return file
@@ -140,12 +153,30 @@ def refused(door):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled(tmp_path_factory) -> Path:
-    """The folder of compiled programs that the tests and the processes they start share: recipes recur."""
-    folder = tmp_path_factory.mktemp("compiled")
+def compiled(tmp_path_factory, worker_id) -> Path:
+    """The folder of compiled programs that the tests of this worker and the processes they start share.
+
+    It is the worker's own, since JAX writes its entries without a lock. Where JAX_COMPILATION_CACHE_DIR is set they
+    lie below it and are found again the next time.
+    """
+    kept = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    folder = Path(kept, worker_id) if kept else tmp_path_factory.mktemp("compiled")
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimised(request) -> Iterator[None]:
+    """Files marked `optimised` compile as users do, and so do the processes that they start."""
+    if not any(mark.name == "optimised" for mark in request.node.iter_markers()):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
+        jax.config.update("jax_disable_most_optimizations", False)
+        yield
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

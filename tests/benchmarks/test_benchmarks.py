@@ -3,7 +3,6 @@
 How fast they are is not tested: that depends on who else uses the machine.
 """
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,7 +16,6 @@ from benchmarks import mining, side_by_side
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = {"jaxvpr", "pytorch", "pytorch channels last"}
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the peer is PyTorch")
 
 
 def run(name, tmp_path, *arguments):
@@ -46,7 +44,7 @@ def check_sides(result, rounds):
     assert all(one["device"] for one in result["on"].values())
 
 
-@needs_torch
+@pytest.mark.torch
 def test_a_training_step_loses_as_much_in_both(tmp_path):
     report = run("train_step", tmp_path, "--cases", "tiny", "--rounds", 1, "--repeats", 1)
     [result] = report["results"]
@@ -57,7 +55,7 @@ def test_a_training_step_loses_as_much_in_both(tmp_path):
     assert {"jax", "torch"} <= set(report["versions"])
 
 
-@needs_torch
+@pytest.mark.torch
 def test_extraction_gives_the_same_descriptors_in_both(tmp_path):
     [result] = run("extract", tmp_path, "--cases", "tiny", "--rounds", 1, "--repeats", 1)["results"]
     check_sides(result, 1)

@@ -1,6 +1,5 @@
 """The benchmarks of training on places, run in this process: both sides learn the same, and what they print."""
 
-import importlib.util
 import json
 import sys
 from functools import partial
@@ -11,7 +10,6 @@ import pytest
 
 from benchmarks import grad_cache, jax_side, places_step, side_by_side
 
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the peer is PyTorch")
 TINY = grad_cache.Case("configs/salad.py:city", {"model.backbone_options.width": 24, "model.backbone_options.depth": 1})
 
 
@@ -23,7 +21,7 @@ def as_run_alone(monkeypatch):
         yield
 
 
-@needs_torch
+@pytest.mark.torch
 @pytest.mark.parametrize("name", ["tiny mixvpr", "tiny salad"])
 def test_both_sides_lose_the_same(monkeypatch, name):
     def here(module, *arguments):
@@ -56,7 +54,7 @@ def test_sides_that_lose_otherwise_do_not_agree():
     assert not places_step.agreement(reports([2.0, 1.0, 0.0], trained=4), 1e-3)["agree"]
 
 
-@needs_torch
+@pytest.mark.torch
 def test_the_peers_loss_is_that_of_the_paper():
     """Rows 0 and 1 are one place, row 2 another; only row 1 has a negative as similar as its positive, at 0.8."""
     import torch
@@ -68,7 +66,7 @@ def test_the_peers_loss_is_that_of_the_paper():
     assert found == pytest.approx((np.log1p(np.exp(-0.8)) + np.log1p(np.exp(50 * 0.8)) / 50) / 3, rel=1e-5)
 
 
-@needs_torch
+@pytest.mark.torch
 def test_the_peers_loss_is_the_librarys():
     """Behind a normalisation, as descriptors are: the library normalises once more, which changes nothing but there."""
     pytest.importorskip("pytorch_metric_learning")

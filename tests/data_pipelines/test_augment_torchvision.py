@@ -17,8 +17,10 @@ from data_pipelines.images import resize
 from data_pipelines.warps import corners, perspective, perspective_ends, rotate
 
 if importlib.util.find_spec("torchvision") is None:
-    pytest.skip("torchvision is not installed, so there is nothing to compare with", allow_module_level=True)
+    pytest.skip("torchvision is not installed", allow_module_level=True)
 torch = pytest.importorskip("torch")
+
+pytestmark = pytest.mark.torch
 DECLARED = torch.library.Library("torchvision", "FRAGMENT")
 
 

@@ -181,9 +181,11 @@ def test_pil_rules_equal_pillow(size, rule):
     assert np.array_equal(resize(photo(), size, rule), expected)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("size", [(30, 40), (44, 61), (180, 261)])
 def test_linear_equals_torch(size):
-    torch = pytest.importorskip("torch")
+    import torch
+
     image = torch.from_numpy(photo()).permute(2, 0, 1)[None].double()
     expected = torch.nn.functional.interpolate(image, size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
     assert np.abs(resize(photo(), size, "linear") - expected.numpy()).max() <= 1

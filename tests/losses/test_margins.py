@@ -37,11 +37,13 @@ def test_margin_zero_is_softmax_of_scaled_cosines(loss):
     np.testing.assert_allclose(loss(X, Y, W, scale=7.0, margin=0.0), expected, rtol=1e-5)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("margin", [0.4, 2.0])
 def test_values_and_gradients_are_those_of_plain_pytorch(loss, margin):
     """In PyTorch the angle is written out with arccos; with a margin of 2 many angles pass pi - margin."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     x, w, y = torch.tensor(X, requires_grad=True), torch.tensor(W, requires_grad=True), torch.tensor(Y).long()
     cosine = torch.nn.functional.normalize(x) @ torch.nn.functional.normalize(w).T
     hit = torch.nn.functional.one_hot(y, C).bool()
@@ -174,10 +176,12 @@ def test_a_rows_weight_multiplies_its_loss():
     np.testing.assert_allclose(got, np.mean((np.array(rows) * weight)[MASK]), rtol=1e-5)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("margin", [0.2, 0.9])
 def test_the_easy_margin_is_asked_for_below_90_degrees_alone(margin):
     """Against PyTorch with the angle written out, as Divide & Classify trains."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     x, w, y = torch.tensor(X, requires_grad=True), torch.tensor(W, requires_grad=True), torch.tensor(Y).long()
     cosine = torch.nn.functional.normalize(x) @ torch.nn.functional.normalize(w).T
     own = cosine[torch.arange(B), y]

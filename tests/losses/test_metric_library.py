@@ -14,6 +14,8 @@ pytest.importorskip("pytorch_metric_learning")
 import torch
 from pytorch_metric_learning import distances, losses, miners
 
+pytestmark = pytest.mark.torch
+
 RNG = np.random.default_rng(4)
 X = RNG.normal(size=(16, 6)).astype(np.float32)
 UNEQUAL = RNG.permutation(np.repeat(np.arange(5), (2, 3, 3, 4, 4))).astype(np.int32)

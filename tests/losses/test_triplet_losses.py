@@ -29,7 +29,8 @@ OPTIONS = {
 
 def with_torch(name, options, query, positive, negatives):
     """The same losses, one query and one negative at a time, by torch's own functions."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     values = []
     for q, p, ns in zip(query, positive, negatives, strict=True):
         if name == "triplet" and not options.get("squared"):
@@ -46,10 +47,12 @@ def with_torch(name, options, query, positive, negatives):
     return torch.stack(values)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("case", OPTIONS)
 def test_values_and_gradients_are_those_of_torch(case):
     name, options = case.split(",")[0], OPTIONS[case]
-    torch = pytest.importorskip("torch")
+    import torch
+
     tensors = [torch.tensor(x, requires_grad=True) for x in BATCH]
     expected = with_torch(name, options, *tensors)
     weights = np.arange(1, 6, dtype=np.float32)

@@ -35,8 +35,10 @@ def test_initialisation_leaves_the_statistics_alone():
     np.testing.assert_array_equal(variables["batch_stats"]["var"], 1)
 
 
+@pytest.mark.torch
 def test_batch_norm_trains_as_torch_does():
-    torch = pytest.importorskip("torch")
+    import torch
+
     theirs = torch.nn.BatchNorm2d(5)
     with torch.no_grad():
         theirs.weight.copy_(torch.from_numpy(normal(5)))
@@ -76,8 +78,10 @@ def test_batch_norm_keeps_digits_where_the_mean_is_large():
 @pytest.mark.parametrize(
     ("size", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (7, 2, 3), (7, 2, 0)]
 )
+@pytest.mark.torch
 def test_conv_is_torchs(size, stride, padding):
-    torch = pytest.importorskip("torch")
+    import torch
+
     layer = Conv(4, size, stride, padding, use_bias=True)
     for height, width in ((9, 12), (8, 15)):
         x, kernel, bias = normal(2, height, width, 3), normal(size, size, 3, 4), normal(4)
@@ -92,10 +96,12 @@ def test_conv_is_torchs(size, stride, padding):
         np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1).numpy(), atol=2e-5)
 
 
+@pytest.mark.torch
 @settings(deadline=None, max_examples=20)
 @given(height=st.integers(3, 12), width=st.integers(3, 12), ceil=st.booleans(), padding=st.sampled_from([0, 1]))
 def test_max_pool_is_torchs(height, width, ceil, padding):
-    torch = pytest.importorskip("torch")
+    import torch
+
     x = normal(1, height, width, 2) - 5
     theirs = torch.nn.functional.max_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), 3, 2, padding, ceil_mode=ceil)
     # PyTorch drops a last window that would lie in the padding alone; with no padding there is none.
@@ -118,9 +124,11 @@ def test_l2_normalise_gives_unit_length_to_short_and_long_vectors(length):
     np.testing.assert_allclose(l2_normalise(unit * np.float32(length)), unit, atol=1e-6)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("eps", [1e-5, 1e-2])
 def test_layer_norm_is_torchs_also_where_the_mean_is_large(eps):
-    torch = pytest.importorskip("torch")
+    import torch
+
     x, scale, bias = normal(2, 3, 6), normal(6), normal(6)
     x[0] += 1000
     found = LayerNorm(eps).apply({"params": {"scale": scale, "bias": bias}}, x)

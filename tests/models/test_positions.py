@@ -8,10 +8,12 @@ from jaxvpr.models.backbones.positions import bicubic, grid_of, interpolate, squ
 EMBEDDING = np.random.default_rng(0).normal(size=(1, 1 + 36, 5)).astype(np.float32)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("grid", [(6, 9), (3, 4), (16, 23), (1, 6), (7, 5)])
 @pytest.mark.parametrize(("offset", "antialias"), [(0.1, False), (0.0, False), (0.0, True)])
 def test_interpolation_is_torchs(grid, offset, antialias):
-    torch = pytest.importorskip("torch")
+    import torch
+
     cells = torch.from_numpy(EMBEDDING[:, 1:]).reshape(1, 6, 6, 5).permute(0, 3, 1, 2)
     where = {"scale_factor": tuple((n + offset) / 6 for n in grid)} if offset else {"size": grid}
     theirs = torch.nn.functional.interpolate(cells, mode="bicubic", antialias=antialias, **where)

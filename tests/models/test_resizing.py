@@ -25,11 +25,13 @@ def test_the_host_knows_the_rules_of_the_device():
     assert tuple(RULES) == tuple(DEVICE_RULES) == tuple(TORCH)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("size", SIZES)
 def test_equals_interpolate_of_torch(rule, size):
     """On noise, up and down, to 4e-6 of the range of colours; nothing is rounded or clipped."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     images = noise()
     stacked = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     wanted = torch.nn.functional.interpolate(stacked, size, align_corners=False, **TORCH[rule]).permute(0, 2, 3, 1)

@@ -147,7 +147,7 @@ def zeros(config):
 
 
 def test_a_published_method_is_named_with_its_file(tmp_path):
-    config, file = load_config("configs/zoo.py:cosplace-resnet18-32"), tmp_path / "resnet18_32.pth"
+    config, file = load_config("configs/zoo.py:cosplace-resnet18-32"), tmp_path / "resnet18_32.safetensors"
     weights.write(file, weights.to_torch("cosplace", zeros(config)), {})
     named, variables = workdir.named(f"cosplace-resnet18-32:{file}")
     assert named.method == "cosplace-resnet18-32" and named.init == str(file)

@@ -98,6 +98,7 @@ def test_value_and_gradient_are_those_of_literal_loops(name):
             np.testing.assert_allclose(slope, (ahead - behind) / 2e-7, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.torch
 def test_it_is_what_the_library_gives():
     pytest.importorskip("pytorch_metric_learning")
     import torch

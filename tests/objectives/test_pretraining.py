@@ -76,9 +76,11 @@ def test_cross_entropy_by_hand():
         softmax.linear(features, kernel, jnp.zeros((2, 1)))
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_softmax_is_torchs_in_value_and_gradient(smoothing):
-    torch = pytest.importorskip("torch")
+    import torch
+
     rng = np.random.default_rng(3)
     given = {"x": rng.normal(size=(6, 5)), "kernel": rng.normal(size=(4, 5)), "bias": rng.normal(size=4)}
     labels, mask = rng.integers(0, 4, 6), np.array([1, 1, 0, 1, 1, 1], bool)
@@ -173,7 +175,7 @@ def test_it_learns_and_any_recipe_starts_from_it(config, tiny_config, tmp_path):
     assert head and all("/aggregator/" in path and initial[path].shape == fresh[path].shape for path in head)
     assert any(np.std(initial[path]) > 0 for path in head), "a head of its own, drawn as ever"
 
-    out = tmp_path / "backbone.pth"
+    out = tmp_path / "backbone.safetensors"
     exchange.export(config, tmp_path / "pretrain", "best", out, family="torchvision_resnet")
     kernel = kept["params/backbone/layer1_0/conv1/kernel"]
     np.testing.assert_array_equal(weights.read(out)["layer1.0.conv1.weight"], kernel.transpose(3, 2, 0, 1))

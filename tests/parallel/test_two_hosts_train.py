@@ -15,18 +15,13 @@ from jaxvpr import weights
 
 ROOT = Path(__file__).resolve().parents[2]
 SIMULATOR = ROOT / "launch" / "simulate_hosts.py"
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture
-def environment(compiled):
+def environment():
     """What the processes inherit; type promotion rests as in tests/training/conftest.py."""
-    return {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(compiled),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
-        "JAX_NUMPY_DTYPE_PROMOTION": "standard",
-    }
+    return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUMPY_DTYPE_PROMOTION": "standard"}
 
 
 # The command line of one host; told so, it sends itself SIGTERM before step 3 and then takes its time.

@@ -93,8 +93,10 @@ def test_one_device_equals_eight(way, config, folder):
     np.testing.assert_allclose(one, eight, atol=1e-5)
 
 
+@pytest.mark.torch
 def test_the_model_sees_what_torch_makes_of_the_image(config, folder):
-    torch = pytest.importorskip("torch")
+    import torch
+
     paths = paths_of(folder)
     found = described(config, paths, **TENSOR).descriptors
     for row in (0, 5, 7):
@@ -110,10 +112,12 @@ def crop(image, top, left):
     return image[top : top + height, left : left + width]
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("rule", ["tensor_linear", "pil_bilinear"])
 def test_the_model_sees_the_middle_of_the_resized_image(rule, config, folder):
     """31 x 47 has a border of 3 and 5 pixels around 28 x 42: two above and two to the left."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     paths = paths_of(folder)
     found = described(config, paths, **CROPPED, resize=rule).descriptors
     for row in (0, 5, 7):

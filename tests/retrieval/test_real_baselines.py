@@ -39,9 +39,11 @@ def test_recalls_are_those_measured_elsewhere(preset, threshold, expected, real_
     assert found.recalls[threshold].of_all == {n: pytest.approx(value, abs=2) for n, value in expected.items()}
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("preset", sorted(FOLDERS))
 def test_descriptors_are_those_of_torch_and_pillow(preset, real_data, real_weights, monkeypatch):
-    torch = pytest.importorskip("torch")
+    import torch
+
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "weights")
     import torch_models as originals
 

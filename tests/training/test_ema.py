@@ -20,9 +20,11 @@ def run(decay, warmup=0):
     return path
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.999])
 def test_it_is_torchs(decay):
-    torch = pytest.importorskip("torch")
+    import torch
+
     layer = torch.nn.Linear(3, 4, bias=False)
     layer.weight.data = torch.from_numpy(WEIGHTS[0].copy())
     peer = torch.optim.swa_utils.AveragedModel(layer, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay))

@@ -26,7 +26,8 @@ STEPS, RATE, START = 30, 0.05, np.random.default_rng(0).normal(size=(5, 3))
 
 def theirs(case, weight_decay, dtype=np.float64):
     """Torch's weights after each step, under a falling rate, and its optimiser."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     kind, options, _ = TORCH[case]
     weight = torch.nn.Parameter(torch.from_numpy(START.astype(dtype)))
     peer = getattr(torch.optim, kind)([weight], lr=RATE, weight_decay=weight_decay, **options)
@@ -58,6 +59,7 @@ def ours(case, weight_decay, dtype=np.float64):
     return path, state
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("case", TORCH)
 def test_trajectory_is_torchs(case, weight_decay):
@@ -69,12 +71,14 @@ def test_trajectory_is_torchs(case, weight_decay):
     assert np.abs(np.diff(expected, axis=0)).max(axis=(1, 2)).min() > 1e-4  # every step moves far more than that
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("case", ["sgd with nesterov", "asgd in a hurry", "radam", "radam of other moments"])
 def test_trajectory_is_torchs_in_float32(case):
     """RAdam's rectification is a small difference of large numbers: it must not drown in float32."""
     np.testing.assert_allclose(ours(case, 0.1, np.float32)[0], theirs(case, 0.1, np.float32)[0], atol=1e-6)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("case", ["asgd", "asgd in a hurry"])
 def test_asgd_keeps_torchs_average_aside(case):
     with jax.enable_x64(True):

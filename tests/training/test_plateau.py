@@ -38,9 +38,11 @@ def follow(options, course, base):
     return rates
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_torchs(case):
-    torch = pytest.importorskip("torch")
+    import torch
+
     options = CASES[case]
     theirs = {"min_lr" if key == "min_rate" else key: value for key, value in options.items()}
     peer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
@@ -53,8 +55,10 @@ def test_it_is_torchs(case):
     assert len(set(expected)) > 1, "nothing was ever reduced: the case shows nothing"
 
 
+@pytest.mark.torch
 def test_it_multiplies_a_schedule_as_torchs_do():
-    torch = pytest.importorskip("torch")
+    import torch
+
     lr = torch.optim.lr_scheduler
     peer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
     falling, watching = lr.LinearLR(peer, 1.0, 0.1, 80), lr.ReduceLROnPlateau(peer, "max", 0.5, 2)

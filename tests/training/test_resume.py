@@ -10,22 +10,16 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
+pytestmark = [pytest.mark.long, pytest.mark.optimised]
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
-def run(config, folder, cache, step=-1, name="SIGKILL"):
+def run(config, folder, step=-1, name="SIGKILL"):
     file = folder.with_suffix(".json")
     file.write_text(config.to_json())
     environment = {
         **os.environ,
         "PYTHONPATH": str(SCRIPT.parents[2]),
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_NUMPY_DTYPE_PROMOTION": "standard",  # see conftest.py beside this file
     }
     command = [sys.executable, str(SCRIPT), str(file), str(folder), str(step), name]
@@ -38,20 +32,20 @@ def with_workers(config, workers):
     return changed.lock()
 
 
-def test_killed_run_equals_the_uninterrupted_one(tiny_config, tmp_path, cache):
+def test_killed_run_equals_the_uninterrupted_one(tiny_config, tmp_path):
     alone, broken = tmp_path / "alone", tmp_path / "broken"
-    assert run(with_workers(tiny_config, 0), alone, cache).returncode == 0
+    assert run(with_workers(tiny_config, 0), alone).returncode == 0
 
     # Told to leave in the middle of the first group, killed in the middle of the second, other numbers of workers.
-    left = run(with_workers(tiny_config, 0), broken, cache, 3, "SIGTERM")
+    left = run(with_workers(tiny_config, 0), broken, 3, "SIGTERM")
     assert left.returncode == 0, left.stderr
     assert "told to leave" in left.stderr
     assert not (broken / "metrics.json").exists()
-    killed = run(with_workers(tiny_config, 1), broken, cache, 9)
+    killed = run(with_workers(tiny_config, 1), broken, 9)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     steps = sorted(int(path.name) for path in (broken / "checkpoints").iterdir() if path.name.isdigit())
     assert steps[-1] in (6, 8), "the kill came between checkpoints"
-    ended = run(with_workers(tiny_config, 0), broken, cache)
+    ended = run(with_workers(tiny_config, 0), broken)
     assert ended.returncode == 0, ended.stderr
 
     for name in ("model.safetensors", "log.jsonl"):

@@ -26,7 +26,8 @@ PER_STEP = {
 
 def rates_of(make, steps, every=1, warmup=None):
     """Torch's rates of `steps` steps; the scheduler moves every so many of them, one for the warm-up at each."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     lr = torch.optim.lr_scheduler
     peer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))], lr=RATE)
     slow, fast, rates = make(lr, peer), lr.LinearLR(peer, *warmup) if warmup else None, []
@@ -45,12 +46,14 @@ def ours(name, steps, **options):
     return [float(at(jnp.int32(step))) for step in range(steps)]
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("case", PER_STEP)
 def test_per_step_it_is_torchs(case):
     make, options = PER_STEP[case]
     np.testing.assert_allclose(ours(case, STEPS, **options), rates_of(make, STEPS), atol=1e-6 * RATE)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("case", [case for case in PER_STEP if "end" not in case])
 def test_per_epoch_it_is_torchs_with_the_warm_up_over_it(case):
     """Epochs of 4 steps; the warm-up moves at each step, as in the recipes of GSV-Cities."""
@@ -65,6 +68,7 @@ def test_per_epoch_it_is_torchs_with_the_warm_up_over_it(case):
     np.testing.assert_allclose(found, expected, atol=1e-6 * RATE)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("case", [case for case in PER_STEP if "end" not in case])
 def test_per_step_it_follows_the_warm_up_as_torchs_sequence(case):
     make, options = PER_STEP[case]

@@ -13,6 +13,8 @@ from jaxvpr.training.checkpoint import Checkpoints
 torch = pytest.importorskip("torch")
 from torch_models import BasicBlock, CosPlaceNet, ResNet, normalised  # noqa: E402
 
+pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+
 
 @pytest.fixture
 def config(tiny_config):

@@ -56,8 +56,9 @@ def test_export_carries_its_preprocessing_and_repeats(exported, door, tmp_path):
     assert (weights.read(again)["backbone.0.weight"] != weights.read(exported)["backbone.0.weight"]).any()
 
 
+@pytest.mark.torch
 def test_the_original_loads_what_we_write_and_we_import_it(exported, door, tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
     import torch_models as originals
 
     file = tmp_path / "best_model.pth"

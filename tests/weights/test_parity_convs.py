@@ -17,6 +17,8 @@ from jaxvpr import weights
 from jaxvpr.errors import UserError
 from jaxvpr.models import join
 
+pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+
 WIDTHS = (6, 8, 10, 12, 14)
 # Optimising these programs would take longer than running them.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

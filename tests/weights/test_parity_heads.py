@@ -15,6 +15,8 @@ from torch_vits import ViT
 from jaxvpr import weights
 from jaxvpr.models import build, describe, join
 
+pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+
 # As shallow as they come: their own parity is tested elsewhere, and it is compiling that takes time.
 RESNET = {"sizes": (1, 1), "widths": (8, 12), "cut": "layer2"}
 DINO = {"width": 32, "depth": 1, "heads": 2, "side": 4}

@@ -19,6 +19,8 @@ from jaxvpr.models import join
 from jaxvpr.models.aggregators.vlad import VLAD
 from jaxvpr.models.features import Features
 
+pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+
 # Optimising these programs would take longer than running them.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SIZES, WIDTHS, DIM = (1, 1, 1, 1), (8, 8, 12, 16), 8

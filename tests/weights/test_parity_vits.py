@@ -20,6 +20,8 @@ from jaxvpr.models.costs import parameter_count
 from jaxvpr.models.layers import l2_normalise
 from jaxvpr.models.place_model import IMAGENET_MEAN, IMAGENET_STD, normalise
 
+pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+
 # Optimising these programs would take longer than running them.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SMALL = {"width": 24, "heads": 2, "depth": 2, "side": 4}

@@ -14,6 +14,8 @@ from jaxvpr.models import join
 from jaxvpr.weights import read
 
 torch = pytest.importorskip("torch")
+
+pytestmark = [pytest.mark.torch, pytest.mark.optimised]
 RNG = np.random.default_rng(0)
 
 

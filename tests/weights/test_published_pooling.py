@@ -19,6 +19,8 @@ from jaxvpr import weights
 from jaxvpr.errors import UserError
 from jaxvpr.models import join
 
+pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 RNG = np.random.default_rng(0)
 VIT = {"width": 16, "depth": 1, "heads": 2, "side": 3}

@@ -143,12 +143,16 @@ def test_writing_fails_whole_and_clearly(tmp_path, monkeypatch):
 
 
 def saved(path, content):
-    pytest.importorskip("torch").save(content, path)
+    import torch
+
+    torch.save(content, path)
     return path
 
 
+@pytest.mark.torch
 def test_every_type_stride_and_shared_storage_of_torch(tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     base = torch.arange(24.0).reshape(4, 6)
     state = OrderedDict(
         whole=base,
@@ -173,9 +177,11 @@ def test_every_type_stride_and_shared_storage_of_torch(tmp_path):
     assert back["whole"].min() == 0, "tensors that shared a storage must not share memory here"
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("nest", ["model_state_dict", "state_dict", "model"])
 def test_training_files_keep_their_model_under_a_key(tmp_path, nest):
-    torch = pytest.importorskip("torch")
+    import torch
+
     layer = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     optimiser = torch.optim.Adam(layer.parameters())
     layer(torch.ones(2, 3, 5, 5)).sum().backward()
@@ -193,10 +199,12 @@ def test_training_files_keep_their_model_under_a_key(tmp_path, nest):
     np.testing.assert_array_equal(back["0.weight"], layer[0].weight.detach().numpy())
 
 
+@pytest.mark.torch
 @settings(deadline=None, max_examples=15)
 @given(share=st.floats(0, 0.99))
 def test_a_torch_file_cut_short_or_damaged_is_an_error(tmp_path_factory, share):
-    torch = pytest.importorskip("torch")
+    import torch
+
     buffer = io.BytesIO()
     torch.save({"a": torch.ones(50, 50)}, buffer)
     data = buffer.getvalue()
@@ -211,8 +219,10 @@ def test_a_torch_file_cut_short_or_damaged_is_an_error(tmp_path_factory, share):
         read(path)
 
 
+@pytest.mark.torch
 def test_a_tensor_that_reaches_past_its_storage_is_an_error(tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     path = saved(tmp_path / "w.pth", {"a": torch.ones(2, 2)})
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
@@ -226,8 +236,10 @@ def test_a_tensor_that_reaches_past_its_storage_is_an_error(tmp_path):
         read(path)
 
 
+@pytest.mark.torch
 def test_torch_loads_what_we_write_and_we_read_it_without_torch(tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     path = tmp_path / "w.pth"
     write(path, {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T, "n": np.zeros((), np.int64)})
     back = torch.load(path, weights_only=True)

@@ -1,0 +1,70 @@
+"""Compiled programs are kept in the user's cache, so that a second start compiles nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+from pathlib import Path
+
+import filelock
+import jax
+
+log = logging.getLogger(__name__)
+
+LIMIT = 2 * 2**30  # bytes; the programs used least recently go first
+LEAST_SECONDS = 0.1  # what compiles faster is not worth a file
+PROCESSORS = Path("/proc/cpuinfo")
+
+
+def keep_programs() -> Path | None:
+    """Turns on JAX's persistent compilation cache, in a folder of the user's cache.
+
+    JAX's own variables come first: JAX_COMPILATION_CACHE_DIR moves it, JAX_COMPILATION_CACHE_MAX_SIZE bounds it, and
+    JAX_ENABLE_COMPILATION_CACHE=false switches it off. With several processes it stays off: the one that finds its
+    program here would reach the first collective while another still compiles, and give up waiting for it.
+
+    Returns:
+      The folder; None where the cache stays off.
+    """
+    if jax.process_count() > 1 or not jax.config.values["jax_enable_compilation_cache"]:
+        return None
+    given = jax.config.values["jax_compilation_cache_dir"]
+    bounds = {"jax_compilation_cache_max_size": LIMIT, "jax_persistent_cache_min_compile_time_secs": LEAST_SECONDS}
+    for name, value in bounds.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
+    try:
+        folder = Path(given) if given else _cache_home() / "jaxvpr" / "compiled" / _machine()
+        folder.mkdir(parents=True, exist_ok=True)
+        if jax.config.values["jax_compilation_cache_max_size"] >= 0:
+            _drop_unfinished(folder)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        log.warning("compiled programs are not kept, so that every start compiles anew: %s", error)
+        jax.config.update("jax_enable_compilation_cache", False)
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    return folder
+
+
+def _cache_home() -> Path:
+    """The base directory for caches, as the XDG specification has it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+
+
+def _machine() -> str:
+    """Tells machines apart that share a home: a program holds instructions that another processor may lack."""
+    lines = PROCESSORS.read_text().splitlines() if PROCESSORS.exists() else []
+    # "flags" on x86, "Features" on ARM: the instructions that there are, the same for every core.
+    known = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return f"{platform.machine()}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
+
+
+def _drop_unfinished(folder: Path) -> None:
+    """Deletes entries that a process left when it was killed while writing: JAX writes the time of an entry after it,
+    and can neither read the entry nor evict any other once that is missing."""
+    with filelock.FileLock(folder / ".lockfile", timeout=10):
+        for entry in folder.glob("*-cache"):
+            if not entry.with_name(f"{entry.name.removesuffix('-cache')}-atime").exists():
+                entry.unlink()

@@ -45,14 +45,15 @@ def cut(file):
 
 
 def test_no_folder(refused, command, tmp_path):
-    assert f"{tmp_path / 'none'} is no folder" in refused(*command(tmp_path / "none"))
+    said = refused(*command(tmp_path / "none"))
+    assert str(tmp_path / "none") in said and "not found" in said
 
 
 def test_empty_folder(refused, command, tree):
     for photo in photos(tree):
         photo.unlink()
     said = refused(*command(tree))
-    assert f"no image in {tree / TRAIN}" in said and ".jpg" in said
+    assert re.search(rf"no image.*{re.escape(str(tree / TRAIN))}.*\.jpg", said)
 
 
 def test_name_without_coordinates(refused, command, tree):
@@ -68,25 +69,27 @@ def test_mixed_zones(refused, command, tree):
     assert "2 UTM zones" in said and "@32@" in said and "@33@" in said
 
 
-@pytest.mark.parametrize(("folder", "zones"), [("images/test/queries", "in 32"), ("images/val/database", "@32@")])
+@pytest.mark.parametrize(
+    ("folder", "zones"), [("images/test/queries", r"\b33\b.*\b32\b"), ("images/val/database", "@32@")]
+)
 def test_mixed_zones_of_the_images_to_measure_on(refused, command, tree, folder, zones):
     for photo in photos(tree, folder)[: 100 if "queries" in folder else 1]:
         photo.rename(photo.with_name(photo.name.replace("@33@", "@32@")))
     said = refused(*command(tree))
-    assert zones in said and "cannot be compared" in said
+    assert re.search(rf"UTM zone.*{zones}", said)
 
 
 def test_a_file_that_is_no_image(refused, command, tree):
     (tree / TRAIN / "film.mp4").write_bytes(b"0" * 99)
     said = refused(*command(tree))
-    assert f"{tree / TRAIN / 'film.mp4'} is neither an image" in said
+    assert re.search(r"film\.mp4.*\bimage\b", said) and str(tree / TRAIN) in said
 
 
 def test_classes_too_small_and_groups_too_many(refused, command, tree):
     said = refused(*command(tree, "--config.objective.partition.min_images=9"))
-    assert "no class has 9 images: the largest of 25 classes (75 images) has 3. Lower min_images" in said
+    assert re.search(r"class.*\b9 images.*\b25 classes.*\b75 images.*\b3\b.*min_images", said)
     said = refused(*command(tree, "--config.objective.partition.groups=9"))
-    assert "9 groups were asked for, but this partition has 4: ask for 1 to 4" in said
+    assert re.search(r"\b9 groups.*\b4\b.*\b1 to 4\b", said)
 
 
 @pytest.fixture
@@ -132,9 +135,9 @@ def test_unreadable_folder(refused, command, tree, tmp_path, as_anybody, closed)
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (cut, "truncated JPEG: the end-of-image marker is missing"),
-        (lambda file: file.write_bytes(b""), "the file is empty"),
-        (lambda file: file.write_text("not a photo"), "not an image that OpenCV or Pillow can read"),
+        (cut, "truncated"),
+        (lambda file: file.write_bytes(b""), "empty"),
+        (lambda file: file.write_text("not a photo"), "not an image"),
     ],
 )
 def test_unreadable_image_in_training(door, refused, command, tree, spoil, reason, tmp_path):
@@ -181,15 +184,15 @@ def test_images_of_other_sizes_are_resized(door, tree, command):
 def test_folder_of_another_configuration(refused, door, tiny_recipe, trained_run, tmp_path):
     run = shutil.copytree(trained_run, tmp_path / "run")
     said = refused(f"--config={tiny_recipe}", "--config.optimizer.rate=0.5", "--config.seed=3", f"--workdir={run}")
-    assert "optimizer.rate: 0.004 there, 0.5 now" in said and "seed: 0 there, 3 now" in said
-    assert "Give another --workdir, or the old values" in said
+    assert re.search(r"optimizer\.rate.*\b0\.004\b.*\b0\.5\b", said) and re.search(r"\bseed\b.*\b0\b.*\b3\b", said)
+    assert "--workdir" in said
 
 
 def test_a_folder_where_nothing_was_trained_is_free(refused, tiny_recipe, tmp_path):
     """A mistake in the first start must not bind the second to it."""
     run = f"--workdir={tmp_path / 'run'}"
     assert "lion" in refused(f"--config={tiny_recipe}", "--config.optimizer.name=lion", run)
-    assert "does not exist; there are ['arcface'" in refused(f"--config={tiny_recipe},objective.loss=triplet", run)
+    assert "['arcface'" in refused(f"--config={tiny_recipe},objective.loss=triplet", run)
 
 
 def test_a_file_where_a_folder_must_be(refused, tiny_recipe, tmp_path):
@@ -213,34 +216,34 @@ def test_a_run_goes_on_from_the_checkpoint_before_one_cut_short(door, tiny_recip
 
 
 WRONG = {
-    "model.backbone=vgg": r"config.model: no backbone 'vgg'; there are ['cct14_224'",
-    "model.aggregator=netvlad9": "config.model: no aggregator 'netvlad9'; there are ['boq'",
-    "model.dtype=float33": "config.model: data type 'float33' not understood",
-    "model.backbone_options.depth=3": "has no option ['depth']; there are ['sizes'",
-    "model.backbone_options.widths=8": "config.model: 4 stage sizes but 1 widths",
-    "objective.loss=triplet": "objective.loss='triplet' does not exist; there are ['arcface', 'cosface'",
-    "objective.name=pears": "objective.name='pears' does not exist; there are ['cells'",
-    "objective.partition.by=street": "objective.partition.by='street' does not exist; there are ['cell', 'square'",
-    "optimizer.name=lion": "optimiser 'lion' does not exist; there are ['adam', 'adamw', 'asgd', 'radam', 'sgd']",
-    "optimizer.schedule=step": "optimiser schedule 'step' does not exist; there are ['constant', 'cosine'",
-    "optimizer.warmup=100": "the warm-up of 100 steps never ends: the run has 12 steps",
-    "train_data.reader=zip": "no reader 'zip'; there are ['at_names'",
-    "train_data.options.depth=2": "the reader at_names has no option ['depth']; it has ['split'",
-    "train_data.split=training": "no split 'training'; there are ['train', 'val', 'test']",
-    "val_data.val.thresholds=25km": "threshold '25km' is not understood; it is one of '25m'",
-    "val_data.val.thresholds=25": "threshold '25' is not understood",
-    "val_data.val.thresholds=list": "no list of positives in",
-    "image.resize=cubic": "no resize rule 'cubic'; there are pil_bilinear",
-    "loader.on_error=ignore": "on_error='ignore': expected 'raise' or 'skip'",
-    "augment.hue=3.0": "config.augment: hue=3.0: expected a strength",
-    "mesh.model=3": "mesh.model=3 must divide the number of devices, which is 8",
-    "batch=9": "batch=9 must be a multiple of 8 = devices x accumulate = 8 x 1",
-    "frozen=backbone/layer9": "frozen pattern 'backbone/layer9' matches no parameter; parameters start with",
-    "eval.recalls=500": "the database has 25 images, too few for any of eval.recalls=(500,)",
+    "model.backbone=vgg": r"config\.model.*backbone.*'vgg'.*\['cct14_224'",
+    "model.aggregator=netvlad9": r"config\.model.*aggregator.*'netvlad9'.*\['boq'",
+    "model.dtype=float33": r"config\.model.*'float33'",
+    "model.backbone_options.depth=3": r"option.*\['depth'\].*\['sizes'",
+    "model.backbone_options.widths=8": r"config\.model.*\b4\b.*\bsizes\b.*\b1 widths",
+    "objective.loss=triplet": r"objective\.loss='triplet'.*\['arcface', 'cosface'",
+    "objective.name=pears": r"objective\.name='pears'.*\['cells'",
+    "objective.partition.by=street": r"objective\.partition\.by='street'.*\['cell', 'square'",
+    "optimizer.name=lion": r"optimiser.*'lion'.*\['adam', 'adamw', 'asgd', 'radam', 'sgd'\]",
+    "optimizer.schedule=step": r"schedule.*'step'.*\['constant', 'cosine'",
+    "optimizer.warmup=100": r"warm-up.*\b100 steps.*\b12 steps",
+    "train_data.reader=zip": r"reader.*'zip'.*\['at_names'",
+    "train_data.options.depth=2": r"\bat_names\b.*option.*\['depth'\].*\['split'",
+    "train_data.split=training": r"split.*'training'.*\['train', 'val', 'test'\]",
+    "val_data.val.thresholds=25km": "threshold.*'25km'.*'25m'",
+    "val_data.val.thresholds=25": "threshold.*'25'.*'25m'",
+    "val_data.val.thresholds=list": r"list of positives.*ground_truth\.csv",
+    "image.resize=cubic": "resize.*'cubic'.*pil_bilinear",
+    "loader.on_error=ignore": "on_error='ignore'.*'raise'.*'skip'",
+    "augment.hue=3.0": r"config\.augment.*\bhue=3\.0\b",
+    "mesh.model=3": r"mesh\.model=3\b.*devices.*\b8\b",
+    "batch=9": r"\bbatch=9\b.*\b8\b.*accumulate.*\b8 x 1\b",
+    "frozen=backbone/layer9": "frozen.*'backbone/layer9'.*parameter",
+    "eval.recalls=500": r"\b25 images.*eval\.recalls=\(500,\)",
 }
 
 
 @pytest.mark.parametrize("change", WRONG)
 def test_names_and_values_that_do_not_exist(refused, tiny_recipe, tmp_path, change):
     said = refused(f"--config={tiny_recipe}", f"--config.{change}", f"--workdir={tmp_path / 'run'}")
-    assert WRONG[change] in said
+    assert re.search(WRONG[change], said), said

@@ -1,6 +1,7 @@
 """Clusters that the VLAD family starts from, through the door: of which images, and when a file has them already."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -179,15 +180,15 @@ def test_a_crn_keeps_the_clusters_of_the_netvlad_it_starts_from(door, recipe, ne
 def test_half_of_the_clusters_from_a_file_is_refused(refused, recipe, netvlad, tmp_path):
     said = refused("export", f"--config={recipe}", f"--config.init={netvlad}:^(backbone|aggregator/conv)",
                    f"--out={tmp_path / 'out.pth'}", f"--workdir={tmp_path}")  # fmt: skip
-    assert "hold ['conv/kernel'] and lack ['centroids'], which belong together" in said
+    assert re.search(r"\['conv/kernel'\].*\['centroids'\].*init=FILE", said)
 
 
 def test_an_aggregator_without_clusters_is_refused(refused, recipe, tmp_path):
     said = refused("export", f"--config={recipe}:pooled", f"--out={tmp_path / 'out.pth'}", f"--workdir={tmp_path}")
-    assert "this aggregator has no clusters, but ['p']; netvlad, crn, vlad and supervlad have" in said
+    assert re.search(r"clusters.*\['p'\].*netvlad, crn, vlad.*supervlad", said)
 
 
 def test_no_images_to_cluster_is_refused(refused, recipe, backbone, tmp_path):
     said = refused("export", f"--config={recipe}:bare", f"--config.init={backbone}",
                    f"--out={tmp_path / 'out.pth'}", f"--workdir={tmp_path / 'run'}")  # fmt: skip
-    assert "clusters.images wants images to cluster: the recipe has neither train_data nor test_data" in said
+    assert re.search(r"clusters\.images.*train_data.*test_data", said)

@@ -40,57 +40,66 @@ def test_help_needs_nothing(door, verb_first):
 
 
 MISTAKES = {
-    "verb": (["trian"], r"no verb 'trian' \(did you mean train\?\); there are \['train', 'evaluate', 'extract', 'loc"),
-    "two verbs": (["train", "extract", "--config=R"], "no verb 'train extract'"),
-    "flag": (["--confg=R"], r"no flag --confg \(did you mean config\?\); there are --config, --workdir"),
-    "flag without value": (["--config"], "--config needs a value"),
-    "flag eats no other flag": (["--workdir", "--config=R"], "--workdir needs a value"),
-    "no recipe": (["train"], r"--config=FILE is needed; .*configs/cosplace\.py"),
-    "recipe": (["--config=no.py"], r"no recipe 'no\.py' .*configs/cosplace\.py"),
-    "preset": (["--config=configs/cosplace.py:town"], r"no preset 'town'; there are \['city', 'tiny'"),
-    "key": (["--config=R,bach=3"], r"no key config\.bach \(did you mean batch\?\); there are \['accumulate'"),
-    "key with another word": (["--config=R,weight=a.pth"], r"no key config\.weight \(did you mean weights\?\)"),
-    "inner key": (["--config=R", "--config.model.backbon=x"], r"config\.model\.backbon \(did you mean backbone\?\)"),
-    "outer key": (["--config=R", "--config.modle.backbone=x"], r"no key config\.modle \(did you mean model\?\)"),
-    "key below a value": (["--config=R", "--config.batch.size=3"], r"no key config\.batch\.size"),
-    "value of another type": (["--config=R", "--config.batch=many"], r"config\.batch='many' is no int"),
-    "bool for a number": (["--config=R", "--config.batch=true"], r"config\.batch='true' is no int"),
-    "items of another type": (["--config=R", "--config.image.size=('a',3)"], r"config\.image\.size='a' is no int"),
-    "a whole group": (["--config=R", "--config.loader=3"], r"config\.loader is a group; its keys are \['on_error'"),
-    "change without value": (["--config=R,seed"], "expected key=value after the comma, got 'seed'"),
-    "too small": (["--config=R", "--config.accumulate=0"], r"config\.accumulate=0 must be at least 1"),
+    "verb": (["trian"], r"'trian'.*\btrain\b.*\['train', 'evaluate', 'extract', 'loc"),
+    "two verbs": (["train", "extract", "--config=R"], "verb.*'train extract'"),
+    "flag": (["--confg=R"], r"--confg\b.*\bconfig\b.*--config, --workdir"),
+    "flag without value": (["--config"], "--config=VALUE"),
+    "flag eats no other flag": (["--workdir", "--config=R"], "--workdir=VALUE"),
+    "no recipe": (["train"], r"--config=FILE.*configs/cosplace\.py"),
+    "recipe": (["--config=no.py"], r"'no\.py'.*configs/cosplace\.py"),
+    "preset": (["--config=configs/cosplace.py:town"], r"preset.*'town'.*\['city', 'tiny'"),
+    "key": (["--config=R,bach=3"], r"config\.bach\b.*\bbatch\b.*\['accumulate'"),
+    "key with another word": (["--config=R,weight=a.pth"], r"config\.weight\b.*\bweights\b.*\['accumulate'"),
+    "inner key": (["--config=R", "--config.model.backbon=x"], r"config\.model\.backbon\b.*\bbackbone\b"),
+    "outer key": (["--config=R", "--config.modle.backbone=x"], r"config\.modle\b.*\bmodel\b.*\['accumulate'"),
+    "key below a value": (["--config=R", "--config.batch.size=3"], r"\bkey\b.*config\.batch\.size"),
+    "value of another type": (["--config=R", "--config.batch=many"], r"config\.batch='many'.*\bint\b"),
+    "bool for a number": (["--config=R", "--config.batch=true"], r"config\.batch='true'.*\bint\b"),
+    "items of another type": (["--config=R", "--config.image.size=('a',3)"], r"config\.image\.size='a'.*\bint\b"),
+    "a whole group": (["--config=R", "--config.loader=3"], r"config\.loader\b.*\['on_error'"),
+    "change without value": (["--config=R,seed"], "key=value.*'seed'"),
+    "too small": (["--config=R", "--config.accumulate=0"], r"config\.accumulate=0\b.*\b1\b"),
     "one number for a size": (
         ["--config=R", "--config.image.size=32"],
-        r"config\.image\.size=\(32,\) must be \(height",
+        r"config\.image\.size=\(32,\).*\(height, width\)",
     ),
     "three numbers for a size": (
         ["--config=R", "--config.image.size=(32,32,3)"],
-        r"config\.image\.size=\(32, 32, 3\) must",
+        r"config\.image\.size=\(32, 32, 3\).*\(height, width\)",
     ),
     "resize rule": (
         ["--config=R", "--config.image.resize=tensor_cubic"],
-        r"config\.image\.resize: no resize rule 'tensor_cubic'; there are pil_bilinear, .*, tensor_bicubic_antialias",
+        r"config\.image\.resize.*'tensor_cubic'.*pil_bilinear, .*, tensor_bicubic_antialias",
     ),
-    "multiple": (["--config=R", "--config.image.multiple=0"], r"config\.image\.multiple=0 must be at least 1"),
+    "multiple": (["--config=R", "--config.image.multiple=0"], r"config\.image\.multiple=0\b.*\b1\b"),
     "too small to crop": (
         ["--config=R", "--config.image.size=(20,9)", "--config.image.multiple=14", "--config.image.crop=true"],
-        r"image\.crop=True cuts images to multiples of 14 .* config\.image\.size=\(20, 9\) is too small for",
+        r"config\.image\.crop=True.*\b14\b.*config\.image\.size=\(20, 9\)",
     ),
-    "colours": (["--config=R", "--config.image.mean=0.5"], r"config\.image\.mean=\(0\.5,\) must be a number for each"),
-    "no spread": (["--config=R", "--config.image.std=(1.0,0.0,1.0)"], r"config\.image\.std=.* in \[0, 1\], above 0"),
-    "no recall": (["--config=R", "--config.eval.recalls=()"], r"config\.eval\.recalls=\(\) must be one or more"),
+    "colours": (["--config=R", "--config.image.mean=0.5"], r"config\.image\.mean=\(0\.5,\).*\[0, 1\]"),
+    "no spread": (
+        ["--config=R", "--config.image.std=(1.0,0.0,1.0)"],
+        r"config\.image\.std=\(1\.0, 0\.0, 1\.0\).*\[0, 1\].*\b0\b",
+    ),
+    "no recall": (["--config=R", "--config.eval.recalls=()"], r"config\.eval\.recalls=\(\).*recall@N"),
     "crop beyond the image": (["--config=R", "--config.augment.scale=(2,3)"], r"config\.augment\.scale=\(2"),
     "measure": (
         ["--config=R", "--config.best.measure=val/R@4"],
-        r"config\.best\.measure='val/R@4' is not measured in validation; there are val/R@1, val/R@5, val/R@10, or R@N",
+        r"config\.best\.measure='val/R@4'.*val/R@1, val/R@5, val/R@10.*\bR@N",
     ),
-    "measure of another set": (["--config=R", "--config.best.measure=test/R@5"], r"'test/R@5' is not measured"),
-    "patience": (["--config=R", "--config.best.patience=-1"], r"config\.best\.patience=-1 must be at least 0"),
-    "weights": (["--config=R", "--config.init=no.pth"], r"config\.init='no\.pth': no such file"),
-    "broken pattern": (["--config=R", "--config.frozen=('(',)"], r"config\.frozen: '\(' is no regular expression"),
-    "factors that are no pairs": (["--config=R", "--config.optimizer.factors=('a',2)"], "must be pairs"),
-    "number": (["localize", "--config=R", "--images=x", "--database=y", "--top=few"], "--top='few' is no whole number"),
-    "hosts": (["--config=R", "--coordinator=localhost:1"], "needs --processes=N and --process=0 to N-1"),
+    "measure of another set": (
+        ["--config=R", "--config.best.measure=test/R@5"],
+        r"config\.best\.measure='test/R@5'.*val/R@1",
+    ),
+    "patience": (["--config=R", "--config.best.patience=-1"], r"config\.best\.patience=-1\b.*\b0\b"),
+    "weights": (["--config=R", "--config.init=no.pth"], r"config\.init='no\.pth'.*no such file"),
+    "broken pattern": (["--config=R", "--config.frozen=('(',)"], r"config\.frozen.*'\('.*regular expression"),
+    "factors that are no pairs": (
+        ["--config=R", "--config.optimizer.factors=('a',2)"],
+        r"config\.optimizer\.factors.*pairs.*'a'",
+    ),
+    "number": (["localize", "--config=R", "--images=x", "--database=y", "--top=few"], "--top='few'.*whole number"),
+    "hosts": (["--config=R", "--coordinator=localhost:1"], r"--coordinator=localhost:1\b.*--processes=N.*--process=0"),
 }
 
 
@@ -108,22 +117,22 @@ def test_what_ends_a_run_is_looked_at_where_one_is_trained(tiny_recipe):
     config = load_config(f"{tiny_recipe},best.patience=3").unlock()
     checks.check_training(config)
     config.val_data = ConfigDict({})
-    with pytest.raises(UserError, match=r"config\.best\.patience=3 ends the run .* give it val_data"):
+    with pytest.raises(UserError, match=r"config\.best\.patience=3\b.*val_data"):
         checks.check_training(config)
     config.best.patience, config.best.measure = 0, "R@5"
-    with pytest.raises(UserError, match="'R@5' is not measured in validation; the recipe has no val_data"):
+    with pytest.raises(UserError, match=r"'R@5'.*val_data"):
         checks.check_training(config)
 
 
 def test_recipes_that_are_none(refused, tmp_path):
     for text, answer in (
-        ("import nothere", "No module named 'nothere'"),
-        ("def get_config(:", "is no recipe that Python can run"),
-        ("x = 1", "has no function get_config"),
+        ("import nothere", "'nothere'"),
+        ("def get_config(:", r"recipe\.py.*Python.*\bsyntax\b"),
+        ("x = 1", r"recipe\.py.*get_config\(preset\)"),
     ):
         file = tmp_path / "recipe.py"
         file.write_text(text)
-        assert answer in refused(f"--config={file}")
+        assert re.search(answer, refused(f"--config={file}"))
 
 
 def test_a_float_takes_a_whole_number_and_text_stays_text():
@@ -131,5 +140,5 @@ def test_a_float_takes_a_whole_number_and_text_stays_text():
     for key, text in (("rate", "2"), ("name", "7"), ("flag", "True"), ("options.deep", "[1, 2]"), ("none", "a")):
         override(config, key, text)
     assert config.to_dict() == {"rate": 2.0, "name": "7", "flag": True, "options": {"deep": [1, 2]}, "none": ("a",)}
-    with pytest.raises(UserError, match=r"no key config\.new"):
+    with pytest.raises(UserError, match=r"\bkey\b.*config\.new\b"):
         override(config, "new", "1")

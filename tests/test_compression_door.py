@@ -1,6 +1,7 @@
 """The PCA of a recipe through the door: trained, measured again in every way there is, and of a model alone."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -133,29 +134,28 @@ def test_what_cannot_be_compressed_is_told(refused, recipe, tiny_recipe, trained
     model, out = f"--checkpoint={trained_run / 'model.safetensors'}", f"--out={tmp_path / 'small.safetensors'}"
     compress = ["compress", model, f"--workdir={tmp_path / 'run'}"]
     assert "--config=RECIPE,pca.dim=512" in refused(*compress, f"--config={tiny_recipe}", out)
-    assert "end the name so" in refused(*compress, recipe, "--out=small.pth")
-    assert "pca.dim=33 components of a descriptor of 32 numbers" in refused(
-        *compress, recipe, "--config.pca.dim=33", out
-    )
-    assert "pca.images=8 lets 8 of them" in refused(*compress, recipe, "--config.pca.images=8", out)
+    assert re.search(r"--out=small\.pth.*\.safetensors", refused(*compress, recipe, "--out=small.pth"))
+    assert re.search(r"pca\.dim=33\b.*\b32 numbers", refused(*compress, recipe, "--config.pca.dim=33", out))
+    assert re.search(r"pca\.images=8\b.*\b8\b", refused(*compress, recipe, "--config.pca.images=8", out))
     few = tmp_path / "few"
     few.mkdir()
     for photo in sorted((photo_tree / "images" / "train").iterdir())[:7]:
         shutil.copy(photo, few)
-    assert "there are 7 training images" in refused(*compress, recipe, f"--images={few}", out)
+    assert "7 training images" in refused(*compress, recipe, f"--images={few}", out)
     # Before anything is trained.
-    assert "at most 32" in refused(recipe, "--config.pca.dim=40", f"--workdir={tmp_path / 'run'}")
+    said = refused(recipe, "--config.pca.dim=40", f"--workdir={tmp_path / 'run'}")
+    assert re.search(r"pca\.dim=40\b.*\b32 numbers.*\b32\b", said)
     assert not (tmp_path / "run" / "checkpoints").exists()
-    assert "pca.memory_mib=0 must be at least 1" in refused(*compress, recipe, "--config.pca.memory_mib=0", out)
+    assert re.search(r"pca\.memory_mib=0\b.*\b1\b", refused(*compress, recipe, "--config.pca.memory_mib=0", out))
 
 
 def test_a_recipe_without_training_images_says_how():
     config = load_config("configs/zoo.py:cosplace-resnet18-32,pca.dim=4")
-    with pytest.raises(UserError, match=r"the recipe has no train_data\. Fit it on a folder: .* --images=FOLDER"):
+    with pytest.raises(UserError, match=r"train_data.*--images=FOLDER"):
         compression.fitted(config, {})
 
 
 def test_a_file_that_was_compressed_otherwise_is_refused(door, refused, recipe, compressed, tmp_path):
     file = f"--checkpoint={compressed / 'model.safetensors'}"
     said = refused("evaluate", recipe, file, "--config.pca.dim=6", "--config.pca.whiten=true", f"--workdir={tmp_path}")
-    assert "was compressed with pca.dim=8, pca.whiten=False; the recipe has pca.dim=6, pca.whiten=True" in said
+    assert re.search(r"pca\.dim=8, pca\.whiten=False.*pca\.dim=6, pca\.whiten=True", said)

@@ -79,22 +79,20 @@ def test_recipes_of_before_these_keys_read_everything(root):
 
 
 def test_what_is_not_there_is_named(root):
-    with pytest.raises(DataError, match=r"town: no condition 'nigth'; there are \['day', 'night', 'rain'\]"):
+    with pytest.raises(DataError, match=r"town.*condition.*'nigth'.*\['day', 'night', 'rain'\]"):
         places(root, conditions=("day", "nigth"))
-    with pytest.raises(DataError, match=r"town: no condition 'fog'; there are"):
+    with pytest.raises(DataError, match=r"town.*condition.*'fog'.*\['day'"):
         measured(root, conditions=("fog",))
-    with pytest.raises(
-        DataError, match=r"town: none of 8 images is left .*\['rain'\].*has 3: \{'day': 2, 'night': 1, 'rain'"
-    ):
+    with pytest.raises(DataError, match=r"town.*\b8 images.*\['rain'\].*\b3\b.*\{'day': 2, 'night': 1, 'rain'"):
         places(root, split="test", role="database", conditions=("rain",))
-    with pytest.raises(DataError, match=r"town: none of 3 images is left of role 'query'.*has 0"):
+    with pytest.raises(DataError, match=r"town.*\b3 images.*role.*'query'.*\b0\b"):
         places(root, split="train", role="query")
-    with pytest.raises(DataError, match=r"no role 'querry'; there are \['database', 'query'"):
+    with pytest.raises(DataError, match=r"role.*'querry'.*\['database', 'query'"):
         places(root, role="querry")
-    with pytest.raises(UserError, match=r"the data set town has role='query'.*needs database and queries"):
+    with pytest.raises(UserError, match=r"\btown\b.*role='query'.*database.*queries"):
         measured(root, role="query")
     silent = Places.create("photos", Paths.of(["a.jpg"]))
-    with pytest.raises(DataError, match=r"photos: no condition 'day'; its images say nothing of conditions"):
+    with pytest.raises(DataError, match=r"photos.*condition.*'day'.*conditions"):
         silent.only(conditions=["day"])
 
 
@@ -115,10 +113,10 @@ def test_any_folder_of_images_can_be_read_for_its_files(tmp_path):
     assert [images.path.relative(row) for row in range(3)] == ["@x.webp", "a.png", "deep/b.jpg"]
     assert np.isnan(images.east).all() and np.isnan(images.heading).all()
     (tmp_path / "empty").mkdir()
-    for folder, said in (("empty", r"no image in .*empty"), ("gone", r"not found: .*gone is no folder")):
+    for folder, said in (("empty", r"no image.*empty"), ("gone", r"not found.*gone\b")):
         with pytest.raises(DataError, match=said):
             build.places(common.base(), common.data("folder", str(tmp_path / folder)))
-    with pytest.raises(DataError, match=r"target: none of 3 images is left of role 'query'"):
+    with pytest.raises(DataError, match=r"target.*\b3 images.*role.*'query'"):
         build.places(common.base(), common.data("folder", str(tmp_path / "target"), role="query"))
-    with pytest.raises(DataError, match=r"target: no condition 'night'; its images say nothing of conditions"):
+    with pytest.raises(DataError, match=r"target.*condition.*'night'.*conditions"):
         build.places(common.base(), common.data("folder", str(tmp_path / "target"), conditions=("night",)))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import jax
@@ -180,21 +181,21 @@ def test_the_square_a_photo_is_trained_as_is_the_one_that_answers(tiny_config, g
 
 def test_what_cannot_localise_is_refused(refused, tiny_recipe, tmp_path):
     at = f"--workdir={tmp_path}"
-    assert "best.measure='LR@1' is not measured in validation; there are val/R@1" in refused(
-        f"--config={tiny_recipe},best.measure=LR@1", at
-    )
+    said = refused(f"--config={tiny_recipe},best.measure=LR@1", at)
+    assert re.search(r"best\.measure='LR@1'.*val/R@1", said)
     assert "LR@1, val/LR@5" in refused(f"--config={tiny_recipe},best.measure=LR@2,eval.localize=true", at)
-    assert "pca.dim=8 shortens the descriptors" in refused(f"--config={tiny_recipe},eval.localize=true,pca.dim=8", at)
+    said = refused(f"--config={tiny_recipe},eval.localize=true,pca.dim=8", at)
+    assert re.search(r"eval\.localize=True.*pca\.dim=8\b", said)
     said = refused("--config=configs/gsv_cities.py:tiny,eval.localize=true", at)
-    assert "this recipe's is 'places'. Set eval.localize=false" in said
+    assert re.search(r"objective\.name='cells'.*'places'.*eval\.localize=false", said)
 
 
 def test_metrics_with_a_localisation_are_checked(run):
     document = json.loads((run / "metrics.json").read_text())
     for key, value, said in (
-        ("classes", 0, "localization.classes: expected a number of classes"),
-        ("without_class", {"30m": 1}, r"without_class: expected the thresholds of the recall \['25m'\]"),
-        ("recall", {"25m": {"1": 50.0, "5": 40.0}}, "a recall that does not fall with N"),
+        ("classes", 0, r"localization\.classes.*\bnumber\b.*\b0\b"),
+        ("without_class", {"30m": 1}, r"without_class.*\['25m'\]"),
+        ("recall", {"25m": {"1": 50.0, "5": 40.0}}, r"localization\.recall.*\bfall\b"),
     ):
         broken = json.loads(json.dumps(document))
         broken["results"][0]["localization"][key] = value

@@ -42,10 +42,10 @@ def test_a_recipe_says_what_its_panoramas_are(strips):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["panorama.size=(512,)"], r"panorama\.size=\(512,\) must be \(height, width\)"),
-        (["panorama.size=(512,0)"], r"panorama\.size=\(512, 0\) must be"),
-        (["panorama.view=0"], r"panorama\.view=0 must be 1 or more"),
-        (["panorama.size=(64,416)"], r"panorama\.view=512 must be 1 to 416"),
+        (["panorama.size=(512,)"], r"panorama\.size=\(512,\).*\(height, width\)"),
+        (["panorama.size=(512,0)"], r"panorama\.size=\(512, 0\).*\(height, width\)"),
+        (["panorama.view=0"], r"panorama\.view=0\b.*\b1\b"),
+        (["panorama.size=(64,416)"], r"panorama\.view=512\b.*\b1 to 416\b"),
     ],
 )
 def test_keys_of_panoramas_are_checked(changes, said):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import zipfile
 
@@ -65,27 +66,29 @@ def test_a_database_of_other_weights_is_refused(door, refused, model, database, 
     assert door("extract", *model, "--checkpoint=6", f"--images={database}", f"--out={file}").status == 0
     localize = ["localize", *model, f"--database={file}", f"--images={database}", f"--out={tmp_path / 'found'}"]
     said = refused(*localize, "--checkpoint=12")
-    assert "was extracted with another model, so distances would mean nothing: {'weights'" in said
+    assert re.search(r"db\.npy.*\{'weights'", said)
     assert door(*localize, "--checkpoint=6", "--top=1").status == 0
-    assert "--top=0 must be at least 1" in refused(*localize, "--top=0")
+    assert re.search(r"--top=0\b.*\b1\b", refused(*localize, "--top=0"))
     np.save(file, np.load(file)[:-1])
-    assert "has 49 descriptors but its table 50 rows" in refused(*localize, "--checkpoint=6")
+    assert re.search(r"\b49 descriptors.*\b50 rows", refused(*localize, "--checkpoint=6"))
     file.with_suffix(".json").unlink()
-    assert "db.json is missing; write the database with: jaxvpr extract" in refused(*localize)
+    assert re.search(r"db\.json.*jaxvpr extract", refused(*localize))
 
 
 def test_what_extract_and_localize_need(refused, model, database, tmp_path):
     assert "needs --images" in refused("extract", *model)
     assert "needs --out" in refused("extract", *model, f"--images={database}")
-    assert "end the name so" in refused("extract", *model, f"--images={database}", "--out=db.txt")
+    said = refused("extract", *model, f"--images={database}", "--out=db.txt")
+    assert re.search(r"--out=db\.txt.*\.npy", said)
     assert "needs --database" in refused("localize", *model, f"--images={database}")
     nothing = tmp_path / "nothing"
     nothing.mkdir()
-    assert f"no image in {nothing}" in refused("extract", *model, f"--images={nothing}", "--out=db.npy")
+    said = refused("extract", *model, f"--images={nothing}", "--out=db.npy")
+    assert re.search(rf"no image.*{re.escape(str(nothing))}", said)
     text = tmp_path / "letter.jpg"
     text.write_text("Dear Sir")
     only = ["extract", *model, f"--images={text}", f"--out={tmp_path / 'x.npy'}"]
-    assert f"{text}: not an image" in refused(*only)
+    assert re.search(rf"{re.escape(str(text))}.*not an image", refused(*only))
 
 
 def test_photos_that_cannot_be_read_are_passed_over_where_asked_and_never_found(
@@ -96,10 +99,11 @@ def test_photos_that_cannot_be_read_are_passed_over_where_asked_and_never_found(
     first, second = sorted(photos.iterdir())[:2]
     first.write_bytes(first.read_bytes()[:300])
     extract = ["extract", *model, f"--images={photos}", f"--out={tmp_path / 'db.npy'}"]
-    assert f"{first}: truncated or damaged JPEG" in refused(*extract)
+    named = rf"{re.escape(str(first))}.*(truncated|damaged)"
+    assert re.search(named, refused(*extract))
     status, out, err = door(*extract, "--config.loader.on_error=skip")
     assert status == 0 and "1 of 50 images could not be read; their rows are zeros" in out
-    assert f"left out: {first}: truncated or damaged JPEG" in err
+    assert re.search(f"left out.*{named}", err)
     descriptors = np.load(tmp_path / "db.npy")
     assert np.flatnonzero(~descriptors.any(axis=1)).tolist() == [0]
 
@@ -150,18 +154,18 @@ def test_describe_takes_arrays_of_any_size_and_paths(trained_run, database):
 
 
 def test_load_says_what_it_lacks(tmp_path, tiny_recipe, trained_run):
-    with pytest.raises(UserError, match=r"holds no model\.safetensors: a run writes it when it ends"):
+    with pytest.raises(UserError, match=r"\bno model\.safetensors"):
         jaxvpr.load(tmp_path)
-    with pytest.raises(UserError, match=r"names no weights; add ,init=FILE"):
+    with pytest.raises(UserError, match=r"no weights.*,init=FILE"):
         jaxvpr.load(tiny_recipe)
-    with pytest.raises(UserError, match=r"none\.pth.*no such file of weights"):
+    with pytest.raises(UserError, match=r"none\.pth.*no such file"):
         jaxvpr.load(f"{tiny_recipe},init=none.pth")
-    with pytest.raises(UserError, match="no recipe 'nothing'"):
+    with pytest.raises(UserError, match=r"recipe.*'nothing'"):
         jaxvpr.load("nothing")
     ran = tmp_path / "ran"
     with zipfile.ZipFile(tmp_path / "theirs.pth", "w") as hostile:
         hostile.writestr("__main__.py", f"open({str(ran)!r}, 'w').close()")
-    with pytest.raises(UserError, match=r"theirs\.pth is no recipe.*RECIPE\.py,weights=FILE"):
+    with pytest.raises(UserError, match=r"theirs\.pth.*RECIPE\.py,weights=FILE"):
         jaxvpr.load(tmp_path / "theirs.pth")
     assert not ran.exists()
     from_recipe = jaxvpr.load(f"{tiny_recipe},init={trained_run / 'model.safetensors'}")

@@ -1,6 +1,7 @@
 """Sweeps: what a file must say, that one failure stops nothing, and that nothing is trained twice."""
 
 import json
+import re
 import signal
 
 import pytest
@@ -70,25 +71,25 @@ def test_another_loss_leaves_the_options_of_the_first(tmp_path):
 
 
 MISTAKES = {
-    "key": ({"runs": {"good": {}, "bad": {"bach": 3}}}, r"run 'bad': no key config\.bach \(did you mean batch\?\)"),
-    "value": ({"runs": {"bad": {"batch": "many"}}}, r"run 'bad': config\.batch='many' is no int"),
-    "meaning": ({"runs": {"bad": {"batch": 0}}}, r"run 'bad': config\.batch=0 must be at least 1"),
-    "no runs": ({"runs": {}}, "with one run or more"),
-    "changes that are none": ({"runs": {"a": 3}}, "with one run or more"),
-    "other keys": ({"runs": {"a": {}}, "sedes": 3}, r"must return a dict with name, recipe and runs.*'sedes'"),
-    "the same configuration": ({"runs": {"a": {}, "b": {"batch": 8}}}, "'a' and 'b' have the same configuration"),
-    "the same folder": ({"runs": {"a": {}, "A": {"batch": 16}}}, "'a' and 'A' have the same folder"),
+    "key": ({"runs": {"good": {}, "bad": {"bach": 3}}}, r"'bad'.*config\.bach\b.*\bbatch\b"),
+    "value": ({"runs": {"bad": {"batch": "many"}}}, r"'bad'.*config\.batch='many'.*\bint\b"),
+    "meaning": ({"runs": {"bad": {"batch": 0}}}, r"'bad'.*config\.batch=0\b.*\b1\b"),
+    "no runs": ({"runs": {}}, r"\bruns\b.*\{name: \{key: value"),
+    "changes that are none": ({"runs": {"a": 3}}, r"\bruns\b.*\{name: \{key: value"),
+    "other keys": ({"runs": {"a": {}}, "sedes": 3}, r"\bname, recipe.*\bruns\b.*'sedes'"),
+    "the same configuration": ({"runs": {"a": {}, "b": {"batch": 8}}}, "'a'.*'b'.*configuration"),
+    "the same folder": ({"runs": {"a": {}, "A": {"batch": 16}}}, "'a'.*'A'.*folder"),
     "a seed as another run": (
         {"runs": {"a": {}, "b": {"seed": 1}}, "seeds": 2},
-        "'a-seed1' and 'b' have the same conf",
+        "'a-seed1'.*'b'.*configuration",
     ),
-    "a name that is no folder": ({"runs": {"../a": {}}}, r"'\.\./a' names a folder"),
-    "no cell": ({"runs": {"a": {}}, "rows": "x", "columns": "y"}, r"run 'a' must be called ROW\+COLUMN"),
-    "one axis": ({"runs": {"a": {}}, "rows": "x"}, "rows and columns go together"),
-    "seeds": ({"runs": {"a": {}}, "seeds": 0}, "seeds of 'a' must be a whole number from 1 up, not 0"),
-    "seeds of no run": ({"runs": {"a": {}}, "seeds": {"b": 2}}, r"seeds names \['b'\]; the runs are \['a'\]"),
-    "nothing to compare by": ({"runs": {"a": {"test_data": {}}}}, "test_data is a group"),
-    "a title that is no text": ({"runs": {"a": {}}, "name": 3}, "name=3 must be a text"),
+    "a name that is no folder": ({"runs": {"../a": {}}}, r"'\.\./a'.*folder"),
+    "no cell": ({"runs": {"a": {}}, "rows": "x", "columns": "y"}, r"'a'.*ROW\+COLUMN"),
+    "one axis": ({"runs": {"a": {}}, "rows": "x"}, r"\brows\b.*\bcolumns\b.*\baxes\b"),
+    "seeds": ({"runs": {"a": {}}, "seeds": 0}, r"seeds.*'a'.*\b1\b.*\b0\b"),
+    "seeds of no run": ({"runs": {"a": {}}, "seeds": {"b": 2}}, r"seeds.*\['b'\].*\['a'\]"),
+    "nothing to compare by": ({"runs": {"a": {"test_data": {}}}}, r"config\.test_data\b.*\bgroup\b"),
+    "a title that is no text": ({"runs": {"a": {}}, "name": 3}, r"\bname=3\b"),
 }
 
 
@@ -100,11 +101,11 @@ def test_mistakes_of_a_file(write, rest, said):
 
 def test_a_recipe_is_no_sweep(refused, tiny_recipe, write, tmp_path):
     said = refused("sweep", f"--config={tiny_recipe}", f"--workdir={tmp_path}")
-    assert "has no function get_sweep(preset); the verb for it is train" in said
+    assert re.search(r"get_sweep\(preset\).*\btrain\b", said)
     said = refused("train", f"--config={write({'a': {}})}", f"--workdir={tmp_path}")
-    assert "has no function get_config(preset); the verb for it is sweep" in said
+    assert re.search(r"get_config\(preset\).*\bsweep\b", said)
     said = refused("sweep", f"--config={write({'a': {}, 'b': {'batch': 16}})}", "--config.batch=16")
-    assert "(a change of the command line is made to all runs)" in said
+    assert re.search("'a'.*'b'.*configuration.*command line", said)
 
 
 @pytest.mark.parametrize("name", ["losses.py", "losses.py:gsv_xs", "optimisers.py", "optimisers.py:gsv_xs",
@@ -118,7 +119,7 @@ def test_shipped_sweeps_are_valid(name):
         assert {row for row, _ in empty} <= {"arcface", "cosface"}, (
             "only prototypes, which cannot mine, leave cells empty"
         )
-    with pytest.raises(UserError, match="no preset 'town'"):
+    with pytest.raises(UserError, match=r"preset.*'town'"):
         sweep_file.load(f"configs/sweeps/{name.partition(':')[0]}:town")
 
 
@@ -170,7 +171,7 @@ def test_a_failure_stops_nothing_and_nothing_is_trained_twice(door, refused, wri
     assert status == 1 and trained == ["bad"] and "2 runs, 1 of them finished already" in err
     assert (out / "good" / "metrics.json").stat().st_mtime_ns == written
     said = refused(*command, "--config.optimizer.b1=0.5")
-    assert "good holds a run of another configuration" in said and "optimizer.b1: 0.9 there, 0.5 now" in said
+    assert re.search(r"(?s)\bgood\b.*configuration.*optimizer\.b1.*\b0\.9\b.*\b0\.5\b", said)
     assert "test_data.test.split" in refused(*command, "--config.test_data.test.split=val"), "another test and figure"
     assert trained == ["bad"]
 
@@ -193,7 +194,7 @@ def test_a_killed_run_goes_on(door, refused, write, tmp_path, monkeypatch):
     (begun, _) = json.loads((tmp_path / "sweep.json").read_text())["runs"]
     assert [line["val/R@1"] for line in begun["validation"]] == [8.0]
     assert door(*command).status == 130 and resumed == [("a", False), ("a", True)]
-    assert "a holds a run of another configuration" in refused(*command, "--config.epochs=7")
+    assert re.search(r"(?s)/a\b.*configuration.*\bepochs\b.*\b7\b", refused(*command, "--config.epochs=7"))
 
 
 def test_interrupted_beside_the_training(door, write, tmp_path, monkeypatch):

@@ -215,7 +215,7 @@ def test_augment_is_a_pure_function_of_its_generator_and_picklable():
 )
 def test_an_augmentation_that_makes_no_sense_names_its_key_and_range(wrong):
     ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=rf"^{name}={re.escape(str(value))}: expected .*\d"):
+    with pytest.raises(ValueError, match=rf"{name}={re.escape(str(value))}.*\d"):
         Augment(**wrong)
 
 

@@ -79,7 +79,7 @@ def test_batches_equal_the_literal_method(places, cities, P, K, similar, seed):
     options = {"P": P, "K": K, "steps": 3, "distance": 20.0, "similar": similar}
     wanted = literal(table, descriptors, rng=np.random.default_rng(seed), **options)
     if not any(wanted):
-        with pytest.raises(DataError, match=f"no {K} images within 20 m of each other were found in town"):
+        with pytest.raises(DataError, match=rf"\b{K} images.*\b20 m\b.*town"):
             clique_batches(table, descriptors, rng=np.random.default_rng(seed), **options)
         return
     batches = clique_batches(table, descriptors, rng=np.random.default_rng(seed), **options)
@@ -159,9 +159,7 @@ def test_images_of_a_clique_look_the_same_way_where_an_angle_is_asked_for():
         assert widest == {20: 0, 80: 1, 180: 3}[angle]
         assert {side for one in sides for side in one} == set(range(6))
     blind = place_table(Places.create("blind", paths, place=np.arange(24), east=0.0, north=0.0), K=1)
-    with pytest.raises(
-        DataError, match=r"24 of 24 images of blind have no heading \(the first: row 0\), which angle=20"
-    ):
+    with pytest.raises(DataError, match=r"24 of 24.*blind.*heading.*row 0.*angle=20"):
         clique_batches(blind, np.eye(24), rng=np.random.default_rng(0), angle=20.0, **options)
 
 
@@ -176,7 +174,7 @@ def test_cliques_keep_their_distance_from_what_stands_beside_them():
         apart = [np.hypot(*(position[rows[rows >= 0]] - point).T).min() for point in ((0, 0), (250, 250))]
         assert len(rows) and apart[0] >= 120 and (apart[1] >= 120) == middle
     everywhere = [Beside(position, np.full(len(position), -1))] * 3
-    with pytest.raises(DataError, match=r"of each other and away from the other places of a batch were found"):
+    with pytest.raises(DataError, match=r"\b2 images.*\baway\b.*town"):
         clique_batches(table, descriptors, P=2, K=2, steps=3, rng=np.random.default_rng(0), beside=everywhere)
 
 
@@ -219,9 +217,9 @@ def test_real_places(real_data):
         ({"distance": 0}, "distance=0"),
         ({"similar": -1}, "similar=-1"),
         ({"angle": 0}, "angle=0"),
-        ({"K": 50}, r"no 50 images within 25 m of each other were found in town \(9 places, "),
-        ({"descriptors": np.zeros((8, 2))}, r"each of 9 places, \[9, D\]; these have shape \(8, 2\)"),
-        ({"descriptors": np.full((9, 2), np.nan)}, "or hold NaN"),
+        ({"K": 50}, r"\b50 images.*\b25 m\b.*town.*\b9 places"),
+        ({"descriptors": np.zeros((8, 2))}, r"\b9 places.*\[9, D\].*\(8, 2\)"),
+        ({"descriptors": np.full((9, 2), np.nan)}, "NaN"),
     ],
 )
 def test_options_that_make_no_sense(options, message):
@@ -236,5 +234,5 @@ def test_options_that_make_no_sense(options, message):
 def test_images_without_position():
     paths = Paths.of(["a.jpg", "b.jpg"])
     table = place_table(Places.create("lost", paths, place=[0, 1], east=[0, np.nan], north=0), K=1)
-    with pytest.raises(DataError, match=r"1 of 2 images of lost have no position \(the first: row 1\)"):
+    with pytest.raises(DataError, match=r"1 of 2.*lost.*position.*row 1"):
         clique_batches(table, np.zeros((2, 2)), P=1, K=1, steps=1, rng=np.random.default_rng(0))

@@ -62,7 +62,7 @@ def test_a_viewpoint_without_a_view_near_the_point_gives_none():
     rows = headed(STREET, [0, 90])
     lateral, frontal = classes(*rows, turn=20, min_images=3)
     assert lateral.cells.rows.tolist() == [3, 5, 7] and frontal.cells.rows.tolist() == [0, 2, 4, 6, 8]
-    with pytest.raises(DataError, match=r"no cell has 4 images.*of 1 cells of 5 viewpoints the best has 3.*20 degrees"):
+    with pytest.raises(DataError, match=r"\b4 images.*\b1 cells.*\b5 viewpoints.*\b3\b.*\b20 degrees"):
         classes(*rows, turn=20, min_images=4)
     assert len(classes(*rows, turn=31, min_images=5)[0].cells.rows) == 5
 
@@ -93,7 +93,7 @@ def test_cells_without_one_of_the_two_classes_are_dropped_and_with_them_their_gr
     # The group of the first image comes first: that of the cell beside.
     assert lateral.cells.keys[:, 0].tolist() == frontal.cells.keys[:, 0].tolist() == [EAST // 15 + 1, EAST // 15]
     assert len(classes(*everything, turn=31, groups=1)[0].cells) == 1
-    with pytest.raises(DataError, match="3 groups were asked for, but this partition has 2"):
+    with pytest.raises(DataError, match=r"\b3 groups.*\b2\b"):
         classes(*everything, turn=31, groups=3)
 
 
@@ -186,12 +186,12 @@ def test_panoramas_keep_the_cells_of_the_partition():
 def test_bad_input_is_named(panoramas):
     names = Paths.of([f"{i}.jpg" for i in range(5)], "/photos")
     missing = np.where(np.arange(5) == 3, np.nan, 0.0)
-    with pytest.raises(DataError, match=r"1 of 5 images have no heading \(first: row 3, /photos/3.jpg\).*Leave those"):
+    with pytest.raises(DataError, match=r"1 of 5.*heading.*row 3.*/photos/3\.jpg.*configs/gsv_cities\.py"):
         classes(STREET, missing, panoramas=panoramas, names=names)
     nowhere = np.asarray(STREET, float) + [[0, np.nan if row == 2 else 0] for row in range(5)]
-    with pytest.raises(DataError, match=r"1 of 5 images have no north \(first: row 2\)"):
+    with pytest.raises(DataError, match=r"1 of 5.*north.*row 2"):
         classes(nowhere, np.zeros(5), panoramas=panoramas)
-    with pytest.raises(DataError, match=r"no c(lass|ell) has 6 images"):
+    with pytest.raises(DataError, match=r"c(lass|ell).*\b6 images"):
         classes(STREET, np.zeros(5), panoramas=panoramas, min_images=6)
     for wrong in ({"distance": 0}, {"turn": 181}, {"M": 0}, {"N": 0}, {"min_images": 0}):
         with pytest.raises(DataError, match=f"{next(iter(wrong))}=.*{next(iter(wrong.values()))}"):

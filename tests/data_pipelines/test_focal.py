@@ -94,9 +94,9 @@ def test_headings_are_clockwise_from_north():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(DataError, match=r"1 of 2 images have no north \(first: row 1\).*need east and north"):
+    with pytest.raises(DataError, match=r"1 of 2.*north.*row 1.*\beast\b.*\bnorth\b"):
         square_cells(np.array([0.0, 1.0]), np.array([0.0, np.nan]), M=15, N=3)
-    with pytest.raises(DataError, match=r"M must be positive.*M=0"):
+    with pytest.raises(DataError, match=r"\bM=0"):
         square_cells(np.zeros(2), np.zeros(2), M=0, N=3)
-    with pytest.raises(DataError, match="no class has 5 images"):
+    with pytest.raises(DataError, match=r"class.*\b5 images"):
         square_cells(np.zeros(2), np.zeros(2), M=15, N=3, min_images=5)

@@ -97,13 +97,13 @@ def test_one_zone_can_be_forced():
 
 
 def test_what_cannot_be_projected():
-    with pytest.raises(DataError, match=r"latitude 122.4, longitude 37.7 \(row 1\).*exchanged"):
+    with pytest.raises(DataError, match=r"latitude 122\.4.*longitude 37\.7.*row 1"):
         geo.to_utm([1, 122.4], [1, 37.7])
-    with pytest.raises(DataError, match=r"row 0"):
+    with pytest.raises(DataError, match=r"latitude nan.*\brow 0\b"):
         geo.to_utm(np.array([np.nan]), np.array([0.0]))
-    with pytest.raises(DataError, match=r"longitude 100.0 .row 0. is 91 degrees off zone 32"):
+    with pytest.raises(DataError, match=r"longitude 100\.0.*row 0.*\b91 degrees.*zone 32"):
         geo.to_utm(50.0, 100.0, 32)
-    with pytest.raises(DataError, match="local frame"):
+    with pytest.raises(DataError, match="zone -1"):
         geo.from_utm(0.0, 0.0, -1)
 
 

@@ -119,7 +119,7 @@ def test_a_file_cut_short_is_named(tmp_path, name, kept):
     with pytest.raises(ImageError, match=name):
         decode(path)
     if not name.endswith((".tif", ".bmp", ".webp")):  # of these the header alone does not tell
-        with pytest.raises(ImageError, match=rf"{name}: truncated|{name}: not an image"):
+        with pytest.raises(ImageError, match=rf"{name}.*(truncated|not an image)"):
             own_size(path)
 
 
@@ -150,7 +150,7 @@ def test_a_png_with_a_damaged_chunk_is_named(tmp_path):
     middle = len(data) // 2
     data[middle : middle + 8] = bytes(8 * [data[middle] ^ 0xFF])
     path.write_bytes(data)
-    with pytest.raises(ImageError, match=r"a\.png: .*damaged"):
+    with pytest.raises(ImageError, match=r"a\.png.*damaged"):
         decode(path)
 
 
@@ -212,7 +212,7 @@ def test_shorter_side_and_centre_crop(shape):
     square = centre_crop(small, (40, 40))
     top, left = (small.shape[0] - 40) // 2, (small.shape[1] - 40) // 2
     assert np.array_equal(square, small[top : top + 40, left : left + 40])
-    with pytest.raises(ValueError, match="resize it first"):
+    with pytest.raises(ValueError, match=rf"\({small.shape[0] + 1}, 40\)"):
         centre_crop(small, (small.shape[0] + 1, 40))
 
 

@@ -5,6 +5,7 @@ import functools
 import gc
 import multiprocessing
 import pickle
+import re
 import threading
 import time
 from multiprocessing.shared_memory import SharedMemory
@@ -188,7 +189,7 @@ def test_images_of_another_size_are_squashed_by_the_rule(paths):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_image_stops_the_reading_and_is_named(broken, workers):
     read_step = StepReader({"source": ImageSource(broken, SIZE)}, sequential_draw(4, 2))
-    with pytest.raises(ImageError, match=r"1\.jpg: truncated JPEG") as caught:
+    with pytest.raises(ImageError, match=r"1\.jpg.*truncated") as caught:
         list(batches(read_step, 0, 2, workers=workers))
     assert type(caught.value) is ImageError
 
@@ -198,7 +199,7 @@ def test_unreadable_images_are_skipped_counted_and_named(broken):
     assert batch["bad"].tolist() == [False, True, False, True] and batch["mask"].tolist() == [True, False, True, False]
     assert not batch["image"][[1, 3]].any() and batch["image"][[0, 2]].any(axis=(1, 2, 3)).all()
     cut, text = complaints(broken, batch)
-    assert "1.jpg: truncated JPEG" in cut and "3.jpg: not an image" in text
+    assert re.search(r"1\.jpg.*truncated", cut) and re.search(r"3\.jpg.*not an image", text)
 
 
 def test_an_unreadable_frame_spoils_its_clip_only(broken):
@@ -218,12 +219,12 @@ def test_the_middle_of_the_resized_image(paths):
     (image,) = ImageSource(paths, (12, 20), crop_from=(15, 23)).read(Draw.of([0]), 0, 0, "source")["image"]
     whole = np.array(Image.fromarray(decode(paths[0])).resize((23, 15), Image.Resampling.BILINEAR))
     assert np.array_equal(image, whole[2:14, 2:22])
-    with pytest.raises(DataError, match="give one of them"):
+    with pytest.raises(DataError, match=r"crop_from.*augment"):
         ImageSource(paths, SIZE, augment=JITTER, crop_from=())
 
 
 def test_headings_of_panoramas_are_refused(paths):
-    with pytest.raises(ValueError, match="whole images"):
+    with pytest.raises(ValueError, match=r"view.*NaN"):
         ImageSource(paths, SIZE).read(Draw.of([1], view=90.0), 0, 0, "source")
 
 

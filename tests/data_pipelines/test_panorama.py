@@ -41,9 +41,9 @@ def test_the_whole_circle_is_the_panorama_turned():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"full": (512, 4096)}, r"a\.jpg: 512x3328 pixels, but a panorama of 512x4096 was expected"),
-        ({"heading": np.nan}, r"a\.jpg: a view of heading nan in a panorama of yaw 0"),
-        ({"width": 4000}, r"a\.jpg: a view of 4000 columns does not fit into the 3328"),
+        ({"full": (512, 4096)}, r"a\.jpg.*\b512x3328\b.*\b512x4096\b"),
+        ({"heading": np.nan}, r"a\.jpg.*heading nan.*yaw 0"),
+        ({"width": 4000}, r"a\.jpg.*\b4000\b.*\b3328\b"),
     ],
 )
 def test_bad_input_is_named(change, said):

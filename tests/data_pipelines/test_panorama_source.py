@@ -1,6 +1,7 @@
 """Views of panoramas on their way into a batch; every column is painted with the bearing that it looks at."""
 
 import pickle
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -171,7 +172,7 @@ def test_a_panorama_of_another_width_is_named_before_it_is_decoded(mixed, monkey
 
     monkeypatch.setattr(panoramas, "pixels", refuse)
     looked = source(mixed, yaw=YAWS[:3])
-    with pytest.raises(ImageError, match=r"wide\.jpg: 512x3328 pixels, but .* 64x416 was expected.*Set panorama\.size"):
+    with pytest.raises(ImageError, match=r"wide\.jpg.*\b512x3328\b.*\b64x416\b.*panorama\.size"):
         looked.read(Draw.of([1], view=0.0), 0, 0, "source")
     with pytest.raises(AssertionError, match="decoded"):
         looked.read(Draw.of([0], view=0.0), 0, 0, "source")
@@ -183,21 +184,21 @@ def test_it_is_skipped_and_named_where_that_is_asked_for(mixed):
     assert batch["bad"].tolist() == [False, True, True] and batch["mask"].tolist() == [True, False, False]
     assert batch["image"][0].any() and not batch["image"][1:].any()
     wide, short = complaints(mixed, batch, looked.panorama)
-    assert "wide.jpg: 512x3328 pixels" in wide and "short.jpg: truncated JPEG" in short
+    assert re.search(r"wide\.jpg.*\b512x3328\b", wide) and re.search(r"short\.jpg.*truncated", short)
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_an_unknown_yaw_is_named_and_never_skipped(small, on_error):
     looked = source(small, yaw=np.array([0, np.nan, 0, 0], np.float32), on_error=on_error)
-    with pytest.raises(DataError, match=r"1\.jpg: a view of heading 20\.0 in a panorama of yaw nan"):
+    with pytest.raises(DataError, match=r"1\.jpg.*heading 20\.0.*yaw nan"):
         looked.read(Draw.of([0, 1], view=20.0), 0, 0, "source")
     assert looked.read(Draw.of([1]), 0, 0, "source")["mask"].all(), "its whole strip needs no yaw"
 
 
 def test_panoramas_that_make_no_sense_are_refused(small):
-    with pytest.raises(DataError, match=r"3 yaws of 4 panoramas"):
+    with pytest.raises(DataError, match=r"\b3 yaws.*\b4 panoramas"):
         source(small, yaw=YAWS[:3])
-    with pytest.raises(DataError, match=r"a view of 417 columns does not fit into the 416"):
+    with pytest.raises(DataError, match=r"\b417\b.*\b416\b"):
         source(small, width=417)
 
 
@@ -242,7 +243,7 @@ def test_the_city_gets_its_panoramas_where_they_are_asked_for(city):
     assert all(decode(path).shape[:2] == strip_size(CITY) for path in strips.path)
     assert reader(panoramas=True).east.tolist() == strips.east.tolist(), "without a split, too"
     assert {file: file.stat().st_mtime_ns for file in root.rglob("*.jpg")} == after, "and are written once"
-    with pytest.raises(DataError, match=r"panoramas of its split train only, not of 'test'"):
+    with pytest.raises(DataError, match=r"panoramas.*\btrain\b.*'test'"):
         reader(split="test", panoramas=True)
 
 

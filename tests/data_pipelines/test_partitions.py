@@ -52,7 +52,7 @@ def test_equals_the_literal_loop(seed, rows, width, M, alpha, N, L, min_images):
     options = {"M": M, "alpha": alpha, "N": N, "L": L, "min_images": min_images}
     expected = slow_cells(east, north, heading, **options)
     if not expected:
-        with pytest.raises(DataError, match=f"no class has {min_images} images"):
+        with pytest.raises(DataError, match=rf"class.*\b{min_images} images"):
             cosplace_cells(east, north, heading, **options)
         return
     cells = cosplace_cells(east, north, heading, **options)
@@ -113,25 +113,25 @@ def test_first_groups_only():
 
 
 def test_more_groups_than_exist():
-    with pytest.raises(DataError, match="8 groups were asked for, but this partition has 4"):
+    with pytest.raises(DataError, match=r"\b8 groups.*\b4\b"):
         cosplace_cells([0, 10, 0, 10], [0, 0, 10, 10], np.zeros(4), N=2, L=1, min_images=1, groups=8)
 
 
 def test_a_group_that_is_not_there():
     cells = label_cells(np.array([1, 1]))
-    with pytest.raises(DataError, match="group 1 was asked for, but there are 1"):
+    with pytest.raises(DataError, match=r"\bgroup 1\b.*\b1 groups"):
         cells.group(1)
 
 
 def test_no_class_with_enough_images_names_the_largest():
-    with pytest.raises(DataError, match=r"no class has 10 images: the largest of 2 classes \(4 images\) has 3"):
+    with pytest.raises(DataError, match=r"class.*\b10 images.*\b2 classes.*\b4 images.*\b3\b"):
         cosplace_cells([0, 1, 2, 50], np.zeros(4), np.zeros(4))
-    with pytest.raises(DataError, match=r"the largest of 0 classes \(0 images\) has 0"):
+    with pytest.raises(DataError, match=r"\b0 classes.*\b0 images.*\b0\b"):
         cosplace_cells([], [], [])
 
 
 def test_rows_without_heading_are_named():
-    with pytest.raises(DataError, match=r"2 of 3 images have no heading \(first: row 1\)"):
+    with pytest.raises(DataError, match=r"2 of 3.*heading.*row 1"):
         cosplace_cells(np.zeros(3), np.zeros(3), [0, np.nan, np.nan])
 
 

@@ -75,7 +75,7 @@ def test_a_pass_uses_every_place_once(images, P, cities, distance, K, seed):
     try:
         batches = place_batches(table, P=P, rng=rng(seed), min_distance=distance, by_city=cities > 1)
     except DataError as error:
-        assert "no batch of 2 places" in str(error)
+        assert "2 places" in str(error)
         apart = np.abs(table.east[:, None] - table.east) >= max(distance, 1)
         assert not (apart & (table.city[:, None] == table.city)).any()
         return
@@ -164,7 +164,7 @@ def test_a_table_of_some_data_sets_keeps_the_rows_and_frames_of_all():
     batches = place_batches(some, P=2, steps=20, rng=rng(), weights=(1, 1))
     assert (batches.rows >= 12).all() and (some.source[batches.labels[:, ::3]].sum(1) == 1).all()
     assert some.images(np.array([2, 0])).tolist() == [6, 7, 8, 0, 1, 2] and some.images([]).tolist() == []
-    with pytest.raises(DataError, match=r"no place of a has 4 images: the largest of 4 places \(12 images\) has 3"):
+    with pytest.raises(DataError, match=r"\ba\b.*\b4 images.*\b4 places.*\b12 images.*\b3\b"):
         place_table(sets, K=4, of=[0])
 
 
@@ -193,9 +193,7 @@ def test_the_last_batch_of_a_city_is_padded_or_dropped():
     assert sorted(map(len, padded)) == [1, 2, 4, 4]
     dropped = check_images(table, place_batches(table, P=4, rng=rng(), by_city=True, last="drop"), 4)
     assert list(map(len, dropped)) == [4, 4]
-    with pytest.raises(
-        DataError, match=r"no batch of 7 places can be made: the fullest has 6, of 6 places in the larg"
-    ):
+    with pytest.raises(DataError, match=r"\b7 places.*\b6\b.*\b6 places"):
         place_batches(table, P=7, rng=rng(), by_city=True, last="drop")
 
 
@@ -256,7 +254,7 @@ def test_a_city_on_the_border_of_two_zones_is_one():
     assert table.frame.tolist() == [30, 30, 30] and np.allclose(table.east[1:], wanted[0][2:], rtol=0, atol=1e-3)
     drawn = check_images(table, place_batches(table, P=3, rng=rng(), min_distance=25), 3)
     assert sorted(map(sorted, drawn)) in ([[0], [1, 2]], [[0, 2], [1]])  # 5 and 6 are 21 m apart
-    with pytest.raises(DataError, match=r"images of place 5 of set lie in zones \[30, 40\]"):
+    with pytest.raises(DataError, match=r"\bplace 5\b.*\bset\b.*\[30, 40\]"):
         place_table(make([5, 5], 0, 0, zone=[30, 40]), K=1)
 
 
@@ -290,15 +288,15 @@ def test_real_places_of_two_cities(real_data):
         ({"last": "fold"}, "last='fold'"),
         (
             {"min_distance": 1e4, "last": "fill", "steps": 2},
-            "no batch of 2 places can be made: the fullest has 1, of 9",
+            r"\b2 places.*\b1\b.*\b9 places",
         ),
         ({"steps": -1}, "steps=-1"),
         ({"min_distance": -1}, "min_distance=-1"),
         ({"min_distance": float("nan")}, "min_distance=nan"),
-        ({"min_distance": 1e4}, "no batch of 2 places can be made: the fullest has 1, of 9 places"),
-        ({"weights": (1,)}, "weights need a number of steps"),
-        ({"weights": (1, 1), "steps": 1}, r"a positive number for each of \['set'\]"),
-        ({"weights": (0,), "steps": 1}, r"a positive number for each of \['set'\]"),
+        ({"min_distance": 1e4}, r"\b2 places.*\b1\b.*\b9 places"),
+        ({"weights": (1,)}, "weights.*steps"),
+        ({"weights": (1, 1), "steps": 1}, r"weights.*\['set'\].*\(1, 1\)"),
+        ({"weights": (0,), "steps": 1}, r"weights.*\['set'\].*\(0,\)"),
     ],
 )
 def test_options_that_make_no_sense(options, message):
@@ -307,23 +305,21 @@ def test_options_that_make_no_sense(options, message):
 
 
 def test_data_that_cannot_be_drawn_from():
-    with pytest.raises(
-        DataError, match=r"no place of set has 4 images: the largest of 3 places \(6 images\) has 3, but K"
-    ):
+    with pytest.raises(DataError, match=r"\bset\b.*\b4 images.*\b3 places.*\b6 images.*\b3\b.*K=4"):
         place_table(grid([1, 3, 2]), K=4)
-    with pytest.raises(DataError, match=r"the largest of 0 places \(2 images\) has 0"):
+    with pytest.raises(DataError, match=r"\b0 places.*\b2 images.*\b0\b"):
         place_table(make([-1, -1]), K=1)
     with pytest.raises(DataError, match="K=0"):
         place_table(make([0]), K=0)
-    with pytest.raises(DataError, match="city has shape"):
+    with pytest.raises(DataError, match=r"city.*\(3,\).*\b2 images"):
         place_table(make([0, 1]), K=1, city=np.zeros(3))
     lost = place_table(make([0, 1, 2], east=[0, np.nan, 50]), K=1)
     assert len(check_images(lost, place_batches(lost, P=3, rng=rng()), 3)) == 1
-    with pytest.raises(DataError, match=r"1 of 3 places have images without position \(the first in set\)"):
+    with pytest.raises(DataError, match=r"1 of 3 places.*position.*\bset\b"):
         place_batches(lost, P=2, rng=rng(), min_distance=1)
-    with pytest.raises(DataError, match=r"no place of \['small'\] has 3 images, but it has a weight"):
+    with pytest.raises(DataError, match=r"\['small'\].*\b3 images.*weight"):
         table = place_table([grid([3, 3], name="a"), grid([1, 2], name="small")], K=3)
         place_batches(table, P=2, rng=rng(), steps=1, weights=(1, 1))
     crowd = place_table(make(np.arange(7000)), K=1)
-    with pytest.raises(DataError, match="1 m between places is too far for set: each of 7000 places"):
+    with pytest.raises(DataError, match=r"\b1 m\b.*\bset\b.*\b7000 places"):
         place_batches(crowd, P=2, rng=rng(), min_distance=1)

@@ -27,7 +27,7 @@ def test_paths_are_a_sequence_of_strings(names, data):
     assert list(paths) == [os.path.join("root", n) for n in names]
     rows = data.draw(st.lists(st.integers(-len(names), len(names) - 1), max_size=20)) if names else []
     assert [paths.take(np.array(rows, int)).relative(i) for i in range(len(rows))] == [names[r] for r in rows]
-    with pytest.raises(IndexError, match=f"row {len(names)} of {len(names)} paths"):
+    with pytest.raises(IndexError, match=rf"\brow {len(names)}\b.*\b{len(names)} paths"):
         paths.relative(len(names))
 
 
@@ -62,9 +62,9 @@ def test_columns_that_are_not_given_are_unknown():
     assert places.east.dtype == np.float64 and places.zone.tolist() == [32] * 4
     assert np.isnan(places.heading).all() and np.isnat(places.time).all() and (places.place == -1).all()
     assert places.view.dtype == np.int8 and (places.view == -1).all()
-    with pytest.raises(DataError, match=r"no such column \['easting'\]"):
+    with pytest.raises(DataError, match=r"column.*\['easting'\]"):
         table(easting=1)
-    with pytest.raises(DataError, match=r"column east has shape \(3,\), but there are 4 paths"):
+    with pytest.raises(DataError, match=r"\beast\b.*\(3,\).*\b4 paths"):
         table(east=[1, 2, 3])
 
 
@@ -89,13 +89,13 @@ def test_select_and_concat_join_the_conditions():
     assert both.select(condition="snow").path.relative(1) == "0.jpg"
     assert len(both.select(split="test", role="database")) == 1
     assert list(a.take(np.array([False, True, False, True])).path) == [os.path.join("r", p) for p in ("1.jpg", "3.jpg")]
-    with pytest.raises(DataError, match=r"some: no condition 'fog'; there are \['day', 'snow'\]"):
+    with pytest.raises(DataError, match=r"some.*condition.*'fog'.*\['day', 'snow'\]"):
         a.select(condition="fog")
 
 
 def test_mixed_zones_are_refused_with_a_file_of_each():
     assert table(zone=32).single_zone() == 32 and table().single_zone() == -1
-    with pytest.raises(DataError, match=r"2 UTM zones.*zone 32: r/0\.jpg; zone 33: r/2\.jpg"):
+    with pytest.raises(DataError, match=r"\b2 UTM zones.*\b32\b.*r/0\.jpg.*\b33\b.*r/2\.jpg"):
         table(zone=[32, 32, 33, 33]).single_zone()
 
 

@@ -44,11 +44,9 @@ def test_cameras_that_look_around_agree_on_what_is_up(up):
 
 def test_cameras_on_their_side_need_to_be_told():
     rolled = np.stack([looking(heading)[:, [1, 0, 2]] * [1, -1, 1] for heading in range(0, 360, 36)])
-    with pytest.raises(
-        DataError, match=r"mall: no axis of the world is up for most cameras .* by up, one of \['z', '-z'"
-    ):
+    with pytest.raises(DataError, match=r"mall.*\bup\b.*\['z', '-z'"):
         upward(rolled, "mall")
-    with pytest.raises(DataError, match="mall: no image has a pose"):
+    with pytest.raises(DataError, match=r"mall.*no image.*pose"):
         upward(rolled[:0], "mall")
 
 
@@ -70,5 +68,5 @@ def test_what_looks_straight_up_has_no_heading():
     views = np.stack([looking(30, pitch=89), looking(30, pitch=90), looking(30, pitch=-90), looking(-1e-9)])
     heading = on_the_ground(views, np.zeros((4, 3)), "z")["heading"]
     assert heading[0] == pytest.approx(30, abs=1e-3) and np.isnan(heading[1:3]).all() and heading[3] == 0
-    with pytest.raises(DataError, match=r"no axis up='w'; there are \['z', '-z', 'y'"):
+    with pytest.raises(DataError, match=r"up='w'.*\['z', '-z', 'y'"):
         on_the_ground(views, np.zeros((4, 3)), "w")

@@ -134,7 +134,7 @@ def test_missing_negatives_stay_black_and_an_unreadable_query_spoils_its_element
 
 @pytest.mark.parametrize("options", [{"augment": None}, {"augment": Augment(), "shared": True}])
 def test_options_that_contradict_are_refused(paths, options):
-    with pytest.raises(DataError, match="queries_only augments one image of each element"):
+    with pytest.raises(DataError, match=r"queries_only.*augment.*shared"):
         ImageSource(paths, SIZE, queries_only=True, **options)
 
 
@@ -150,5 +150,5 @@ def test_a_recipe_chooses_and_its_mistakes_are_named(paths):
     for key, value in (("perspective", 1.5), ("rotation", -1.0), ("flip", 2.0), ("randaugment", -1)):
         wrong = config.copy_and_resolve_references()
         wrong.augment[key] = value
-        with pytest.raises(UserError, match=re.escape(f"config.augment: {key}={value}")):
+        with pytest.raises(UserError, match=rf"config\.augment.*{key}={re.escape(str(value))}"):
             image_source(wrong, paths)

@@ -2,7 +2,6 @@
 
 import math
 import pickle
-import re
 
 import numpy as np
 import pytest
@@ -210,5 +209,5 @@ def test_it_comes_after_the_resize_and_leaves_other_draws_alone():
 
 @pytest.mark.parametrize(("count", "magnitude"), [(-1, 9), (2, 31), (2, -1)])
 def test_what_makes_no_sense_is_refused(count, magnitude):
-    with pytest.raises(ValueError, match=re.escape(f"randaugment={count} of magnitude={magnitude}: expected 0")):
+    with pytest.raises(ValueError, match=rf"randaugment={count}\b.*magnitude={magnitude}\b.*\b0 to 30"):
         Augment(randaugment=count, magnitude=magnitude).finish(photo(), np.random.default_rng(0))

@@ -145,14 +145,14 @@ def test_times_that_are_none():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("plain.jpg", "sub/plain.jpg: no coordinates in the file name; expected a name such as @0554156.86"),
-        ("@@2@@@@@@@@@@@@@.jpg", r"field 1 \(UTM east, metres\) is '', not a number"),
-        ("@1@north@@@@@@@@@@@@@.jpg", r"field 2 \(UTM north, metres\) is 'north'"),
-        ("@1@nan@@@@@@@@@@@@@.jpg", "field 2 .* is 'nan'"),
-        ("@1@2@61@S@@@@@@@@@@@.jpg", r"fields 3 and 4 \(UTM zone\) are '61' and 'S'"),
-        ("@1@2@10@I@@@@@@@@@@@.jpg", "'10' and 'I'"),
-        ("@1@2@seq01@17@pano@city@2019@.jpg", "'seq01' and '17'"),
-        ("@1@2@@@@@@@east@@@@@@.jpg", r"field 9 \(heading, degrees\) is 'east'"),
+        ("plain.jpg", r"sub/plain\.jpg.*coordinates.*@0554156\.86"),
+        ("@@2@@@@@@@@@@@@@.jpg", r"field 1\b.*east.*''"),
+        ("@1@north@@@@@@@@@@@@@.jpg", r"field 2\b.*north.*'north'"),
+        ("@1@nan@@@@@@@@@@@@@.jpg", r"field 2\b.*north.*'nan'"),
+        ("@1@2@61@S@@@@@@@@@@@.jpg", r"fields 3 and 4\b.*zone.*'61'.*'S'"),
+        ("@1@2@10@I@@@@@@@@@@@.jpg", "'10'.*'I'"),
+        ("@1@2@seq01@17@pano@city@2019@.jpg", "'seq01'.*'17'"),
+        ("@1@2@@@@@@@east@@@@@@.jpg", r"field 9\b.*heading.*'east'"),
     ],
 )
 def test_names_that_cannot_be_read_are_named(name, message):
@@ -194,11 +194,11 @@ def test_tree_with_splits_and_roles(tmp_path):
     assert places.east[places.view == VIEWS.index("backward")].tolist() == [3] and (places.view >= 0).sum() == 1
     assert read("at_names", root, split="test", folders=("database", "queries_v1")).east.tolist() == [1, 3]
     assert read("at_names", root / "images" / "train").role.tolist() == [0, 0]
-    with pytest.raises(DataError, match=r"has no split 'val'; it has \['train', 'test'\]"):
+    with pytest.raises(DataError, match=r"split.*'val'.*\['train', 'test'\]"):
         read("at_names", root, split="val")
-    with pytest.raises(DataError, match="no split 'tset'"):
+    with pytest.raises(DataError, match=r"split.*'tset'"):
         read("at_names", root, split="tset")
-    with pytest.raises(DataError, match=r"no folder .'queries_v9'"):
+    with pytest.raises(DataError, match=r"\['queries_v9'\]"):
         read("at_names", root, folders=["queries_v9"])
 
 
@@ -213,7 +213,7 @@ def test_cached_list_gives_the_same_table(tmp_path):
     assert list(cached.path) == list(listed.path)
     assert cached.east.tolist() == listed.east.tolist() == [9, 3, 1, 5]
     (tmp_path / "train_images_paths.txt").write_text("gone/" + NAME.format(1, ""))
-    with pytest.raises(DataError, match=r"which is not in .*delete it"):
+    with pytest.raises(DataError, match=r"train_images_paths\.txt.*gone/.*delete"):
         read("at_names", root)
 
 
@@ -225,44 +225,44 @@ def test_list_of_a_whole_tree_keeps_its_order(tmp_path):
     assert places.east.tolist() == [3, 1, 2, 8, 7]
     assert places.role.tolist() == [1, 0, 1, 0, 0] and places.split.tolist() == [1, 1, 1, 0, -1]
     assert read("at_names", tmp_path, paths_file=file, split="val", folders=["queries"]).east.tolist() == [3, 2]
-    with pytest.raises(DataError, match=r"no path of the list .* is in split None and folders .'queries_v2'"):
+    with pytest.raises(DataError, match=r"split None\b.*\['queries_v2'\]"):
         read("at_names", tmp_path, paths_file=file, folders=["queries_v2"])
 
 
 def test_lists_that_cannot_be_read(tmp_path):
     (tmp_path / "empty.txt").write_text("\n\n")
-    with pytest.raises(DataError, match=r"empty\.txt is empty"):
+    with pytest.raises(DataError, match=r"empty\.txt.*\bempty\b"):
         read("at_names", tmp_path, paths_file=tmp_path / "empty.txt")
-    with pytest.raises(DataError, match=r"cannot read the list of names .*absent\.txt"):
+    with pytest.raises(DataError, match=r"\bread\b.*absent\.txt"):
         read("at_names", tmp_path, paths_file=tmp_path / "absent.txt")
     (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(b"@1@2@.jpg" * 99)[:20])
-    with pytest.raises(DataError, match=r"cannot read .*cut\.txt\.gz"):
+    with pytest.raises(DataError, match=r"\bread\b.*cut\.txt\.gz"):
         read("at_names", tmp_path, paths_file=tmp_path / "cut.txt.gz")
 
 
 def test_folders_that_cannot_be_read(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match=r"no image in .* expected files \.jpg"):
+    with pytest.raises(DataError, match=r"no image.*\.jpg"):
         read("at_names", tmp_path)
-    with pytest.raises(DataError, match="absent is no folder"):
+    with pytest.raises(DataError, match=r"not found.*absent\b"):
         read("at_names", tmp_path / "absent")
     write(tmp_path, f"good/{NAME.format(1, '')}", "good/movie.mp4")
-    with pytest.raises(DataError, match=r"good/movie\.mp4 is neither an image"):
+    with pytest.raises(DataError, match=r"good/movie\.mp4.*\bimage\b"):
         read("at_names", tmp_path / "good")
 
     def refuse(path):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(DataError, match=r"cannot read the folder .*good: Permission denied. Check its permissions"):
+    with pytest.raises(DataError, match=r"folder.*good\b.*Permission denied"):
         at_names.read(tmp_path / "good")
 
 
 def test_a_name_without_coordinates_on_disk(tmp_path):
     write(tmp_path, f"train/{NAME.format(1, '')}", "train/IMG_0001.jpg")
-    with pytest.raises(DataError, match=r"IMG_0001\.jpg: no coordinates in the file name"):
+    with pytest.raises(DataError, match=r"IMG_0001\.jpg.*coordinates"):
         read("at_names", tmp_path)
 
 
 def test_unknown_reader_lists_what_exists(tmp_path):
-    with pytest.raises(DataError, match=r"no reader 'kitti'; there are \['at_names'"):
+    with pytest.raises(DataError, match=r"reader.*'kitti'.*\['at_names'"):
         read("kitti", tmp_path)

@@ -28,11 +28,11 @@ def test_classes(tmp_path):
     assert places.place.tolist() == [0, 1, 1, 2] and set(places.split) == {0} and set(places.role) == {-1}
     assert all(Path(p).exists() for p in places.path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"no image in .*empty"):
+    with pytest.raises(DataError, match=r"no image.*empty\b"):
         read("classes", tmp_path)
-    with pytest.raises(DataError, match=r"no folder in .*; expected one for each class"):
+    with pytest.raises(DataError, match=r"no folder.*/c\b.*class"):
         read("classes", tmp_path / "c")
-    with pytest.raises(DataError, match="no 'trian' among"):
+    with pytest.raises(DataError, match=r"'trian'.*'train'"):
         read("classes", tmp_path, split="trian")
 
 
@@ -86,26 +86,26 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     array = np.empty(1, object)
     array[0] = Evil()
     np.save(tmp_path / "gt.npy", array, allow_pickle=True)
-    with pytest.raises(DataError, match=r"gt\.npy .* its pickle asks for posix\.getcwd, which is not allowed"):
+    with pytest.raises(DataError, match=r"gt\.npy.*posix\.getcwd"):
         pairs.ground_truth(tmp_path, "gt.npy")
     (tmp_path / "cut.npy").write_bytes((tmp_path / "gt.npy").read_bytes()[:30])
-    with pytest.raises(DataError, match=r"cannot read .*cut\.npy"):
+    with pytest.raises(DataError, match=r"\bread\b.*cut\.npy"):
         pairs.ground_truth(tmp_path, "cut.npy")
     header = (tmp_path / "gt.npy").read_bytes()[:128]
     (tmp_path / "list.npy").write_bytes(header + pickle.dumps([1, 2]))
-    with pytest.raises(DataError, match="holds list, not an array of rows"):
+    with pytest.raises(DataError, match=r"list\.npy.*\blist\b.*array"):
         pairs.ground_truth(tmp_path, "list.npy")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0,1 2\n", "its first line is '0,1 2'; expected query,references"),
-        ("query,references\n0,1\n1,two\n", r"ground_truth\.csv, line 3: \['1', 'two'\] is not a query's number"),
-        ("query,references\n0,-1\n", "line 2: .* holds a negative number"),
-        ("query,references\n0,1,2\n", "line 2: .* is not a query's number"),
-        ("query,references\n", "holds no row"),
-        ("", "its first line is ''"),
+        ("0,1 2\n", "'0,1 2'.*query,references"),
+        ("query,references\n0,1\n1,two\n", r"ground_truth\.csv.*line 3.*\['1', 'two'\].*query"),
+        ("query,references\n0,-1\n", r"line 2.*\['0', '-1'\].*negative"),
+        ("query,references\n0,1,2\n", r"line 2.*\['0', '1', '2'\].*query"),
+        ("query,references\n", r"ground_truth\.csv.*no row"),
+        ("", "''.*query,references"),
     ],
 )
 def test_bad_lists_are_named(tmp_path, text, message):
@@ -115,10 +115,10 @@ def test_bad_lists_are_named(tmp_path, text, message):
 
 
 def test_no_list_at_all(tmp_path):
-    with pytest.raises(DataError, match=r"no list of positives in .*; expected ground_truth\.csv or"):
+    with pytest.raises(DataError, match=r"positives.*ground_truth\.csv.*ground_truth\.npy"):
         pairs.ground_truth(tmp_path)
     np.save(tmp_path / "half.npy", np.array([0.5]))
-    with pytest.raises(DataError, match=r"half\.npy, row 0"):
+    with pytest.raises(DataError, match=r"half\.npy.*\brow 0\b.*query"):
         pairs.ground_truth(tmp_path, "half.npy")
 
 
@@ -145,13 +145,13 @@ def test_frames_by_hand(tmp_path):
     assert places.frame.tolist() == places.place.tolist() == [0, 1, 2] * 2
     assert places.split.tolist() == [0, 2, 2] * 2 and places.role.tolist() == [0] * 3 + [1] * 3
     (tmp_path / "night" / "f3.png").unlink()
-    with pytest.raises(DataError, match=r"must hold the same file names, but 1 are in one only, such as \['f3\.png'\]"):
+    with pytest.raises(DataError, match=r"day\b.*night\b.*\b1\b.*\['f3\.png'\]"):
         read("frames", tmp_path, database="day", query="night")
-    with pytest.raises(DataError, match="snow is no folder"):
+    with pytest.raises(DataError, match=r"not found.*snow\b"):
         read("frames", tmp_path, database="day", query="snow")
-    with pytest.raises(DataError, match=r"3 frames are kept .* too few for train=4"):
+    with pytest.raises(DataError, match=r"\b3 frames.*train=4"):
         read("frames", tmp_path, database="day", query="day", last=3, train=4)
-    with pytest.raises(DataError, match="every=0"):
+    with pytest.raises(DataError, match=r"every=0\b.*per_place"):
         read("frames", tmp_path, every=0)
 
 
@@ -180,7 +180,7 @@ def test_photos_of_lund(real_data):
 def test_photos_by_hand(tmp_path):
     photo(tmp_path / "a.jpg", (33.0, 30.0, 36.0), (70.0, 30.0, 0.0), 361.5, "2019:11:03 08:30:00")
     photo(tmp_path / "b.jpg")
-    with pytest.raises(DataError, match=r"b\.jpg and 0 more of 2 photos have no GPS position .* without_position=drop"):
+    with pytest.raises(DataError, match=r"b\.jpg.*\b0\b.*\b2 photos.*position.*without_position=drop"):
         read("photos", tmp_path)
     kept = read("photos", tmp_path, without_position="keep", role="query")
     east, north, zone = geo.to_utm(-33.51, -70.5)
@@ -189,7 +189,7 @@ def test_photos_by_hand(tmp_path):
     assert kept.heading[0] == 1.5 and kept.time[0] == np.datetime64("2019-11-03T08:30:00") and np.isnat(kept.time[1])
     assert len(read("photos", tmp_path, without_position="drop")) == 1
     (tmp_path / "c.jpg").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"cannot read .*c\.jpg as an image"):
+    with pytest.raises(DataError, match=r"\bread\b.*c\.jpg"):
         photos.read(tmp_path)
-    with pytest.raises(DataError, match="without_position='skip' is one of"):
+    with pytest.raises(DataError, match=r"without_position='skip'.*error, drop, keep"):
         photos.read(tmp_path, without_position="skip")

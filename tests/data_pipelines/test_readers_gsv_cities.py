@@ -70,7 +70,7 @@ def test_small_places_are_left_out_and_other_columns_ignored(tmp_path):
     lines = [",".join([str(k), *reversed(line.split(","))]) for k, line in enumerate(file.read_text().splitlines())]
     file.write_text("\n".join(lines) + "\n\n")
     assert tuple(relative(read("gsv_cities", root, min_images=1))) == NAMES
-    with pytest.raises(DataError, match=r"has 4 images: the largest has 3"):
+    with pytest.raises(DataError, match=r"\b4 images.*\b3\b.*min_images"):
         read("gsv_cities", root)
 
 
@@ -81,12 +81,12 @@ def test_equal_place_ids_of_two_cities_are_two_places(tmp_path):
     assert len(set(both.place)) == 3 and both.zone.tolist() == [30] * 5 + [33] * 2
     alone = read("gsv_cities", root, min_images=2, cities=["Rome"])
     assert alone.place.tolist() == both.place[5:].tolist()
-    with pytest.raises(DataError, match=r"no table of \['Paris'\] in .*Dataframes; there are \['London', 'Rome'\]"):
+    with pytest.raises(DataError, match=r"\['Paris'\].*Dataframes.*\['London', 'Rome'\]"):
         read("gsv_cities", root, cities=["Paris", "Rome"])
-    with pytest.raises(DataError, match="must be a list of names"):
+    with pytest.raises(DataError, match=r"cities.*'Rome'.*\['London', 'Rome'\]"):
         read("gsv_cities", root, cities="Rome")
     write(root, {"Roma": ROME})
-    with pytest.raises(DataError, match=r"Roma\.csv and .*Rome\.csv both hold images of 'Rome'"):
+    with pytest.raises(DataError, match=r"Roma\.csv.*Rome\.csv.*'Rome'.*cities"):
         read("gsv_cities", root, min_images=2)
 
 
@@ -160,18 +160,18 @@ def test_a_sample_keeps_whole_places(real_rows):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("x,2017,6,7,Rome,41.9,12.5,a", r"Rome\.csv, row 2, column place_id: 'x' is not a whole number from 0"),
-        ("1,2017,13,7,Rome,41.9,12.5,a", "row 2, column month: '13' is not a whole number from 1 to 12"),
-        ("1,20177,1,7,Rome,41.9,12.5,a", "column year: '20177'"),
-        ("1,2017,1,7.5,Rome,41.9,12.5,a", "column northdeg: '7.5' is not a whole number"),
-        ("1,2017,1,7,Rome,91.9,12.5,a", "column lat: '91.9' is not a number from -84 to 84"),
-        ("1,2017,1,7,Rome,nan,12.5,a", "column lat: 'nan'"),
-        ("1,2017,1,7,Rome,41.9,,a", "column lon: '' is not a number"),
-        ("1,2017,1,7,Rome,41.9,12.5,", "column panoid: '' is not a word"),
-        ("1,2017,1,7,,41.9,12.5,a", "column city_id: '' is not a word"),
-        ("99999999999999999999,2017,1,7,Rome,41.9,12.5,a", "column place_id: '99999999999999999999'"),
-        ("16777216,2017,1,7,Rome,41.9,12.5,a", "column place_id: '16777216' is not a whole number from 0 to 16777215"),
-        ("1,2017,1,7", r"row 2: 4 fields, but the header has 8"),
+        ("x,2017,6,7,Rome,41.9,12.5,a", r"Rome\.csv.*row 2.*place_id.*'x'.*whole.*\b0 to"),
+        ("1,2017,13,7,Rome,41.9,12.5,a", r"row 2.*month.*'13'.*whole.*\b1 to 12"),
+        ("1,20177,1,7,Rome,41.9,12.5,a", "year.*'20177'"),
+        ("1,2017,1,7.5,Rome,41.9,12.5,a", r"northdeg.*'7\.5'.*whole"),
+        ("1,2017,1,7,Rome,91.9,12.5,a", r"\blat\b.*'91\.9'.*-84 to 84"),
+        ("1,2017,1,7,Rome,nan,12.5,a", r"\blat\b.*'nan'"),
+        ("1,2017,1,7,Rome,41.9,,a", r"\blon\b.*''"),
+        ("1,2017,1,7,Rome,41.9,12.5,", "panoid.*''"),
+        ("1,2017,1,7,,41.9,12.5,a", "city_id.*''"),
+        ("99999999999999999999,2017,1,7,Rome,41.9,12.5,a", "place_id.*'99999999999999999999'"),
+        ("16777216,2017,1,7,Rome,41.9,12.5,a", r"place_id.*'16777216'.*\b0 to 16777215"),
+        ("1,2017,1,7", r"row 2.*\b4 fields.*\b8\b"),
     ],
 )
 def test_bad_rows_are_named(tmp_path, row, message):
@@ -181,34 +181,34 @@ def test_bad_rows_are_named(tmp_path, row, message):
 
 
 def test_files_that_are_not_there(tmp_path):
-    with pytest.raises(DataError, match=r"GSV-Cities' tables not found: .*Dataframes is no folder"):
+    with pytest.raises(DataError, match=r"GSV-Cities.*not found.*Dataframes\b"):
         read("gsv_cities", tmp_path)
     (tmp_path / "Dataframes").mkdir()
-    with pytest.raises(DataError, match=r"no table in .*Dataframes; expected one <City>\.csv"):
+    with pytest.raises(DataError, match=r"Dataframes\b.*<City>\.csv"):
         read("gsv_cities", tmp_path)
     write(tmp_path, {"Rome": ROME}, [])
-    with pytest.raises(DataError, match=rf"Rome\.csv, row 1: there is no image .*{ROME_IMAGE}\. Unpack"):
+    with pytest.raises(DataError, match=rf"Rome\.csv.*row 1.*{ROME_IMAGE}.*cities"):
         read("gsv_cities", tmp_path, min_images=1)
     table = tmp_path / "Dataframes" / "Rome.csv"
     table.write_text("place_id,lat,lon\n1,2,3\n")
-    with pytest.raises(DataError, match=r"no column \['year', 'month', 'northdeg', 'city_id', 'panoid'\]; its header"):
+    with pytest.raises(DataError, match=r"Rome\.csv.*\['year', 'month', 'northdeg', 'city_id', 'panoid'\].*header"):
         read("gsv_cities", tmp_path)
     table.write_text(HEADER + "\n")
-    with pytest.raises(DataError, match=r"Rome\.csv has no rows"):
+    with pytest.raises(DataError, match=r"Rome\.csv.*no rows"):
         read("gsv_cities", tmp_path)
     table.write_bytes(HEADER.encode() + b"\n1,2017,6,7,M\xfcnchen,41.9,12.5,aaa\n")
-    with pytest.raises(DataError, match=r"cannot read .*Rome\.csv as CSV in UTF-8"):
+    with pytest.raises(DataError, match=r"Rome\.csv.*UTF-8"):
         read("gsv_cities", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sample": 0}, "sample within"),
+        ({"sample": 0}, r"sample=0\b"),
         ({"sample": 1.5}, "sample=1.5"),
         ({"min_images": 0}, "min_images=0"),
-        ({"split": "trian"}, "no 'trian' among"),
-        ({"role": "db"}, "no 'db' among"),
+        ({"split": "trian"}, "'trian'.*'train'"),
+        ({"role": "db"}, "'db'.*'database'"),
     ],
 )
 def test_options_that_make_no_sense(tmp_path, options, message):

@@ -122,40 +122,40 @@ def test_the_hidden_poses_of_the_test_queries_stay_unknown(tmp_path):
 def test_images_without_a_pose_are_refused_left_out_or_kept(tmp_path):
     root = floor(tmp_path, {"rigs.txt": None})
     with pytest.raises(
-        DataError, match=r"mapping/sensors/trajectories\.txt has no pose for run/c\.jpg and 0 more of 3"
+        DataError, match=r"mapping/sensors/trajectories\.txt.*run/c\.jpg.*\b0\b.*\b3 images.*without_position=drop"
     ):
         read("naver_labs", root)
     assert len(read("naver_labs", root, without_position="drop")) == 3
     kept = read("naver_labs", root, without_position="keep")
     assert np.isnan(kept.east).tolist() == [False, False, True, False]
-    with pytest.raises(DataError, match="is one of error, drop, keep"):
+    with pytest.raises(DataError, match=r"without_position='ignore'.*error, drop, keep"):
         read("naver_labs", root, without_position="ignore")
-    with pytest.raises(DataError, match="no image has a pose"):
+    with pytest.raises(DataError, match=r"no image.*pose"):
         read("naver_labs", floor(tmp_path / "none", {"trajectories.txt": None}), without_position="keep")
 
 
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("records_camera.txt", None, r"cannot read .*records_camera\.txt.* rows timestamp, device, image"),
-        ("records_camera.txt", "# nothing\n", r"records_camera\.txt has no rows; expected some of timestamp, device"),
-        ("records_camera.txt", "1, cam0, a.jpg\n2, cam0\n", "records_camera.txt, line 2: 2 fields; expected 3"),
-        ("records_camera.txt", "# x\n\n1.5, cam0, a.jpg\n", "line 3: timestamp is '1.5', not a whole number"),
-        ("records_camera.txt", f"{2**63}, cam0, a.jpg\n", "line 1: timestamp is '9223372036854775808', not a whole"),
-        ("records_camera.txt", "1, cam0, gone.jpg\n", r"lists .*gone\.jpg, which is not there"),
-        ("trajectories.txt", None, r"trajectories\.txt has no pose for run/a\.jpg and 2 more of 3 images"),
-        ("trajectories.txt", "1, cam0, 1, 0, 0\n", "line 1: 5 fields; expected 9: timestamp, device, qw, qx"),
-        ("trajectories.txt", "1, cam0, 1, 0, 0, x, 1, 2, 3\n", "line 1: qz is 'x', not a number"),
+        ("records_camera.txt", None, r"\bread\b.*records_camera\.txt.*timestamp, device, image"),
+        ("records_camera.txt", "# nothing\n", r"records_camera\.txt.*no rows.*timestamp, device"),
+        ("records_camera.txt", "1, cam0, a.jpg\n2, cam0\n", r"records_camera\.txt.*line 2.*\b2 fields.*\b3\b"),
+        ("records_camera.txt", "# x\n\n1.5, cam0, a.jpg\n", r"line 3.*timestamp.*'1\.5'.*whole"),
+        ("records_camera.txt", f"{2**63}, cam0, a.jpg\n", "line 1.*timestamp.*'9223372036854775808'.*whole"),
+        ("records_camera.txt", "1, cam0, gone.jpg\n", r"records_camera\.txt.*gone\.jpg"),
+        ("trajectories.txt", None, r"trajectories\.txt.*run/a\.jpg.*\b2\b.*\b3 images"),
+        ("trajectories.txt", "1, cam0, 1, 0, 0\n", r"line 1.*\b5 fields.*\b9\b.*timestamp, device, qw, qx"),
+        ("trajectories.txt", "1, cam0, 1, 0, 0, x, 1, 2, 3\n", r"line 1.*\bqz\b.*'x'"),
         (
             "trajectories.txt",
             "1, cam0, 0, 0, 0, 0, 1, 2, 3\n",
-            "line 1: 0, 0, 0, 0, 1, 2, 3 is no pose; .* zero rotation",
+            "line 1.*0, 0, 0, 0, 1, 2, 3.*pose.*zero rotation",
         ),
-        ("trajectories.txt", "1, cam0, 1, 0, 0, 0, nan, 2, 3\n", "line 1: .* is no pose"),
+        ("trajectories.txt", "1, cam0, 1, 0, 0, 0, nan, 2, 3\n", "line 1.*1, 0, 0, 0, nan, 2, 3.*pose"),
         (
             "rigs.txt",
             "r, side, 1, 0, 0, 0, 0, 0, 0\ns, side, 1, 0, 0, 0, 0, 0, 0\n",
-            "line 2: device side is in the rig r",
+            r"line 2.*\bside\b.*\brig r\b",
         ),
     ],
 )
@@ -165,11 +165,11 @@ def test_a_broken_floor_is_named(tmp_path, file, text, message):
 
 
 def test_folders_that_are_no_floor(tmp_path):
-    with pytest.raises(DataError, match=r"is no floor of NAVER LABS: expected the folders mapping and validation"):
+    with pytest.raises(DataError, match=r"NAVER LABS.*\bmapping\b.*\bvalidation\b"):
         read("naver_labs", write(tmp_path, {"a.txt": ""}))
-    with pytest.raises(DataError, match="no split 'tset'"):
+    with pytest.raises(DataError, match=r"split.*'tset'"):
         read("naver_labs", tmp_path, split="tset")
-    with pytest.raises(DataError, match=r"cannot read .*validation/sensors/records_camera\.txt"):
+    with pytest.raises(DataError, match=r"\bread\b.*validation/sensors/records_camera\.txt"):
         read("naver_labs", write(tmp_path / "half", {f"mapping/sensors/{k}": v for k, v in MAPPING.items()}))
 
 
@@ -216,16 +216,16 @@ def test_the_mall_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("training_gt/IMG_2.camera", None, r"cannot read the camera file .*IMG_2\.camera.* one for each image"),
-        ("query_gt/cdm_9.camera", "1 2 3\n", r"cdm_9\.camera: 1 lines; expected 9"),
+        ("training_gt/IMG_2.camera", None, r"\bread\b.*IMG_2\.camera"),
+        ("query_gt/cdm_9.camera", "1 2 3\n", r"cdm_9\.camera.*\b1 lines.*\b9\b"),
         (
             "training_gt/IMG_1.camera",
             camera(9, 1, 2, 3).replace("1 2 3", "1 2"),
-            "line 8: '1 2' is not 3 numbers of the pos",
+            r"line 8.*'1 2'.*\b3 numbers.*position",
         ),
-        ("training_gt/IMG_1.camera", camera(9, 1, 2, "x"), "line 8: '1 2 x' is not 3 numbers of the position"),
-        ("training_gt/IMG_1.camera", camera(9, 1, 2, 3).replace("-1.0", "-1.5"), "lines 5 to 7: .* is no rotation"),
-        ("training_gt/IMG_1.camera", camera(9, 1, 2, 3).replace("-1.0", "1.0"), "lines 5 to 7: .* is no rotation"),
+        ("training_gt/IMG_1.camera", camera(9, 1, 2, "x"), r"line 8.*'1 2 x'.*\b3 numbers.*position"),
+        ("training_gt/IMG_1.camera", camera(9, 1, 2, 3).replace("-1.0", "-1.5"), "lines 5 to 7.*rotation"),
+        ("training_gt/IMG_1.camera", camera(9, 1, 2, 3).replace("-1.0", "1.0"), "lines 5 to 7.*rotation"),
     ],
 )
 def test_a_broken_camera_file_is_named(tmp_path, file, text, message):
@@ -235,7 +235,7 @@ def test_a_broken_camera_file_is_named(tmp_path, file, text, message):
 
 
 def test_a_mall_without_its_folders(tmp_path):
-    with pytest.raises(DataError, match=r"folder of images not found: .*training_images_undistort is no folder"):
+    with pytest.raises(DataError, match=r"images.*not found.*training_images_undistort\b"):
         read("baidu_mall", write(tmp_path, {"a.txt": ""}))
-    with pytest.raises(DataError, match=r"folder of camera files not found: .*training_gt is no folder"):
+    with pytest.raises(DataError, match=r"camera.*not found.*training_gt\b"):
         read("baidu_mall", write(tmp_path, {"training_images_undistort/a.jpg": ""}))

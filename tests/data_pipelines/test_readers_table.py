@@ -64,27 +64,27 @@ def test_roles_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("path,lat,lon\na.jpg,1,2\nb.jpg,x,2\n", {}, r"list\.csv, line 3, column lat: 'x' is not a number"),
-        ("path,lat,lon\na.jpg,1,2\nb.jpg,,2\n", {}, "line 3, column lat: '' is not a number"),
-        ("path,lat,lon\na.jpg,122,37\n", {}, "line 2, column lat: '122' is not degrees within ±84"),
-        ("path,lat,lon\na.jpg,37,222\n", {}, "line 2, column lon: '222' is not degrees within ±180"),
-        ("path,lat\na.jpg,1\n", {}, "needs both of lat and lon"),
-        ("path,east\na.jpg,1\n", {}, "or of east and north"),
-        ('path,note\n"a\nb.jpg",1\nc.jpg\n', {}, "line 4: 1 fields, but the header has 2"),
-        ("path,heading\na.jpg,inf\n", {}, "'inf' is not a number"),
-        ("path,frame\na.jpg,1.5\n", {}, "column frame: '1.5' is not a whole number"),
-        ("path,time\na.jpg,yesterday\n", {}, "'yesterday' is not a time in ISO 8601"),
-        ("path,split\na.jpg,trian\n", {}, r"'trian' is not one of \['train', 'val', 'test'\]"),
-        ("path,role\na.jpg,walk\n", {}, r"'walk' is not one of \['database', 'query', 'target'\]"),
-        ("path,view\na.jpg,up\n", {}, r"column view: 'up' is not one of \['forward', 'backward', 'sideways'\]$"),
-        ("image\na.jpg\n", {}, r"no column path; its header is \['image'\]"),
-        ("path\n,\n", {}, "line 2: 2 fields"),
-        ("path,place\n ,3\n", {}, "line 2, column path: ' ' is not a path"),
-        ("path\n", {}, "has no rows"),
-        ("path\na.jpg\n", {"columns": {"place": "label"}}, r"no column \['label'\]; its header is \['path'\]"),
-        ("path\na.jpg\n", {"columns": {"palce": "path"}}, r"no such column \['palce'\]"),
-        ("path\na.jpg\n", {"split": "trian"}, "no split 'trian'"),
-        ("path\na.jpg\n", {"file": "other.csv"}, r"cannot read .*other\.csv"),
+        ("path,lat,lon\na.jpg,1,2\nb.jpg,x,2\n", {}, r"list\.csv.*line 3.*\blat\b.*'x'"),
+        ("path,lat,lon\na.jpg,1,2\nb.jpg,,2\n", {}, r"line 3.*\blat\b.*''"),
+        ("path,lat,lon\na.jpg,122,37\n", {}, r"line 2.*\blat\b.*'122'.*±84"),
+        ("path,lat,lon\na.jpg,37,222\n", {}, r"line 2.*\blon\b.*'222'.*±180"),
+        ("path,lat\na.jpg,1\n", {}, r"\blat\b.*\blon\b.*\['path', 'lat'\]"),
+        ("path,east\na.jpg,1\n", {}, r"\beast\b.*\bnorth\b.*\['path', 'east'\]"),
+        ('path,note\n"a\nb.jpg",1\nc.jpg\n', {}, r"line 4.*\b1 fields.*\b2\b"),
+        ("path,heading\na.jpg,inf\n", {}, "heading.*'inf'"),
+        ("path,frame\na.jpg,1.5\n", {}, r"frame.*'1\.5'.*whole"),
+        ("path,time\na.jpg,yesterday\n", {}, "'yesterday'.*ISO 8601"),
+        ("path,split\na.jpg,trian\n", {}, r"'trian'.*\['train', 'val', 'test'\]"),
+        ("path,role\na.jpg,walk\n", {}, r"'walk'.*\['database', 'query', 'target'\]"),
+        ("path,view\na.jpg,up\n", {}, r"\bview\b.*'up'.*\['forward', 'backward', 'sideways'\]"),
+        ("image\na.jpg\n", {}, r"\bpath\b.*\['image'\].*columns\.path"),
+        ("path\n,\n", {}, r"line 2.*\b2 fields"),
+        ("path,place\n ,3\n", {}, r"line 2.*\bpath\b.*' '"),
+        ("path\n", {}, "no rows"),
+        ("path\na.jpg\n", {"columns": {"place": "label"}}, r"column.*\['label'\].*\['path'\]"),
+        ("path\na.jpg\n", {"columns": {"palce": "path"}}, r"column.*\['palce'\]"),
+        ("path\na.jpg\n", {"split": "trian"}, "split.*'trian'"),
+        ("path\na.jpg\n", {"file": "other.csv"}, r"\bread\b.*other\.csv"),
     ],
 )
 def test_bad_files_are_named(tmp_path, text, options, message):
@@ -93,20 +93,20 @@ def test_bad_files_are_named(tmp_path, text, options, message):
 
 
 def test_which_file(tmp_path):
-    with pytest.raises(DataError, match=r"holds 0 \.csv files"):
+    with pytest.raises(DataError, match=r"\b0 \.csv"):
         read("csv", tmp_path)
     write(tmp_path, "path\na.jpg\n")
     write(tmp_path, "path\nb.jpg\nc.jpg\n", "other.csv")
-    with pytest.raises(DataError, match=r"holds 2 \.csv files \(\['list\.csv', 'other\.csv'\]\)"):
+    with pytest.raises(DataError, match=r"\b2 \.csv.*\['list\.csv', 'other\.csv'\].*file"):
         read("csv", tmp_path)
     assert len(read("csv", tmp_path, file="other.csv")) == 2
     (tmp_path / "latin.csv").write_bytes("path\nä.jpg\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"cannot read .*latin\.csv as CSV in UTF-8"):
+    with pytest.raises(DataError, match=r"latin\.csv.*UTF-8"):
         read("csv", tmp_path, file="latin.csv")
-    with pytest.raises(DataError, match="gone is no folder"):
+    with pytest.raises(DataError, match=r"not found.*gone\b"):
         read("csv", tmp_path / "gone")
 
 
 def test_unknown_option_lists_those_there_are(tmp_path):
-    with pytest.raises(DataError, match=r"the reader csv has no option \['colums'\]; it has \['file', 'columns'"):
+    with pytest.raises(DataError, match=r"\bcsv\b.*option.*\['colums'\].*\['file', 'columns'"):
         read("csv", tmp_path, colums={})

@@ -84,7 +84,7 @@ def test_a_crop_has_the_largest_multiples_that_fit(own, size, wanted):
 
 
 def test_an_image_smaller_than_a_multiple_cannot_be_cropped():
-    with pytest.raises(DataError, match="image 1: 13x40 pixels are too few to be cropped to multiples of 14"):
+    with pytest.raises(DataError, match=r"image 1\b.*\b13x40\b.*\b14\b"):
         shown(np.array([(28, 30), (13, 40)]), (), 14, crop=True)
 
 

@@ -146,9 +146,9 @@ def test_float64_stays_float64():
 
 
 def test_shapes_that_do_not_fit_are_errors():
-    with pytest.raises(ValueError, match=r"descriptors \(16, 10\) and prototypes \(24, 9\)"):
+    with pytest.raises(ValueError, match=r"descriptors \(16, 10\).*prototypes \(24, 9\)"):
         cosface(X, Y, W[:, :9], scale=1.0, margin=0.0)
-    with pytest.raises(ValueError, match=r"labels \(15,\) must be \[16\]"):
+    with pytest.raises(ValueError, match=r"labels \(15,\).*\[16\]"):
         arcface(X, Y[:15], W, scale=1.0, margin=0.0)
 
 
@@ -165,7 +165,7 @@ def test_a_class_is_as_near_as_the_nearest_of_its_centres():
     np.testing.assert_allclose(value, expected[0], rtol=1e-6)
     np.testing.assert_allclose(gradient[:, 0], expected[1], rtol=1e-5, atol=1e-6)
     assert abs(subcenter_arcface(X, labels, near, **options) - expected[0]) > 1
-    with pytest.raises(ValueError, match=r"prototypes \(24, 10\) must be \[C, S, D\]"):
+    with pytest.raises(ValueError, match=r"prototypes \(24, 10\).*\[C, S, D\]"):
         subcenter_arcface(X, labels, W, **options)
 
 

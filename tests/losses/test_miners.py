@@ -108,36 +108,36 @@ def test_weights_of_rows_by_hand():
 
 
 def test_what_is_not_known_is_refused_with_what_is():
-    with pytest.raises(ValueError, match=r"unknown loss 'hinge'; there are contrastive, triplet, .*listwise_ap"):
+    with pytest.raises(ValueError, match=r"loss.*'hinge'.*contrastive, triplet, .*listwise_ap"):
         place_loss(X, Y, loss="hinge")
-    with pytest.raises(ValueError, match=r"unknown miner 'hardest'; there are none, multi_similarity, pair_margin"):
+    with pytest.raises(ValueError, match=r"miner.*'hardest'.*none, multi_similarity, pair_margin"):
         place_loss(X, Y, loss="circle", miner="hardest")
-    with pytest.raises(ValueError, match=r"loss 'circle' has no option margin; there are m, gamma"):
+    with pytest.raises(ValueError, match=r"loss.*'circle'.*option.*\bmargin\b.*\bm, gamma"):
         place_loss(X, Y, loss="circle", loss_options={"margin": 1})
-    with pytest.raises(ValueError, match=r"miner 'batch_hard' has no option epsilon; there are none"):
+    with pytest.raises(ValueError, match=r"miner.*'batch_hard'.*option.*\bepsilon\b.*\bnone\b"):
         place_loss(X, Y, loss="circle", miner="batch_hard", miner_options={"epsilon": 1})
-    with pytest.raises(ValueError, match=r"unknown choice of triplets 'soft'; there are all, hard, semihard"):
+    with pytest.raises(ValueError, match=r"triplets.*'soft'.*all, hard, semihard"):
         place_loss(X, Y, loss="triplet", loss_options={"choice": "soft"})
-    with pytest.raises(ValueError, match=r"unknown distance 'manhattan'; there are euclidean, cosine"):
+    with pytest.raises(ValueError, match=r"distance.*'manhattan'.*euclidean, cosine"):
         pair_margin(SIMILARITY, EVERY, positive=0, negative=1, distance="manhattan")
-    with pytest.raises(ValueError, match=r"unknown strategy 'soft'; there are hard, semihard, easy, all"):
+    with pytest.raises(ValueError, match=r"strategy.*'soft'.*hard, semihard, easy, all"):
         batch_easy_hard(SIMILARITY, EVERY, positive="soft", negative="hard")
-    with pytest.raises(ValueError, match=r"'all' with negative 'semihard' leaves nothing"):
+    with pytest.raises(ValueError, match=r"positive.*'all'.*negative.*'semihard'"):
         batch_easy_hard(SIMILARITY, EVERY, positive="all", negative="semihard")
 
 
 def test_shapes_that_do_not_fit_are_errors():
-    with pytest.raises(ValueError, match=r"labels \(15,\) must be \[16\]"):
+    with pytest.raises(ValueError, match=r"labels \(15,\).*\[16\]"):
         place_loss(X, Y[:15], loss="circle")
-    with pytest.raises(ValueError, match=r"mask \(15,\) must be \(16,\)"):
+    with pytest.raises(ValueError, match=r"mask \(15,\).*\(16,\)"):
         place_loss(X, Y, MASK[:15], loss="circle")
-    with pytest.raises(ValueError, match=r"references \(16, 4\) must be \[B, D\] and \[M, D\]"):
+    with pytest.raises(ValueError, match=r"references \(16, 4\).*\[B, D\].*\[M, D\]"):
         place_loss(X, Y, loss="circle", references=References(X[:, :4], Y))
-    with pytest.raises(ValueError, match=r"references' labels \(15,\) must be \[16\]"):
+    with pytest.raises(ValueError, match=r"references.*labels \(15,\).*\[16\]"):
         place_loss(X, Y, loss="circle", references=References(X, Y[:15]))
-    with pytest.raises(ValueError, match=r"references' mask \(15,\) must be \(16,\)"):
+    with pytest.raises(ValueError, match=r"references.*mask \(15,\).*\(16,\)"):
         place_loss(X, Y, loss="circle", references=References(X, Y, MASK[:15]))
-    with pytest.raises(ValueError, match=r"own \(15,\) must be \(16,\)"):
+    with pytest.raises(ValueError, match=r"\bown \(15,\).*\(16,\)"):
         place_loss(X, Y, loss="circle", references=References(X, Y, None, Y[:15]))
 
 

@@ -122,9 +122,9 @@ def test_far_descriptors_do_not_overflow():
 
 def test_mistakes_are_named():
     query, positive, negatives = map(jnp.asarray, BATCH)
-    with pytest.raises(ValueError, match=r"unknown loss 'triple'; there are triplet, sare_independent, sare_joint"):
+    with pytest.raises(ValueError, match=r"loss.*'triple'.*triplet, sare_independent, sare_joint"):
         triplet_loss(query, positive, negatives, loss="triple")
-    with pytest.raises(ValueError, match=r"'sare_joint' has no option margin; there are temperature"):
+    with pytest.raises(ValueError, match=r"'sare_joint'.*option.*\bmargin\b.*temperature"):
         triplet_loss(query, positive, negatives, loss="sare_joint", loss_options={"margin": 1})
-    with pytest.raises(ValueError, match=r"\[B, D\], \[B, D\] and \[B, n, D\]"):
+    with pytest.raises(ValueError, match=r"\[B, D\].*\[B, D\].*\[B, n, D\]"):
         triplet_loss(query, positive, negatives[:, 0], loss="triplet")

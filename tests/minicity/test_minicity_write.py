@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -107,7 +108,7 @@ def test_leavings_of_a_killed_run_are_swept_away(tmp_path):
 
 
 def test_a_folder_of_another_city_is_refused(written):
-    with pytest.raises(DataError, match=r"quality: 88 there, 70 wanted.*another folder"):
+    with pytest.raises(DataError, match=r"quality.*\b88\b.*\b70\b"):
         write(written, replace(SMALL, quality=70))
 
 
@@ -119,7 +120,7 @@ def test_a_folder_of_other_files_is_refused(tmp_path):
 
 def test_a_broken_marker_is_named(tmp_path):
     (tmp_path / "minicity.json").write_text("{")
-    with pytest.raises(DataError, match=r"minicity\.json is not a mini city's marker"):
+    with pytest.raises(DataError, match=r"minicity\.json.*marker"):
         write(tmp_path, SMALL)
 
 
@@ -132,14 +133,14 @@ def test_a_full_disk_is_told_and_leaves_no_broken_file(tmp_path, monkeypatch):
             file.write(content)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(DataError, match=r"No space left on device.*Free space"):
+    with pytest.raises(DataError, match=r"\bwrite\b.*No space left on device"):
         write(tmp_path / "d", SMALL, processes=1, progress=False)
     assert not list((tmp_path / "d").rglob("*.jpg*"))
 
 
 def test_a_root_that_cannot_be_a_folder_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="file"):
+    with pytest.raises(DataError, match=rf"\bwrite\b.*{re.escape(str(tmp_path / 'file'))}"):
         write(tmp_path / "file" / "city", SMALL, processes=1)
 
 
@@ -190,7 +191,7 @@ def test_panoramas_are_added_and_never_missed(written, tmp_path, monkeypatch):
     marker = (written / "minicity.json").read_bytes()
     assert write(written, without, processes=1, progress=False) == written
     assert (written / "minicity.json").read_bytes() == marker
-    with pytest.raises(DataError, match=r"another mini city \(quality: 88 there, 70 wanted\)"):
+    with pytest.raises(DataError, match=r"quality.*\b88\b.*\b70\b"):
         write(written, replace(without, quality=70))
     root = write(tmp_path / "p", without, processes=1, progress=False)
     expected, complete = contents(written), contents(root)

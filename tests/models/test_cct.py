@@ -137,11 +137,11 @@ def test_the_token_is_the_first_cell_and_every_cell_is_normalised_also_in_bfloat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cut": 15}, "cut=15: there are 1 to 14 blocks"),
-        ({"cut": 0}, "cut=0: there are 1 to 14 blocks"),
-        ({"cut": 8, "frozen_blocks": 9}, "frozen_blocks=9: 0 to 8 blocks can be frozen"),
-        ({"frozen_blocks": -1}, "frozen_blocks=-1: 0 to 14 blocks"),
-        ({"width": 100}, "width=100 is no multiple of 6 heads"),
+        ({"cut": 15}, r"cut=15\b.*\b1 to 14\b"),
+        ({"cut": 0}, r"cut=0\b.*\b1 to 14\b"),
+        ({"cut": 8, "frozen_blocks": 9}, r"frozen_blocks=9\b.*\b0 to 8\b"),
+        ({"frozen_blocks": -1}, r"frozen_blocks=-1\b.*\b0 to 14\b"),
+        ({"width": 100}, r"width=100\b.*\b6 heads"),
     ],
 )
 def test_parts_that_do_not_exist_are_errors(options, message):

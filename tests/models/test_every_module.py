@@ -173,5 +173,5 @@ def test_gradients_are_finite_for_noise_and_for_constant_images(make, name, dtyp
 )
 def test_an_option_that_does_not_exist_is_an_error_that_lists_those_that_do(kind, name):
     names = {"backbone": "resnet18", "aggregator": "gem", kind: name}
-    with pytest.raises(ValueError, match=rf"{kind} '{name}' has no option \['sise'\]; there are \["):
+    with pytest.raises(ValueError, match=rf"{kind}.*'{name}'.*option.*\['sise'\].*\["):
         join(**names, **{f"{kind}_options": {"sise": 3}})

@@ -152,15 +152,15 @@ ONLY_MAP = Features(FEATURES.map)
 @pytest.mark.parametrize(
     ("head", "features", "message"),
     [
-        (MixVPR(), FEATURES, r"4x5 cells, but this MixVPR mixes 20x20: scale the images' height by 5 and width by 4"),
-        (SALAD(), ONLY_MAP, "needs the global token of a backbone such as dinov2_vitb14"),
-        (MegaLoc(), ONLY_MAP, "needs the global token"),
-        (SALAD(), FEATURES, r"4x5 cells for 64 clusters; it needs at least 65 cells"),
-        (SALAD(20), FEATURES, "needs at least 21 cells"),
-        (CricaVPR(), ONLY_MAP, "CricaVPR needs the global token"),
-        (CricaVPR(), FEATURES, "4x5 cells.* need at least 12x12"),
-        (CricaVPR(**{**CRICAVPR, "heads": 3}), FEATURES, "8 dimensions cannot be split among 3 heads"),
-        (BoQ(dim=100), FEATURES, "dim=100 is no multiple of head_dim=64; the nearest is 128"),
+        (MixVPR(), FEATURES, r"\b4x5 cells.*MixVPR.*\b20x20\b.*height.*\b5\b.*width.*\b4\b"),
+        (SALAD(), ONLY_MAP, "SALAD.*token.*dinov2_vitb14"),
+        (MegaLoc(), ONLY_MAP, "token.*dinov2_vitb14"),
+        (SALAD(), FEATURES, r"\b4x5 cells.*\b64 clusters.*\b65 cells"),
+        (SALAD(20), FEATURES, r"\b20 clusters.*\b21 cells"),
+        (CricaVPR(), ONLY_MAP, "CricaVPR.*token.*dinov2_vitb14"),
+        (CricaVPR(), FEATURES, r"\b4x5 cells.*\b12x12\b"),
+        (CricaVPR(**{**CRICAVPR, "heads": 3}), FEATURES, r"\b8 dimensions.*\b3 heads"),
+        (BoQ(dim=100), FEATURES, r"dim=100\b.*head_dim=64\b.*\b128\b"),
     ],
 )
 def test_what_cannot_work_is_told(head, features, message):
@@ -169,5 +169,5 @@ def test_what_cannot_work_is_told(head, features, message):
 
 
 def test_an_unknown_activation_lists_those_that_exist():
-    with pytest.raises(ValueError, match=r"activation='tanh': there are \['gelu', 'relu'\]"):
+    with pytest.raises(ValueError, match=r"activation='tanh'.*\['gelu', 'relu'\]"):
         jax.eval_shape(EncoderLayer(8, 2, 8, "tanh").init, jax.random.key(0), MAP[:, 0])

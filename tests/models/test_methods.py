@@ -62,7 +62,7 @@ def test_names_that_differ_in_length_alone_describe_models_that_do():
 
 
 def test_an_unknown_method_lists_what_there_is():
-    with pytest.raises(ValueError, match=r"no method 'salat'; there are \['anyloc.*'salad-dinov2b'"):
+    with pytest.raises(ValueError, match=r"method.*'salat'.*\['anyloc.*'salad-dinov2b'"):
         models.build("salat")
 
 
@@ -78,5 +78,5 @@ def test_the_page_is_up_to_date():
 
 
 def test_a_table_without_a_place_is_an_error():
-    with pytest.raises(ValueError, match="no place for the table names"):
+    with pytest.raises(ValueError, match="<!-- table: names -->"):
         models_page.updated("<!-- table: name --><!-- end -->", ["names"])

@@ -74,19 +74,19 @@ def test_every_backbone_builds_and_feeds_the_head(backbone):
     [
         (
             {"backbone": "resnet19", "aggregator": "gem"},
-            r"no backbone 'resnet19'; there are \[.*'resnet101', 'resnet152'",
+            r"backbone.*'resnet19'.*\[.*'resnet101', 'resnet152'",
         ),
         (
             {"backbone": "resnet18", "aggregator": "max"},
-            r"no aggregator 'max'; there are \[.*'cosplace', .*'flatten', .*'gem'",
+            r"aggregator.*'max'.*\[.*'cosplace', .*'flatten', .*'gem'",
         ),
         (
             {"backbone": "squeezenet", "aggregator": "gem", "backbone_options": {"width": 2}},
-            r"backbone 'squeezenet' has no option \['width'\]; there are \['cut', 'dtype'\]",
+            r"backbone.*'squeezenet'.*option.*\['width'\].*\['cut', 'dtype'\]",
         ),
         (
             {"backbone": "resnet18", "aggregator": "gem", "aggregator_options": {"dim": 3}},
-            r"aggregator 'gem' has no option \['dim'\]; there are \['p', 'eps', 'per_channel', 'l2_before'\]",
+            r"aggregator.*'gem'.*option.*\['dim'\].*\['p', 'eps', 'per_channel', 'l2_before'\]",
         ),
     ],
 )
@@ -97,10 +97,10 @@ def test_unknown_names_and_options_list_what_exists(arguments, message):
 
 def test_images_of_a_wrong_shape_or_too_small_are_errors():
     model, variables = make()
-    with pytest.raises(ValueError, match=r"images of shape \(4, 32, 40\), expected"):
+    with pytest.raises(ValueError, match=r"\(4, 32, 40\).*\[B, H, W, 3\]"):
         jax.eval_shape(model.apply, variables, IMAGES[..., 0])
     small = join(backbone="squeezenet", aggregator="gem")
-    with pytest.raises(ValueError, match="8x8 pixels are too small"):
+    with pytest.raises(ValueError, match=r"\b8x8 pixels"):
         jax.eval_shape(small.init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.uint8))
 
 

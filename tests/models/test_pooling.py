@@ -164,16 +164,16 @@ def test_a_linear_layer_stands_behind_any_aggregator():
 @pytest.mark.parametrize(
     ("aggregator", "options", "message"),
     [
-        ("vlad", {"assign": "dot"}, r"assign='dot': there are \['cosine', 'l2'\]"),
-        ("whiten", {"dim": 9, "inner": {"aggregator": "spoc"}}, "dim=9 components of a vector of 5 numbers; at most 5"),
-        ("fc", {"inner": {"aggregator": "maximum"}}, r"no aggregator 'maximum'; there are \['boq'"),
+        ("vlad", {"assign": "dot"}, r"assign='dot'.*\['cosine', 'l2'\]"),
+        ("whiten", {"dim": 9, "inner": {"aggregator": "spoc"}}, r"dim=9\b.*\b5 numbers.*\b5\b"),
+        ("fc", {"inner": {"aggregator": "maximum"}}, r"aggregator.*'maximum'.*\['boq'"),
         (
             "fc",
             {"inner": {"aggregator": "gem", "aggregator_options": {"q": 1}}},
-            r"aggregator 'gem' has no option \['q'\]",
+            r"aggregator.*'gem'.*option.*\['q'\]",
         ),
-        ("fc", {"inner": {"name": "gem"}}, r"inner=\{'name': 'gem'\}; expected 'aggregator' and 'aggregator_options'"),
-        ("netvlad", {"words": 3}, r"aggregator 'netvlad' has no option \['words'\]; there are \['clusters'"),
+        ("fc", {"inner": {"name": "gem"}}, r"inner=\{'name': 'gem'\}.*'aggregator'.*'aggregator_options'"),
+        ("netvlad", {"words": 3}, r"aggregator.*'netvlad'.*option.*\['words'\].*\['clusters'"),
     ],
 )
 def test_mistakes_are_told(aggregator, options, message):

@@ -42,14 +42,12 @@ def test_weights_by_hand():
 
 def test_sides_that_are_no_multiple_of_the_patch_name_the_nearest():
     assert grid_of(322, 224, 14) == (23, 16)
-    with pytest.raises(
-        ValueError, match=r"320x224 pixels: both sides must be multiples of 14, such as 308x224 or 322x"
-    ):
+    with pytest.raises(ValueError, match=r"\b320x224\b.*\b14\b.*\b308x224\b.*\b322x224\b"):
         grid_of(320, 224, 14)
-    with pytest.raises(ValueError, match=r"9x9 pixels: both sides must be multiples of 14, such as 14x14$"):
+    with pytest.raises(ValueError, match=r"\b9x9\b\D*\b14\D*\b14x14\b(?!.*\dx)"):
         grid_of(9, 9, 14)
 
 
 def test_embeddings_of_no_square_grid_are_an_error():
-    with pytest.raises(ValueError, match=r"200 position embeddings form no square grid; the nearest is 14x14"):
+    with pytest.raises(ValueError, match=r"\b200 position.*\b14x14\b"):
         square_side(200)

@@ -103,5 +103,5 @@ def test_regions_of_images_and_a_head_without_them():
     assert got.shape == (2, 9, 24) and got.dtype == jnp.float32
     np.testing.assert_allclose(got[:, 0], model.apply(variables, images), atol=2e-6)
     gem = join(aggregator="gem", **options)
-    with pytest.raises(ValueError, match="the aggregator GeM has no regions; netvlad has"):
+    with pytest.raises(ValueError, match=r"GeM.*regions.*netvlad"):
         gem.apply(random_variables(gem, images), images, method="regions")

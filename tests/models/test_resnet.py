@@ -107,14 +107,14 @@ def test_bfloat16_stays_near_float32(model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cut": "layer5"}, r"cut='layer5': there are \['layer1'"),
-        ({"stem": "big"}, r"stem='big': there are \['torchvision', 'small'\]"),
+        ({"cut": "layer5"}, r"cut='layer5'.*\['layer1'"),
+        ({"stem": "big"}, r"stem='big'.*\['torchvision', 'small'\]"),
         (
             {"cut": "layer2", "frozen_until": "layer3"},
-            r"frozen_until='layer3': there are \['stem', 'layer1', 'layer2'\]",
+            r"frozen_until='layer3'.*\['stem', 'layer1', 'layer2'\]",
         ),
         ({"frozen_bn": "off"}, "frozen_bn='off'"),
-        ({"sizes": (1, 1)}, "2 stage sizes but 4 widths"),
+        ({"sizes": (1, 1)}, r"\b2\b.*\bsizes\b.*\b4 widths"),
     ],
 )
 def test_unknown_choices_are_errors(options, message):

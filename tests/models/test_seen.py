@@ -56,9 +56,9 @@ def test_a_teacher_is_not_watched(variables):
 
     (descriptors, _), found = seen(run, "descriptor")
     np.testing.assert_array_equal(found, descriptors)
-    with pytest.raises(ValueError, match="no model made a descriptor here"):
+    with pytest.raises(ValueError, match=r"no model.*descriptor"):
         seen(lambda: MODEL.apply(variables, IMAGES), "descriptor")
-    with pytest.raises(ValueError, match="nothing to see at 'token'"):
+    with pytest.raises(ValueError, match=r"'token'.*\('descriptor', 'map'\)"):
         seen(run, "token")
 
 

@@ -96,14 +96,14 @@ def test_parameters_that_nothing_reads_are_there_for_the_files():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (DINOv2(**TINY, facet="keys", layer=0), r"facet='keys': there are \['token', 'query', 'key', 'value'\]"),
-        (DINOv2(**TINY, facet="key"), "facet='key' needs the layer to take it from, 0 to 1"),
-        (DINOv2(**TINY, layer=2), "layer=2: there are blocks 0 to 1"),
-        (DINOv2(**TINY, layer=0, train_blocks=2), "train_blocks=2: 0 to 1 blocks run, or None"),
-        (DINOv2(**TINY, adapters_only=True), "adapters_only=True needs adapters=True"),
-        (DINOv2(**TINY, adapters=True, adapters_only=True, train_blocks=1), "and train_blocks=None"),
-        (ViT(**TINY, cut=3), "cut=3: 1 to 2 blocks, or None for all"),
-        (ViT(**TINY, cut=1, frozen_blocks=2), "frozen_blocks=2: 0 to 1 blocks run, or None"),
+        (DINOv2(**TINY, facet="keys", layer=0), r"facet='keys'.*\['token', 'query', 'key', 'value'\]"),
+        (DINOv2(**TINY, facet="key"), r"facet='key'.*\blayer\b.*\b0 to 1\b"),
+        (DINOv2(**TINY, layer=2), r"layer=2\b.*\b0 to 1\b"),
+        (DINOv2(**TINY, layer=0, train_blocks=2), r"train_blocks=2\b.*\b0 to 1\b.*\bNone\b"),
+        (DINOv2(**TINY, adapters_only=True), "adapters_only=True.*adapters=True"),
+        (DINOv2(**TINY, adapters=True, adapters_only=True, train_blocks=1), "adapters_only=True.*train_blocks=None"),
+        (ViT(**TINY, cut=3), r"cut=3\b.*\b1 to 2\b.*\bNone\b"),
+        (ViT(**TINY, cut=1, frozen_blocks=2), r"frozen_blocks=2\b.*\b0 to 1\b.*\bNone\b"),
     ],
 )
 def test_unknown_choices_are_errors(model, message):
@@ -112,12 +112,12 @@ def test_unknown_choices_are_errors(model, message):
 
 
 def test_sizes_between_patches_are_errors_with_the_nearest_that_work():
-    with pytest.raises(ValueError, match=r"30x42 pixels: .* multiples of 14, such as 28x42 or 42x42"):
+    with pytest.raises(ValueError, match=r"\b30x42\b.*\b14\b.*\b28x42\b.*\b42x42\b"):
         jax.eval_shape(DINOv2(**TINY).init, jax.random.key(0), noise(1, 30, 42, 3))
-    with pytest.raises(ValueError, match=r"multiples of 16, such as 16x32 or 32x32"):
+    with pytest.raises(ValueError, match=r"\b16\b.*\b16x32\b.*\b32x32\b"):
         jax.eval_shape(ViT(**TINY).init, jax.random.key(0), noise(1, 30, 32, 3))
 
 
 def test_the_class_token_needs_a_backbone_that_has_one():
-    with pytest.raises(ValueError, match=r"'cls' needs a backbone with a class token"):
+    with pytest.raises(ValueError, match=r"'cls'.*dinov2_vitb14.*vit_b16"):
         CLS().apply({}, Features(jnp.ones((1, 2, 2, 3))))

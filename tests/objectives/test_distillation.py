@@ -152,18 +152,18 @@ def test_a_published_method_is_named_with_its_file(tmp_path):
     named, variables = workdir.named(f"cosplace-resnet18-32:{file}")
     assert named.method == "cosplace-resnet18-32" and named.init == str(file)
     assert not np.any(variables["params"]["backbone"]["conv1"]["kernel"])
-    with pytest.raises(UserError, match=r"cosplace-resnet18-32: names no weights"):
+    with pytest.raises(UserError, match=r"cosplace-resnet18-32.*no weights.*init=FILE"):
         workdir.named("cosplace-resnet18-32:")
-    with pytest.raises(UserError, match=r"absent\.pth.*no such file of weights"):
+    with pytest.raises(UserError, match=r"absent\.pth.*no such file"):
         workdir.named("cosplace-resnet18-32:absent.pth")
 
 
 MISTAKES = {
-    "objective.teacher=": r"objective\.teacher is empty; it names the folder of a run",
-    "objective.teacher=nowhere/model.safetensors": r"nowhere/model\.safetensors: no such file.*METHOD:FILE",
-    "objective.loss=huber": r"objective\.loss='huber' does not exist; there are \['cosine', 'similarity'\]",
-    "objective.loss=similarity,accumulate=2": r"objective\.loss=similarity needs accumulate=1",
-    "objective.teacher_size=(32,)": r"objective\.teacher_size=\(32,\) must be \(height, width\)",
+    "objective.teacher=": r"objective\.teacher\b.*empty.*METHOD:FILE",
+    "objective.teacher=nowhere/model.safetensors": r"nowhere/model\.safetensors.*no such file.*METHOD:FILE",
+    "objective.loss=huber": r"objective\.loss='huber'.*\['cosine', 'similarity'\]",
+    "objective.loss=similarity,accumulate=2": r"accumulate=2\b.*objective\.loss=similarity.*accumulate=1\b",
+    "objective.teacher_size=(32,)": r"objective\.teacher_size=\(32,\).*\(height, width\)",
 }
 
 
@@ -178,7 +178,7 @@ def test_mistakes_are_named(change, config):
 def test_without_a_projection_the_dimensions_are_the_same(config):
     config.objective.projection = False
     objective = learning.recipe(config, make_mesh(), []).objective
-    with pytest.raises(UserError, match=r"8 dimensions and the teacher's 16.*objective\.projection=True"):
+    with pytest.raises(UserError, match=r"\b8\b.*\b16\b.*objective\.projection=True"):
         objective.init(jax.random.key(0), 8)
     assert objective.init(jax.random.key(0), 16)[0] == {}
 
@@ -198,7 +198,7 @@ def test_a_teacher_of_patches_wants_whole_ones(config, tmp_path):
     config.objective.teacher = str(file)
     assert learning.recipe(config, make_mesh(), []).objective.load_aux()["teacher"]["params"]
     config.objective.teacher_size = (30, 28)
-    with pytest.raises(UserError, match=r"images of 30x28 pixels.*objective\.teacher_size=\(height,width\)"):
+    with pytest.raises(UserError, match=r"\b30x28\b.*objective\.teacher_size=\(height,width\)"):
         learning.recipe(config, make_mesh(), [])
 
 
@@ -206,7 +206,7 @@ def test_a_teacher_that_looks_across_the_batch_is_refused(config, tmp_path):
     head = {"layers": 1, "heads": 2, "hidden": 8}
     small = {"backbone_options": SMALL, "aggregator": "cricavpr", "aggregator_options": head}
     config.objective.teacher = str(teacher_file(tmp_path, 168, backbone="dinov2_vits14", **small))
-    with pytest.raises(UserError, match=r"looks from one image of a batch to the others"):
+    with pytest.raises(UserError, match=r"objective\.teacher=.*\bbatch\b"):
         learning.recipe(config, make_mesh(), [])
 
 

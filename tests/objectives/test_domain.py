@@ -1,6 +1,7 @@
 """Domain adaptation: who pulls which way, what is drawn, who trains when, and which objectives can be wrapped."""
 
 import pickle
+import re
 from itertools import pairwise
 
 import cv2
@@ -285,7 +286,7 @@ def test_other_objectives(name, on, config):
             for stream, shape in (("source", elements), ("target", (8,)))
         }
         if (name, on) == ("pretraining", "descriptor"):
-            with pytest.raises(UserError, match=r"domain\.on='descriptor': no model made a descriptor here.*on=map"):
+            with pytest.raises(UserError, match=r"domain\.on='descriptor'.*domain\.on=map"):
                 jax.eval_shape(loss, variables, batches)
             return
         value, metrics = jax.eval_shape(loss, variables, batches)
@@ -293,16 +294,16 @@ def test_other_objectives(name, on, config):
 
 
 MISTAKES = {
-    "domain.method=dann": r"domain\.method='dann' does not exist; there are \['grl', 'mmd', 'linear_mmd', 'coral', 'ba",
-    "domain.on=token": r"domain\.on='token' does not exist; there are \('descriptor', 'map'\)",
-    "domain.target=6": r"domain\.target=6 must be a multiple of 8, since target images are split over 8 devices",
-    "domain.method=coral;accumulate=8": r"each of accumulate=8 parts needs 2 or more of both",
-    "epochs=1": r"epochs=1: domain\.gamma=10\.0 leaves the first epoch without adaptation",
-    "domain.method=batchnorm": r"trains nothing, and the recipe starts from random weights; give init=FILE",
-    "domain.weight=-1.0": r"weight=-1\.0 and gamma=10\.0 not negative",
-    "domain.hidden=(0,)": r"the widths hidden=\(0,\) must be at least 1",
-    "domain.method=linear_mmd;domain.source=4": r"samples of domain\.source=4 and domain\.target=8 images.*as many",
-    "target_data.role=target": r"none of 75 images is left of role 'target'",
+    "domain.method=dann": r"domain\.method='dann'.*\['grl', 'mmd', 'linear_mmd', 'coral', 'ba",
+    "domain.on=token": r"domain\.on='token'.*\('descriptor', 'map'\)",
+    "domain.target=6": r"domain\.target=6\b.*\b8\b.*\b8 devices",
+    "domain.method=coral;accumulate=8": r"domain\.method='coral'.*accumulate=8\b.*\b2\b",
+    "epochs=1": r"epochs=1\b.*domain\.gamma=10\.0",
+    "domain.method=batchnorm": r"domain\.method='batchnorm'.*init=FILE",
+    "domain.weight=-1.0": r"domain.*weight=-1\.0.*negative",
+    "domain.hidden=(0,)": r"domain.*hidden=\(0,\).*\b1\b",
+    "domain.method=linear_mmd;domain.source=4": r"domain\.source=4\b.*domain\.target=8\b.*linear_mmd",
+    "target_data.role=target": r"\b75 images.*role.*'target'",
 }
 
 
@@ -319,12 +320,12 @@ def test_mistakes_are_named(change, config):
 def test_target_images_are_needed(config, tmp_path):
     with config.unlocked():
         config.target_data = ConfigDict({})
-    with pytest.raises(UserError, match=r"domain\.method='grl' adapts.*no target_data: target_data\.reader=folder"):
+    with pytest.raises(UserError, match=r"domain\.method='grl'.*target_data\.reader=folder"):
         learning.recipe(config, make_mesh(), [])
     (tmp_path / "photos").mkdir()
     override(config, "target_data.root", str(tmp_path / "photos"))
     assert config.target_data.reader == "folder"
-    with pytest.raises(DataError, match=str(tmp_path / "photos")):
+    with pytest.raises(DataError, match=re.escape(str(tmp_path / "photos"))):
         learning.recipe(config, make_mesh(), [])
     for number in range(3):
         cv2.imwrite(str(tmp_path / "photos" / f"{number}.jpg"), np.full((40, 50, 3), 60 * number, np.uint8))
@@ -342,9 +343,7 @@ def test_statistics_that_cannot_move(frozen_bn, config):
         config.model.backbone_options = ConfigDict({**SHALLOW, "frozen_bn": frozen_bn})
         if not frozen_bn:
             config.model.backbone, config.model.backbone_options = "squeezenet", ConfigDict({})
-    with pytest.raises(
-        UserError, match=rf"none that move: model\.backbone='{config.model.backbone}'.*frozen_bn=update"
-    ):
+    with pytest.raises(UserError, match=rf"model\.backbone='{config.model.backbone}'.*frozen_bn=update"):
         learning.recipe(config, make_mesh(), [])
 
 

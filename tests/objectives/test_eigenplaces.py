@@ -1,6 +1,7 @@
 """EigenPlaces: what a step draws, the loss by hand, both heads train, and the run through the real door."""
 
 import pickle
+import re
 from functools import cache
 
 import cv2
@@ -165,10 +166,10 @@ def test_devices_do_not_matter(standard_promotion):
 def test_classes_and_weights_must_fit():
     lateral, frontal = city()
     other, _ = city(groups=2)
-    with pytest.raises(ValueError, match=r"lateral groups of \[.*but frontal ones of \["):
+    with pytest.raises(ValueError, match=r"lateral.*\[.*frontal.*\["):
         eigenplaces_objective(None, other, frontal, batch=8, steps=1)
     for weights in ((1.0,), (0.0, 0.0), (1.0, -1.0)):
-        with pytest.raises(ValueError, match="give two numbers"):
+        with pytest.raises(ValueError, match=re.escape(f"weights={weights}")):
             eigenplaces_objective(None, lateral, frontal, batch=8, steps=1, weights=weights)
 
 
@@ -206,15 +207,15 @@ def test_mistakes_are_named(config, photo_tree, tmp_path):
     sets = [read("at_names", photo_tree, split="train")]
     make = learning.OBJECTIVES["eigenplaces"]
     config.panorama.update(size=(16, 64), view=8)
-    with pytest.raises(UserError, match=r"jpg: 32x32 pixels, but panorama\.size=\(16, 64\).*Set panorama\.size to"):
+    with pytest.raises(UserError, match=r"jpg.*\b32x32\b.*panorama\.size=\(16, 64\).*panorama\.size"):
         make(config, sets)
     config.panorama.size = ()
-    with pytest.raises(UserError, match=r"config\.objective: weights=\(0\.0, 0\.0\)"):
+    with pytest.raises(UserError, match=r"config\.objective.*weights=\(0\.0, 0\.0\)"):
         config.objective.weights = (0.0, 0.0)
         make(config, sets)
-    with pytest.raises(UserError, match="trains on one data set"):
+    with pytest.raises(UserError, match=r"objective\.name='eigenplaces'.*more_train_data"):
         make(config, sets * 2)
     cv2.imwrite(str(tmp_path / "@300000@5000000@33@U@@@@@@@@@@@.jpg"), np.zeros((8, 8, 3), np.uint8))
     nowhere = [read("at_names", tmp_path)]
-    with pytest.raises(DataError, match=r"1 of 1 images have no heading \(first: row 0, .*@300000@5000000.*\.jpg\)"):
+    with pytest.raises(DataError, match=r"1 of 1.*heading.*row 0\b.*@300000@5000000.*\.jpg"):
         make(config, nowhere)

@@ -69,7 +69,7 @@ def test_two_data_sets_share_the_batches_of_a_recipe_by_weight(config, photo_tre
     plan, _ = learning.OBJECTIVES["places"](config, sets).plan(0, np.random.default_rng(0), {}, None)
     assert ((plan["rows"] >= 75).sum(1) == 6).all() and ((plan["rows"] < 75).sum(1) == 18).all()
     config.objective.weights = (1,)
-    with pytest.raises(UserError, match=r"objective\.weights must be a positive number for each of \['.*', '.*'\]"):
+    with pytest.raises(UserError, match=r"objective\.weights.*\['.*', '.*'\]"):
         learning.OBJECTIVES["places"](config, sets)
 
 
@@ -100,21 +100,21 @@ def test_the_ring_drops_the_oldest():
 
 
 MISTAKES = {
-    "objective.loss=tripple": r"objective: unknown loss 'tripple'; there are contrastive, triplet",
-    "objective.miner=hardest": r"objective: unknown miner 'hardest'; there are none, multi_similarity",
-    "objective.loss_options.alfa=1": r"has no option alfa; there are alpha, beta, base",
-    "objective.K=1,objective.P=24": r"objective\.K=1 gives no image a second one",
-    "objective.K=4,objective.P=6": r"no place of .* has 4 images: the largest .* has 3",
-    "objective.P=7": r"batch=24 must be objective\.P x objective\.K = 7 x 3",
-    "objective.memory=10": r"objective\.memory=10 is smaller than a batch of P x K = 24",
-    "objective.cliques.share=0.01": r"share=0\.01 of objective\.P=8 places must make 1 to 8 cliques",
-    "objective.cliques.share=-1.0": r"share=-1\.0 of objective\.P=8 places must make 1 to 8 cliques",
-    "objective.cliques.share=0.5,objective.cliques.refresh=0": r"refresh=0 be at least 1",
-    "objective.cliques.share=0.5,objective.cliques.sets=1": r"sets=\(1,\) must number data sets from 0 .* to 0",
-    "objective.cliques.share=0.5,objective.memory=30": r"objective\.memory=30 would hold one spot as several cliques",
-    "objective.cliques.share=0.5,objective.cliques.distance=0.0": r"distance and angle positive: .* distance=0\.0",
-    "objective.partition.by=street": r"objective\.partition\.by='street' does not exist",
-    "accumulate=2": r"accumulate=2 would compare the images of one part",
+    "objective.loss=tripple": r"objective.*loss.*'tripple'.*contrastive, triplet",
+    "objective.miner=hardest": r"objective.*miner.*'hardest'.*none, multi_similarity",
+    "objective.loss_options.alfa=1": r"option.*\balfa\b.*alpha, beta, base",
+    "objective.K=1,objective.P=24": r"objective\.K=1\b.*\b2\b",
+    "objective.K=4,objective.P=6": r"place.*\b4 images.*\b3\b.*K=4",
+    "objective.P=7": r"batch=24\b.*objective\.P\b.*objective\.K\b.*\b7 x 3\b",
+    "objective.memory=10": r"objective\.memory=10\b.*\b24\b",
+    "objective.cliques.share=0.01": r"objective\.cliques.*share=0\.01\b.*objective\.P=8\b.*\b1 to 8\b",
+    "objective.cliques.share=-1.0": r"objective\.cliques.*share=-1\.0\b.*objective\.P=8\b.*\b1 to 8\b",
+    "objective.cliques.share=0.5,objective.cliques.refresh=0": r"objective\.cliques.*refresh=0\b.*\b1\b",
+    "objective.cliques.share=0.5,objective.cliques.sets=1": r"objective\.cliques\.sets=\(1,\).*\b0\b.*\b0\b",
+    "objective.cliques.share=0.5,objective.memory=30": r"objective\.memory=30\b.*objective\.cliques\.share=0\b",
+    "objective.cliques.share=0.5,objective.cliques.distance=0.0": r"distance=0\.0\b",
+    "objective.partition.by=street": r"objective\.partition\.by='street'.*\['cell'",
+    "accumulate=2": r"accumulate=2\b.*accumulate=1\b.*grad_cache",
 }
 
 

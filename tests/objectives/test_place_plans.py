@@ -139,7 +139,7 @@ def test_a_plan_is_a_function_of_its_number_the_memory_and_the_model():
 def test_weights_that_do_not_fit_name_their_key():
     sets = [town("a", 30), town("b", 10)]
     for weights in ((1.0,), (1, 0), (1, 1, 1)):
-        with pytest.raises(UserError, match=r"objective\.weights must be a positive number for each of \['a', 'b'\]"):
+        with pytest.raises(UserError, match=r"objective\.weights.*\['a', 'b'\]"):
             places_objective(None, place_table(sets, K=3), Choice("triplet"), P=4, steps=1, weights=weights)
 
 
@@ -147,7 +147,7 @@ def test_cliques_of_images_without_position_are_refused_before_anything_runs():
     there, lost = town("there", 9), Places.create("lost", Paths.of(["a", "b"]), place=[0, 1], east=[0, np.nan], north=0)
     sets = [there, lost]
     cliques = Cliques(place_table(sets, K=1, of=[1]), 2)
-    with pytest.raises(DataError, match=r"1 of 2 images of lost have no position"):
+    with pytest.raises(DataError, match=r"1 of 2.*lost.*position"):
         places_objective(None, place_table(sets, K=3, of=[0]), Choice("triplet"), P=4, steps=1, cliques=cliques)
 
 
@@ -165,7 +165,7 @@ def test_a_data_set_without_place_numbers_gives_cliques_but_no_places(tiny_confi
     check_batches(rows, labels, sets, 3, 25)
     assert (rows[:, :6] < 60).all() and (rows[:, 6:] >= 60).all() and (np.concatenate(asked) >= 60).all()
     config.objective.cliques.sets = (0,)
-    with pytest.raises(DataError, match="no place of bare has 3 images"):
+    with pytest.raises(DataError, match=r"\bbare\b.*\b3 images"):
         make(config, sets)
 
 

@@ -72,7 +72,7 @@ def test_cross_entropy_by_hand():
     assert float(smooth) == pytest.approx(0.9 * np.log(4 / 3) + 0.1 * np.log(4), rel=1e-6)
     assert float(softmax.accuracy(logits, labels, mask)) == 0.5
     assert float(softmax.accuracy(logits, labels, jnp.zeros(3, bool))) == 0
-    with pytest.raises(ValueError, match=r"bias \(2, 1\) must be \[B, D\], \[C, D\] and \[C, 1\]"):
+    with pytest.raises(ValueError, match=r"bias \(2, 1\).*\[B, D\].*\[C, D\].*\[C, 1\]"):
         softmax.linear(features, kernel, jnp.zeros((2, 1)))
 
 
@@ -198,16 +198,16 @@ def test_pooled_is_the_token_or_the_mean_of_the_map(token):
     pooled = model.apply({}, images, method="pooled")
     assert pooled.dtype == jnp.float32
     np.testing.assert_allclose(pooled, wanted, atol=1e-5)
-    with pytest.raises(ValueError, match="images of shape"):
+    with pytest.raises(ValueError, match=r"\(4, 6, 3\).*\[B, H, W, 3\]"):
         model.apply({}, images[0], method="pooled")
 
 
 MISTAKES = {
-    "objective.loss=hinge": r"objective\.loss='hinge' does not exist; there are \['softmax', 'arcface', 'cosface'\]",
-    "objective.smoothing=1.0": r"objective\.smoothing=1\.0 must be at least 0 and below 1",
-    "objective.loss=arcface,objective.smoothing=0.1": r"smoothing=0\.1 is softmax's; with objective\.loss='arcface'",
-    "objective.partition.by=street": r"objective\.partition\.by='street' does not exist",
-    "objective.min_images=4": r"no class has 4 images: the largest of 25 classes",
+    "objective.loss=hinge": r"objective\.loss='hinge'.*\['softmax', 'arcface', 'cosface'\]",
+    "objective.smoothing=1.0": r"objective\.smoothing=1\.0\b.*\b0\b.*\b1\b",
+    "objective.loss=arcface,objective.smoothing=0.1": r"smoothing=0\.1\b.*softmax.*objective\.loss='arcface'",
+    "objective.partition.by=street": r"objective\.partition\.by='street'.*\['cell'",
+    "objective.min_images=4": r"class.*\b4 images.*\b25 classes",
 }
 
 
@@ -220,7 +220,7 @@ def test_mistakes_are_named(change, config):
 
 
 def test_one_class_is_none():
-    with pytest.raises(UserError, match=r"all 75 training images are of one class.*a folder for each class"):
+    with pytest.raises(UserError, match=r"\b75\b.*\bone class\b.*train_data\.root=FOLDER"):
         pretraining_objective(None, label_cells(np.zeros(75, np.int64)), batch=4, steps=1, width=3)
 
 

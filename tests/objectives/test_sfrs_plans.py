@@ -97,9 +97,9 @@ def test_what_rises_comes_first():
     ("mining", "difficult", "message"),
     [
         (MINING._replace(mode="partial"), Difficult(), r"objective\.mining='partial'.*objective\.mining='full'"),
-        (MINING, Difficult(0), r"objective\.difficult=0 must be at least 1"),
-        (MINING, Difficult(10, 5), r"objective\.difficult_pool=5 no less"),
-        (MINING, Difficult(reciprocal=-1), r"objective\.reciprocal=-1 not negative"),
+        (MINING, Difficult(0), r"objective\.difficult=0\b.*\b1\b"),
+        (MINING, Difficult(10, 5), r"objective\.difficult=10\b.*objective\.difficult_pool=5\b"),
+        (MINING, Difficult(reciprocal=-1), r"objective\.reciprocal=-1\b"),
     ],
 )
 def test_mistakes_are_named(mining, difficult, message):

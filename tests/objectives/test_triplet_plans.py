@@ -199,11 +199,11 @@ def test_queries_come_once_before_any_comes_twice():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"mode": "hardest"}, r"mining='hardest' does not exist.*full.*partial.*random"),
-        ({"negatives": 0}, r"negatives=0.*at least 1"),
-        ({"negatives": 20, "pool": 10}, r"negatives=20 cannot be found in a pool of objective.pool=10"),
-        ({"refresh": 3}, r"refresh=3 queries make no batch of 8"),
-        ({"negatives": 150, "pool": 0}, r"\.jpg: objective.negatives=150 were asked for, but only \d+ of 160"),
+        ({"mode": "hardest"}, r"mining='hardest'.*full.*partial.*random"),
+        ({"negatives": 0}, r"negatives=0\b.*\b1\b"),
+        ({"negatives": 20, "pool": 10}, r"negatives=20\b.*\bfound\b.*objective\.pool=10\b"),
+        ({"refresh": 3}, r"refresh=3\b.*\b8\b"),
+        ({"negatives": 150, "pool": 0}, r"\.jpg.*objective\.negatives=150\b.*\b\d+ of 160\b"),
     ],
 )
 def test_settings_that_make_no_sense(ground, changes, said):
@@ -215,6 +215,6 @@ def test_settings_that_make_no_sense(ground, changes, said):
 def test_a_pool_too_small_for_a_query_is_an_error_that_names_it(ground):
     plan = mined_plan([ground], Mining("partial", 10, pool=10, refresh=40, batch=8), name_of=city().path.__getitem__)
     with pytest.raises(
-        UserError, match=r"\d+\.jpg: objective.negatives=10 .*pool=10 images held \d beyond.*larger pool"
+        UserError, match=r"\d+\.jpg.*objective\.negatives=10\b.*objective\.pool=10\b.*\b\d\b.*objective\.soft"
     ):
         planned(plan, 0, numbers(200))

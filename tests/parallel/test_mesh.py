@@ -25,7 +25,7 @@ def test_all_devices_in_order(model, shape):
 
 @pytest.mark.parametrize("model", [0, 3, 16])
 def test_what_does_not_divide_the_devices(model):
-    with pytest.raises(ValueError, match=rf"mesh\.model={model} must divide the number of devices, which is 8"):
+    with pytest.raises(ValueError, match=rf"mesh\.model={model}\b.*devices.*\b8\b"):
         make_mesh(model)
 
 
@@ -39,7 +39,7 @@ def test_every_row_lies_on_one_device_in_order(model):
         shards = sorted(array.addressable_shards, key=lambda shard: shard.device.id)
         np.testing.assert_array_equal(np.concatenate([shard.data for shard in shards]), rows[name])
     assert local_rows(mesh, 16) == slice(0, 16)
-    with pytest.raises(ValueError, match="a batch of 12 cannot be split over 8 devices; use a multiple of 8"):
+    with pytest.raises(ValueError, match=r"\b12\b.*\b8 devices.*\b8\b"):
         local_rows(mesh, 12)
 
 

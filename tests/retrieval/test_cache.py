@@ -68,19 +68,19 @@ def test_sets_of_about_one_size_are_cached_in_one_shape():
 
 
 def test_what_is_wrong_is_told():
-    with pytest.raises(UserError, match=r"descriptors of 53 images are not finite \(first: row 0\)"):
+    with pytest.raises(UserError, match=r"\b53 images.*finite.*\brow 0\b"):
         caches.keep(apply, {"kernel": KERNEL["kernel"] * np.nan}, batches(8), COUNT, mesh(8), 8)
     black = IMAGES.copy()
     black[[31, 20]] = 0
     parts = [{**part, "image": np.where(part["row"][:, None, None, None] < 0, 0, black[part["row"]])}
              for part in batches(8)]  # fmt: skip
-    with pytest.raises(UserError, match=r"descriptors of 2 images are not finite \(first: row 20\)"):
+    with pytest.raises(UserError, match=r"\b2 images.*finite.*\brow 20\b"):
         caches.keep(apply, KERNEL, parts, COUNT, mesh(8), 8)
     with pytest.raises(UserError, match="no images"):
         caches.keep(apply, KERNEL, [], 0, mesh(8), 8)
     turned = [1, 0, *range(2, COUNT)]
     for order, misplaced in ((turned, 2), (range(COUNT - 1), 1), (range(8), 0)):
-        with pytest.raises(RuntimeError, match=f"not hold 53 images in order: {misplaced} are misplaced"):
+        with pytest.raises(RuntimeError, match=rf"\b53 images.*\b{misplaced}\b"):
             caches.keep(apply, KERNEL, batches(8, order=order), COUNT, mesh(8), 8)
 
 

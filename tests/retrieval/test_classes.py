@@ -74,7 +74,7 @@ def test_of_images_as_near_the_first_stands_for_a_class():
 
 def test_classes_without_a_position_or_of_two_zones_are_refused():
     images = table(np.array([1.0, np.nan, 2.0, 3.0]), np.zeros(4), place=[0, 0, 1, -1])
-    with pytest.raises(DataError, match=r"1 images of classes have no position \(first: photos/0001\.jpg\)"):
+    with pytest.raises(DataError, match=r"\b1 images.*position.*photos/0001\.jpg"):
         ClassPlaces.of(label_cells(images.place), images)
     images = table(np.arange(2.0), np.zeros(2), zone=[32, 33], place=[0, 1])
     with pytest.raises(DataError, match="2 UTM zones"):
@@ -142,7 +142,7 @@ def test_photos_of_another_zone_or_without_position(caplog):
     assert "UTM zones [32, 33]" in caplog.text
     assert locate(classes, vectors(0), along(0), thresholds=("label",), ns=(1,)) == {}
     assert "no threshold in metres" in caplog.text
-    with pytest.raises(DataError, match="no coordinates"):
+    with pytest.raises(DataError, match=r"coordinates.*metres"):
         locate(classes, vectors(0), along(np.nan), **asked)
 
 

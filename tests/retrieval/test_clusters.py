@@ -164,15 +164,15 @@ def test_no_cell_comes_twice_unless_the_map_has_too_few():
 
 def test_what_cannot_be_clustered_is_refused():
     _, variables = make("netvlad")
-    with pytest.raises(UserError, match=r"64 clusters cannot be made of local features of shape \(20, 6\)"):
+    with pytest.raises(UserError, match=r"\b64 clusters.*\(20, 6\)"):
         cluster_start(variables, POINTS[:20])
-    with pytest.raises(UserError, match="features of 5 numbers for clusters of 6"):
+    with pytest.raises(UserError, match=r"\b5 numbers.*\b6\b"):
         cluster_start(variables, POINTS[:, :5])
     with pytest.raises(UserError, match="not finite"):
         kmeans(np.full((9, 2), np.nan, np.float32), 2)
     with pytest.raises(UserError, match="all alike"):
         netvlad_start(CENTRES[[0, 0]], POINTS)
-    with pytest.raises(UserError, match="at least 2 clusters"):
+    with pytest.raises(UserError, match=r"\b2 clusters"):
         netvlad_start(CENTRES[:1], POINTS)
-    with pytest.raises(UserError, match=r"no clusters, but \['p'\]; netvlad"):
+    with pytest.raises(UserError, match=r"\['p'\].*netvlad"):
         cluster_start(make("gem")[1], POINTS)

@@ -93,17 +93,17 @@ def test_again_is_the_same_to_the_bit_and_all_rows_count():
 
 def test_what_cannot_be_fitted():
     x = drawn(30, 8)
-    with pytest.raises(UserError, match="30 components cannot be made of 30 descriptors of 40 numbers"):
+    with pytest.raises(UserError, match=r"\b30 components.*\b30 descriptors.*\b40 numbers"):
         fit(drawn(30, 40), 30)
-    with pytest.raises(UserError, match="9 components cannot be made of 30 descriptors of 8 numbers"):
+    with pytest.raises(UserError, match=r"\b9 components.*\b30 descriptors.*\b8 numbers"):
         fit(x.copy(), 9)
     for whiten in (False, True):
-        with pytest.raises(UserError, match=r"of 40 images vary in 3 directions, fewer than pca\.dim=4"):
+        with pytest.raises(UserError, match=r"\b40 images.*\b3 directions.*pca\.dim=4\b"):
             fit(np.repeat(drawn(4, 8), 10, 0), 4, whiten=whiten)
-    with pytest.raises(UserError, match="vary in 0 directions"):
+    with pytest.raises(UserError, match=r"\b0 directions.*pca\.dim=2\b"):
         fit(np.ones((9, 4), np.float32), 2)
     x[3, 1] = np.nan
-    with pytest.raises(UserError, match="descriptors are not finite"):
+    with pytest.raises(UserError, match=r"descriptors.*finite"):
         fit(x, 2)
 
 
@@ -145,11 +145,11 @@ def test_the_benchmarks_descriptors_and_settings():
     assert enough(50_000, dim=1024, length=2**16, **sizes) == (2**32 - 12 * 2**16 * 1152 - 12 * 1152**2) // (
         2**18 + 8 * 1152
     )
-    with pytest.raises(UserError, match=r"pca\.dim=99 components of a descriptor of 64 numbers; at most 64"):
+    with pytest.raises(UserError, match=r"pca\.dim=99\b.*\b64 numbers.*\b64\b"):
         enough(1000, dim=99, length=64, **sizes)
-    with pytest.raises(UserError, match=r"needs more than 64 images: there are 50 training images.* lets 50 of them"):
+    with pytest.raises(UserError, match=r"pca\.dim=64\b.*\b50 training images.*pca\.images=.*\b50\b"):
         enough(50, dim=64, length=64, **sizes)
-    with pytest.raises(UserError, match=r"pca\.memory_mib=4 21 descriptors of 16384"):
+    with pytest.raises(UserError, match=r"pca\.memory_mib=4\b.*\b21 descriptors.*\b16384\b"):
         enough(9000, dim=64, length=16384, images=2**14, memory_mib=4)
 
 

@@ -84,12 +84,13 @@ def test_unreadable_images_are_reported_and_stay_zero():
 
 @pytest.mark.parametrize("rows", [list(range(COUNT - 1)), [*range(COUNT), 7], [*range(COUNT - 1), 0]])
 def test_dropped_or_doubled_images_are_errors(rows):
-    with pytest.raises(RuntimeError, match="never read and"):
+    seen = len(set(rows))
+    with pytest.raises(RuntimeError, match=rf"\b{COUNT - seen} of {COUNT}\b.*\b{len(rows) - seen}\b"):
         describe(apply, VARIABLES, batches(rows, 8), COUNT, mesh(8, 1))
 
 
 def test_nan_weights_and_empty_sets_are_the_users():
-    with pytest.raises(UserError, match="first: row 0"):
+    with pytest.raises(UserError, match=r"finite.*\brow 0\b"):
         describe(apply, {"kernel": VARIABLES["kernel"] * np.nan}, batches(range(COUNT), 8), COUNT, mesh(8, 1))
     with pytest.raises(UserError, match="no images"):
         describe(apply, VARIABLES, [], 0, mesh(8, 1))

@@ -212,15 +212,15 @@ def test_lists_of_another_length_compile_nothing():
 def test_mistakes_are_named():
     cache = spread(Described(np.ones((5, 3), np.float32), np.empty(0, np.int64)), mesh(1), 4)
     queries, none = np.ones((2, 3), np.float32), no_lists(2)
-    with pytest.raises(ValueError, match=r"\(2, 2\) must be \[Q, 3\]"):
+    with pytest.raises(ValueError, match=r"\(2, 2\).*\[Q, 3\]"):
         hardest(cache, queries[:, :2], none, k=1, but=none)
-    with pytest.raises(ValueError, match="either the rows"):
+    with pytest.raises(ValueError, match=r"\bonly\b.*\bbut\b"):
         hardest(cache, queries, none, k=1, but=none, only=none)
-    with pytest.raises(ValueError, match="either the rows"):
+    with pytest.raises(ValueError, match=r"\bonly\b.*\bbut\b"):
         hardest(cache, queries, none, k=1)
     with pytest.raises(ValueError, match="k=-1"):
         hardest(cache, queries, none, k=-1)
-    with pytest.raises(ValueError, match="but has lists for 3 queries, not 2"):
+    with pytest.raises(ValueError, match=r"\bbut\b.*\b3 queries.*\b2\b"):
         hardest(cache, queries, none, k=1, but=no_lists(3))
-    with pytest.raises(ValueError, match="positives has rows from 0 to 5, but the cache holds 5"):
+    with pytest.raises(ValueError, match=r"positives.*\b0 to 5\b.*\b5\b"):
         hardest(cache, queries, Positives(np.array([0, 1, 1]), np.array([5])), k=0)

@@ -53,7 +53,7 @@ def test_the_line_carries_every_fact():
     cropped = facts(image_size=(), resize="tensor_linear", multiple=14, cropped_from=())
     assert (cropped["cropped_from"], cropped["resize"]) == ("own size", "none")
     assert "| own size cropped to multiples of 14 | 256-D" in line(cropped, "25m")
-    with pytest.raises(ValueError, match="positives of 4 queries, not of 5"):
+    with pytest.raises(ValueError, match=r"positives.*\b4 queries.*\b5\b"):
         facts(queries=5)
 
 
@@ -74,7 +74,7 @@ def test_what_is_written_is_read_back(tmp_path):
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = write_metrics(tmp_path, document(), COSTS)
     before = path.read_bytes()
-    with pytest.raises(UserError, match=r"costs.extraction_ms_per_image: expected a finite number"):
+    with pytest.raises(UserError, match=r"costs\.extraction_ms_per_image.*finite"):
         write_metrics(tmp_path, document(), COSTS | {"extraction_ms_per_image": float("nan")})
     with pytest.raises(TypeError):
         write_metrics(tmp_path, document(), COSTS, extra={"not json": {1, 2}})
@@ -84,16 +84,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
-        (["results"], None, "results: expected a list"),
-        (["costs"], [], "costs: expected an object"),
-        (["results", 0, "dataset"], 3, r"results\[0\].dataset: expected a name, found 3"),
-        (["results", 0, "protocol", "queries"], "4", r"results\[0\].protocol.queries: expected a value of type int"),
-        (["results", 0, "protocol", "without_positive"], {}, "the thresholds of the protocol"),
-        (["results", 0, "recall", "25m", "1"], 120.0, r"results\[0\].recall.25m.1: expected per cent"),
-        (["results", 0, "recall", "25m", "2"], 10.0, "does not fall with N"),
-        (["results", 0, "recall", "25m"], {}, "a key for each N"),
-        (["results", 0, "recall", "25m", "one"], 1.0, "a whole number N"),
-        (["results", 0, "baselines", "thumbnail"], 5, "baselines.thumbnail: expected"),
+        (["results"], None, "results.*list"),
+        (["costs"], [], "costs.*object"),
+        (["results", 0, "dataset"], 3, r"results\[0\]\.dataset.*\b3\b"),
+        (["results", 0, "protocol", "queries"], "4", r"results\[0\]\.protocol\.queries.*\bint\b.*'4'"),
+        (["results", 0, "protocol", "without_positive"], {}, r"results\[0\]\.recall\b.*thresholds.*\['25m'\]"),
+        (["results", 0, "recall", "25m", "1"], 120.0, r"results\[0\]\.recall\.25m\.1\b.*\b120\.0\b"),
+        (["results", 0, "recall", "25m", "2"], 10.0, r"recall\.25m\b.*\bfall\b"),
+        (["results", 0, "recall", "25m"], {}, r"recall\.25m\b.*\bkey\b"),
+        (["results", 0, "recall", "25m", "one"], 1.0, r"recall\.25m\b.*whole number.*'one'"),
+        (["results", 0, "baselines", "thumbnail"], 5, r"baselines\.thumbnail.*\b5\b"),
     ],
 )
 def test_mistakes_are_named_by_their_key(keys, value, message):

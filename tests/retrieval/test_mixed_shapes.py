@@ -1,6 +1,7 @@
 """Images of several shapes in one set: each is described as if it were alone, whatever the batches and devices."""
 
 import logging
+import re
 
 import cv2
 import jax
@@ -143,9 +144,9 @@ def test_the_model_sees_the_middle_of_each_image_as_it_is(rule, config, folder):
 
 def test_an_image_that_is_too_small_to_be_cropped_is_named(config, folder):
     kind = {"size": (), "multiple": 34, "crop": True}
-    with pytest.raises(DataError, match=r"07\.png: 33x33 pixels are too few to be cropped to multiples of 34"):
+    with pytest.raises(DataError, match=r"07\.png.*\b33x33\b.*\b34\b"):
         described(config, paths_of(folder), **kind)
-    with pytest.raises(DataError, match="image 1: 20x50 pixels"):
+    with pytest.raises(DataError, match=r"\bimage 1\b.*\b20x50\b"):
         described(config, [np.zeros((40, 50, 3), np.uint8), np.zeros((20, 50, 3), np.uint8)], **kind)
 
 
@@ -205,7 +206,7 @@ def damage(folder, where, how):
 @pytest.mark.parametrize("way", ["on the device", "own sizes"])
 def test_a_bad_file_in_the_middle(way, how, config, folder, tmp_path, caplog):
     bad = damage(folder, tmp_path / "bad", how)
-    with pytest.raises(ImageError, match=str(bad)):
+    with pytest.raises(ImageError, match=re.escape(str(bad))):
         described(config, paths_of(bad.parent), **WAYS[way])
     config.loader.on_error = "skip"
     found = described(config, paths_of(bad.parent), **WAYS[way])
@@ -220,7 +221,7 @@ def test_nothing_but_bad_files(config, folder, tmp_path):
     config.loader.on_error = "skip"
     found = described(config, Paths.of([str(bad)]), **TENSOR)
     assert found.missing.tolist() == [0] and not found.descriptors.any()
-    with pytest.raises(UserError, match="no images to describe"):
+    with pytest.raises(UserError, match="no images"):
         described(config, Paths.of([]), **TENSOR)
 
 

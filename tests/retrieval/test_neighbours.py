@@ -95,9 +95,9 @@ def test_night_and_sideways_weigh_as_msls_has_it():
 @pytest.mark.parametrize(
     ("positive", "soft", "said"),
     [
-        ("10m", "5m", r"soft='5m' is below objective.positive='10m'"),
-        ("10m", "25m_40deg", r"stricter than objective.positive='10m'"),
-        ("1m", "2m", r"none of 2 queries has a positive.*positive='1m'.*soft='2m'"),
+        ("10m", "5m", r"objective\.soft='5m'.*\bbelow\b.*objective\.positive='10m'"),
+        ("10m", "25m_40deg", r"objective\.soft='25m_40deg'.*\bstricter\b.*objective\.positive='10m'"),
+        ("1m", "2m", r"\b2 queries.*objective\.positive='1m'.*objective\.soft='2m'"),
     ],
 )
 def test_thresholds_that_make_no_sense(positive, soft, said):
@@ -108,7 +108,7 @@ def test_thresholds_that_make_no_sense(positive, soft, said):
 
 
 def test_queries_alone_have_no_database():
-    with pytest.raises(UserError, match=r"street: 2 images, all of them queries"):
+    with pytest.raises(UserError, match=r"street.*\b2 images.*queries.*database"):
         neighbours([street([0, 1], "query")], "10m", "25m")
 
 
@@ -117,5 +117,5 @@ def test_without_takes_away_query_by_query():
     right = Positives(np.array([0, 1, 2, 3]), np.array([4, 1, 4]))
     assert lists(without(left, right)) == [[1, 9], [], [0]]
     assert lists(without(left, left)) == [[], [], []]
-    with pytest.raises(ValueError, match="3 and of 1 queries"):
+    with pytest.raises(ValueError, match=r"\blists\b.*\b3\b.*\b1 queries"):
         without(left, Positives(np.array([0, 0]), np.array([], np.int64)))

@@ -89,15 +89,15 @@ def test_a_million_database_images_take_seconds():
 
 def test_coordinates_headings_and_zones_are_required():
     one = places(1, east=0.0, north=0.0)
-    with pytest.raises(DataError, match=r"no coordinates .*lost/1\.jpg"):
+    with pytest.raises(DataError, match=r"\b1 images.*coordinates.*lost/1\.jpg"):
         within_metres(places(2, "lost", east=[0.0, np.nan], north=0.0), one, 25)
-    with pytest.raises(DataError, match="no heading"):
+    with pytest.raises(DataError, match=r"\b1 images.*heading"):
         within_metres(one, one, 25, degrees=10)
-    with pytest.raises(DataError, match=r"zone 10, the queries in 11"):
+    with pytest.raises(DataError, match=r"\b10\b.*\b11\b"):
         within_metres(places(1, zone=10, east=0.0, north=0.0), places(1, zone=11, east=0.0, north=0.0), 25)
     with pytest.raises(DataError, match="2 UTM zones"):
         within_metres(places(2, zone=[10, 11], east=0.0, north=0.0), one, 25)
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match=r"metres=-1\b"):
         within_metres(one, one, -1)
 
 
@@ -111,14 +111,14 @@ def test_frames():
     database, queries = places(5, frame=[4, 3, 2, 1, 0]), places(3, frame=[0, 2, 9])
     assert rows(within_frames(database, queries, 1)) == [[3, 4], [1, 2, 3], []]
     assert rows(within_frames(database, queries, 0)) == [[4], [2], []]
-    with pytest.raises(DataError, match="no frame number"):
+    with pytest.raises(DataError, match=r"\b1 images.*frame number"):
         within_frames(database, places(1), 1)
 
 
 def test_equal_places_never_match_the_unknown():
     database, queries = places(5, place=[7, -1, 3, 7, 9]), places(4, place=[7, 3, -1, 8])
     assert rows(same_place(database, queries)) == [[0, 3], [2], [], []]
-    with pytest.raises(DataError, match="no image has a place"):
+    with pytest.raises(DataError, match=r"no image.*place.*'label'"):
         same_place(database, places(2))
 
 
@@ -141,11 +141,11 @@ def test_thresholds_parse():
     for text in ("25", "m", "25 m", "-1m", "5deg", "1.5frame", "", "labels", "25m_"):
         with pytest.raises(UserError, match="'1m_5deg'"):
             parse_threshold(text)
-    with pytest.raises(UserError, match="without a published list"):
+    with pytest.raises(UserError, match=r"'list'.*published.*'25m'"):
         parse_threshold("list")(database, query)
     with pytest.raises(DataError, match="2 queries"):
         parse_threshold("list", (np.array([0, 1, 1]), np.array([2])))(database, query)
-    with pytest.raises(DataError, match="rows up to 3"):
+    with pytest.raises(DataError, match=r"\b1 queries.*\brows\b.*\b3\b"):
         parse_threshold("list", (np.array([0, 1]), np.array([3])))(database, query)
 
 
@@ -156,7 +156,7 @@ def test_hits_and_take():
     assert rows(positives.take(np.array([2, 0]))) == [[0], [1, 4]]
     assert rows(positives.take(np.array([True, False, True]))) == [[1, 4], [0]]
     assert not from_lists([0, 0], []).hits(np.array([[0, -1]])).any()
-    with pytest.raises(ValueError, match="3 queries"):
+    with pytest.raises(ValueError, match=r"\(2, 3\).*\b3 queries"):
         positives.hits(predictions[:2])
 
 

@@ -30,9 +30,9 @@ def test_some_queries_only():
 
 
 def test_too_few_predictions_are_an_error():
-    with pytest.raises(ValueError, match="recall@100 needs 100 predictions"):
+    with pytest.raises(ValueError, match=r"recall@100\b.*\b100 predictions"):
         recall(PREDICTIONS, POSITIVES)
-    with pytest.raises(ValueError, match="N >= 1"):
+    with pytest.raises(ValueError, match=r"\b1\b.*\(0, 1\)"):
         recall(PREDICTIONS, POSITIVES, ns=(0, 1))
 
 
@@ -69,5 +69,5 @@ def test_wilson_interval():
     assert wilson(0, 50)[0] == 0.0 and 0 < wilson(0, 50)[1] < 10
     assert wilson(50, 50)[1] == pytest.approx(100) and wilson(50, 50)[0] > 90
     assert wilson(0, 0) == (0.0, 100.0)
-    with pytest.raises(ValueError, match="successes"):
+    with pytest.raises(ValueError, match=r"\b3 successes.*\b2 trials"):
         wilson(3, 2)

@@ -100,9 +100,9 @@ def test_nothing_to_search():
 
 def test_mistakes_are_named():
     ones = np.ones((3, 4), np.float32)
-    with pytest.raises(ValueError, match=r"\(3, 4\) and queries \(2, 5\)"):
+    with pytest.raises(ValueError, match=r"database \(3, 4\).*queries \(2, 5\)"):
         search.exact(ones, np.ones((2, 5), np.float32), 1)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match=r"\bk\b.*\b1\b.*\b0\b"):
         search.exact(ones, ones, 0)
     with pytest.raises(ValueError, match="not finite"):
         search.exact(ones * np.nan, ones, 1)

@@ -97,15 +97,15 @@ def test_what_is_kept_is_averaged_and_a_run_told_to_leave_ends_as_one_left_alone
 
 
 REFUSED = {
-    "decay < 1 and warmup >= 0, got 1.5": {"ema.decay": 1.5},
-    "between 0 and 1": {"plateau.factor": 1.5},
-    "neither 'min' nor 'max'": {"plateau.mode": "most"},
-    "reduction on a plateau never comes: the run has 4 validations, patience=2 needs 5": {"plateau.patience": 2},
-    "never comes: the run has 2 validations": {"every_epochs": 3},
-    "validates on nothing; give it val_data": {"val_data": {}},
-    "accumulate=2 and grad_cache=2 both take the batch in parts": {"accumulate": 2},
-    "batch=16 must be a multiple of 32 = devices x grad_cache = 8 x 4": {"grad_cache": 4},
-    "grad_cache: backbone/bn1 normalises by the statistics": {"model.backbone_options.frozen_bn": "update"},
+    r"decay.*warmup.*\b1\.5\b": {"ema.decay": 1.5},
+    r"factor=1\.5\b.*\b0\b.*\b1\b": {"plateau.factor": 1.5},
+    "mode='most'.*'min'.*'max'": {"plateau.mode": "most"},
+    r"\b4 validations.*patience=2\b.*\b5\b": {"plateau.patience": 2},
+    r"\b2 validations.*patience=": {"every_epochs": 3},
+    r"plateau\.factor=.*val_data": {"val_data": {}},
+    r"accumulate=2\b.*grad_cache=2\b.*\b1\b": {"accumulate": 2},
+    r"batch=16\b.*\b32\b.*grad_cache.*\b8 x 4\b": {"grad_cache": 4},
+    "grad_cache.*backbone/bn1.*frozen_bn=all": {"model.backbone_options.frozen_bn": "update"},
 }
 
 
@@ -118,5 +118,5 @@ def test_what_makes_no_sense_is_told(config, tmp_path, monkeypatch, said):
         for name in groups:
             group = group[name]
         group[last] = type(group[last])(value)
-    with pytest.raises(UserError, match=said.replace("(", r"\(")):
+    with pytest.raises(UserError, match=said):
         train(config.lock(), tmp_path / "run", monkeypatch)

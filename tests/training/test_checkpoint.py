@@ -114,7 +114,7 @@ def test_the_models_variables_alone(written):
 
 
 def test_steps_that_are_not_there(written, tmp_path):
-    with pytest.raises(UserError, match=r"no checkpoint of step 30; there are \[20, 40, 50\]"):
+    with pytest.raises(UserError, match=r"\bstep 30\b.*\[20, 40, 50\]"):
         Checkpoints(written).restore(abstract(state(0)), 30)
     assert Checkpoints(tmp_path / "none").restore(abstract(state(0))) is None
     assert Checkpoints(tmp_path / "none").variables(shapes()) is None
@@ -165,7 +165,7 @@ def test_none_can_be_read(written, tmp_path):
     shutil.copytree(written, folder)
     for file in folder.glob("*/meta/metadata"):
         file.write_text("{")
-    with pytest.raises(UserError, match=r"(?s)no checkpoint can be read:.*checkpoints/50: .*40: .*20: .*--workdir"):
+    with pytest.raises(UserError, match=r"(?s)checkpoints/50\b.*checkpoints/40\b.*checkpoints/20\b.*--workdir"):
         Checkpoints(folder).restore(abstract(state(0)))
 
 
@@ -177,12 +177,12 @@ def test_full_disk_names_folder_and_last_whole_checkpoint(tmp_path, monkeypatch)
 
     with monkeypatch.context() as patched:
         patched.setattr(ocp.CheckpointManager, "save", full)
-        with pytest.raises(UserError, match=r"disk of .*checkpoints is full: .*No space left.*no checkpoint was fin"):
+        with pytest.raises(UserError, match=r"checkpoints\b.*No space left.*no checkpoint"):
             save(checkpoints, 1)
     save(checkpoints, 5)
     checkpoints.wait()
     monkeypatch.setattr(ocp.CheckpointManager, "wait_until_finished", full)
-    with pytest.raises(UserError, match=r"the last whole checkpoint is step 5\. Free space and start again"):
+    with pytest.raises(UserError, match=r"checkpoint.*\bstep 5\b"):
         checkpoints.wait()
 
 
@@ -206,7 +206,7 @@ def test_a_disk_that_is_really_full(small_disk):
     checkpoints.wait()
     noise = np.random.default_rng(0).normal(size=(4096, 64)).astype(np.float32)
     large = state(2)._replace(params={"backbone": {"w": jnp.asarray(noise)}})
-    with pytest.raises(UserError, match=r"disk of .*small/checkpoints is full.*the last whole checkpoint is step 1\."):
+    with pytest.raises(UserError, match=r"small/checkpoints\b.*checkpoint.*\bstep 1\b"):
         checkpoints.save(2, large, {"step": np.asarray(2)}, {"log_offset": 0}, None)
         checkpoints.wait()
     assert_is(Checkpoints(small_disk / "checkpoints").restore(abstract(state(0))), 1)

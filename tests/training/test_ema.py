@@ -45,5 +45,5 @@ def test_the_decay_warms_up():
 
 @pytest.mark.parametrize(("decay", "warmup"), [(1.0, 0), (-0.1, 0), (0.9, -1)])
 def test_mistakes_are_told(decay, warmup):
-    with pytest.raises(UserError, match="0 <= decay < 1"):
+    with pytest.raises(UserError, match=rf"decay.*warmup.*{decay}.*{warmup}"):
         averaged({}, {}, 0, decay=decay, warmup=warmup)

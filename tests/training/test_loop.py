@@ -59,10 +59,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_it_goes_on_when_mended(
     folder = tmp_path / "run"
     with monkeypatch.context() as patched:
         spoilt_images(patched, 8)
-        with pytest.raises(UserError, match="step 8: loss nan") as error:
+        with pytest.raises(UserError, match=r"\bstep 8\b.*loss nan") as error:
             verbs.train(tiny_config, folder)
     said = str(error.value)
-    assert str(folder / "checkpoints" / "8") in said and "Look at these images" in said
+    assert str(folder / "checkpoints" / "8") in said and "--workdir" in said
     paths = [line.strip().removeprefix("source: ") for line in said.splitlines() if line.startswith("  source: ")]
     assert 1 <= len(paths) <= 8 and all(os.path.exists(path) and "/train/" in path for path in paths)  # noqa: PTH110
     assert steps_in(folder) == [6, 8]
@@ -148,7 +148,7 @@ def test_no_room_for_the_log_names_the_last_whole_checkpoint(tiny_config, tmp_pa
         write(self, step, values)
 
     monkeypatch.setattr(logs.Log, "write", full)
-    with pytest.raises(UserError, match=r"disk of .*run/checkpoints is full.*last whole checkpoint is step 6\. Free"):
+    with pytest.raises(UserError, match=r"run/checkpoints\b.*checkpoint.*\bstep 6\b"):
         loop.train(tiny_config, make(tmp_path / "run"), recipe_of(tiny_config), build.mesh(tiny_config))
 
 

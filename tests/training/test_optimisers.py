@@ -148,16 +148,16 @@ def test_layer_factors_tell_block_1_from_block_11():
 def test_mistakes_are_told():
     with pytest.raises(UserError, match=r"adamw.*asgd.*radam.*sgd"):
         optimisers.build("lion", rate=1, total=1)
-    with pytest.raises(UserError, match="momentum above 0"):
+    with pytest.raises(UserError, match=r"nesterov=True.*momentum"):
         optimisers.build("sgd", rate=1, total=1, momentum=0.0, nesterov=True)
     with pytest.raises(TypeError, match="beta1"):
         optimisers.build("adam", rate=1, total=1, beta1=0.5)
     tuner = optimisers.build("adam", rate=1, total=1, layer_decay=0.5)
-    with pytest.raises(UserError, match="needs a backbone with blocks"):
+    with pytest.raises(UserError, match=r"layer_decay=0\.5\b.*blocks"):
         tuner.check(["backbone/layer1_0/conv1/kernel"])
-    with pytest.raises(UserError, match="at most 1"):
+    with pytest.raises(UserError, match=r"layer_decay=1\.5\b.*\b0\b.*\b1\b"):
         tuner._replace(layer_decay=1.5).check(VIT)
-    with pytest.raises(UserError, match="'hed/' matches no parameter"):
+    with pytest.raises(UserError, match=r"'hed/'.*parameter"):
         tuner._replace(factors=(("hed/", 2.0),)).check(VIT)
 
 

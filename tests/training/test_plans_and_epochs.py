@@ -181,9 +181,7 @@ def test_between_plans_a_save_comes_if_it_is_due_and_a_validation_never(start):
 
 
 def test_an_epoch_that_is_no_whole_number_of_plans_is_told(start):
-    with pytest.raises(
-        UserError, match=r"steps_per_epoch=7 must be a multiple of the 2 steps that a plan of objective"
-    ):
+    with pytest.raises(UserError, match=r"steps_per_epoch=7\b.*\b2 steps"):
         start("run", steps_per_epoch=7).train()
 
 
@@ -195,9 +193,9 @@ def test_the_deciding_measure_by_name():
     assert deciding(MEASURES, "b/x/R@10") == "b/x/R@10" and deciding(reversed(MEASURES), "R@1") == "b/x/R@1"
     assert deciding((), "") is None and deciding(("nothing",), "") == "nothing"
     for wanted in ("R@10", "R@2", "c/R@1", "a", "x/R@1"):
-        with pytest.raises(UserError, match=rf"config.best.measure='{wanted}' .* there are a/R@1, a/R@5, b/x/R@1"):
+        with pytest.raises(UserError, match=rf"config\.best\.measure='{wanted}'.*a/R@1, a/R@5, b/x/R@1"):
             deciding(MEASURES, wanted)
-    with pytest.raises(UserError, match="'R@5' is not measured in validation; the recipe has no val_data"):
+    with pytest.raises(UserError, match=r"'R@5'.*val_data"):
         deciding((), "R@5")
 
 
@@ -221,7 +219,7 @@ def test_the_measure_decides_what_is_best_and_when_the_rate_falls(start, measure
 
 
 def test_a_measure_that_validation_has_not_is_told_after_the_first(start):
-    with pytest.raises(UserError, match=r"'R@10' is not measured in validation; there are val/R@1, val/R@5, zoo/R@5"):
+    with pytest.raises(UserError, match=r"'R@10'.*val/R@1, val/R@5, zoo/R@5"):
         start("run", **{"best.measure": "R@10"}).train()
 
 

@@ -116,7 +116,7 @@ def test_frozen_parameters_rest_and_their_statistics_move():
 
 
 def test_unknown_frozen_pattern_is_an_error():
-    with pytest.raises(UserError, match=r"layer9.*matches no parameter"):
+    with pytest.raises(UserError, match=r"frozen.*'backbone/layer9'.*parameter"):
         setup(frozen=("backbone/layer9",))
 
 

@@ -122,7 +122,7 @@ def test_a_cut_network_reads_a_deeper_file_and_is_the_original_with_fewer_blocks
     assert_same_descriptors(torch_cct.PlaceNet(original, "seqpool"), ours, variables, SIZES[:1])
     tensors = arrays(original)
     del tensors["classifier.blocks.0.norm1.bias"]
-    with pytest.raises(UserError, match=r"missing in the file: classifier\.blocks\.0\.norm1\.bias"):
+    with pytest.raises(UserError, match=r"missing.*classifier\.blocks\.0\.norm1\.bias"):
         weights.from_torch("cct", tensors, template(ours))
 
 
@@ -144,5 +144,5 @@ def test_published_names_and_shapes(size):
 
 def test_positions_of_another_size_are_an_error_that_names_both_shapes():
     tensors = arrays(small_cct())
-    with pytest.raises(UserError, match=r"classifier\.positional_emb \(1, 16, 24\) for .* \(1, 36, 24\)"):
+    with pytest.raises(UserError, match=r"classifier\.positional_emb.*\(1, 16, 24\).*\(1, 36, 24\)"):
         weights.from_torch("cct", tensors, template(make("seqpool", {**SMALL, "size": 96})))

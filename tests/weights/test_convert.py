@@ -1,5 +1,7 @@
 """Names are matched strictly on both sides, and round trips change no bit."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -66,18 +68,18 @@ def test_errors_list_both_sides_and_shapes():
     with pytest.raises(UserError) as error:
         weights.from_torch("cosplace", tensors, variables)
     text = str(error.value)
-    assert "missing in the file: backbone.1.weight" in text
-    assert "left over in the file: surprise" in text
-    assert "aggregation.3.weight (99, 24) for aggregator/fc/kernel (24, 12)" in text
+    assert re.search(r"missing.*backbone\.1\.weight", text)
+    assert re.search("left over.*surprise", text)
+    assert re.search(r"aggregation\.3\.weight.*\(99, 24\).*aggregator/fc/kernel.*\(24, 12\)", text)
 
 
 def test_a_parameter_without_a_name_there_is_an_error_both_ways():
     variables = make(dim=12, fc_norm=True)
-    with pytest.raises(UserError, match="no name for aggregator/norm"):
+    with pytest.raises(UserError, match=r"cosplace.*no name.*aggregator/norm"):
         weights.to_torch("cosplace", variables)
-    with pytest.raises(UserError, match="without a name there: aggregator/norm"):
+    with pytest.raises(UserError, match=r"without a name.*aggregator/norm"):
         weights.from_torch("cosplace", weights.to_torch("cosplace", make(dim=12)), variables)
-    with pytest.raises(UserError, match=r"no family of weights 'resnet'.*cosplace"):
+    with pytest.raises(UserError, match=r"family.*'resnet'.*cosplace"):
         weights.to_torch("resnet", variables)
 
 
@@ -88,7 +90,7 @@ def test_later_stages_may_be_left_over_but_not_parts_of_a_stage_in_use():
     variables = make(seed=1)
     weights.from_torch("torchvision_resnet", tensors, variables)
     tensors["layer2.2.conv1.weight"] = np.zeros((16, 16, 3, 3), np.float32)
-    with pytest.raises(UserError, match=r"left over in the file: layer2\.2\.conv1\.weight"):
+    with pytest.raises(UserError, match=r"left over.*layer2\.2\.conv1\.weight"):
         weights.from_torch("torchvision_resnet", tensors, variables)
 
 
@@ -108,7 +110,7 @@ def test_init_from_a_pattern_replaces_only_that(tmp_path):
     path = tmp_path / "w.safetensors"
     weights.write(path, weights.to_torch("cosplace", make(dim=12)))
     other = make(dim=30, fc_norm=True, seed=1)
-    with pytest.raises(UserError, match=r"as cosplace:.*of other shapes"):
+    with pytest.raises(UserError, match=r"cosplace.*shapes"):
         weights.init_from(other, path)
     got = weights.init_from(other, path, "^backbone/(conv1|bn1)")
     source = make(dim=12)
@@ -116,7 +118,7 @@ def test_init_from_a_pattern_replaces_only_that(tmp_path):
     assert_same_bits(got["batch_stats"]["backbone"]["bn1"], source["batch_stats"]["backbone"]["bn1"])
     assert_same_bits(got["params"]["backbone"]["layer1_0"], other["params"]["backbone"]["layer1_0"])
     assert_same_bits(got["params"]["aggregator"], other["params"]["aggregator"])
-    with pytest.raises(UserError, match="no parameter of ours matches: nowhere"):
+    with pytest.raises(UserError, match=r"matches.*nowhere"):
         weights.init_from(other, path, "nowhere")
 
 
@@ -130,6 +132,6 @@ def test_init_from_says_of_the_expected_family_first_what_is_missing(family, mis
     with pytest.raises(UserError) as error:
         weights.init_from(make(dim=12), path, expected=family)
     said, line, *others = str(error.value).splitlines()
-    assert str(path) in said and f"as {family}: " in line
-    assert missing in line and "left over in the file: encoder.0.weight" in line
+    assert str(path) in said and family in line
+    assert missing in line and re.search(r"left over.*encoder\.0\.weight", line)
     assert not others, "nothing fits at all: others would be noise"

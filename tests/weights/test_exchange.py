@@ -114,7 +114,7 @@ def test_an_imported_run_is_measured_and_new_sets_can_be_named(exported, door, r
     assert answer.status == 0, answer.err
     assert json.loads((run / "metrics.json").read_text())["results"][0]["dataset"] == "mine"
     nowhere = refused("evaluate", f"--config={METHOD},weights={exported}", *SMALL)
-    assert "nothing to measure on" in nowhere and "test_data.NAME.reader=READER" in nowhere
+    assert "--database" in nowhere and "test_data.NAME.reader=READER" in nowhere
 
 
 def test_stablehlo_equals_the_model_for_any_batch(exported, door, tmp_path):
@@ -141,27 +141,31 @@ def test_parity_sees_other_weights(exported):
 
 
 MISTAKES = {
-    "method": (["export", "--config=configs/zoo.py:salat", "--out=a.pth"], r"no method 'salat'; there are \[.*'cosp"),
-    "no method": (["export", "--config=configs/zoo.py", "--out=a.pth"], r"zoo\.py: name a method behind a colon"),
-    "method begun": (["export", "--config=configs/zoo.py:salad", "--out=a.pth"], "Did you mean salad-dinov2s, salad-"),
-    "own size": (["export", f"--config={METHOD}", "--out=a.stablehlo"], "a program needs one: --config.image.size"),
-    "nothing to train on": (["train", f"--config={METHOD}"], "has no train_data"),
-    "no weights": (["extract", f"--config={METHOD}", "--images=.", "--out=a.npy"], r"weights=FILE behind the recipe"),
-    "type": (["export", f"--config={METHOD},model.dtype=float8", "--out=a.pth"], r"^config\.model: data type"),
+    "method": (["export", "--config=configs/zoo.py:salat", "--out=a.pth"], r"method.*'salat'.*\[.*'cosp"),
+    "no method": (["export", "--config=configs/zoo.py", "--out=a.pth"], r"zoo\.py.*\bmethod\b.*\bcolon\b"),
+    "method begun": (["export", "--config=configs/zoo.py:salad", "--out=a.pth"], "salad-dinov2s, salad-"),
+    "own size": (["export", f"--config={METHOD}", "--out=a.stablehlo"], r"program.*--config\.image\.size="),
+    "nothing to train on": (["train", f"--config={METHOD}"], r"train_data.*configs/cosplace\.py"),
+    "no weights": (
+        ["extract", f"--config={METHOD}", "--images=.", "--out=a.npy"],
+        r"--checkpoint=FILE.*--config=RECIPE,weights=FILE",
+    ),
+    "type": (["export", f"--config={METHOD},model.dtype=float8", "--out=a.pth"], r"config\.model.*'float8'"),
     "patch": (
         ["export", "--config=configs/zoo.py:salad-dinov2s,image.size=()", "--out=a.pth"],
-        r"multiples of 14, such as .*image\.multiple",
+        r"\b14\b.*image\.multiple",
     ),
-    "ending": (["export", f"--config={METHOD}", "--out=a.onnx"], r"--out=a\.onnx: end the name with one of"),
-    "no out": (["export", f"--config={METHOD}"], "this verb needs --out"),
-    "import what": (["import", f"--config={METHOD}"], "import needs a file: .*weights=FILE"),
-    "no such file": (["import", f"--config={METHOD},weights=no.pth"], "no such file of weights"),
+    "ending": (["export", f"--config={METHOD}", "--out=a.onnx"], r"--out=a\.onnx.*\.safetensors"),
+    "no out": (["export", f"--config={METHOD}"], "needs --out"),
+    "import what": (["import", f"--config={METHOD}"], "import.*weights=FILE"),
+    "no such file": (["import", f"--config={METHOD},weights=no.pth"], r"no\.pth.*no such file"),
     "family": (
         ["export", f"--config={METHOD}", *SMALL, "--out=a.safetensors", "--family=rsnet"],
-        "no family of weights 'rsnet'; there are",
+        r"family.*'rsnet'.*\['",
     ),
     "program of a family": (
-        ["export", f"--config={METHOD}", *SMALL, "--out=a.stablehlo", "--family=cosplace"], "Leave it out",
+        ["export", f"--config={METHOD}", *SMALL, "--out=a.stablehlo", "--family=cosplace"],
+        r"--family=cosplace.*\.stablehlo",
     ),
 }  # fmt: skip
 
@@ -179,6 +183,6 @@ def test_another_familys_file_says_what_is_missing_and_left_over(exported, refus
     file = tmp_path / "strange.safetensors"
     weights.write(file, strange)
     said = refused("import", f"--config={METHOD},weights={file}", *SMALL)
-    assert "as cosplace: missing in the file: backbone.0.weight; left over in the file: module_of_theirs.weight" in said
+    assert re.search(r"cosplace.*missing.*backbone\.0\.weight.*left over.*module_of_theirs\.weight", said)
     wide = refused("import", f"--config={METHOD},weights={exported},model.aggregator_options.dim=9", *SMALL)
-    assert "aggregation.3.weight (32, 8) for aggregator/fc/kernel (8, 9)" in wide
+    assert re.search(r"aggregation\.3\.weight.*\(32, 8\).*aggregator/fc/kernel.*\(8, 9\)", wide)

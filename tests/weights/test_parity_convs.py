@@ -172,13 +172,11 @@ def test_training_moves_the_statistics_as_torch_does():
 def test_files_of_other_networks_are_refused_on_both_sides():
     family, other = "torchvision_efficientnet", zeros(ours("vgg16", widths=WIDTHS))
     tensors = weights.to_torch(family, zeros(ours("efficientnet_b0", **SMALL)))
-    with pytest.raises(UserError, match="fits this model under none of the"):
+    with pytest.raises(UserError, match=r"\d+ families.*docs/models\.md"):
         weights.guess_family(tensors, other)
-    with pytest.raises(
-        UserError, match=r"missing in the file: features.0.bias(?s:.*)left over in the file: features.0.0"
-    ):
+    with pytest.raises(UserError, match=r"(?s)missing.*features\.0\.bias.*left over.*features\.0\.0"):
         weights.from_torch("torchvision_vgg", tensors, other)
-    with pytest.raises(UserError, match=r"left over in the file: features.6.1.block"):
+    with pytest.raises(UserError, match=r"left over.*features\.6\.1\.block"):
         weights.from_torch(family, tensors, zeros(ours("efficientnet_b0", width=0.25, depth=0.25)))
-    with pytest.raises(UserError, match=r"as torchvision_vgg, which has no name for backbone/features_0_0/kernel"):
+    with pytest.raises(UserError, match=r"torchvision_vgg.*no name.*backbone/features_0_0/kernel"):
         weights.to_torch("torchvision_vgg", zeros(ours("efficientnet_b0", **SMALL)))

@@ -70,7 +70,7 @@ def test_a_file_of_before_zips_reads_as_one_of_after(tmp_path):
 
 
 def test_an_old_file_runs_nothing_and_tells_what_is_wrong(tmp_path):
-    with pytest.raises(UserError, match=r"evil\.pth: refused, it holds sys\.exit"):
+    with pytest.raises(UserError, match=r"evil\.pth.*refused.*sys\.exit"):
         read(save_old({"a": Harm()}, tmp_path / "evil.pth"))
     with pytest.raises(SystemExit, match="harmed"):
         pickle.loads(pickle.dumps(Harm()))
@@ -78,7 +78,7 @@ def test_an_old_file_runs_nothing_and_tells_what_is_wrong(tmp_path):
     data = path.read_bytes()
     for length in range(1, len(data), len(data) // 40):
         path.write_bytes(data[:length])
-        with pytest.raises(UserError, match=r"w\.pth: damaged"):
+        with pytest.raises(UserError, match=r"w\.pth.*damaged"):
             read(path)
 
 

@@ -2,6 +2,7 @@
 
 # ruff: noqa: E402
 
+import re
 from functools import partial
 
 import jax
@@ -179,5 +180,6 @@ def test_a_file_of_another_head_is_refused_with_both_sides():
     tensors = arrays(heads.Net(resnet("resnet18", 3), heads.RRM(256)))
     with pytest.raises(UserError) as error:
         weights.from_torch("deep_vg", tensors, blank(ours))
-    assert "missing in the file: aggregation.centroids, aggregation.conv.weight" in str(error.value)
-    assert "left over in the file: aggregation.ln1.weight" in str(error.value)
+    said = str(error.value)
+    assert re.search(r"missing.*aggregation\.centroids, aggregation\.conv\.weight", said)
+    assert re.search(r"left over.*aggregation\.ln1\.weight", said)

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -45,7 +46,7 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path, place):
     folder = tmp_path / "executed"
     attack = Attack(folder)
     path = zip_file(tmp_path / "evil.pth", attack if place == "top" else OrderedDict(w=attack))
-    with pytest.raises(UserError, match=r"evil\.pth: refused, it holds (posix|nt)\.mkdir"):
+    with pytest.raises(UserError, match=r"evil\.pth.*refused.*(posix|nt)\.mkdir"):
         read(path)
     assert not folder.exists()
     pickle.loads(pickle.dumps(attack))
@@ -58,23 +59,23 @@ def test_names_that_are_no_tensors_are_refused(tmp_path, name):
     path = tmp_path / "evil.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/data.pkl", f"c{module}\n{attribute}\n(S'1'\ntR.".encode())
-    with pytest.raises(UserError, match="refused, it holds " + name):
+    with pytest.raises(UserError, match=rf"evil\.pth.*refused.*{re.escape(name)}"):
         read(path)
 
 
 def test_a_file_without_tensors_or_of_another_kind_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"no tensors by name, but \['epoch'\]"):
+    with pytest.raises(UserError, match=r"a\.pth.*\['epoch'\]"):
         read(zip_file(tmp_path / "a.pth", {"epoch": 3}))
-    with pytest.raises(UserError, match=r"b\.pth: no such file"):
+    with pytest.raises(UserError, match=r"b\.pth.*no such file"):
         read(tmp_path / "b.pth")
     (tmp_path / "c.onnx").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"c\.onnx: weights are read from \.pth"):
+    with pytest.raises(UserError, match=r"c\.onnx.*\.pth.*\.safetensors"):
         read(tmp_path / "c.onnx")
     (tmp_path / "d.pth").write_bytes(pickle.dumps({"a": 1}, 2))
-    with pytest.raises(UserError, match=r"d\.pth: a pickle, but none that torch\.save wrote"):
+    with pytest.raises(UserError, match=r"d\.pth.*pickle.*torch\.save"):
         read(tmp_path / "d.pth")
     (tmp_path / "e.pth").write_text("<html>not found</html>")
-    with pytest.raises(UserError, match=r"e\.pth: no file of torch\.save"):
+    with pytest.raises(UserError, match=r"e\.pth.*no file.*torch\.save"):
         read(tmp_path / "e.pth")
 
 
@@ -108,7 +109,7 @@ def test_the_layout_of_safetensors_by_hand(tmp_path):
         return read(tmp_path / "w.safetensors")["x"]
 
     np.testing.assert_array_equal(read_as(b"[2]"), [1.0, -2.0])
-    with pytest.raises(UserError, match="its safetensors header is damaged"):
+    with pytest.raises(UserError, match=r"w\.safetensors.*header.*damaged"):
         read_as(b"[-1,-2]")  # two numbers by their product
 
 
@@ -132,9 +133,9 @@ def test_data_parallel_prefix_is_taken_off_only_where_all_names_have_it(tmp_path
 
 
 def test_writing_fails_whole_and_clearly(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"written as \.safetensors, \.pth"):
+    with pytest.raises(UserError, match=r"w\.npz.*\.safetensors, \.pth"):
         write(tmp_path / "w.npz", {})
-    with pytest.raises(UserError, match="has type complex64"):
+    with pytest.raises(UserError, match=r"w\.safetensors.*\ba\b.*complex64"):
         write(tmp_path / "w.safetensors", {"a": np.ones(2, np.complex64)})
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UserError, match=r"pip install jaxvpr\[torch\]"):
@@ -232,7 +233,7 @@ def test_a_tensor_that_reaches_past_its_storage_is_an_error(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in entries.items():
             archive.writestr(name, data)
-    with pytest.raises(UserError, match="reads number 197 of a storage of 4"):
+    with pytest.raises(UserError, match=r"refused.*\b197\b.*\b4\b"):
         read(path)
 
 

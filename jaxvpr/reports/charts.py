@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxvpr.reports.render import render
+
 LEFT, TOP, BOTTOM = 46, 12, 42
 LETTER = 7.6  # pixels of a letter of a line's name, to keep room for the longest at the right
+LABEL = 15  # pixels from a label to the next
+COLOURS = ("run", "untrained", "right", "other", "wrong")  # of the lines that `many_lines` emphasises
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Series:
     Attributes:
       name: written at its end.
       x, y: the points, x ascending.
-      colour: custom property of `style.CSS`, such as `run`.
+      colour: custom property of `static/page.css`, such as `run`.
       dash: SVG dash pattern; empty is solid.
       markers: draw and annotate each point.
       faint: background line without a name, such as raw values behind their mean.
@@ -33,6 +37,52 @@ class Series:
     dash: str = ""
     markers: bool = False
     faint: bool = False
+
+
+class Axis(NamedTuple):
+    """An axis: what it is called, from where to where it reaches, and which values are written beside it."""
+
+    label: str
+    low: float
+    high: float
+    ticks: Sequence[float]
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the parts of a chart lie, in units of its SVG.
+
+    Attributes:
+      width, height: of the whole.
+      end: right end of what the lines are drawn in; their names stand behind it.
+      x_axis, y_axis: what they show.
+    """
+
+    width: int
+    height: int
+    end: float
+    x_axis: Axis
+    y_axis: Axis
+    left: int = LEFT
+    top: int = TOP
+
+    @property
+    def bottom(self) -> int:
+        """Lower end of what the lines are drawn in."""
+        return self.height - BOTTOM
+
+    def x(self, value: float) -> float:
+        """Where a value lies from the left."""
+        return self.left + _share(value, self.x_axis) * (self.end - self.left)
+
+    def y(self, value: float) -> float:
+        """Where a value lies from the top."""
+        return self.bottom - _share(value, self.y_axis) * (self.bottom - self.top)
+
+    def points(self, one: Series) -> list[tuple[float, float]]:
+        """The places of a line's points, to a tenth."""
+        return [(round(self.x(x), 1), round(self.y(y), 1)) for x, y in zip(one.x, one.y, strict=True)]
 
 
 def line_chart(
@@ -50,22 +100,13 @@ def line_chart(
     series = [finite for finite in map(_finite, series) if len(finite.x)]
     if not series:
         return ""
-    xs, ys = (np.concatenate([np.asarray(getattr(one, axis), float) for one in series]) for axis in ("x", "y"))
-    low, high = y_range or _padded(ys.min(), ys.max())
-    x_ticks = list(x_ticks) if x_ticks is not None else ticks(xs.min(), xs.max())
-    x_ends = min(xs.min(), *x_ticks), max(xs.max(), *x_ticks)
-    end = width - 20 - LETTER * max(0 if one.faint else len(one.name) for one in series)
-    x_of = _scale(*x_ends, LEFT, end, log=x_log)
-    y_of = _scale(low, high, height - BOTTOM, TOP)
-    parts = [_axes(x_of, y_of, x_ticks, ticks(low, high), x_label, y_label, end, height)]
-    parts += [_line(one, x_of, y_of, y_label) for one in series]
-    parts.append(_names([one for one in series if not one.faint], x_of, y_of, height))
-    label = escape(f"{y_label} against {x_label}", quote=True)
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
-
-
-COLOURS = ("run", "untrained", "right", "other", "wrong")  # of the lines that `many_lines` emphasises
-LABEL = 15  # pixels from a label to the next
+    (first, last), y_ends = _ends(series, y_range)
+    x_ticks = ticks(first, last) if x_ticks is None else x_ticks
+    x_axis = Axis(x_label, min(first, *x_ticks), max(last, *x_ticks), x_ticks, x_log)
+    named = [one for one in series if not one.faint]
+    end = width - 20 - LETTER * max((len(one.name) for one in named), default=0)
+    frame = Frame(width, height, end, x_axis, Axis(y_label, *y_ends, ticks(*y_ends)))
+    return render("line_chart.html", frame=frame, lines=series, names=_names(named, frame), number=number)
 
 
 def many_lines(
@@ -85,42 +126,25 @@ def many_lines(
     series = [finite for finite in map(_finite, series) if len(finite.x)]
     if not series:
         return ""
-    xs, ys = (np.concatenate([np.asarray(getattr(one, axis), float) for one in series]) for axis in ("x", "y"))
-    low, high = y_range or _padded(ys.min(), ys.max())
+    (first, last), y_ends = _ends(series, y_range)
     names = [f"{one.name} {one.y[-1]:.1f}" for one in series]
     height = max(380, TOP + BOTTOM + LABEL * len(series))
     end = width - 40 - LETTER * max(map(len, names))
-    x_ticks = [tick for tick in ticks(xs.min(), xs.max(), 10) if tick == round(tick)]
-    x_of, y_of = _scale(xs.min(), xs.max(), LEFT, end), _scale(low, high, height - BOTTOM, TOP)
-    label_y = _spread([y_of(one.y[-1]) for one in series], TOP + 6, height - BOTTOM)
-    drawn = []
-    for i, (one, name) in enumerate(zip(series, names, strict=True)):
-        colour = one.colour or (COLOURS[i] if i < len(COLOURS) else "place")
-        kind = "one" if colour == "place" else "one first"
-        points = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in zip(one.x, one.y, strict=True))
-        last = x_of(one.x[-1]), y_of(one.y[-1])
-        drawn.append(
-            f'<g class="{kind}" style="--colour:var(--{colour})"><title>{escape(name)}</title>'
-            f'<polyline class="seen" points="{points}"/><polyline class="reach" points="{points}"/>'
-            f'<circle cx="{last[0]:.1f}" cy="{last[1]:.1f}" r="3"/>'
-            f'<path d="M{last[0] + 4:.1f} {last[1]:.1f}L{end + 18:.1f} {label_y[i]:.1f}"/>'
-            f'<text x="{end + 22:.1f}" y="{label_y[i] + 4:.1f}">{escape(name)}</text></g>'
-        )
-    axes = _axes(x_of, y_of, x_ticks, ticks(low, high, 9), x_label, y_label, end, height)
-    axes += _level(*level, y_of, end) if level else ""
-    label = escape(f"{y_label} against {x_label}, {len(series)} lines", quote=True)
-    return (
-        f'<svg class="many" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
-        f"{axes}{''.join(reversed(drawn))}</svg>"
-    )
+    x_axis = Axis(x_label, first, last, [tick for tick in ticks(first, last, 10) if tick == round(tick)])
+    frame = Frame(width, height, end, x_axis, Axis(y_label, *y_ends, ticks(*y_ends, 9)))
+    label_y = _spread([frame.y(one.y[-1]) for one in series], TOP + 6, frame.bottom)
+    colours = [one.colour or (COLOURS[i] if i < len(COLOURS) else "place") for i, one in enumerate(series)]
+    lines = list(zip(names, colours, map(frame.points, series), label_y, strict=True))
+    return render("many_lines.html", frame=frame, lines=lines, level=level, number=number)
 
 
-def _level(name: str, value: float, y_of, end: float) -> str:
-    y = f"{y_of(value):.1f}"
-    return (
-        f'<line x1="{LEFT}" x2="{end:.1f}" y1="{y}" y2="{y}" stroke="var(--muted)" stroke-dasharray="5 5"/>'
-        f'<text x="{LEFT + 6}" y="{y_of(value) - 6:.1f}">{escape(name)}</text>'
-    )
+def _ends(
+    series: Sequence[Series], y_range: tuple[float, float] | None
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """From where to where the axes of x and of y reach."""
+    xs = [x for one in series for x in one.x]
+    ys = [y for one in series for y in one.y]
+    return (min(xs), max(xs)), y_range or _padded(min(ys), max(ys))
 
 
 def _spread(wanted: Sequence[float], top: float, bottom: float) -> list[float]:
@@ -179,60 +203,19 @@ def _padded(low: float, high: float) -> tuple[float, float]:
     return (0.0 if 0 <= low < 3 * margin else low - margin), high + margin
 
 
-def _scale(low: float, high: float, start: float, stop: float, log: bool = False):
-    convert = math.log10 if log else float
-    a, b = convert(low), convert(high)
-    span = (b - a) or 1.0
-    return lambda value: start + (convert(value) - a) / span * (stop - start)
+def _share(value: float, axis: Axis) -> float:
+    """Where a value lies on an axis, from 0 to 1."""
+    convert = math.log10 if axis.log else float
+    low, high = convert(axis.low), convert(axis.high)
+    return (convert(value) - low) / ((high - low) or 1.0)
 
 
-def _axes(x_of, y_of, x_ticks, y_ticks, x_label, y_label, end, height) -> str:
-    grid = "".join(
-        f'<line x1="{LEFT}" x2="{end:.1f}" y1="{y_of(t):.1f}" y2="{y_of(t):.1f}" stroke="var(--line)"/>'
-        f'<text x="{LEFT - 8}" y="{y_of(t) + 4:.1f}" text-anchor="end">{number(t)}</text>'
-        for t in y_ticks
-    )
-    marks = "".join(
-        f'<text x="{x_of(t):.1f}" y="{height - BOTTOM + 18}" text-anchor="middle">{number(t)}</text>' for t in x_ticks
-    )
-    middle = (LEFT + end) / 2
-    names = (
-        f'<text x="{middle:.0f}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text>'
-        f'<text transform="translate(11 {(TOP + height - BOTTOM) / 2:.0f}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y_label)}</text>"
-    )
-    return grid + marks + names
-
-
-def _line(one: Series, x_of, y_of, y_label: str) -> str:
-    points = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in zip(one.x, one.y, strict=True))
-    look = 'stroke-width="1" opacity=".35"' if one.faint else 'stroke-width="2.4"'
-    dash = f' stroke-dasharray="{one.dash}"' if one.dash else ""
-    line = (
-        f'<polyline points="{points}" fill="none" stroke="var(--{one.colour})" {look}{dash} '
-        'stroke-linejoin="round" stroke-linecap="round"/>'
-    )
-    return line + (_markers(one, x_of, y_of, y_label) if one.markers or len(one.x) == 1 else "")
-
-
-def _markers(one: Series, x_of, y_of, y_label: str) -> str:
-    return "".join(
-        f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="4" fill="var(--{one.colour})" stroke="var(--panel)" '
-        f'stroke-width="1.5"><title>{escape(one.name)}: {escape(y_label)} {y:.1f} at {number(x)}</title></circle>'
-        for x, y in zip(one.x, one.y, strict=True)
-    )
-
-
-def _names(series: Sequence[Series], x_of, y_of, height: int) -> str:
-    """The name of each line beside its end, moved apart where two would overlap."""
-    ends = sorted((y_of(one.y[-1]), i) for i, one in enumerate(series))
+def _names(series: Sequence[Series], frame: Frame) -> list[tuple[float, float, Series]]:
+    """(x, y, line) of the name of each line: beside its end, moved apart where two would overlap."""
+    ends = sorted((frame.y(one.y[-1]), i) for i, one in enumerate(series))
     places, last = {}, -math.inf
     for wanted, i in ends:
-        last = max(wanted, last + 15)
+        last = max(wanted, last + LABEL)
         places[i] = last
-    excess = max(0.0, last - (height - BOTTOM))
-    return "".join(
-        f'<text class="name" x="{x_of(one.x[-1]) + 10:.1f}" y="{places[i] - excess + 4:.1f}" '
-        f'style="fill:var(--{one.colour})">{escape(one.name)}</text>'
-        for i, one in enumerate(series)
-    )
+    excess = max(0.0, last - frame.bottom)
+    return [(frame.x(one.x[-1]) + 10, places[i] - excess + 4, one) for i, one in enumerate(series)]

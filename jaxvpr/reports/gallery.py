@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
 import numpy as np
 
 from jaxvpr.reports.pictures import data_uri
+from jaxvpr.reports.render import render
 
 SIDES = (176, 128, 96)  # pixels of an embedded picture's longer side, tried until all fit into the budget
 BUDGET = 4_000_000  # bytes of all embedded pictures together
 SHOWN = 48  # queries
-RIGHT, WRONG = "\u2713", "\u2717"  # a tick and a cross: green and red are not enough for everyone
 WRONG_SHARE = 0.7  # of the queries shown, where there are enough wrong ones
 
 
@@ -50,6 +49,15 @@ class GalleryItem:
         """Is the first prediction right?"""
         return bool(len(self.right)) and bool(self.right[0])
 
+    @property
+    def title(self) -> str:
+        """What the query is called."""
+        return self.name or Path(self.query).name
+
+    def missed(self, shown: int) -> bool:
+        """Is there a right answer, but not among the first `shown`?"""
+        return self.truth is not None and not any(self.right[:shown])
+
 
 def spread(correct: Sequence[bool] | np.ndarray, most: int = SHOWN) -> list[int]:
     """At most `most` query numbers, wrong ones first, evenly spaced over each kind so that no place dominates.
@@ -65,19 +73,22 @@ def spread(correct: Sequence[bool] | np.ndarray, most: int = SHOWN) -> list[int]
 
 def draw(items: Sequence[GalleryItem], shown: int = 5) -> str:
     """The section with its filter; empty text without items. Shows the first `shown` predictions of each."""
-    if not items:
-        return ""
     items = [items[number] for number in spread([item.correct for item in items])]
-    pictures = _embedded(items, shown)
-    columns = max(1 + len(item.predictions[:shown]) + _shows_truth(item, shown) for item in items)
-    answers = "".join(_answer(item, pictures, shown, columns) for item in items)
-    return f'<div id="gallery">{_controls(items)}{answers}</div>'
+    return render(
+        "gallery.html",
+        items=items,
+        shown=shown,
+        columns=max((1 + len(item.predictions[:shown]) + item.missed(shown) for item in items), default=0),
+        pictures=_embedded(items, shown),
+        conditions=sorted({item.condition for item in items if item.condition}),
+        distance=distance,
+    )
 
 
 def _embedded(items: Sequence[GalleryItem], shown: int) -> dict[str, str | None]:
     """Path -> data address of every picture, at the largest size that fits the budget."""
-    paths = [os.fspath(path) for item in items for path in (item.query, *item.predictions[:shown])]
-    paths += [os.fspath(item.truth) for item in items if item.truth is not None and _shows_truth(item, shown)]
+    paths = [str(path) for item in items for path in (item.query, *item.predictions[:shown])]
+    paths += [str(item.truth) for item in items if item.missed(shown)]
     for side in SIDES:
         pictures = {path: data_uri(path, side) for path in set(paths)}
         if sum(len(pictures[path] or "") for path in paths) <= BUDGET:
@@ -85,66 +96,6 @@ def _embedded(items: Sequence[GalleryItem], shown: int) -> dict[str, str | None]
     return pictures
 
 
-def _controls(items: Sequence[GalleryItem]) -> str:
-    wrong = sum(not item.correct for item in items)
-    kinds = (("", f"all ({len(items)})"), ("wrong", f"wrong ({wrong})"), ("right", f"right ({len(items) - wrong})"))
-    buttons = "".join(
-        f'<button type="button" value="{value}" aria-pressed="{str(not value).lower()}">{text}</button>'
-        for value, text in kinds
-    )
-    conditions = sorted({item.condition for item in items if item.condition})
-    options = "".join(f'<option value="{escape(name, quote=True)}">{escape(name)}</option>' for name in conditions)
-    choice = f'<label>condition <select><option value="">all</option>{options}</select></label>' if options else ""
-    return f'<div class="controls">{buttons}{choice}</div>'
-
-
-def _answer(item: GalleryItem, pictures: dict[str, str | None], shown: int, columns: int) -> str:
-    verdict = "right" if item.correct else "wrong"
-    mark = f"{RIGHT} right" if item.correct else f"{WRONG} wrong"
-    name = item.name or Path(item.query).name
-    facts = [f'<span class="badge {verdict}">{mark}</span>']
-    facts += [f"<span>{escape(item.condition)}</span>"] if item.condition else []
-    if not item.correct:
-        facts.append(f"<span>{_rank(item)}</span>")
-    facts.append(f'<span class="path">{escape(name)}</span>')
-    tiles = [_tile("query", pictures[os.fspath(item.query)], "<b>query</b>", name)]
-    tiles += [_prediction(item, i, pictures) for i in range(min(shown, len(item.predictions)))]
-    if item.truth is not None and _shows_truth(item, shown):
-        tiles.append(_tile("truth", pictures[os.fspath(item.truth)], "a right answer", os.fspath(item.truth)))
-    return (
-        f'<div class="answer" data-verdict="{verdict}" data-condition="{escape(item.condition, quote=True)}">'
-        f'<header>{"".join(facts)}</header><div class="strip" style="--count:{columns}">{"".join(tiles)}</div></div>'
-    )
-
-
-def _rank(item: GalleryItem) -> str:
-    if item.truth_rank:
-        return f"first right answer at rank {item.truth_rank:,}"
-    return "no right answer exists" if item.truth is None else "no right answer among the predictions"
-
-
-def _shows_truth(item: GalleryItem, shown: int) -> bool:
-    return item.truth is not None and not any(item.right[:shown])
-
-
-def _prediction(item: GalleryItem, i: int, pictures: dict[str, str | None]) -> str:
-    path = os.fspath(item.predictions[i])
-    right = bool(item.right[i])
-    words = [f"<b>{i + 1} {RIGHT if right else WRONG}</b>"]
-    if len(item.metres) > i and item.metres[i] == item.metres[i]:
-        words.append(_distance(item.metres[i]))
-    if len(item.distances) > i:
-        words.append(f"d\u00b2 {item.distances[i]:.3f}")
-    return _tile("right" if right else "wrong", pictures[path], " \u00b7 ".join(words), path)
-
-
-def _distance(metres: float) -> str:
+def distance(metres: float) -> str:
+    """1234.5 -> '1.2 km'."""
     return f"{metres / 1000:,.1f} km" if metres >= 1000 else f"{metres:.0f} m" if metres >= 10 else f"{metres:.1f} m"
-
-
-def _tile(kind: str, picture: str | None, caption: str, path: str) -> str:
-    """One framed picture; `caption` is HTML, `path` is text."""
-    hint = escape(path, quote=True)
-    image = f'<img src="{picture}" alt="{hint}" title="{hint}" loading="lazy">' if picture else ""
-    lost = "" if picture else f'<span class="lost" title="{hint}">not readable</span>'
-    return f'<figure class="{kind}">{image}{lost}<figcaption>{caption}</figcaption></figure>'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ from jaxvpr.reports import map as map_part
 from jaxvpr.reports import tables, training
 from jaxvpr.reports.gallery import GalleryItem
 from jaxvpr.reports.map import MapData
-from jaxvpr.reports.style import CSS, SCRIPT
-
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+from jaxvpr.reports.render import render
+from jaxvpr.retrieval.protocol import line, line_of_classes
 
 
 def write_report(
@@ -43,49 +41,25 @@ def write_report(
       map: where database and queries lie.
       notes: sentences for under the title, such as how long the run took.
     """
-    body = [
-        _head(title, notes, results),
-        *(_result(entry) for entry in results),
-        _section("Training", training.charts(loss_log)),
-        _section("Costs", tables.costs_tiles(costs or {})),
-        _section("Recipe", _config(config_text)),
-        _section("Where it is right and wrong", map_part.draw(map) if map is not None else ""),
-        _section("Queries and their first predictions", gallery_part.draw(gallery)),
-    ]
+    page = render(
+        "report.html",
+        title=title,
+        notes=notes,
+        headline=tables.headline(results),
+        results=results,
+        lines=tables.lines,
+        curve=tables.curve,
+        conditions=tables.conditions,
+        words=tables.words,
+        protocol_line=line,
+        line_of_classes=line_of_classes,
+        training=training.charts(loss_log),
+        costs=tables.costs_tiles(costs or {}),
+        config_text=config_text,
+        map=map_part.draw(map) if map is not None else "",
+        gallery=gallery_part.draw(gallery),
+    )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(title, body), encoding="utf-8")
+    path.write_text(page, encoding="utf-8")
     return path
-
-
-def page(title: str, body: Sequence[str]) -> str:
-    """A page in the look of all reports, of parts that are HTML already."""
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}</style></head>"
-        f"<body><main>{''.join(body)}</main><script>{SCRIPT}</script></body></html>\n"
-    )
-
-
-def _head(title: str, notes: Sequence[str], results: Sequence[Mapping[str, Any]]) -> str:
-    lines = "".join(f'<p class="muted">{escape(note)}</p>' for note in notes)
-    first = tables.headline(results[0], next(iter(results[0]["recall"]))) if results else ""
-    return f"<h1>{escape(title)}</h1>{lines}{first}"
-
-
-def _result(entry: Mapping[str, Any]) -> str:
-    parts = [tables.recall_section(entry, t) + tables.conditions_table(entry, t) for t in entry["recall"]]
-    parts.append(tables.localization_table(entry))
-    return _section(f"Recall on {entry['dataset']}", "".join(parts))
-
-
-def _section(heading: str, content: str) -> str:
-    return f"<section><h2>{escape(heading)}</h2>{content}</section>" if content else ""
-
-
-def _config(text: str) -> str:
-    if not text:
-        return ""
-    return f'<details class="panel"><summary>All settings</summary><pre>{escape(text)}</pre></details>'

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 
 import numpy as np
+
+from jaxvpr.reports.render import render
 
 Array = np.ndarray
 WIDTH, MOST_HEIGHT, LEAST_HEIGHT, EDGE = 1000, 760, 320, 24
@@ -46,23 +46,22 @@ def draw(data: MapData) -> str:
     right = np.asarray(data.right, bool)
     queries = np.full(data.queries.shape, np.nan)
     queries[known] = to_map(data.queries[known])
-    layers = [
-        _layer("database", _dots(_coarse(to_map(database))), "place", 4.0),
-        _layer("lines", _lines(queries, data, ~right & known, to_map), "wrong", 1.0, "opacity:.35"),
-        _layer("right", _dots(queries[right & known]), "right", 6.5),
-        _layer("wrong", _dots(queries[~right & known], DIAMOND), "wrong", 6.5, cap="square"),
-        _scale_bar(metres_a_unit, height),
-    ]
-    tips = _tips(queries, data, known)
+    wrong = ~right & known
+    right &= known
     lost = int((~known).sum()) + len(data.database) - len(database)
-    controls = _controls(len(database), int((right & known).sum()), int((~right & known).sum()), data)
-    return (
-        f'<div class="map panel">{controls}'
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Map of database and queries">'
-        f"{''.join(layers)}</svg>"
-        f'<div class="tip"></div><script type="application/json">{tips}</script>'
-        f'<p class="protocol">North is up. Zoom with the buttons or with Ctrl and the wheel, drag to move; point at a '
-        f"query for its answer.{f' {lost:,} images without coordinates are not shown.' if lost else ''}</p></div>"
+    return render(
+        "map.html",
+        width=WIDTH,
+        height=height,
+        edge=EDGE,
+        counts={"database": len(database), "right": int(right.sum()), "wrong": int(wrong.sum())},
+        lines=None if data.predicted is None else _lines(queries, data.predicted, wrong, to_map),
+        database=_dots(_coarse(to_map(database))),
+        right=_dots(queries[right]),
+        wrong=_dots(queries[wrong], DIAMOND),
+        scale=_scale(metres_a_unit),
+        tips=_tips(queries, data, known),
+        lost=lost,
     )
 
 
@@ -105,64 +104,27 @@ def _dots(points: Array, mark: str = ROUND) -> str:
     return "".join(f"m{x:g} {y:g}{mark}" for x, y in steps)
 
 
-def _lines(queries: Array, data: MapData, wrong: Array, to_map) -> str:
-    if data.predicted is None:
-        return ""
-    drawn = wrong & np.isfinite(data.predicted).all(axis=1)
-    ends = to_map(data.predicted[drawn])
+def _lines(queries: Array, predicted: Array, wrong: Array, to_map) -> str:
+    drawn = wrong & np.isfinite(predicted).all(axis=1)
+    ends = to_map(predicted[drawn])
     return "".join(f"M{a[0]:.1f} {a[1]:.1f}L{b[0]:.1f} {b[1]:.1f}" for a, b in zip(queries[drawn], ends, strict=True))
 
 
-def _layer(name: str, path: str, colour: str, stroke: float, style: str = "", cap: str = "round") -> str:
-    hidden = ";display:none" if name == "lines" else ""
-    return (
-        f'<path data-layer="{name}" d="{path}" fill="none" stroke="var(--{colour})" stroke-width="{stroke}" '
-        f'stroke-linecap="{cap}" vector-effect="non-scaling-stroke" style="{style}{hidden}"/>'
-    )
-
-
-def _scale_bar(metres_a_unit: float, height: int) -> str:
-    """A bar of a round number of metres, some 1/8 of the width."""
+def _scale(metres_a_unit: float) -> tuple[float, str]:
+    """Length and label of a bar of a round number of metres, some 1/8 of the width."""
     wanted = metres_a_unit * WIDTH / 8
     power = 10.0 ** math.floor(math.log10(wanted))
     metres = max(m * power for m in (1, 2, 5) if m * power <= wanted)
-    length = metres / metres_a_unit
-    text = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
-    y = height - 14
-    return (
-        f'<path d="M{EDGE} {y - 5}v5h{length:.1f}v-5" fill="none" stroke="var(--muted)" stroke-width="1.5"/>'
-        f'<text x="{EDGE + length + 8:.1f}" y="{y + 1}">{text}</text>'
-    )
+    return metres / metres_a_unit, f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
 
 
-def _tips(queries: Array, data: MapData, known: Array) -> str:
-    """JSON [[x, y, text], ...] for the script; at most `MOST_TIPS` queries."""
+def _tips(queries: Array, data: MapData, known: Array) -> list[tuple[float, float, str]]:
+    """(x, y, text) for the script; at most `MOST_TIPS` queries."""
     tips = []
     for i in np.flatnonzero(known)[:MOST_TIPS]:
         words = ["right" if data.right[i] else "wrong"]
         if data.predicted is not None and np.isfinite(data.predicted[i]).all():
             words.append(f"first answer {math.dist(data.predicted[i], data.queries[i]):,.0f} m away")
         words += [data.notes[i]] if len(data.notes) and data.notes[i] else []
-        tips.append([round(float(queries[i, 0]), 1), round(float(queries[i, 1]), 1), f"query {i}: {', '.join(words)}"])
-    # A script element ends at "</", whatever it holds.
-    return json.dumps(tips, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _controls(database: int, right: int, wrong: int, data: MapData) -> str:
-    layers = [
-        ("database", f"database ({database:,})", "place", True),
-        ("right", f"right queries ({right:,})", "right", True),
-        ("wrong", f"wrong queries ({wrong:,})", "wrong diamond", True),
-    ]
-    if data.predicted is not None:
-        layers.append(("lines", "lines to wrong answers", "wrong line", False))
-    boxes = "".join(
-        f'<label><input type="checkbox" value="{value}"{" checked" if on else ""}>'
-        f'<span class="mark {mark}"></span>{escape(text)}</label>'
-        for value, text, mark, on in layers
-    )
-    zoom = "".join(
-        f'<button type="button" value="{by}" aria-label="{name}">{sign}</button>'
-        for by, name, sign in (("0.5", "zoom in", "+"), ("2", "zoom out", "\u2212"), ("1e9", "whole map", "all"))
-    )
-    return f'<div class="controls">{boxes}<span>{zoom}</span></div>'
+        tips.append((round(float(queries[i, 0]), 1), round(float(queries[i, 1]), 1), f"query {i}: {', '.join(words)}"))
+    return tips

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxvpr.reports.charts import Series, line_chart, smooth, thin
+from jaxvpr.reports.render import render
 
 RECALL_KEY = re.compile(r"(?:^|/|_)(?:R|recall)@?(\d+)$", re.IGNORECASE)
 LOCALIZED_KEY = re.compile(r"(?:^|/)LR@(\d+)$")
@@ -23,14 +24,13 @@ Log = Sequence[Mapping[str, Any]]
 def charts(log: Log) -> str:
     """Panels with the loss, the recall in validation and the domains, as far as the log has them; else empty text."""
     drawn = [
-        ("Loss", _loss(log)),
-        ("Validation recall", _validation(log, RECALL_KEY, "R")),
-        ("Validation by classification", _validation(log, LOCALIZED_KEY, "LR")),
-        ("Domain classifier", _classifier(log)),
-        ("Domain loss", "" if column(log, ACCURACY)[0] else _distance(log)),
+        ("Loss", _loss(log), ""),
+        ("Validation recall", _validation(log, RECALL_KEY, "R"), ""),
+        ("Validation by classification", _validation(log, LOCALIZED_KEY, "LR"), ""),
+        ("Domain classifier", _classifier(log), MEANING),
+        ("Domain loss", "" if column(log, ACCURACY)[0] else _distance(log), ""),
     ]
-    panels = "".join(f'<div class="panel"><h3>{name}</h3>{chart}</div>' for name, chart in drawn if chart)
-    return f'<div class="two">{panels}</div>' if panels else ""
+    return render("training.html", panels=[panel for panel in drawn if panel[1]])
 
 
 def column(log: Log, key: str) -> tuple[list[float], list[float]]:
@@ -102,8 +102,7 @@ def _classifier(log: Log) -> str:
         Series("of single steps", x if reach else [], y if reach else [], "run", faint=True),
         Series("accuracy", x[whole], smooth(y, reach)[whole], "run"),
     ]
-    chart = line_chart(lines, x_label="step", y_label="accuracy, %", y_range=(0.0, 100.0))
-    return f'{chart}<p class="muted">{MEANING}</p>'
+    return line_chart(lines, x_label="step", y_label="accuracy, %", y_range=(0.0, 100.0))
 
 
 def _distance(log: Log) -> str:

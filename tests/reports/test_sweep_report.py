@@ -124,7 +124,7 @@ def test_the_page(tmp_path):
     checked.feed(page)
     assert not checked.open and "http" not in page.replace("http-equiv", "")
     assert "6 runs: 4 finished, 1 failed, 1 waiting" in page and "Training took 2 min 0 s" in page
-    assert "no option &#x27;dims&#x27;" in page and '<td class="failed">failed</td>' in page
+    assert "no option &#39;dims&#39;" in page and '<td class="failed">failed</td>' in page
     best = page[page.index("All runs, best first") :]
     assert best.index("triplet+hard") < best.index("triplet+none"), "best first"
     # Lowest and highest cell have the faintest and the strongest shade.

@@ -11,9 +11,8 @@ NUMBER = r"(-?[\d.]+)"
 
 def panels(log):
     """{heading: its chart}."""
-    return dict(
-        re.findall(r'<div class="panel"><h3>([^<]+)</h3>(<svg.*?</svg>)(?:<p[^>]+>[^<]+</p>)?</div>', charts(log))
-    )
+    panel = r'<div class="panel"><h3>([^<]+)</h3>\s*(<svg.*?</svg>)\s*(?:<p[^>]+>[^<]+</p>)?\s*</div>'
+    return dict(re.findall(panel, charts(log), re.S))
 
 
 def lines(svg):

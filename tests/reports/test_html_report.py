@@ -1,7 +1,14 @@
 """The report as a whole: well formed, self-contained, small, escaped, and saying what the figures say."""
 
+import os
+import pickle
 import re
+import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +23,7 @@ from jaxvpr.retrieval.protocol import protocol
 from jaxvpr.retrieval.recall import recall
 
 VOID = {"meta", "img", "input", "br", "link"}
+ROOT = Path(__file__).resolve().parents[2]
 EVIL = "<script>alert('1')</script>\"&"
 
 
@@ -151,3 +159,52 @@ def test_broken_pictures_do_not_stop_a_report(run, tmp_path):
     broken = type(item)(tmp_path / "cut.jpg", [tmp_path / "absent.jpg", item.query], [False, True])
     page = parse(write_report(tmp_path / "report.html", title="t", gallery=[broken]))
     assert page.text.count("not readable") == 2 and page.tags.count("img") == 1
+
+
+DRAW = """
+import pickle, sys
+from pathlib import Path
+from configs import cosplace, salad
+from jaxvpr.reports.html import write_report
+from jaxvpr.reports.sweep_page import write_sweep
+
+write_report("report.html", **pickle.loads(Path("run.pickle").read_bytes()))
+write_sweep(Path("sweep"), {"name": "s", "recipe": "r.py", "rows": "", "columns": "", "runs": []})
+print(sys.modules["jaxvpr"].__file__, cosplace.get_config("tiny").name, salad.get_config().name)
+"""
+
+
+def isolation() -> list[str]:
+    """For pip: builds with the setuptools that is here where it reads our pyproject.toml; else pip fetches one."""
+    try:
+        return ["--no-build-isolation"] * (int(version("setuptools").partition(".")[0]) >= 77)
+    except PackageNotFoundError:
+        return []
+
+
+@pytest.mark.long
+def test_an_installed_wheel_draws_the_same_report_without_the_clone(run, tmp_path):
+    clone, installed, elsewhere = tmp_path / "clone", tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    rooms = ("jaxvpr", "data_pipelines", "configs")
+    for room in rooms:
+        shutil.copytree(ROOT / room, clone / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, clone)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", *isolation(), f"--wheel-dir={tmp_path}", str(clone)]
+    subprocess.run(build, check=True, cwd=elsewhere)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", f"--target={installed}", str(wheel)], check=True, cwd=elsewhere)
+    came = {path.relative_to(installed) for room in rooms for path in (installed / room).rglob("*.*")}
+    assert {path.relative_to(clone) for room in rooms for path in (clone / room).rglob("*.*")} <= came
+
+    (elsewhere / "run.pickle").write_bytes(pickle.dumps(run))
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    drawn = subprocess.run(
+        [sys.executable, "-c", DRAW], check=True, cwd=elsewhere, env=environment, capture_output=True, text=True
+    )
+    assert drawn.stdout.split() == [str(installed / "jaxvpr" / "__init__.py"), "cosplace-tiny", "salad-city"]
+    here_drawn = write_report(tmp_path / "here.html", **run)
+    assert (elsewhere / "report.html").read_bytes() == here_drawn.read_bytes()
+    assert "<h1>s</h1>" in (elsewhere / "sweep" / "sweep.html").read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 from data_pipelines.shapes import target
 from jaxvpr import models
@@ -134,6 +135,9 @@ def _options(module: Any, variants: Iterable[Mapping[str, Any]]) -> Iterator[str
 
 
 def _shown(value: Any) -> str:
+    """A default as a user writes it."""
+    if isinstance(value, nn.Module):
+        value = {"aggregator": next(name for name, made in models.AGGREGATORS.items() if made() == value)}
     return f"{value:g}" if isinstance(value, float) else repr(value).replace("|", "\\|")
 
 

@@ -77,6 +77,16 @@ def test_the_page_is_up_to_date():
             assert models_page.method_row(names) in page
 
 
+def test_rows_are_whole():
+    """Each row is one line with a cell for every column, also of modules that hold another one."""
+    tables = re.findall(r"<!-- table: \w+ -->\n(\|.*?)<!-- end -->", PAGE.read_text(), re.S)
+    assert len(tables) == 3
+    for title, *rows in (table.splitlines() for table in tables):
+        assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {title.count("|")}
+        assert all(re.fullmatch(r"\| .* \|", row) for row in rows)
+    assert "| inner={'aggregator': 'gem'}, dim=512, l2=False, conv=False |" in tables[2]
+
+
 def test_a_table_without_a_place_is_an_error():
     with pytest.raises(ValueError, match="<!-- table: names -->"):
         models_page.updated("<!-- table: name --><!-- end -->", ["names"])

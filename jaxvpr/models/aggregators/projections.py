@@ -14,7 +14,7 @@ from jaxvpr.models.layers import PRECISE, Linear, l2_normalise, resting
 
 
 class FC(nn.Module):
-    """A linear layer behind an aggregator: fully connected, or a PCA with whitening once that is learned.
+    """Projects an aggregator's vector to `dim` numbers: a fully connected layer, or a PCA with whitening once learned.
 
     Attributes:
       inner: the aggregator.
@@ -40,7 +40,7 @@ class FC(nn.Module):
 
 
 class Whiten(nn.Module):
-    """Principal components of an aggregator's unit vectors, evened out by a power of their variances.
+    """The first `dim` principal components (0: all) of an aggregator's unit vector, over a power of their variances.
 
     AP-GeM (Revaud et al., 2019) divides by `variance^0.25`; 0.5 whitens fully and 0 only turns the axes. Without a file
     it changes nothing (but where `dim` cuts numbers off).

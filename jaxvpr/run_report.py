@@ -35,6 +35,7 @@ def write_run_report(
         gallery=gallery_items(
             bench.database, bench.queries, first.method.predictions, first.method.distances, positives
         ),
+        queries=len(bench.queries),
         map=map_data(bench.database, bench.queries, first.method.predictions, positives),
         notes=notes,
     )

@@ -72,6 +72,7 @@ def _item(
         truth=nearest,
         truth_rank=int(hits.argmax()) + 1 if hits.any() else None,
         name=queries.path.relative(row),
+        number=row,
     )
 
 

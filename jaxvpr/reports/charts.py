@@ -11,10 +11,29 @@ import numpy as np
 
 from jaxvpr.reports.render import render
 
-LEFT, TOP, BOTTOM = 46, 12, 42
-LETTER = 7.6  # pixels of a letter of a line's name, to keep room for the longest at the right
-LABEL = 15  # pixels from a label to the next
+TOP = 12
 COLOURS = ("run", "untrained", "right", "other", "wrong")  # of the lines that `many_lines` emphasises
+
+
+class Room(NamedTuple):
+    """What a chart keeps free for its texts, in units of its SVG.
+
+    Attributes:
+      letter: width of a letter, on average.
+      line: from one text to the next below it.
+      left: for the label of the y axis; the ticks beside it come on top.
+      foot: below the lines, for ticks and label of the x axis.
+    """
+
+    letter: float
+    line: int
+    left: int
+    foot: int
+
+
+# `static/page.css` writes the texts of a few lines the larger the narrower the page, up to 17.5 units, so that a phone
+# shows the whole chart and all of it can be read; those of many lines always have 12 units, and a phone scrolls.
+FEW, MANY = Room(9.6, 19, 30, 52), Room(7.6, 15, 23, 42)
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,7 @@ class Frame:
       width, height: of the whole.
       end: right end of what the lines are drawn in; their names stand behind it.
       x_axis, y_axis: what they show.
+      room: for the texts.
     """
 
     width: int
@@ -64,13 +84,18 @@ class Frame:
     end: float
     x_axis: Axis
     y_axis: Axis
-    left: int = LEFT
+    room: Room
     top: int = TOP
+
+    @property
+    def left(self) -> int:
+        """Left end of what the lines are drawn in: behind the widest tick."""
+        return self.room.left + round(self.room.letter * max(3, *(len(number(tick)) for tick in self.y_axis.ticks)))
 
     @property
     def bottom(self) -> int:
         """Lower end of what the lines are drawn in."""
-        return self.height - BOTTOM
+        return self.height - self.room.foot
 
     def x(self, value: float) -> float:
         """Where a value lies from the left."""
@@ -104,8 +129,8 @@ def line_chart(
     x_ticks = ticks(first, last) if x_ticks is None else x_ticks
     x_axis = Axis(x_label, min(first, *x_ticks), max(last, *x_ticks), x_ticks, x_log)
     named = [one for one in series if not one.faint]
-    end = width - 20 - LETTER * max((len(one.name) for one in named), default=0)
-    frame = Frame(width, height, end, x_axis, Axis(y_label, *y_ends, ticks(*y_ends)))
+    end = width - 30 - FEW.letter * max((len(one.name) for one in named), default=0)
+    frame = Frame(width, height, end, x_axis, Axis(y_label, *y_ends, ticks(*y_ends)), FEW)
     return render("line_chart.html", frame=frame, lines=series, names=_names(named, frame), number=number)
 
 
@@ -128,10 +153,10 @@ def many_lines(
         return ""
     (first, last), y_ends = _ends(series, y_range)
     names = [f"{one.name} {one.y[-1]:.1f}" for one in series]
-    height = max(380, TOP + BOTTOM + LABEL * len(series))
-    end = width - 40 - LETTER * max(map(len, names))
+    height = max(380, TOP + MANY.foot + MANY.line * len(series))
+    end = width - 40 - MANY.letter * max(map(len, names))
     x_axis = Axis(x_label, first, last, [tick for tick in ticks(first, last, 10) if tick == round(tick)])
-    frame = Frame(width, height, end, x_axis, Axis(y_label, *y_ends, ticks(*y_ends, 9)))
+    frame = Frame(width, height, end, x_axis, Axis(y_label, *y_ends, ticks(*y_ends, 9)), MANY)
     label_y = _spread([frame.y(one.y[-1]) for one in series], TOP + 6, frame.bottom)
     colours = [one.colour or (COLOURS[i] if i < len(COLOURS) else "place") for i, one in enumerate(series)]
     lines = list(zip(names, colours, map(frame.points, series), label_y, strict=True))
@@ -148,15 +173,15 @@ def _ends(
 
 
 def _spread(wanted: Sequence[float], top: float, bottom: float) -> list[float]:
-    """The heights nearest to those wanted, in their order, at least `LABEL` apart and within the two ends."""
+    """The heights nearest to those wanted, in their order, at least a line of `MANY` apart and within the two ends."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     places: list[float] = []
     for i in order:
-        places.append(max(wanted[i], places[-1] + LABEL if places else top))
+        places.append(max(wanted[i], places[-1] + MANY.line if places else top))
     limit = bottom
     for at in range(len(places) - 1, -1, -1):
         places[at] = min(places[at], limit)
-        limit = places[at] - LABEL
+        limit = places[at] - MANY.line
     return [place for _, place in sorted(zip(order, places, strict=True))]
 
 
@@ -215,7 +240,7 @@ def _names(series: Sequence[Series], frame: Frame) -> list[tuple[float, float, S
     ends = sorted((frame.y(one.y[-1]), i) for i, one in enumerate(series))
     places, last = {}, -math.inf
     for wanted, i in ends:
-        last = max(wanted, last + LABEL)
+        last = max(wanted, last + frame.room.line)
         places[i] = last
     excess = max(0.0, last - frame.bottom)
     return [(frame.x(one.x[-1]) + 10, places[i] - excess + 4, one) for i, one in enumerate(series)]

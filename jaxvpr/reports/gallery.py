@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class GalleryItem:
       truth: path of the nearest positive, None where there is none; shown where no shown prediction is right.
       truth_rank: rank (from 1) of the first right prediction of all, None where there is none.
       name: what the query is called; its file name if empty.
+      number: row of the query in its data set, which is how map and list name it; None where it has none.
     """
 
     query: str | os.PathLike[str]
@@ -43,6 +44,7 @@ class GalleryItem:
     truth: str | os.PathLike[str] | None = None
     truth_rank: int | None = None
     name: str = ""
+    number: int | None = None
 
     @property
     def correct(self) -> bool:
@@ -71,9 +73,17 @@ def spread(correct: Sequence[bool] | np.ndarray, most: int = SHOWN) -> list[int]
     return [int(rows[i * len(rows) // count]) for rows, count in parts for i in range(count)]
 
 
-def draw(items: Sequence[GalleryItem], shown: int = 5) -> str:
-    """The section with its filter; empty text without items. Shows the first `shown` predictions of each."""
-    items = [items[number] for number in spread([item.correct for item in items])]
+def draw(
+    items: Sequence[GalleryItem], shown: int = 5, *, queries: int | None = None, mapped: Container[int] = ()
+) -> str:
+    """The section with its filter; empty text without items.
+
+    Args:
+      items: what to show, in this order.
+      shown: how many predictions of each.
+      queries: how many there are, of which `items` are a sample; None where these are all.
+      mapped: numbers of the queries that have a place on the map.
+    """
     return render(
         "gallery.html",
         items=items,
@@ -82,6 +92,8 @@ def draw(items: Sequence[GalleryItem], shown: int = 5) -> str:
         pictures=_embedded(items, shown),
         conditions=sorted({item.condition for item in items if item.condition}),
         distance=distance,
+        queries=len(items) if queries is None else queries,
+        mapped=mapped,
     )
 
 

@@ -25,6 +25,7 @@ def write_report(
     costs: Mapping[str, Any] | None = None,
     loss_log: Sequence[Mapping[str, Any]] = (),
     gallery: Sequence[GalleryItem] = (),
+    queries: int | None = None,
     map: MapData | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
@@ -37,10 +38,12 @@ def write_report(
       results, costs: as in `metrics.json` (docs/metrics.md).
       loss_log: rows of the log, each with `step` and any of `loss`, its parts (`..._loss`), `...R@1`, `domain_accuracy`
         and `reversal`; other keys are ignored.
-      gallery: queries with their predictions; a choice of them is shown, wrong ones first.
+      gallery: queries with their predictions, in the order to show them.
+      queries: how many there are, of which the gallery has a sample; None where it has all.
       map: where database and queries lie.
       notes: sentences for under the title, such as how long the run took.
     """
+    listed = [] if map is None else map_part.placed(map, (one.number for one in gallery if one.number is not None))
     page = render(
         "report.html",
         title=title,
@@ -56,8 +59,8 @@ def write_report(
         training=training.charts(loss_log),
         costs=tables.costs_tiles(costs or {}),
         config_text=config_text,
-        map=map_part.draw(map) if map is not None else "",
-        gallery=gallery_part.draw(gallery),
+        map=map_part.draw(map, listed) if map is not None else "",
+        gallery=gallery_part.draw(gallery, queries=queries, mapped=listed),
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

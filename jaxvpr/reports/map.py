@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,18 +36,27 @@ class MapData:
     notes: Sequence[str] = field(default=())
 
 
-def draw(data: MapData) -> str:
-    """The figure with its controls; empty text where no query has coordinates. Points without are left out."""
+def placed(data: MapData, numbers: Iterable[int]) -> list[int]:
+    """Those queries of `numbers` that have coordinates, and so a place on the map."""
+    return [number for number in numbers if np.isfinite(data.queries[number]).all()]
+
+
+def draw(data: MapData, listed: Iterable[int] = ()) -> str:
+    """The figure with its controls; empty text where no query has coordinates. Points without are left out.
+
+    Args:
+      data: what lies where.
+      listed: queries that the gallery shows; each has its number on the map, and leads there.
+    """
     known = np.isfinite(data.queries).all(axis=1)
     database = data.database[np.isfinite(data.database).all(axis=1)]
     if not known.any():
         return ""
     to_map, metres_a_unit, height = _projection(np.concatenate([database, data.queries[known]]))
-    right = np.asarray(data.right, bool)
     queries = np.full(data.queries.shape, np.nan)
     queries[known] = to_map(data.queries[known])
+    right = np.asarray(data.right, bool) & known
     wrong = ~right & known
-    right &= known
     lost = int((~known).sum()) + len(data.database) - len(database)
     return render(
         "map.html",
@@ -60,7 +69,9 @@ def draw(data: MapData) -> str:
         right=_dots(queries[right]),
         wrong=_dots(queries[wrong], DIAMOND),
         scale=_scale(metres_a_unit),
-        tips=_tips(queries, data, known),
+        tips=[(*_place(queries, i), _tip(data, i)) for i in np.flatnonzero(known)[:MOST_TIPS]],
+        listed=[(i, *_place(queries, i), _tip(data, i)) for i in placed(data, listed)],
+        verdicts=["right" if one else "wrong" for one in right],
         lost=lost,
     )
 
@@ -118,13 +129,14 @@ def _scale(metres_a_unit: float) -> tuple[float, str]:
     return metres / metres_a_unit, f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
 
 
-def _tips(queries: Array, data: MapData, known: Array) -> list[tuple[float, float, str]]:
-    """(x, y, text) for the script; at most `MOST_TIPS` queries."""
-    tips = []
-    for i in np.flatnonzero(known)[:MOST_TIPS]:
-        words = ["right" if data.right[i] else "wrong"]
-        if data.predicted is not None and np.isfinite(data.predicted[i]).all():
-            words.append(f"first answer {math.dist(data.predicted[i], data.queries[i]):,.0f} m away")
-        words += [data.notes[i]] if len(data.notes) and data.notes[i] else []
-        tips.append((round(float(queries[i, 0]), 1), round(float(queries[i, 1]), 1), f"query {i}: {', '.join(words)}"))
-    return tips
+def _place(queries: Array, i: int) -> tuple[float, float]:
+    return round(float(queries[i, 0]), 1), round(float(queries[i, 1]), 1)
+
+
+def _tip(data: MapData, i: int) -> str:
+    """What is shown beside a query under the pointer."""
+    words = ["right" if data.right[i] else "wrong"]
+    if data.predicted is not None and np.isfinite(data.predicted[i]).all():
+        words.append(f"first answer {math.dist(data.predicted[i], data.queries[i]):,.0f} m away")
+    words += [data.notes[i]] if len(data.notes) and data.notes[i] else []
+    return f"query {i}: {', '.join(words)}"

@@ -32,10 +32,11 @@ class Checker(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.open, self.tags, self.addresses, self.text = [], [], [], []
+        self.open, self.tags, self.addresses, self.ids, self.text = [], [], [], [], []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
         self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "action")]
         if tag not in VOID:
             self.open.append(tag)
@@ -110,7 +111,10 @@ def test_the_page_is_whole_and_needs_no_network(run, tmp_path):
     path = write_report(tmp_path / "deep" / "report.html", **run)
     page = parse(path)
     text = path.read_text(encoding="utf-8")
-    assert page.addresses and all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
+    links = [address[1:] for address in page.addresses if address.startswith("#")]
+    pictures = [address for address in page.addresses if address.startswith("data:image/jpeg;base64,")]
+    assert pictures and len(links) + len(pictures) == len(page.addresses)
+    assert len(page.ids) == len(set(page.ids)) and set(links) <= set(page.ids)
     assert "http" not in re.sub(r"base64,[\w+/=]+", "", text).replace("http-equiv", "")
     assert path.stat().st_size < 1_500_000
     headings = ("Recall on street", "Training", "Costs", "Recipe", "Where it is right and wrong", "Queries and their")
@@ -127,6 +131,25 @@ def test_figures_and_protocol_are_shown(run, tmp_path):
     assert "right queries (13)" in text and "wrong queries (7)" in text
     assert "wrong (7)" in text and "right (13)" in text
     assert "first right answer at rank 2" in text
+
+
+def test_map_and_list_lead_to_each_other_by_the_number_of_a_query(run, tmp_path):
+    data = run["map"]
+    data.queries[3] = np.nan
+    try:
+        path = write_report(tmp_path / "report.html", **run | {"gallery": run["gallery"][:5], "queries": 20})
+    finally:
+        data.queries[3] = 3 * 40.0 + 3, 4.0
+    page, text = parse(path), path.read_text(encoding="utf-8")
+    # Queries 0, 3, ..., 18 are wrong and so come first; 3 has no place on the map.
+    assert [name for name in page.ids if name.startswith("query-")] == [f"query-{n}" for n in (0, 3, 6, 9, 12)]
+    assert [name for name in page.ids if name.startswith("map-")] == [f"map-{n}" for n in (0, 6, 9, 12)]
+    assert sorted(a[1:] for a in page.addresses if a.startswith("#map-")) == ["map-0", "map-12", "map-6", "map-9"]
+    marks = re.findall(r'<a id="map-(\d+)" class="wrong"[^>]* href="#query-(\d+)" aria-label="query (\d+): wrong', text)
+    assert marks == [(n, n, n) for n in ("0", "6", "9", "12")]
+    assert "5 of 20 queries, a sample: 5 wrong ones first, then 0 right ones" in " ".join(text.split())
+    everything = write_report(tmp_path / "all.html", title="t", gallery=run["gallery"]).read_text(encoding="utf-8")
+    assert "All 20 queries, wrong ones first." in everything and "#map-" not in everything
 
 
 def test_all_text_is_escaped(run, tmp_path):

@@ -18,6 +18,24 @@
     if (choice) choice.onchange = show;
   }
 
+  // A link between map and list shows what a filter or a layer hides.
+  const reveal = () => {
+    const target = document.getElementById(location.hash.slice(1));
+    if (!target) return;
+    if (target.hidden) {
+      if (gallery.querySelector('select')) gallery.querySelector('select').value = '';
+      gallery.querySelector('button').click();
+    }
+    const layer = document.querySelector('.map input[value="' + target.dataset.layer + '"]');
+    if (layer && !layer.checked) layer.click();
+    target.scrollIntoView({ block: 'center' });
+  };
+  addEventListener('hashchange', reveal);
+  addEventListener('click', event => {
+    const link = event.target.closest('a');
+    if (link && link.getAttribute('href') === location.hash) reveal();
+  });
+
   // Map: layers on and off, buttons or Ctrl and wheel to zoom, drag to move, nearest query under the pointer.
   const map = document.querySelector('.map');
   if (!map) return;
@@ -27,6 +45,7 @@
   let box = [...start], held = null;
   const set = () => {
     svg.setAttribute('viewBox', box.join(' '));
+    svg.style.setProperty('--zoom', box[2] / start[2]);
     svg.style.touchAction = box[2] < start[2] ? 'none' : 'auto';
   };
   const at = event => {
@@ -45,13 +64,16 @@
   };
   for (const button of all('button', map)) button.onclick = () =>
     zoom(Number(button.value), box[0] + box[2] / 2, box[1] + box[3] / 2);
+  addEventListener('hashchange', () => {
+    if (svg.querySelector(location.hash || 'none')) zoom(1e9, 0, 0);
+  });
   svg.onwheel = event => {
     if (!event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
     zoom(event.deltaY > 0 ? 1.2 : 1 / 1.2, ...at(event));
   };
   svg.onpointerdown = event => {
-    if (box[2] >= start[2]) return;
+    if (box[2] >= start[2] || event.target.closest('a')) return;
     held = at(event);
     svg.setPointerCapture(event.pointerId);
   };

@@ -31,7 +31,7 @@ class Room(NamedTuple):
     foot: int
 
 
-# `static/page.css` writes the texts of a few lines the larger the narrower the page, up to 17.5 units, so that a phone
+# `static/page.css` writes the texts of a few lines the larger the narrower the page, up to 17.6 units, so that a phone
 # shows the whole chart and all of it can be read; those of many lines always have 12 units, and a phone scrolls.
 FEW, MANY = Room(9.6, 19, 30, 52), Room(7.6, 15, 23, 42)
 

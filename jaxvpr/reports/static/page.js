@@ -18,7 +18,7 @@
     if (choice) choice.onchange = show;
   }
 
-  // A link between map and list shows what a filter or a layer hides.
+  // A link between map and list shows what a filter, a layer or the zoom hides.
   const reveal = () => {
     const target = document.getElementById(location.hash.slice(1));
     if (!target) return;
@@ -26,8 +26,11 @@
       if (gallery.querySelector('select')) gallery.querySelector('select').value = '';
       gallery.querySelector('button').click();
     }
-    const layer = document.querySelector('.map input[value="' + target.dataset.layer + '"]');
-    if (layer && !layer.checked) layer.click();
+    if (target.dataset.layer) {
+      const layer = document.querySelector('.map input[value="' + target.dataset.layer + '"]');
+      if (!layer.checked) layer.click();
+      document.querySelector('.map button:last-of-type').click();
+    }
     target.scrollIntoView({ block: 'center' });
   };
   addEventListener('hashchange', reveal);
@@ -64,9 +67,6 @@
   };
   for (const button of all('button', map)) button.onclick = () =>
     zoom(Number(button.value), box[0] + box[2] / 2, box[1] + box[3] / 2);
-  addEventListener('hashchange', () => {
-    if (svg.querySelector(location.hash || 'none')) zoom(1e9, 0, 0);
-  });
   svg.onwheel = event => {
     if (!event.ctrlKey && !event.metaKey) return;
     event.preventDefault();

@@ -88,6 +88,8 @@ def look(path, script: str, width: int = 400):
 def report(tmp_path_factory):
     """Two queries, the second of which is right, 40 database images, a long log and four lines of recall."""
     rng = np.random.default_rng(0)
+    queries = rng.uniform((300, 0), (600, 300), (9, 2))
+    queries[0] = 900, 150  # at the edge of the map
     recall = {"25m": {"1": 50.0, "5": 60.0, "10": 61.0, "20": 99.0, "100": 100.0}}
     facts = {"dataset": "street", "split": "test", "queries": 9, "database": 40, "without_positive": {"25m": 0},
              "image_size": [64, 64], "resize": "area", "multiple": 1, "cropped_from": "none", "dimension": 8,
@@ -107,7 +109,7 @@ def report(tmp_path_factory):
             GalleryItem(f"{i}.jpg", ["a.jpg"] * 5, [i == 1] + [False] * 4, number=i, condition="day") for i in (0, 1)
         ],
         queries=9,
-        map=MapData(rng.uniform(0, 900, (40, 2)), rng.uniform(300, 600, (9, 2)), np.arange(9) == 1),
+        map=MapData(rng.uniform(0, (900, 300), (40, 2)), queries, np.arange(9) == 1),
     )
 
 

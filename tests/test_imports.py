@@ -30,6 +30,7 @@ OUTSIDE = {
 ALONE = {
     "orbax": {"jaxvpr/training/checkpoint.py"},
     "tensorboardX": {"jaxvpr/training/logs.py"},
+    "jinja2": {"jaxvpr/reports/render.py"},
     "faiss": {f"jaxvpr/retrieval/{name}.py" for name in ("search", "clusters", "compress")},
     "torch": {"jaxvpr/weights/files.py"},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +88,7 @@ class Frame:
     room: Room
     top: int = TOP
 
-    @property
+    @cached_property
     def left(self) -> int:
         """Left end of what the lines are drawn in: behind the widest tick."""
         return self.room.left + round(self.room.letter * max(3, *(len(number(tick)) for tick in self.y_axis.ticks)))

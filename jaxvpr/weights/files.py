@@ -14,7 +14,7 @@ import numpy as np
 
 from data_pipelines.whole import whole
 from jaxvpr.errors import UserError
-from jaxvpr.weights import safetensors, torch_files
+from jaxvpr.weights import safetensor_files, torch_files
 
 TORCH = (".pth", ".pt", ".tar", ".ckpt", ".bin")
 # Where training files keep the model among optimisers and counters (`spec`: CosPlace, Deep VG, CliqueMining, others).
@@ -33,7 +33,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = _existing(path)
     if path.suffix == ".safetensors":
-        return _without_module(safetensors.load(path)[0])
+        return _without_module(safetensor_files.load(path))
     content = torch_files.load(path)
     return {**_without_module(_model_of(content, path)), **_components(content)}
 
@@ -45,7 +45,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
       UserError: as `read`.
     """
     path = _existing(path)
-    return safetensors.load(path)[1] if path.suffix == ".safetensors" else {}
+    return safetensor_files.metadata(path) if path.suffix == ".safetensors" else {}
 
 
 def write(
@@ -61,11 +61,10 @@ def write(
     path = Path(path)
     if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise UserError(f"{path}: weights are written as .safetensors, .pth or .pt; give one of these endings")
-    with whole(path) as part:
-        if path.suffix == ".safetensors":
-            safetensors.save(part, tensors, metadata or {})
-        else:
-            _save_torch(part, tensors)
+    if path.suffix == ".safetensors":
+        safetensor_files.save(path, tensors, metadata or {})
+    else:
+        _save_torch(path, tensors)
 
 
 def _save_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -73,10 +72,11 @@ def _save_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
         import torch
     except ImportError as error:
         raise UserError(
-            f"{path.name}: writing PyTorch's format needs PyTorch: pip install jaxvpr[torch]. "
+            f"{path}: writing PyTorch's format needs PyTorch: pip install jaxvpr[torch]. "
             "Or write .safetensors, which needs nothing"
         ) from error
-    torch.save({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}, path)
+    with whole(path) as part:
+        torch.save({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}, part)
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:

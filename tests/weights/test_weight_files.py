@@ -101,16 +101,74 @@ def test_safetensors_keeps_any_shape_and_every_bit(tmp_path_factory, array):
     assert back["x"].tobytes() == np.ascontiguousarray(array.T).tobytes() and back["y"].tobytes() == array.tobytes()
 
 
-def test_the_layout_of_safetensors_by_hand(tmp_path):
-    def read_as(shape):
-        header = b'{"x":{"dtype":"F32","shape":%s,"data_offsets":[0,8]}}' % shape
-        data = len(header).to_bytes(8, "little") + header + b"\x00\x00\x80\x3f\x00\x00\x00\xc0"
-        (tmp_path / "w.safetensors").write_bytes(data)
-        return read(tmp_path / "w.safetensors")["x"]
+NOTES = st.dictionaries(st.text(max_size=5), st.text(max_size=9), max_size=9)
 
-    np.testing.assert_array_equal(read_as(b"[2]"), [1.0, -2.0])
-    with pytest.raises(UserError, match=r"w\.safetensors.*header.*damaged"):
-        read_as(b"[-1,-2]")  # two numbers by their product
+
+@settings(deadline=None, max_examples=30)
+@given(notes=NOTES)
+def test_equal_weights_and_notes_are_equal_files_that_all_may_read(tmp_path_factory, notes):
+    folder = tmp_path_factory.mktemp("w")
+    (folder / "plain").touch()
+    tensors = {"big": np.arange(3, dtype=">f4"), "every other": np.arange(6, dtype=np.int16)[::2]}
+    for name, order in (("a", 1), ("b", -1)):
+        write(folder / f"{name}.safetensors", tensors, dict(list(notes.items())[::order]))
+    assert (folder / "a.safetensors").read_bytes() == (folder / "b.safetensors").read_bytes()
+    assert (folder / "a.safetensors").stat().st_mode == (folder / "plain").stat().st_mode
+    assert read_metadata(folder / "a.safetensors") == notes
+    back = read(folder / "a.safetensors")
+    assert back["big"].tolist() == [0, 1, 2] and back["every other"].tolist() == [0, 2, 4]
+
+
+def by_hand(path, header, data=b""):
+    """A file of this header (JSON), the length of which stands before it, and these numbers."""
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    return path
+
+
+TWO = b"\x00\x00\x80\x3f\x00\x00\x00\xc0"  # 1 and -2 as float32
+
+
+def test_the_layout_of_safetensors_by_hand(tmp_path):
+    path = by_hand(tmp_path / "w.safetensors", b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', TWO)
+    np.testing.assert_array_equal(read(path)["x"], [1.0, -2.0])
+
+
+WRONG = {
+    "two numbers by their product": (b'"x":{"dtype":"F32","shape":[-1,-2],"data_offsets":[0,8]}', "header.*damaged"),
+    "three numbers in the bytes of two": (b'"x":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}', "damaged"),
+    "more than there are": (b'"x":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}', "cut short"),
+    "fewer than there are": (b'"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}', "damaged"),
+    "more than can be counted": (
+        b'"x":{"dtype":"F32","shape":[4611686018427387904,4611686018427387904],"data_offsets":[0,8]}',
+        "damaged",
+    ),
+    "many tensors on the same bytes": (
+        b",".join(b'"%d":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}' % k for k in range(1000)),
+        "damaged",
+    ),
+    "a deep nest": (
+        b'"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"y":%s}' % (b"[" * 100_000 + b"]" * 100_000),
+        "damaged",
+    ),
+    "notes that are no text": (b'"__metadata__":{"a":[1]}', "damaged"),
+    "no such type": (b'"x":{"dtype":"F31","shape":[2],"data_offsets":[0,8]}', "F31"),
+    "complex numbers": (b'"x":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}', r"\bx\b.*C64.*'F32'"),
+    "floats of 8 bits": (b'"x":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}', r"\bx\b.*F8_E4M3.*'F32'"),
+}
+
+
+@pytest.mark.parametrize(("entries", "message"), WRONG.values(), ids=WRONG)
+def test_a_header_that_does_not_fit_is_an_error(tmp_path, entries, message):
+    with pytest.raises(UserError, match=rf"w\.safetensors.*{message}"):
+        read(by_hand(tmp_path / "w.safetensors", b"{" + entries + b"}", TWO))
+
+
+@pytest.mark.parametrize("size", [0, 2, 3, 2**30, 2**63, 2**64 - 1])
+def test_a_size_of_the_header_that_cannot_be_is_an_error(tmp_path, size):
+    (tmp_path / "w.safetensors").write_bytes(size.to_bytes(8, "little") + b"{")
+    for reader in (read, read_metadata):
+        with pytest.raises(UserError, match=r"w\.safetensors.*cut short.*header.*damaged"):
+            reader(tmp_path / "w.safetensors")
 
 
 @settings(deadline=None, max_examples=30)
@@ -135,7 +193,7 @@ def test_data_parallel_prefix_is_taken_off_only_where_all_names_have_it(tmp_path
 def test_writing_fails_whole_and_clearly(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"w\.npz.*\.safetensors, \.pth"):
         write(tmp_path / "w.npz", {})
-    with pytest.raises(UserError, match=r"w\.safetensors.*\ba\b.*complex64"):
+    with pytest.raises(UserError, match=r"/w\.safetensors.*\ba\b.*complex64"):
         write(tmp_path / "w.safetensors", {"a": np.ones(2, np.complex64)})
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UserError, match=r"pip install jaxvpr\[torch\]"):

@@ -33,6 +33,10 @@ ALONE = {
     "jinja2": {"jaxvpr/reports/render.py"},
     "faiss": {f"jaxvpr/retrieval/{name}.py" for name in ("search", "clusters", "compress")},
     "torch": {"jaxvpr/weights/files.py"},
+    "scipy": {
+        "jaxvpr/reports/sweep_tables.py",
+        "jaxvpr/retrieval/recall.py",
+    },
     "safetensors": {"jaxvpr/weights/safetensor_files.py"},
 }
 DEPRECATED = ("jax.pmap", "jax.experimental.pjit", "jax.experimental.shard_map")

@@ -7,16 +7,12 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from jaxvpr.reports.tables import words
 
 Test = tuple[str, str]  # data set, threshold
-# 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom; beyond, the normal distribution's.
-STUDENT = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
 DOMAIN = "domain accuracy, last fifth"
 NOTE = (
     "In brackets the 95 % interval: Wilson's over the queries for one run; for a mean over n seeds (marked ×n) "
@@ -98,17 +94,17 @@ def _variation(records: Sequence[Mapping[str, Any]]) -> Variation:
         records[0]["column"],
         tuple(record["state"] for record in records),
         {test: _figure(measured) for test, measured in found.items()},
-        {epoch: mean(values) for epoch, values in sorted(curves.items())},
-        mean(seconds) if seconds else None,
-        mean(planning) if planning else None,
+        {epoch: fmean(values) for epoch, values in sorted(curves.items())},
+        fmean(seconds) if seconds else None,
+        fmean(planning) if planning else None,
         tuple((record["folder"], record["failure"]) for record in records if record["failure"]),
-        mean([one["last_fifth"] for one in domains]) if domains else None,
+        fmean([one["last_fifth"] for one in domains]) if domains else None,
         dict(zip(domains[0]["step"], domains[0]["percent"], strict=True)) if domains else {},
     )
 
 
 def _figure(measured: Sequence[Mapping[str, Any]]) -> Figure:
-    recall = {n: mean([one["recall"][n] for one in measured]) for n in measured[0]["recall"]}
+    recall = {n: fmean([one["recall"][n] for one in measured]) for n in measured[0]["recall"]}
     first = next(iter(recall))
     if len(measured) == 1:
         low, high = measured[0]["interval95"][first]
@@ -117,16 +113,12 @@ def _figure(measured: Sequence[Mapping[str, Any]]) -> Figure:
     return Figure(len(measured), recall, (low, high))
 
 
-def mean(values: Sequence[float]) -> float:
-    """The arithmetic mean."""
-    return math.fsum(values) / len(values)
-
-
 def student(values: Sequence[float]) -> tuple[float, float]:
     """95 % interval of the mean of two percentages or more (Student's t), within 0 and 100."""
-    middle, degrees = mean(values), len(values) - 1
-    deviation = math.sqrt(math.fsum((value - middle) ** 2 for value in values) / degrees)
-    reach = (STUDENT[degrees - 1] if degrees <= len(STUDENT) else 1.96) * deviation / math.sqrt(len(values))
+    from scipy.special import stdtrit  # of scipy.stats, which takes a second to import, it needs this alone
+
+    reach = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
+    middle = fmean(values)
     return max(0.0, middle - reach), min(100.0, middle + reach)
 
 

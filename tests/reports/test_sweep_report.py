@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from scipy.special import stdtrit
 
-from jaxvpr.reports import sweep_tables
 from jaxvpr.reports.charts import Series, many_lines
 from jaxvpr.reports.sweep_page import html, write_sweep
 from jaxvpr.reports.sweep_tables import comma_separated, markdown, student, variations
@@ -59,8 +58,20 @@ def test_seeds_of_a_name_are_put_together():
     assert first.planning_seconds == 5 and fourth.planning_seconds is None
 
 
+# 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom, as statistical tables print them.
+STUDENT = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+
+
 def test_the_interval_is_students():
-    assert pytest.approx([stdtrit(n, 0.975) for n in range(1, 31)], abs=6e-4) == sweep_tables.STUDENT
+    for degrees, quantile in enumerate(STUDENT, 1):
+        values = np.random.default_rng(degrees).uniform(49, 51, degrees + 1)
+        low, high = student(list(values))
+        error = values.std(ddof=1) / math.sqrt(degrees + 1)
+        assert (high - low) / 2 / error == pytest.approx(quantile, abs=6e-4)
+        assert (low + high) / 2 == pytest.approx(values.mean())
     values = np.random.default_rng(0).uniform(20, 60, 7)
     reach = stdtrit(6, 0.975) * values.std(ddof=1) / math.sqrt(7)
     assert student(list(values)) == pytest.approx((values.mean() - reach, values.mean() + reach), rel=1e-3)

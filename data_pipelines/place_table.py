@@ -14,7 +14,7 @@ from data_pipelines.places import Places
 from data_pipelines.readers.names import PLACE_BITS
 
 Array = np.ndarray
-MOST_PAIRS = 20_000_000  # of places that may be near each other: beyond, a distance is meant that no batch can keep
+MOST_PAIRS = 20_000_000  # of places near each other: beyond, a distance is meant that no batch can keep
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,13 @@ def place_table(
 
 
 def near_pairs(table: PlaceTable, distance: float) -> tuple[Array, Array]:
-    """All pairs of places nearer than `distance` metres (int64 [pairs] twice, each pair once), by a grid of cells.
+    """All pairs of places nearer than `distance` metres (int64 [pairs] twice, each pair once).
 
     Raises:
       DataError: places without position, or far too many pairs.
     """
+    from scipy.spatial import KDTree  # half a second to import, which only this needs
+
     unknown = np.flatnonzero(~np.isfinite(table.east + table.north))
     if len(unknown):
         name = table.names[table.source[unknown[0]]]
@@ -129,28 +131,20 @@ def near_pairs(table: PlaceTable, distance: float) -> tuple[Array, Array]:
             f"{len(unknown)} of {len(table)} places have images without position (the first in {name}), so that no "
             f"distance of {distance:g} m between places can be kept. Take min_distance=0, or leave those places out."
         )
-    span = max(np.ptp(table.east), np.ptp(table.north))
-    side = max(distance * (1 + 1e-9), span / 2**25)  # two numbers of cells fit into one key, whatever the distance
-    x, y = (np.floor((metres - metres.min()) / side).astype(np.int64) + 1 for metres in (table.east, table.north))
-    key = (np.unique(table.frame, return_inverse=True)[1].reshape(-1) << 53) + (x << 26) + y
-    order = np.argsort(key, kind="stable")
-    key = key[order]
-    pairs: list[Array] = []
-    for right, up in ((0, 0), (0, 1), (1, -1), (1, 0), (1, 1)):
-        target = key + (right << 26) + up
-        low = np.searchsorted(key, target) if right or up else np.arange(1, len(key) + 1)
-        count = np.searchsorted(key, target, side="right") - low
-        if count.sum() > MOST_PAIRS:
+    pairs = [np.zeros((0, 2), np.int64)]
+    reach = distance * (1 + 1e-9)  # squares are compared in the tree, distances here: neither's rounding loses a pair
+    for frame in np.unique(table.frame):
+        places = np.flatnonzero(table.frame == frame)
+        tree = KDTree(np.stack([table.east[places], table.north[places]], axis=1))
+        if tree.count_neighbors(tree, reach) - len(places) > 2 * MOST_PAIRS:  # which counts a pair twice, a place once
             raise DataError(
                 f"a distance of {distance:g} m between places is too far for {' and '.join(table.names)}: each of "
                 f"{len(table)} places has hundreds nearer than that. Lower min_distance."
             )
-        one, other = np.repeat(np.arange(len(key)), count), np.repeat(low - np.cumsum(count) + count, count)
-        one, other = order[one], order[other + np.arange(len(other))]
-        apart = np.hypot(table.east[one] - table.east[other], table.north[one] - table.north[other])
-        pairs.append(np.stack([one, other])[:, apart < distance])
-    joined = np.concatenate(pairs, axis=1)
-    return joined[0], joined[1]
+        pairs.append(places[tree.query_pairs(reach, output_type="ndarray")])
+    one, other = np.concatenate(pairs).T
+    near = np.hypot(table.east[one] - table.east[other], table.north[one] - table.north[other]) < distance
+    return one[near], other[near]
 
 
 def _changes(values: Array) -> Array:

@@ -34,7 +34,9 @@ ALONE = {
     "faiss": {f"jaxvpr/retrieval/{name}.py" for name in ("search", "clusters", "compress")},
     "torch": {"jaxvpr/weights/files.py"},
     "scipy": {
+        "data_pipelines/place_table.py",
         "jaxvpr/reports/sweep_tables.py",
+        "jaxvpr/retrieval/positives.py",
         "jaxvpr/retrieval/recall.py",
     },
     "safetensors": {"jaxvpr/weights/safetensor_files.py"},

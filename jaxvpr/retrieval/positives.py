@@ -23,7 +23,7 @@ GRAMMAR = (
     "'25m' (metres), '1m_5deg' (metres and degrees of heading), '1frame' (frames either side), "
     "'label' (equal place) or 'list' (the data set's published list)"
 )
-CANDIDATES_AT_ONCE = 1 << 22  # pairs looked at together by `within_metres`: some 200 MB of temporaries
+QUERIES_AT_ONCE = 1 << 15  # of `within_metres`, which holds 24 bytes a pair of these before it compares them
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ class Positives:
 def within_metres(database: Places, queries: Places, metres: float, degrees: float | None = None) -> Positives:
     """Positives at most `metres` away (inclusive), and, if `degrees` is given, seen under a heading that close.
 
-    The database is sorted into square cells as wide as the radius, so that each query looks at nine cells only; time
-    and memory grow with the pairs in those cells, never with Q x N.
+    Time and memory grow with the pairs within the radius, never with Q x N.
 
     Raises:
       DataError: images without coordinates (or heading, where `degrees` is given), or in several UTM zones.
@@ -240,36 +239,16 @@ def _headings(places: Places) -> Array:
 
 
 def _nearby_pairs(at: Array, to: Array, metres: float) -> Iterator[tuple[Array, Array]]:
-    """Yields (query, row) int64 [pairs] whose cells touch: all pairs within `metres` and some beyond."""
+    """Yields (query, row) int64 [pairs]: all pairs within `metres`, and those that rounding leaves in doubt."""
+    from scipy.spatial import KDTree  # half a second to import, which only this needs
+
     if not len(at) or not len(to):
         return
-    low = np.minimum(at.min(axis=0), to.min(axis=0))
-    span = float((np.maximum(at.max(axis=0), to.max(axis=0)) - low).max())
-    # A hair wider than the radius, so that rounding never puts a neighbour two cells away; and never so narrow that the
-    # cell numbers overflow.
-    side = max(metres * (1 + 1e-6), span / (1 << 30), 1e-9)
-    cell, around = (np.floor((points - low) / side).astype(np.int64) for points in (at, to))
-    width = int(max(cell[:, 0].max(), around[:, 0].max())) + 3
-    keys = cell[:, 1] * width + cell[:, 0] + 1
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    # The three cells beside each other in a row are one range of the sorted keys, so nine cells are three ranges.
-    first = (around[:, 1, None] + np.array([-1, 0, 1])) * width + around[:, 0, None]
-    starts = np.searchsorted(keys, first, side="left")
-    counts = np.searchsorted(keys, first + 2, side="right") - starts
-    for block in _blocks(counts.sum(axis=1), CANDIDATES_AT_ONCE):
-        gather, _ = _ranges(starts[block].ravel(), counts[block].ravel())
-        yield np.repeat(np.arange(block.start, block.stop), counts[block].sum(axis=1)), order[gather]
-
-
-def _blocks(sizes: Array, most: int) -> Iterator[slice]:
-    """Cuts [0, len(sizes)) into slices whose sizes sum to at most `most`, or that hold one item."""
-    ends, start = np.cumsum(sizes), 0
-    while start < len(sizes):
-        before = int(ends[start - 1]) if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
-        yield slice(start, stop)
-        start = stop
+    tree, reach = KDTree(at), metres * (1 + 1e-9)
+    for start in range(0, len(to), QUERIES_AT_ONCE):
+        asking = KDTree(to[start : start + QUERIES_AT_ONCE])
+        found = asking.sparse_distance_matrix(tree, reach, output_type="ndarray")
+        yield found["i"] + start, found["j"]
 
 
 def _ranges(starts: Array, counts: Array) -> tuple[Array, Array]:

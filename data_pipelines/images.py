@@ -1,8 +1,8 @@
 """Image files to uint8 RGB arrays, and the ways of resizing that published results depend on.
 
-JPEG and PNG go through OpenCV, which equals Pillow bit for bit on JPEG and is two to three times faster; every other
-format goes through Pillow. OpenCV fills the missing part of a truncated file with grey and says nothing, so the end of
-the file is checked here first, before any pixel is decoded.
+JPEG goes through libjpeg-turbo as it is (simplejpeg), the fastest of those that give Pillow's pixels; PNG through
+OpenCV, and every other format through Pillow. Decoders fill what is missing of a truncated file with grey, so the end
+of the file is checked here first, before any pixel is decoded.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import io
 import mmap
 import os
-import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps
 
 from data_pipelines.errors import DataError
+from data_pipelines.image_headers import BROKEN, ORIENTATION_TAG, jpeg_header, png_header
 
 # Loaders decode one image per thread; OpenCV's own pool would compete with them.
 cv2.setNumThreads(1)
@@ -27,13 +28,14 @@ cv2.setNumThreads(1)
 Array = np.ndarray
 Size = tuple[int, int]
 
-# What Pillow and struct raise on damaged bytes
-BROKEN = (OSError, SyntaxError, ValueError, LookupError, struct.error, Image.DecompressionBombError)
-ORIENTATION_TAG = 0x0112
-START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-WITHOUT_LENGTH = frozenset(range(0xD0, 0xD8)) | {0x01}
-APP1, START_OF_SCAN, END_OF_IMAGE = 0xE1, 0xDA, b"\xff\xd9"
-REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
+# One of so many pixels of a JPEG's rows and columns is decoded -> OpenCV's name for it
+REDUCED = {
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    1: cv2.IMREAD_COLOR,
+}
+MOST_PIXELS = 2**30  # of a JPEG as it is decoded, 3 GiB; OpenCV's limit too
 
 # EXIF orientation -> how the stored pixels become upright (EXIF 2.32, section 4.6.4)
 UPRIGHT: dict[int, Callable[[Array], Array]] = {
@@ -132,9 +134,9 @@ def _header(
     """
     try:
         if data[:2] == b"\xff\xd8":
-            return "jpeg", *_upright(*_jpeg_header(data))
+            return "jpeg", *_upright(*jpeg_header(data))
         if data[:8] == b"\x89PNG\r\n\x1a\n":
-            return "png", *_upright(*_png_header(data))
+            return "png", *_upright(*png_header(data))
         with Image.open(reopen()) as image:
             return "other", *_upright(image.height, image.width, image.getexif().get(ORIENTATION_TAG, 1))
     except BROKEN as error:
@@ -145,18 +147,10 @@ def _header(
 def pixels(encoded: Encoded, at_least: Size | None = None) -> Array:
     """The upright pixels, uint8 [H, W, 3] RGB, of a file that `read` has opened; see `decode`."""
     if encoded.kind == "other":
-        image = _pillow_pixels(encoded)
-    else:
-        flag = cv2.IMREAD_COLOR if encoded.kind == "png" else _jpeg_flag(encoded, at_least)
-        try:
-            stored = cv2.imdecode(np.frombuffer(encoded.data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
-        except cv2.error as error:
-            raise ImageError(f"{encoded.path}: OpenCV cannot decode this {encoded.kind}: {error}") from error
-        if stored is None:
-            raise ImageError(f"{encoded.path}: damaged {encoded.kind}, no pixel could be decoded. Copy the file again")
-        image = cv2.cvtColor(stored, cv2.COLOR_BGR2RGB)
-        if encoded.orientation in UPRIGHT:
-            image = np.ascontiguousarray(UPRIGHT[encoded.orientation](image))
+        return _pillow_pixels(encoded)
+    image = _jpeg_pixels(encoded, _scale(encoded, at_least)) if encoded.kind == "jpeg" else _opencv_pixels(encoded)
+    if encoded.orientation in UPRIGHT:
+        image = np.ascontiguousarray(UPRIGHT[encoded.orientation](image))
     return image
 
 
@@ -165,66 +159,44 @@ def _upright(height: int, width: int, orientation: int) -> tuple[int, int, int]:
     return (width, height, orientation) if orientation >= 5 else (height, width, orientation)
 
 
-def _jpeg_header(data: bytes | mmap.mmap) -> tuple[int, int, int]:
-    """(height, width, orientation) from the markers before the first scan; ValueError where the file is cut short.
-
-    Entropy-coded data never holds FF D9 (FF is stuffed there), so an end marker after the first scan means a whole file
-    (ITU T.81, B.1.1.2). Bytes after it, as some cameras append, do no harm.
-    """
-    size, orientation, at = None, 1, 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF or marker in WITHOUT_LENGTH:
-            at += 1 if marker == 0xFF else 2
-            continue
-        start, at = at + 4, at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker in START_OF_FRAME:
-            size = (
-                int.from_bytes(data[start + 1 : start + 3], "big"),
-                int.from_bytes(data[start + 3 : start + 5], "big"),
-            )
-        elif marker == APP1 and data[start : start + 6] == b"Exif\0\0":
-            orientation = _orientation(data[start:at])
-        elif marker == START_OF_SCAN:
-            if data[-2:] != END_OF_IMAGE and data.rfind(END_OF_IMAGE, at) < 0:
-                raise ValueError("truncated JPEG: the end-of-image marker is missing")
-            if size is None or 0 in size:
-                raise ValueError("damaged JPEG: its size is not given before its pixels")
-            return *size, orientation
-    raise ValueError("truncated or damaged JPEG: it ends before its pixels begin")
-
-
-def _png_header(data: bytes | mmap.mmap) -> tuple[int, int, int]:
-    """(height, width, orientation) from the chunks; ValueError where the last of them, IEND, is missing."""
-    orientation, at = 1, 8
-    while at + 12 <= len(data):
-        kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if kind == b"eXIf":
-            orientation = _orientation(b"Exif\0\0" + data[at + 8 : end - 4])
-        if kind == b"IEND":
-            width, height = struct.unpack(">II", data[16:24])
-            return height, width, orientation
-        at = end
-    raise ValueError("truncated PNG: its last chunk (IEND) is missing")
-
-
-def _orientation(exif: bytes) -> int:
-    """EXIF orientation of a block that begins with "Exif"; 1 where the block is damaged or does not say."""
-    block = Image.Exif()
-    try:
-        block.load(exif)
-        return block.get(ORIENTATION_TAG, 1)
-    except (*BROKEN, UserWarning):  # Pillow only warns of some damage; where warnings are errors it ends here too
+def _scale(encoded: Encoded, at_least: Size | None) -> int:
+    """The largest of 8, 4, 2 and 1 by which a JPEG's sides can be divided and still give `at_least` (rounded up)."""
+    if at_least is None:
         return 1
+    height, width = at_least
+    return next((n for n in REDUCED if -(-encoded.height // n) >= height and -(-encoded.width // n) >= width), 1)
 
 
-def _jpeg_flag(encoded: Encoded, at_least: Size | None) -> int:
-    """OpenCV's flag for the smallest of 1/8, 1/4, 1/2 and 1 that still gives `at_least` (libjpeg rounds sizes up)."""
-    if at_least is not None:
-        for scale, flag in REDUCED:
-            if -(-encoded.height // scale) >= at_least[0] and -(-encoded.width // scale) >= at_least[1]:
-                return flag
-    return cv2.IMREAD_COLOR
+def _jpeg_pixels(encoded: Encoded, scale: int) -> Array:
+    """The pixels of a JPEG as they are stored, each side divided by `scale` and rounded up."""
+    height, width = (encoded.width, encoded.height) if encoded.orientation >= 5 else (encoded.height, encoded.width)
+    rows, columns = -(-height // scale), -(-width // scale)
+    if rows * columns > MOST_PIXELS:
+        raise ImageError(
+            f"{encoded.path}: {width} x {height} pixels; at most {MOST_PIXELS:,} are read. Make it smaller or remove it"
+        )
+    # libjpeg-turbo takes the smallest number of eighths that gives the sides asked for; below 8 pixels several do.
+    if scale > 1 and max(height, width) < 8:
+        return _opencv_pixels(encoded, REDUCED[scale])
+    least = {"min_height": rows, "min_width": columns} if scale > 1 else {}
+    try:
+        return simplejpeg.decode_jpeg(encoded.data, **least)
+    except ValueError as error:
+        if "premature end" in str(error):
+            raise ImageError(
+                f"{encoded.path}: damaged JPEG, the end of its pixels is missing. Copy it again"
+            ) from error
+        return _opencv_pixels(encoded, REDUCED[scale])  # which only warns of damage that costs no pixel
+
+
+def _opencv_pixels(encoded: Encoded, flag: int = cv2.IMREAD_COLOR) -> Array:
+    try:
+        stored = cv2.imdecode(np.frombuffer(encoded.data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise ImageError(f"{encoded.path}: OpenCV cannot decode this {encoded.kind}: {error}") from error
+    if stored is None:
+        raise ImageError(f"{encoded.path}: damaged {encoded.kind}, no pixel could be decoded. Copy the file again")
+    return cv2.cvtColor(stored, cv2.COLOR_BGR2RGB)
 
 
 def _pillow_pixels(encoded: Encoded) -> Array:

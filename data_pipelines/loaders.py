@@ -239,7 +239,7 @@ def batches(
     Args:
       read_step: step to {stream: batch}; picklable where `workers` > 0. See `StepReader`.
       first, last: the steps to read; a run that resumes begins at another `first`.
-      threads: steps decoded at the same time, in this process or in each worker. OpenCV and Pillow let go of the
+      threads: steps decoded at the same time, in this process or in each worker. Decoders let go of the
         interpreter, so threads alone are usually enough; 0 reads in the caller's thread.
       workers: further processes, each with its own threads and its own copy of `read_step`; batches come back through
         shared memory (`/dev/shm` must hold `workers * prefetch` of them).

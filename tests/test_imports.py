@@ -33,6 +33,7 @@ ALONE = {
     "jinja2": {"jaxvpr/reports/render.py"},
     "faiss": {f"jaxvpr/retrieval/{name}.py" for name in ("search", "clusters", "compress")},
     "torch": {"jaxvpr/weights/files.py"},
+    "simplejpeg": {"data_pipelines/images.py"},
     "scipy": {
         "data_pipelines/place_table.py",
         "jaxvpr/reports/sweep_tables.py",

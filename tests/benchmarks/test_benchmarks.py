@@ -109,6 +109,17 @@ def test_the_loaders_read_every_image(tmp_path):
     assert min(min(rates) for rates in result["images_per_second"].values()) > 0
 
 
+def test_the_readers_give_the_same_pixels(tmp_path):
+    report = run("decoding", tmp_path, "--cases", "tiny", "--rounds", 2)
+    [result] = report["results"]
+    assert (result["case"], result["images"], result["rounds"]) == ("tiny", 64, 2)
+    assert set(result["cpu_ms_per_image"]) == set(result["ratio_to_opencv"]) == {"jaxvpr", "OpenCV", "Pillow"}
+    assert min(result["cpu_ms_per_image"].values()) > 0 and result["ratio_to_opencv"]["OpenCV"] == 1
+    # Pillow's may be another release of libjpeg-turbo.
+    apart = result["largest_difference_of_a_pixel"]
+    assert apart["jaxvpr"] == apart["OpenCV"] == 0 and apart["Pillow"] <= 1 and "simplejpeg" in report["versions"]
+
+
 def test_each_round_starts_with_the_next_side():
     assert "".join(side_by_side.turns("abc", 4)) == "abcbcacababc"
 

@@ -5,6 +5,7 @@ import io
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -49,6 +50,41 @@ def test_jpeg_equals_pillow(tmp_path, subsampling, progressive):
     assert image.shape == (90, 130, 3) and image.dtype == np.uint8
     # Both are libjpeg-turbo, but not always the same release of it.
     assert np.abs(image.astype(int) - pillow(path)).max() <= 1
+
+
+KINDS = {
+    "4:4:4": {"subsampling": "4:4:4"},
+    "4:2:2": {"subsampling": "4:2:2"},
+    "4:2:0": {"subsampling": "4:2:0"},
+    "4:1:1": {"subsampling": "4:1:1"},
+    "progressive": {"progressive": True},
+    "restart markers": {"restart_marker_blocks": 2},
+    "RGB": {"keep_rgb": True},
+    "grey": {},
+    "CMYK": {},
+}
+SCALES = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+def reduced(size, scale):
+    return tuple(-(-side // scale) for side in size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(1, 2), (3, 3), (5, 5), (7, 5), (8, 9), (3, 40), (61, 47), (64, 128)])
+def test_jpeg_equals_opencv_bit_for_bit_at_every_scale(tmp_path, kind, size):
+    image = Image.fromarray(photo(*size)).convert({"grey": "L", "CMYK": "CMYK"}.get(kind, "RGB"))
+    path = save(tmp_path / "a.jpg", image, quality=90, **KINDS[kind])
+    for scale in SCALES:
+        least = reduced(size, scale)
+        largest = max(n for n in SCALES if reduced(size, n) == least)  # of a side of 1 pixel there is nothing to halve
+        expected = cv2.imdecode(np.fromfile(path, np.uint8), SCALES[largest])
+        assert np.array_equal(decode(path, at_least=least), cv2.cvtColor(expected, cv2.COLOR_BGR2RGB)), scale
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -134,6 +170,51 @@ def test_every_cut_of_a_jpeg_with_a_thumbnail_is_noticed(tmp_path_factory, cut):
     assert decode(path).shape == (90, 130, 3)
     path.write_bytes(data[: len(data) - 1 - cut % (len(data) - 1)])
     with pytest.raises(ImageError, match=r"truncated|damaged|not an image"):
+        decode(path)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("kept", [0.5, 0.97])
+def test_a_jpeg_that_was_cut_short_and_closed_is_named(tmp_path, progressive, kept):
+    path = save(tmp_path / "a.jpg", progressive=progressive)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)] + b"\xff\xd9")
+    for least in (None, (20, 20)):
+        with pytest.raises(ImageError, match=r"a\.jpg.*damaged.*missing"):
+            decode(path, least)
+
+
+def stray_bytes(data):
+    """Before a restart marker, where decoders look for the next one."""
+    at = data.index(b"\xff\xd3")
+    return data[:at] + b"\x55" * 4 + data[at:]
+
+
+def odd_subsampling(data):
+    """Three times as many columns of brightness as of colour, which few decoders know."""
+    at = data.index(b"\xff\xc0") + 11
+    return data[:at] + b"\x31" + data[at + 1 :]
+
+
+@pytest.mark.parametrize("change", [stray_bytes, odd_subsampling])
+def test_a_jpeg_that_is_only_strange_is_read_as_opencv_reads_it(tmp_path, change):
+    path = save(tmp_path / "a.jpg", photo(64, 64), subsampling=0, restart_marker_blocks=2)
+    data = path.read_bytes()
+    path.write_bytes(change(data))
+    with pytest.raises(ValueError, match=r"extraneous|subsampling"):
+        simplejpeg.decode_jpeg(path.read_bytes())
+    for least, flag in ((None, cv2.IMREAD_COLOR), ((32, 32), cv2.IMREAD_REDUCED_COLOR_2)):
+        expected = cv2.imdecode(np.fromfile(path, np.uint8), flag)
+        assert np.array_equal(decode(path, least), cv2.cvtColor(expected, cv2.COLOR_BGR2RGB))
+
+
+def test_a_jpeg_of_more_pixels_than_memory_is_named(tmp_path):
+    path = save(tmp_path / "a.jpg")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = b"\xff\xff\xff\xff"  # 65,535 rows and columns, which would be 13 GB
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=r"a\.jpg.*\b65535 x 65535\b.*\b1,073,741,824\b"):
         decode(path)
 
 

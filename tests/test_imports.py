@@ -43,6 +43,7 @@ ALONE = {
     "safetensors": {"jaxvpr/weights/safetensor_files.py"},
 }
 DEPRECATED = ("jax.pmap", "jax.experimental.pjit", "jax.experimental.shard_map")
+IMPORTS = (ast.Import, ast.ImportFrom)
 STANDARD = set(sys.stdlib_module_names)
 
 
@@ -88,6 +89,12 @@ def test_directions(file):
 def test_each_library_in_the_files_that_are_its_own(library):
     users = {f.relative_to(ROOT).as_posix() for f in FILES if library in {n.split(".")[0] for n in imports(f)}}
     assert users == ALONE[library]
+
+
+def test_scipy_is_imported_where_it_is_used_since_it_takes_a_second():
+    for file in ALONE["scipy"]:
+        at_the_top = ast.Module([n for n in ast.parse((ROOT / file).read_text()).body if isinstance(n, IMPORTS)], [])
+        assert "scipy" not in ast.unparse(at_the_top), file
 
 
 def test_no_deprecated_api():

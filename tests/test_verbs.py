@@ -1,6 +1,7 @@
 """What a run leaves in its folder, and that measuring it again, in every way there is, gives the same."""
 
 import json
+import logging
 import re
 import shutil
 
@@ -47,6 +48,15 @@ def test_evaluate_finds_what_the_training_found(door, tiny_recipe, trained_run, 
     assert "measuring " + (checkpoint if which == "FILE" else f"step {step} of") in err
     if step == best:
         assert recalls(run) == recalls(trained_run)
+
+
+def test_a_good_run_warns_of_nothing(door, tiny_recipe, trained_run, tmp_path, caplog):
+    """No library does: the end of a training reads the best checkpoint and its heads, evaluation a checkpoint."""
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    for verb in ("train", "evaluate"):
+        answer = door(verb, f"--config={tiny_recipe}", f"--workdir={run}", "--config.eval.localize=true")
+        assert answer.status == 0, answer.err
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_evaluate_two_folders(door, tiny_recipe, trained_run, photo_tree, tmp_path):

@@ -167,8 +167,8 @@ class Checkpoints:
         def read(step: int) -> tuple[int, dict[str, Any]]:
             folder = self.folder / str(step) / "state"
             # Not through the manager, which reads an item in one way only once it has read it.
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-                kept = reader.metadata(folder).item_metadata.tree.get("ema") or {}
+            with _reader() as (handler, reader):
+                kept = handler.metadata(folder).tree.get("ema") or {}
                 template = jax.tree.map(
                     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
                     {
@@ -195,8 +195,8 @@ class Checkpoints:
           UserError: if there is no checkpoint of this step.
         """
         folder = self.folder / str(self._first(step, self.steps())) / "state"
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            kept = reader.metadata(folder).item_metadata.tree.get("extra") or {}
+        with _reader() as (handler, reader):
+            kept = handler.metadata(folder).tree.get("extra") or {}
             template = {"extra": jax.tree.map(lambda leaf: np.zeros((0,), leaf.dtype), kept)}
             whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), template)
             asked = ocp.args.PyTreeRestore(template, restore_args=whole, partial_restore=True)
@@ -267,6 +267,15 @@ class Checkpoints:
         return UserError(
             f"the disk of {self.folder} is full: {_first_line(error)}; {kept}. Free space and start again."
         )
+
+
+@contextmanager
+def _reader() -> Iterator[tuple[ocp.PyTreeCheckpointHandler, ocp.Checkpointer]]:
+    """What reads parts of an item. The handler tells the structure: the `Checkpointer` would look in the item's folder
+    for the metadata of a whole step, and warn that there are none."""
+    handler = ocp.PyTreeCheckpointHandler()
+    with ocp.Checkpointer(handler) as reader:
+        yield handler, reader
 
 
 @contextmanager

@@ -24,6 +24,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.cores import cores
+
 ROOT = Path(__file__).resolve().parent.parent
 Report = dict[str, Any]
 
@@ -182,10 +184,9 @@ def machine() -> dict[str, Any]:
     """Processor, cores that this process may use, and how busy they were when asked."""
     facts = Path("/proc/cpuinfo")
     named = re.search(r"model name\s*:\s*(.+)", facts.read_text()) if facts.exists() else None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": named[1] if named else platform.processor() or platform.machine(),
-        "cores": cores,
+        "cores": cores(),
         "load average": [round(load, 2) for load in os.getloadavg()],
     }
 

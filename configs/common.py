@@ -120,7 +120,8 @@ def base() -> ConfigDict:
     config.pca = ConfigDict({"dim": 0, "images": 16384, "whiten": False, "memory_mib": 4096})
 
     config.mesh = ConfigDict({"model": 1})
-    config.loader = ConfigDict({"threads": 2, "workers": 0, "prefetch": 4, "on_error": "raise"})
+    # How images are read (`data_pipelines.loaders.batches`). 0 threads: one for each core of this process, at most 16.
+    config.loader = ConfigDict({"threads": 0, "workers": 0, "prefetch": 4, "on_error": "raise"})
     # Every so many epochs the model is validated and saved; every_steps saves between.
     config.every_epochs = 1
     config.checkpoint = ConfigDict({"keep": 2, "every_steps": 0})

@@ -19,11 +19,14 @@ import numpy as np
 from absl import flags
 
 from data_pipelines.augment import Augment, crop_resize
+from data_pipelines.cores import cores
 from data_pipelines.draws import Batch, Draw, generator, sequential_draw
 from data_pipelines.errors import DataError
 from data_pipelines.images import RULES, Array, Encoded, ImageError, Size, fit, pixels, read
 from data_pipelines.panorama import Panorama
 from data_pipelines.places import Paths
+
+MOST_THREADS = 16  # unless a recipe says more: each holds a batch in memory
 
 
 class Source(Protocol):
@@ -268,6 +271,17 @@ def batches(
         iterator.close()
         if workers:
             gc.collect()  # grain's last exception holds the last batches in a cycle, and they hold shared memory
+
+
+def reading(asked: Mapping[str, int]) -> dict[str, int]:
+    """The `threads`, `workers` and `prefetch` of `batches` that a recipe asks for with its keys of the same names.
+
+    `threads=0` is one for each core that this process may use, 16 at most; worker processes share them. Processes that
+    share a machine, as hosts simulated on one do, know nothing of each other and take as many each: give a number.
+    """
+    threads, workers, prefetch = (int(asked[key]) for key in ("threads", "workers", "prefetch"))
+    threads = threads or max(1, min(MOST_THREADS, cores()) // max(1, workers))
+    return {"threads": threads, "workers": workers, "prefetch": prefetch}
 
 
 def _numbered(read_step: Callable[[int], dict[str, Batch]], step: int) -> tuple[int, dict[str, Batch]]:

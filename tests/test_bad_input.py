@@ -234,6 +234,7 @@ WRONG = {
     "val_data.val.thresholds=25": "threshold.*'25'.*'25m'",
     "val_data.val.thresholds=list": r"list of positives.*ground_truth\.csv",
     "image.resize=cubic": "resize.*'cubic'.*pil_bilinear",
+    "loader.threads=-1": r"config\.loader\.threads=-1\b.*\b0\b",
     "loader.on_error=ignore": "on_error='ignore'.*'raise'.*'skip'",
     "augment.hue=3.0": r"config\.augment.*\bhue=3\.0\b",
     "mesh.model=3": r"mesh\.model=3\b.*devices.*\b8\b",

@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data_pipelines.cores import cores
 from data_pipelines.errors import DataError
 from data_pipelines.minicity.city import City, Shot
 from data_pipelines.minicity.config import CityConfig
@@ -57,7 +58,7 @@ def write(
     shots = cameras(config, plan(config))
     try:
         _begin(root, config)
-        _render_all(root, config, shots, processes or _cores(), progress)
+        _render_all(root, config, shots, processes or cores(), progress)
         _finish(root, config, shots)
     except OSError as error:
         raise DataError(
@@ -70,11 +71,6 @@ def write(
             'calling script lacks its `if __name__ == "__main__":` (processes=1 works without). Run again to continue.'
         ) from error
     return root
-
-
-def _cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _ready(root: Path, config: CityConfig) -> bool:

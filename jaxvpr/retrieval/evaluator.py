@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from data_pipelines import shapes
 from data_pipelines.errors import DataError
 from data_pipelines.images import DEVICE_RULES, Size
-from data_pipelines.loaders import ImageSource, complaints, every_image
+from data_pipelines.loaders import ImageSource, complaints, every_image, reading
 from data_pipelines.places import Paths, Places
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
@@ -120,7 +120,7 @@ class Describer:
         self._apply, self._mesh, self._across = apply, mesh, across
         self._batch = -(-config.eval.batch // mesh.size) * mesh.size
         loader, image = config.loader, config.image
-        self._loading = {"threads": loader.threads, "workers": loader.workers, "prefetch": loader.prefetch}
+        self._loading = reading(loader)
         self._on_error = loader.on_error
         self._size, self._multiple, self._crop = tuple(image.size), image.multiple, image.crop
         on_device = image.resize in DEVICE_RULES

@@ -21,6 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from data_pipelines.loaders import reading
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.objective import slot_of
 from jaxvpr.parallel import hosts
@@ -98,8 +99,7 @@ class _Run:
         self.period_steps = recipe.objective.period
         self.total = config.epochs * config.steps_per_epoch
         self.progress = Progress(self.total, config.batch, config.log_seconds)
-        loader = {key: config.loader[key] for key in ("threads", "workers", "prefetch")}
-        self.feed = Feed(recipe.sources, recipe.objective.draw, mesh, seed=config.seed, loader=loader)
+        self.feed = Feed(recipe.sources, recipe.objective.draw, mesh, seed=config.seed, loader=reading(config.loader))
         self._began = time.monotonic() - seconds
 
     def seconds(self) -> float:

@@ -120,7 +120,7 @@ def plan(
     order = np.lexsort(sides if exact else (read[:, 1], read[:, 0], *sides))
     result = []
     for group in _runs(show, order):
-        most = batch if fixed or exact else min(batch, _enough(len(group), unit))
+        most = batch if fixed or exact else min(batch, enough(len(group), unit))
         size = _size(show[group[0]])
         for first in range(0, len(group), most):
             rows = group[first : first + most]
@@ -134,7 +134,7 @@ def _chunks(read: Array, rows: Array, show: Size, length: int, unit: int) -> Ite
     for run in _runs(read, rows):
         size = _size(read[run[0]])
         # Images that are shown as they are read need no further step: their chunk is the batch.
-        padded = np.full(length if size == show else min(length, _enough(len(run), unit)), -1, np.int64)
+        padded = np.full(length if size == show else min(length, enough(len(run), unit)), -1, np.int64)
         padded[: len(run)] = run
         yield Chunk(size, padded, start)
         start += len(run)
@@ -146,7 +146,7 @@ def _runs(sizes: Array, rows: Array) -> list[Array]:
     return np.split(rows, np.flatnonzero(differs) + 1) if len(rows) else []
 
 
-def _enough(images: int, unit: int) -> int:
+def enough(images: int, unit: int) -> int:
     """The least `unit` times a power of two that holds so many images."""
     return unit << max(0, -(-images // unit) - 1).bit_length()
 

@@ -128,13 +128,19 @@ class Describer:
         self._device_rule = image.resize if on_device else ""
         self._named: set[str] = set()
 
-    def __call__(self, variables: Any, images: Paths | Sequence[Array], apply: Apply | None = None) -> Described:
-        """Descriptors of all images, files or uint8 arrays [H, W, 3]; another `apply` (a baseline) sees the same."""
-        apply = apply or self._apply
+    def __call__(
+        self, variables: Any, images: Paths | Sequence[Array], apply: Apply | None = None, beside: int = 0
+    ) -> Described:
+        """Descriptors of all images, files or uint8 arrays [H, W, 3]; another `apply` (a baseline) sees the same.
+
+        Fewer images than `eval.batch` do not pay for a whole one: their batch is the next power of two (times the
+        devices), so that few sizes are compiled. A set of `beside` images that is described besides shares its size.
+        """
+        apply, batch = apply or self._apply, self._batch_for(max(len(images), beside))
         if self._one_size():
-            found = describe(apply, variables, self._batches(images), len(images), self._mesh)
+            found = describe(apply, variables, self._batches(images, batch), len(images), self._mesh)
         else:
-            found = self._of_own_sizes(apply, variables, images)
+            found = self._of_own_sizes(apply, variables, images, batch)
         if isinstance(images, Paths):
             self._complain(images, found.missing)
         return found
@@ -146,8 +152,9 @@ class Describer:
         sent back.
         """
         if not self._one_size():
-            return cache.spread(self(variables, images), self._mesh, self._batch)
-        found = cache.keep(self._apply, variables, self._batches(images), len(images), self._mesh, self._batch)
+            return cache.spread(self(variables, images, beside=self._batch), self._mesh, self._batch)
+        batches = self._batches(images, self._batch)
+        found = cache.keep(self._apply, variables, batches, len(images), self._mesh, self._batch)
         if isinstance(images, Paths):
             self._complain(images, cache.missing(found))
         return found
@@ -156,13 +163,17 @@ class Describer:
         """Whether all images are read at the size that the model is shown, and may be batched in order."""
         return bool(self._size and not self._device_rule and not self._across)
 
-    def _batches(self, images: Paths | Sequence[Array]) -> Iterator[Mapping[str, Array]]:
+    def _batch_for(self, images: int) -> int:
+        """Images of a batch of a set of so many."""
+        return min(self._batch, shapes.enough(images, self._mesh.size))
+
+    def _batches(self, images: Paths | Sequence[Array], batch: int) -> Iterator[Mapping[str, Array]]:
         """This host's share of batches of one size, all images in order."""
         size = shapes.target(self._size, self._multiple, self._crop)
-        source, part = self._source(images, size, self._crop), local_rows(self._mesh, self._batch)
-        return every_image(source, self._batch, part=part, **self._loading)
+        source, part = self._source(images, size, self._crop), local_rows(self._mesh, batch)
+        return every_image(source, batch, part=part, **self._loading)
 
-    def _of_own_sizes(self, apply: Apply, variables: Any, images: Paths | Sequence[Array]) -> Described:
+    def _of_own_sizes(self, apply: Apply, variables: Any, images: Paths | Sequence[Array], batch: int) -> Described:
         own = self._own_sizes(images)
         paths = images if isinstance(images, Paths) else None
         show = shapes.shown(own, self._size, self._multiple, self._crop, paths)
@@ -172,7 +183,7 @@ class Describer:
         plan = shapes.plan(
             own if rule else show,
             show,
-            self._batch,
+            batch,
             unit=self._mesh.size,
             fixed=bool(self._size),
             exact=self._across,
@@ -243,9 +254,10 @@ def measure(
             f"{bench.name}: recall@{max(ns)} was asked for, but the database has {len(bench.database)} images; "
             "set eval.recalls"
         )
-    database = describer(variables, bench.database.path, apply)
+    most = max(len(bench.database), len(bench.queries))
+    database = describer(variables, bench.database.path, apply, most)
     began = time.monotonic()  # after the database: the first batch of a model compiles it
-    queries = describer(variables, bench.queries.path, apply)
+    queries = describer(variables, bench.queries.path, apply, most)
     extracted = time.monotonic()
     distances, predictions = search.exact(database.descriptors, queries.descriptors, max(ns), missing=database.missing)
     matched = time.monotonic()

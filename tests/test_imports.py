@@ -1,6 +1,7 @@
 """Who may import whom (docs/architecture.md), and which library stands in one or two files alone."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -95,6 +96,14 @@ def test_scipy_is_imported_where_it_is_used_since_it_takes_a_second():
     for file in ALONE["scipy"]:
         at_the_top = ast.Module([n for n in ast.parse((ROOT / file).read_text()).body if isinstance(n, IMPORTS)], [])
         assert "scipy" not in ast.unparse(at_the_top), file
+
+
+def test_torch_is_imported_by_nobody_who_does_not_train():
+    """Not by way of tensorboardX either, which imports it where it is installed: that takes seconds."""
+    program = "import sys; from jaxvpr import describe, photos, verbs; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "jaxvpr.training.logs" in done.stdout.split()
+    assert not {"tensorboardX", "torch"} & set(done.stdout.split())
 
 
 def test_no_deprecated_api():

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 log = logging.getLogger(__name__)
 
 
@@ -38,6 +36,9 @@ class Log:
         else:
             self._lines.truncate(offset)
             self._lines.seek(offset)
+        # Here, since it imports torch where that is installed: seconds that nobody waits for who does not train.
+        from tensorboardX import SummaryWriter
+
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None, flush_secs=10)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """One photo described: in a batch of its own, and in one of `eval.batch` images that is filled up with blank ones.
 
-Both go the way of `jaxvpr.load(...).describe([photo])`: an array in host memory, resized, described, back in host memory,
-with random weights. They take turns in one process; the figure is the median of the warm calls. `first_call_seconds` is
-mostly compilation.
+Both go the way of `jaxvpr.load(...).describe([photo])`: an array in host memory, resized, described, back in host
+memory, with random weights. They take turns in one process; the figure is the median of the warm calls.
+`first_call_seconds` is mostly compilation.
 
   python -m benchmarks.one_photo --out benchmarks/results/one_photo.json
 """

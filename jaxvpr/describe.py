@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines.places import Paths
 from jaxvpr import build, workdir
 from jaxvpr.errors import UserError
-from jaxvpr.parallel.mesh import make_mesh
+from jaxvpr.parallel.mesh import make_mesh, replicated
 from jaxvpr.training.loop import Variables
 
 Images: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Sequence[np.ndarray] | np.ndarray"
@@ -29,15 +30,16 @@ class Model:
 
     Attributes:
       config: the recipe it comes from.
-      variables: its weights, {"params", "batch_stats"}.
+      variables: its weights, {"params", "batch_stats"}, on all devices: no call sends them again.
     """
 
     def __init__(self, config: ConfigDict, variables: Variables):
         # An image that cannot be read is an error here, even where the training passed over some. Worker processes
         # are for long runs; in a notebook or a script without a main guard they could not even start.
-        self.config, self.variables = config.copy_and_resolve_references(), variables
+        self.config = config.copy_and_resolve_references()
         self.config.loader.on_error, self.config.loader.workers = "raise", 0
         self._mesh = make_mesh()
+        self.variables = jax.device_put(variables, replicated(self._mesh))
 
     def describe(self, images: Images) -> np.ndarray:
         """Descriptors of images, preprocessed as the model's recipe says.

@@ -134,3 +134,11 @@ def test_a_side_that_fails_stops_the_benchmark(capfd):
     with pytest.raises(subprocess.CalledProcessError):
         side_by_side.in_own_process("benchmarks.partition", "--side", "nobody")
     assert "invalid choice: 'nobody'" in capfd.readouterr().err
+
+
+def test_one_photo_alone_and_in_a_whole_batch_is_described_alike(tmp_path):
+    [result] = run("one_photo", tmp_path, "--cases", "tiny", "--rounds", 2)["results"]
+    assert (result["case"], result["batch"], result["image"]) == ("tiny", 64, [32, 32])
+    assert set(result["milliseconds"]) == set(result["first_call_seconds"]) == {"alone", "in a whole batch"}
+    assert min(result["milliseconds"].values()) > 0 and result["times_faster"] > 0
+    assert result["largest_difference"] < 1e-6 and result["on"]["devices"] == 1

@@ -17,6 +17,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.images import Array, ImageError, Size, fit, own_size
 from data_pipelines.loaders import Batch, Draw, batches
 from data_pipelines.places import Paths
+from data_pipelines.progress import Bar
 
 # Stands for the size of images that keep their own, where there is none to look at (costs, shapes of parameters):
 # that of Pitts30k's.
@@ -53,8 +54,11 @@ def own_sizes(paths: Paths, threads: int = 1) -> Array:
     def look(first: int) -> list[Size]:
         return [_size_or_none(paths[row]) for row in range(first, min(first + HEADERS, len(paths)))]
 
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        found = [size for part in pool.map(look, range(0, len(paths), HEADERS)) for size in part]
+    found: list[Size] = []
+    with Bar("looking at sizes", len(paths), "images") as bar, ThreadPoolExecutor(max(1, threads)) as pool:
+        for part in pool.map(look, range(0, len(paths), HEADERS)):
+            found += part
+            bar.advance(len(part))
     return np.array(found, np.int32).reshape(-1, 2)
 
 

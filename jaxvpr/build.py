@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from data_pipelines import readers
 from data_pipelines.minicity import CityConfig
 from data_pipelines.places import Paths, Places
+from data_pipelines.progress import slow
 from data_pipelines.shapes import target
 from jaxvpr import models, weights
 from jaxvpr.errors import UserError
@@ -193,7 +194,8 @@ def _clustered(config: ConfigDict, variables: Variables, images: Paths) -> Varia
         count=keys.images * keys.per_image, per_image=keys.per_image, seed=config.seed,
     )  # fmt: skip
     log.info("clusters of %d local features of %d images", len(features), len(features) // keys.per_image)
-    return clusters.cluster_start(variables, features, iterations=keys.iterations, seed=config.seed)
+    with slow("k-means of them"):
+        return clusters.cluster_start(variables, features, iterations=keys.iterations, seed=config.seed)
 
 
 def two_folders(config: ConfigDict, database: str, queries: str) -> Benchmark:

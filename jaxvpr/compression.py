@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines import readers
 from data_pipelines.places import Paths
+from data_pipelines.progress import slow
 from jaxvpr import build, weights, workdir
 from jaxvpr.errors import UserError
 from jaxvpr.learning.data import training_sets
@@ -107,7 +108,8 @@ def fitted(config: ConfigDict, variables: Variables, images: Paths | None = None
         dim=keys.dim, length=length, images=keys.images, memory_mib=keys.memory_mib, seed=config.seed,
     )  # fmt: skip
     log.info("a PCA of %d descriptors of %d numbers", *descriptors.shape)
-    pca = components.fit(descriptors, keys.dim, whiten=keys.whiten)
+    with slow("fitting it"):
+        pca = components.fit(descriptors, keys.dim, whiten=keys.whiten)
     log.info(
         "PCA of %d images: %d of %d numbers keep %.1f %% of the variance",
         len(descriptors), keys.dim, length, 100 * pca.kept,

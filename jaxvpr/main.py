@@ -7,16 +7,17 @@ import errno
 import logging
 import os
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipelines import progress
 from data_pipelines.errors import DataError
 from jaxvpr import commandline, memory, sweep_file
 from jaxvpr.errors import UserError
 
 log = logging.getLogger("jaxvpr")
+LOGGERS = ("jaxvpr", "data_pipelines")
 # Errors of the system that the user can mend, and how; any other is ours and shows where it came from.
 SURROUNDINGS = {
     errno.ENOSPC: "Free space and start again: the run goes on from its last checkpoint.",
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
       0; 1 for a sweep in which runs failed; 2 for a mistake of the user, which is explained without a traceback; 130
       after Ctrl-C.
     """
-    _log_to_console()
+    progress.to_console(*LOGGERS)
     if not arguments or {"-h", "--help"} & set(arguments):
         print(commandline.usage())
         return 0
@@ -69,7 +70,8 @@ def _run(command: commandline.Command) -> int:
     hosts.start(coordinator, processes, process)
     program_cache.keep_programs()
     if not hosts.is_first():
-        log.setLevel(logging.WARNING)
+        for logger in LOGGERS:
+            logging.getLogger(logger).setLevel(logging.WARNING)
     name = asked.name if asked else config.name
     folder = Path(flags.get("workdir") or workdir.default(name))
     log.info("%s %s on %s, workdir %s", command.verb, name, verbs.devices(), folder)
@@ -120,20 +122,6 @@ def _whole(flag: str, flags: dict[str, str], default: int) -> int:
         return int(text)
     except ValueError:
         raise UserError(f"--{flag}={text!r} is no whole number") from None
-
-
-def _log_to_console() -> None:
-    """Our own messages on stderr, each behind the seconds since the start."""
-    began = time.monotonic()
-
-    class Clock(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            return f"[{time.monotonic() - began:6.1f}s] {super().format(record)}"
-
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Clock("%(message)s"))
-    log.handlers, log.propagate = [handler], False
-    log.setLevel(logging.INFO)
 
 
 def console() -> None:

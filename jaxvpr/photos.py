@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from ml_collections import ConfigDict
 
 from data_pipelines import readers
 from data_pipelines.places import Paths
+from data_pipelines.progress import Bar
 from jaxvpr import build, compression, database_file
 from jaxvpr.database_file import COLUMNS, Database
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.reports.pictures import predictions_picture
+from jaxvpr.reports.terminal import Figure, show
 from jaxvpr.retrieval import search
 from jaxvpr.training.loop import Variables
 
@@ -75,8 +78,10 @@ def localize(
     ]
     if hosts.is_first():
         _show(answers, out)
-        for query in answered:
-            _draw(query, paths, ranked[query], distances[query], known, out)
+        with Bar("drawing pictures", len(answered), "photos") as bar:
+            for query in answered:
+                _draw(query, paths, ranked[query], distances[query], known, out)
+                bar.advance()
         print(f"wrote {out / 'predictions.csv'} and a picture for each photo")
         if len(found.missing):
             print(f"{len(found.missing)} of {len(paths)} photos could not be read")
@@ -95,11 +100,12 @@ def _show(answers: list[dict[str, Any]], out: Path) -> None:
         writer = csv.DictWriter(stream, ("query", "rank", "distance", *COLUMNS))
         writer.writeheader()
         writer.writerows(answers)
-    for answer in answers:
-        if answer["rank"] == 1:
-            print(Path(answer["query"]).name)
-        place = f"{_where(answer):<28} distance {answer['distance']:.3f}"
-        print(f"  {answer['rank']}  {place}  {Path(answer['path']).name}", flush=True)
+    for photo, ranked in groupby(answers, key=lambda answer: answer["query"]):
+        rows = [
+            (str(one["rank"]), [_where(one), Figure(f"{one['distance']:.3f}"), Path(one["path"]).name])
+            for one in ranked
+        ]
+        show(Path(photo).name, ("rank", "place", "distance", "image"), rows)
 
 
 def _where(answer: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from data_pipelines.whole import write_bytes
 from jaxvpr import verbs, workdir
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
+from jaxvpr.reports import terminal
 from jaxvpr.reports.sweep_page import write_sweep
 from jaxvpr.reports.training import domain_accuracy
 from jaxvpr.retrieval import metrics
@@ -107,7 +108,12 @@ def _message(error: Exception) -> str:
 
 def _write(asked: Sweep, folder: Path) -> None:
     if hosts.is_first():
-        write_sweep(folder, asked._asdict() | {"runs": [record(run, folder, asked) for run in asked.runs]})
+        write_sweep(folder, _document(asked, folder))
+
+
+def _document(asked: Sweep, folder: Path) -> dict[str, Any]:
+    """The content of `sweep.json`."""
+    return asked._asdict() | {"runs": [record(run, folder, asked) for run in asked.runs]}
 
 
 def record(run: Run, folder: Path, asked: Sweep) -> dict[str, Any]:
@@ -152,6 +158,7 @@ def record(run: Run, folder: Path, asked: Sweep) -> dict[str, Any]:
 def _summed_up(asked: Sweep, folder: Path) -> int:
     failed = [run.folder for run in asked.runs if not _finished(folder / run.folder)]
     if hosts.is_first():
+        terminal.sweep(_document(asked, folder))
         print(f"wrote {folder / 'sweep.html'}, sweep.md, sweep.csv and sweep.json")
     for name in failed:
         log.error("failed: %s (%s)", name, folder / name / FAILURE)

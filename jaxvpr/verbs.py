@@ -16,6 +16,7 @@ from jaxvpr import build, compression, database_file, learning, workdir
 from jaxvpr.errors import UserError
 from jaxvpr.models.costs import flops, model_mib, parameter_count
 from jaxvpr.parallel import hosts
+from jaxvpr.reports import terminal
 from jaxvpr.retrieval import costs, metrics, protocol
 from jaxvpr.retrieval.baselines import thumbnail
 from jaxvpr.retrieval.classes import Classes
@@ -130,21 +131,18 @@ def _print(config: ConfigDict, one: Evaluated) -> None:
     """The recall table of a benchmark, each threshold under its protocol line."""
     if not hosts.is_first():
         return
+    facts, rows = _facts(config, one), {**one.baselines, config.name: one.method}
     for threshold, recall in one.method.recalls.items():
-        print(protocol.line(_facts(config, one), threshold))
-        rows = {**one.baselines, config.name: one.method}
-        width = max(map(len, rows))
-        for name, measured in rows.items():
-            values = "  ".join(f"R@{n} {v:5.1f}" for n, v in measured.recalls[threshold].of_all.items())
-            print(f"  {name:<{width}}  {values}", flush=True)
+        notes = []
         if recall.without_positive:
             answerable = "  ".join(f"R@{n} {v:5.1f}" for n, v in recall.of_answerable.items())
             count = recall.queries - recall.without_positive
-            print(f"  upper bound {recall.upper_bound:.1f}; of the {count} queries with a positive: {answerable}")
+            notes = [f"upper bound {recall.upper_bound:.1f}; of the {count} queries with a positive: {answerable}"]
+        reached = {name: measured.recalls[threshold] for name, measured in rows.items()}
+        terminal.recalls(protocol.line(facts, threshold), reached, notes)
     for threshold, located in one.method.located.items():
-        print(protocol.line_of_classes(_facts(config, one), one.method.classes, located.without_positive, threshold))
-        values = "  ".join(f"LR@{n} {v:5.1f}" for n, v in located.of_all.items())
-        print(f"  {config.name} by classification  {values}", flush=True)
+        title = protocol.line_of_classes(facts, one.method.classes, located.without_positive, threshold)
+        terminal.recalls(title, {f"{config.name} by classification": located}, of="LR")
 
 
 def _write(

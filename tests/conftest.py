@@ -29,7 +29,7 @@ from lacking import (  # noqa: F401 (pytest finds its hooks here)
 )
 
 from jaxvpr.commandline import load_config
-from jaxvpr.main import main
+from jaxvpr.main import LOGGERS, main
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -117,14 +117,15 @@ class Answer(NamedTuple):
 
 @contextmanager
 def console():
-    """Leaves the program's logger as it was: `main` binds it to the stderr of the moment."""
-    log = logging.getLogger("jaxvpr")
-    before = log.handlers, log.propagate, log.level
+    """Leaves the program's loggers as they were: `main` binds them to the stderr of the moment."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(log.handlers, log.propagate, log.level) for log in loggers]
     try:
         yield
     finally:
-        log.handlers, log.propagate, level = before
-        log.setLevel(level)
+        for log, (handlers, propagate, level) in zip(loggers, before, strict=True):
+            log.handlers, log.propagate = handlers, propagate
+            log.setLevel(level)
 
 
 @pytest.fixture

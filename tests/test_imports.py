@@ -32,6 +32,7 @@ ALONE = {
     "orbax": {"jaxvpr/training/checkpoint.py"},
     "tensorboardX": {"jaxvpr/training/logs.py"},
     "jinja2": {"jaxvpr/reports/render.py"},
+    "rich": {"data_pipelines/progress.py", "jaxvpr/reports/terminal.py"},
     "faiss": {f"jaxvpr/retrieval/{name}.py" for name in ("search", "clusters", "compress")},
     "torch": {"jaxvpr/weights/files.py"},
     "simplejpeg": {"data_pipelines/images.py"},

@@ -25,6 +25,7 @@ from data_pipelines.minicity.baseline import thumbnail_recall
 from data_pipelines.minicity.config import CityConfig
 from data_pipelines.minicity.sheet import sheet
 from data_pipelines.minicity.write import write
+from data_pipelines.progress import to_console
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,7 +61,7 @@ def _benchmark(settings: dict, processes: int | None) -> None:
     config = CityConfig(**(shape | settings))
     with tempfile.TemporaryDirectory() as folder:
         start, cpu = time.perf_counter(), sum(os.times()[:4])
-        write(Path(folder) / "city", config, processes=processes, progress=sys.stderr.isatty())
+        write(Path(folder) / "city", config, processes=processes)
         seconds, cpu = time.perf_counter() - start, sum(os.times()[:4]) - cpu
         count = sum(1 for _ in Path(folder).rglob("*.jpg"))
     print(
@@ -79,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("nothing to do: give --root, --sheet or --benchmark")
     if options["thumbnails"] and not root:
         parser.error("--thumbnails needs --root")
+    to_console("data_pipelines")
     try:
         config = CityConfig(**settings)
         if root:

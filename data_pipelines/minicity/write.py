@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -24,17 +24,17 @@ from data_pipelines.minicity.layout import plan
 from data_pipelines.minicity.poses import FOLDERS, TRAIN, Cameras, cameras, file_name, headings
 from data_pipelines.minicity.randomness import Array
 from data_pipelines.minicity.render import cut, panorama, views
+from data_pipelines.progress import Bar
 from data_pipelines.whole import write_bytes
 
+log = logging.getLogger(__name__)
 MARKER, PARTIAL = "minicity.json", "minicity.partial.json"
 CHUNK = 8  # panoramas a task: neighbours along a street see the same façades
 
 _worker: dict = {}
 
 
-def write(
-    root: str | os.PathLike[str], config: CityConfig, *, processes: int | None = None, progress: bool = True
-) -> Path:
+def write(root: str | os.PathLike[str], config: CityConfig, *, processes: int | None = None) -> Path:
     """Writes the city of `config` under `root`, unless it is there already; an interrupted write is continued.
 
     A city that has panoramas serves where none are asked for, and one that has none gets them where they are.
@@ -44,7 +44,6 @@ def write(
         and, last, `minicity.json`: settings, digests and the number of images.
       config: the city.
       processes: how many processes render; None takes one a core, 1 renders in this one.
-      progress: draw a bar on stderr.
 
     Returns:
       `root` as a path.
@@ -58,7 +57,7 @@ def write(
     shots = cameras(config, plan(config))
     try:
         _begin(root, config)
-        _render_all(root, config, shots, processes or cores(), progress)
+        _render_all(root, config, shots, processes or cores())
         _finish(root, config, shots)
     except OSError as error:
         raise DataError(
@@ -142,16 +141,12 @@ def _write_whole(path: Path, content: bytes) -> None:
             raise
 
 
-def _render_all(root: Path, config: CityConfig, shots: Cameras, processes: int, progress: bool) -> None:
-    total, done, start = int(shots.views.sum()), 0, time.monotonic()
-    # On a terminal the bar grows in place; in a file each state of it would be text: there is one line at the end.
-    alive = progress and sys.stderr.isatty()
-    for count in _chunks_done(root, config, shots, processes):
-        done += count
-        if alive or (progress and done == total):
-            _bar(done, total, time.monotonic() - start)
-    if progress:
-        print(file=sys.stderr)
+def _render_all(root: Path, config: CityConfig, shots: Cameras, processes: int) -> None:
+    began = time.monotonic()
+    with Bar("drawing the city", int(shots.views.sum()), "views") as bar:
+        for count in _chunks_done(root, config, shots, processes):
+            bar.advance(count)
+    log.info("drew the city: %d views in %.1f s", bar.done, time.monotonic() - began)
 
 
 def _chunks_done(root: Path, config: CityConfig, shots: Cameras, processes: int) -> Iterator[int]:
@@ -209,11 +204,3 @@ def encode(image: Array, quality: int) -> bytes:
     return cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])[
         1
     ].tobytes()
-
-
-def _bar(done: int, total: int, seconds: float) -> None:
-    filled = 30 * done // total
-    rate = done / max(seconds, 1e-9)
-    left = (total - done) / max(rate, 1e-9)
-    line = f"\rmini city [{'#' * filled}{'.' * (30 - filled)}] {done}/{total} views, {rate:.0f}/s, {left:.0f} s left  "
-    print(line, end="", file=sys.stderr, flush=True)

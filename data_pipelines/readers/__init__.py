@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from data_pipelines.errors import DataError
 from data_pipelines.places import Places
+from data_pipelines.progress import slow
 from data_pipelines.readers import (
     at_names,
     baidu_mall,
@@ -56,5 +58,7 @@ def read(reader: str, root: str | os.PathLike[str], *, split: str | None = None,
         raise DataError(f"the reader {reader} has no option {unknown}; it has {known}")
     if split and "split" in known:
         options["split"] = split
-    places = READERS[reader](root, **options)
+    # The embedded city is drawn first, under a bar of its own.
+    with nullcontext() if reader == "minicity" else slow(f"reading {root}"):
+        places = READERS[reader](root, **options)
     return places.select(split=split) if split and (places.split >= 0).any() else places

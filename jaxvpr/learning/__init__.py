@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines import audit
 from data_pipelines.places import Paths, Places
+from data_pipelines.progress import slow
 from jaxvpr import build
 from jaxvpr.errors import UserError
 from jaxvpr.learning import cells, distillation, domain, eigenplaces, places, pretraining, sfrs, triplets
@@ -54,7 +55,8 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recip
     for images in sets:
         log.info("training on %s", audit.line(images))
     target = domain.target_images(config) if config.domain.method else None
-    objective = _objective(config, sets, target, over)
+    with slow(f"preparing these images for the objective {config.objective.name}"):
+        objective = _objective(config, sets, target, over)
     build.shapes(config)
     model = build.model(config)
     describes, paths = build.describer(config, over), Paths.concat([images.path for images in sets])

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from data_pipelines.progress import Bar
 from jaxvpr.errors import UserError
 from jaxvpr.retrieval.extract import NO_IMAGES, Described, compiled, not_finite, steps, whole
 
@@ -70,11 +71,13 @@ def keep(
       RuntimeError: batches that do not hold the images in order.
     """
     needed, made, held = -(-count // batch), 0, None
-    for values, row, mask in steps(compiled(apply, mesh), variables, batches, mesh):
-        if held is None:
-            held = _empty(mesh, (_few_sizes(needed), batch, values.shape[1]))()
-        held = _kept(mesh)(held, values, row, mask, np.int32(made), np.int32(count))
-        made += 1
+    with Bar("describing", count, "images") as bar:
+        for values, row, mask in steps(compiled(apply, mesh), variables, batches, mesh):
+            if held is None:
+                held = _empty(mesh, (_few_sizes(needed), batch, values.shape[1]))()
+            held = _kept(mesh)(held, values, row, mask, np.int32(made), np.int32(count))
+            made += 1
+            bar.advance(min(batch, count - bar.done))
     if held is None:
         raise UserError(NO_IMAGES)
     descriptors, present, told = held

@@ -18,6 +18,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.images import DEVICE_RULES, Size
 from data_pipelines.loaders import ImageSource, complaints, every_image, reading
 from data_pipelines.places import Paths, Places
+from data_pipelines.progress import slow
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.parallel.mesh import local_rows
@@ -100,7 +101,9 @@ def benchmark(name: str, places: Places, split: str, thresholds: tuple[str, ...]
         if not len(part):
             raise DataError(f"{name}: no {role} images among {len(places)}; a data set to measure on needs both roles")
     makers = {text: parse_threshold(text, lists) for text in thresholds}
-    return Benchmark(name, split, database, queries, {text: make(database, queries) for text, make in makers.items()})
+    with slow(f"{name}: looking which of {len(database):,} images answer {len(queries):,} queries"):
+        positives = {text: make(database, queries) for text, make in makers.items()}
+    return Benchmark(name, split, database, queries, positives)
 
 
 class Describer:

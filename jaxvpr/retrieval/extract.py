@@ -17,9 +17,11 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from data_pipelines.images import middle
+from data_pipelines.progress import Bar, first_slow
 from data_pipelines.shapes import Mixed
 from jaxvpr.errors import UserError
 from jaxvpr.models import resizing
+from jaxvpr.parallel import compiling
 
 Array = np.ndarray
 
@@ -92,14 +94,16 @@ def _collected(results: Iterator[tuple], count: int, mesh: Mesh) -> Described:
     """The results of all steps, each row in its place."""
     seen, present = np.zeros(count, np.int64), np.zeros(count, bool)
     descriptors = None
-    for values, rows, mask in _one_ahead(whole(mesh)(result) for result in results):
-        real = rows >= 0
-        np.add.at(seen, rows[real], 1)
-        present[rows[mask]] = True
-        _require_finite(values[mask], rows[mask])
-        if descriptors is None:
-            descriptors = np.zeros((count, values.shape[1]), np.float32)
-        descriptors[rows[mask]] = values[mask]
+    with Bar("describing", count, "images") as bar:
+        for values, rows, mask in _one_ahead(whole(mesh)(result) for result in results):
+            real = rows >= 0
+            np.add.at(seen, rows[real], 1)
+            present[rows[mask]] = True
+            _require_finite(values[mask], rows[mask])
+            if descriptors is None:
+                descriptors = np.zeros((count, values.shape[1]), np.float32)
+            descriptors[rows[mask]] = values[mask]
+            bar.advance(int(real.sum()))
     if descriptors is None:
         raise UserError(NO_IMAGES)
     if (seen != 1).any():
@@ -117,7 +121,8 @@ def compiled(apply: Callable, mesh: Mesh):
     def step(variables, image, row, mask):
         return apply(variables, image).astype(np.float32), row, mask
 
-    return jax.jit(step, out_shardings=(NamedSharding(mesh, P(mesh.axis_names)),) * 3)
+    jitted = jax.jit(step, out_shardings=(NamedSharding(mesh, P(mesh.axis_names)),) * 3)
+    return first_slow(jitted, compiling.once("the model that describes images"), lambda _, image, *__: image.shape)
 
 
 @lru_cache(maxsize=16)

@@ -17,6 +17,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from data_pipelines.progress import slow
+
 Array = np.ndarray
 
 DATABASE_BLOCK = 1 << 20  # rows that FAISS searches together: bounds the copy of a memory-mapped database
@@ -44,11 +46,12 @@ def exact(database: Array, queries: Array, k: int, *, missing: Sequence[int] | A
     distances, indices = np.full((len(queries), k), np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
     present = np.ones(len(database), bool)
     present[np.asarray(missing, np.int64)] = False
-    for start in range(0, len(database), DATABASE_BLOCK):
-        rows = start + np.flatnonzero(present[start : start + DATABASE_BLOCK])
-        if len(rows) and len(queries):
-            found = _flat(np.ascontiguousarray(database[rows], np.float32), queries, min(k, len(rows)))
-            distances, indices = _merge(distances, indices, found[0], rows[found[1]], k)
+    with slow(f"searching {len(database):,} descriptors for the nearest of {len(queries):,}"):
+        for start in range(0, len(database), DATABASE_BLOCK):
+            rows = start + np.flatnonzero(present[start : start + DATABASE_BLOCK])
+            if len(rows) and len(queries):
+                found = _flat(np.ascontiguousarray(database[rows], np.float32), queries, min(k, len(rows)))
+                distances, indices = _merge(distances, indices, found[0], rows[found[1]], k)
     return distances, indices
 
 

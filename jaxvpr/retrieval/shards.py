@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_pipelines.progress import Bar
+
 Array = np.ndarray
 Started = tuple[Array, tuple[jax.Array, jax.Array]]  # numbers of queries; their distances and rows, in time
 
@@ -42,11 +44,13 @@ def fetched(started: Iterator[Started], count: int, k: int) -> tuple[Array, Arra
     """
     distances, rows = np.full((count, k), np.inf, np.float32), np.full((count, k), -1, np.int64)
     waiting: Started | None = None
-    for one in chain(started, [None]):
-        if waiting is not None:
-            part, result = waiting
-            distances[part], rows[part] = (np.asarray(array)[: len(part)] for array in result)
-        waiting = one
+    with Bar("searching", count, "queries") as bar:
+        for one in chain(started, [None]):
+            if waiting is not None:
+                part, result = waiting
+                distances[part], rows[part] = (np.asarray(array)[: len(part)] for array in result)
+                bar.advance(len(part))
+            waiting = one
     return distances, rows
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from data_pipelines.progress import Bar
 
 log = logging.getLogger(__name__)
 
@@ -77,16 +80,18 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 class Progress:
-    """A console line every few seconds: step, loss, rate, time left, share of the time spent waiting for data.
+    """The bar of a run, or a console line every few seconds: step, loss, rate, share of the time spent waiting for
+    data, time left.
 
     Args:
       total: steps of the run.
       images: images a step; may be set anew.
-      every: seconds between lines.
+      every: seconds between lines, and between the rates that TensorBoard gets.
     """
 
     def __init__(self, total: int, images: int, every: float = 10.0):
-        self._total, self.images, self._every = total, images, every
+        self._bar = Bar("step", total, "steps", every=math.inf)
+        self.images, self._every, self._rates = images, every, ""
         self._waited, self._last_step, self._last_time = 0.0, -1, time.monotonic()
 
     def waited(self, seconds: float) -> None:
@@ -94,8 +99,10 @@ class Progress:
         self._waited += seconds
 
     def step(self, step: int, loss: float) -> dict[str, float]:
-        """Prints if it is time to; returns the rates when it did."""
+        """Moves the bar; returns the rates if it is time to."""
         now = time.monotonic()
+        self._bar.note = f"loss {loss:.3f}{self._rates}"
+        self._bar.advance(step - self._bar.done)
         if self._last_step < 0:  # the first step compiles; rates start after it
             self._last_step, self._last_time, self._waited = step, now, 0.0
             return {}
@@ -107,16 +114,12 @@ class Progress:
             "images_per_second": steps * self.images / span,
             "data_wait_percent": 100 * self._waited / span,
         }
-        left = (self._total - step) / rates["steps_per_second"]
-        log.info(
-            "step %d/%d  loss %.3f  %.0f images/s  data wait %.0f%%  %s left",
-            step, self._total, loss, rates["images_per_second"], rates["data_wait_percent"], _clock(left),
-        )  # fmt: skip
+        self._rates = "  {images_per_second:.0f} images/s  data wait {data_wait_percent:.0f}%".format(**rates)
+        self._bar.note = f"loss {loss:.3f}{self._rates}"
+        self._bar.say()
         self._last_step, self._last_time, self._waited = step, now, 0.0
         return rates
 
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    def close(self) -> None:
+        """Takes the bar away."""
+        self._bar.close()

@@ -22,9 +22,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data_pipelines.loaders import reading
+from data_pipelines.progress import first_slow, slow
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.objective import slot_of
-from jaxvpr.parallel import hosts
+from jaxvpr.parallel import compiling, hosts
 from jaxvpr.training import early_stop, optimisers
 from jaxvpr.training.checkpoint import Checkpoints
 from jaxvpr.training.ema import averaged
@@ -56,8 +57,9 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         init_state, recipe.model, objective, tuners, mesh,
         example=recipe.example, frozen=frozen, seed=config.seed, ema=bool(averages),
     )  # fmt: skip
-    state, shardings = born()
-    state = started(state, shardings, recipe.start, objective.load_aux)
+    with slow("drawing and reading the weights to start from"):
+        state, shardings = born()
+        state = started(state, shardings, recipe.start, objective.load_aux)
     initial: Variables = jax.device_get(variables_of(state))
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
     restored = checkpoints.restore(abstract(state))
@@ -65,11 +67,12 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
     if restored:
         state, host = restored.state, Host.of(restored)
         log.info("resumed at step %d of %d", host.step, total)
-    step = make_step(
+    made = make_step(
         objective, tuners, mesh, shardings,
         total=total, epoch=config.steps_per_epoch, frozen=frozen,
         accumulate=config.accumulate, grad_cache=config.grad_cache, ema=averages,
     )  # fmt: skip
+    step = first_slow(made, compiling.once("the training step"))
     written = Log(workdir if hosts.is_first() else None, host.log_offset, host.step)
     run = _Run(
         config, recipe, mesh, checkpoints, written, follow,
@@ -146,7 +149,8 @@ class _Run:
             log.info("step %d: a new generation begins", host.step)
             state, host.watch, host.patience = self.again(state), Watch(), early_stop.Patience()
         rng = np.random.default_rng([self.config.seed, index])
-        host.plan, host.memory = objective.plan(index, rng, host.memory, self.recipe.embed(variables_of(state)))
+        with slow(f"step {host.step}: planning the next {self.period_steps} steps"):
+            host.plan, host.memory = objective.plan(index, rng, host.memory, self.recipe.embed(variables_of(state)))
         spent = time.monotonic() - began
         host.planning_seconds += spent
         self.log.clock(host.step, {"planning_seconds": spent})
@@ -159,7 +163,8 @@ class _Run:
             if self._save_is_due(host.step):
                 self.save(state, host)
             return state
-        measures = self.recipe.validate(variables_of(state), state.extra)
+        with slow(f"step {host.step}: validating"):
+            measures = self.recipe.validate(variables_of(state), state.extra)
         self.log.write(host.step, {"epoch": epoch, **measures})
         shown = "  ".join(f"{name} {number:.1f}" for name, number in measures.items())
         log.info("epoch %d/%d  step %d  %s", epoch, self.config.epochs, host.step, shown)
@@ -223,6 +228,7 @@ class _Run:
         self.checkpoints.save(host.step, state, host.arrays(), host.meta(), value)
 
     def close(self) -> None:
+        self.progress.close()
         if self.feed.unreadable:
             log.warning("%d times an image could not be read and was left out of its batch", self.feed.unreadable)
         self.checkpoints.close()

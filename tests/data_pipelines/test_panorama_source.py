@@ -224,7 +224,7 @@ CITY = CityConfig(
 @pytest.fixture(scope="module")
 def city(tmp_path_factory):
     """A city that was written without panoramas, read with them."""
-    root = write(tmp_path_factory.mktemp("panoramas") / "city", CITY, processes=1, progress=False)
+    root = write(tmp_path_factory.mktemp("panoramas") / "city", CITY, processes=1)
     before = {file: file.stat().st_mtime_ns for file in root.rglob("*.jpg")}
     settings = {name: getattr(CITY, name) for name in CITY.__dataclass_fields__}
     with_strips = partial(read_places, "minicity", root, city=settings)

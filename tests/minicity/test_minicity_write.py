@@ -31,7 +31,7 @@ def contents(root):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("city") / "a", SMALL, processes=1, progress=False)
+    return write(tmp_path_factory.mktemp("city") / "a", SMALL, processes=1)
 
 
 def test_the_tree_is_the_standard_one_and_counts_agree(written):
@@ -55,13 +55,13 @@ def test_two_processes_write_the_same_bytes_and_draw_a_bar(written, tmp_path, ca
 
 
 def test_another_seed_is_another_city(written, tmp_path):
-    other = write(tmp_path / "b", replace(SMALL, seed=1), processes=1, progress=False)
+    other = write(tmp_path / "b", replace(SMALL, seed=1), processes=1)
     assert not set(contents(other).values()) & set(contents(written).values())
 
 
 def test_a_written_city_is_left_alone(written):
     before = {f: f.stat().st_mtime_ns for f in written.rglob("*")}
-    assert write(written, SMALL, progress=False) == written
+    assert write(written, SMALL) == written
     assert {f: f.stat().st_mtime_ns for f in written.rglob("*")} == before
 
 
@@ -77,10 +77,10 @@ def test_an_interrupted_write_is_continued(written, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", stops)
     with pytest.raises(KeyboardInterrupt):
-        write(root, SMALL, processes=1, progress=False)
+        write(root, SMALL, processes=1)
     monkeypatch.undo()
     assert 0 < len(contents(root)) < len(whole) and not (root / "minicity.json").exists()
-    write(root, SMALL, processes=1, progress=False)
+    write(root, SMALL, processes=1)
     assert contents(root) == whole and (root / "minicity.json").exists()
 
 
@@ -94,7 +94,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(written, tmp_path, monkeypat
             self.rename(self.with_name(self.name.removeprefix(".").split(".jpg")[0] + ".jpg"))
 
     monkeypatch.setattr(Path, "write_bytes", overtaken)
-    root = write(tmp_path / "f", SMALL, processes=1, progress=False)
+    root = write(tmp_path / "f", SMALL, processes=1)
     assert contents(root) == contents(written)
 
 
@@ -103,7 +103,7 @@ def test_leavings_of_a_killed_run_are_swept_away(tmp_path):
     (tmp_path / "g/images/train").mkdir(parents=True)
     (tmp_path / "g/minicity.partial.json").write_text(json.dumps({"digest": config.digest(), "config": {}}))
     (tmp_path / "g/images/train/.@1@2@.jpg.4711.part").write_bytes(b"half")
-    root = write(tmp_path / "g", config, processes=1, progress=False)
+    root = write(tmp_path / "g", config, processes=1)
     assert not list(root.rglob("*.part")) and (root / "minicity.json").exists()
 
 
@@ -134,7 +134,7 @@ def test_a_full_disk_is_told_and_leaves_no_broken_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(DataError, match=r"\bwrite\b.*No space left on device"):
-        write(tmp_path / "d", SMALL, processes=1, progress=False)
+        write(tmp_path / "d", SMALL, processes=1)
     assert not list((tmp_path / "d").rglob("*.jpg*"))
 
 
@@ -189,11 +189,11 @@ def test_panoramas_are_added_and_never_missed(written, tmp_path, monkeypatch):
     """A city with panoramas serves those who ask for none; one without gets them, also after a kill in between."""
     without = replace(SMALL, panoramas=False)
     marker = (written / "minicity.json").read_bytes()
-    assert write(written, without, processes=1, progress=False) == written
+    assert write(written, without, processes=1) == written
     assert (written / "minicity.json").read_bytes() == marker
     with pytest.raises(DataError, match=r"quality.*\b88\b.*\b70\b"):
         write(written, replace(without, quality=70))
-    root = write(tmp_path / "p", without, processes=1, progress=False)
+    root = write(tmp_path / "p", without, processes=1)
     expected, complete = contents(written), contents(root)
     assert complete == {name: data for name, data in expected.items() if "panoramas" not in name}
     # The package's function `write` hides the module of that name.
@@ -208,11 +208,11 @@ def test_panoramas_are_added_and_never_missed(written, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "panorama", killed)
     with pytest.raises(KeyboardInterrupt):
-        write(root, SMALL, processes=1, progress=False)
+        write(root, SMALL, processes=1)
     assert 0 < len(contents(root)) - len(complete) <= 2
-    assert write(root, without, processes=1, progress=False) == root, "the views are all there meanwhile"
+    assert write(root, without, processes=1) == root, "the views are all there meanwhile"
     monkeypatch.setattr(module, "panorama", render)
-    write(root, SMALL, processes=1, progress=False)
+    write(root, SMALL, processes=1)
     assert contents(root) == expected
     assert not (root / "minicity.partial.json").exists()
     assert json.loads((root / "minicity.json").read_text()) == json.loads(marker)

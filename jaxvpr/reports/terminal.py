@@ -16,7 +16,8 @@ from jaxvpr.reports.sweep_tables import Variation, ranks, tests, variations
 from jaxvpr.reports.tables import words
 from jaxvpr.retrieval.recall import Recall
 
-WHERE = {"beside": "in brackets: 95 % interval", "below": "below each figure: 95 % interval"}
+# Where intervals stand, the best place first, and what is said of them.
+WHERE = {"beside": "in brackets: 95 % interval", "below": "below each figure: 95 % interval", "": ""}
 UNLIMITED = 10_000  # columns of a terminal that nothing would wrap in
 
 
@@ -57,13 +58,13 @@ def show(
         print("\n".join([title, *_lines(columns, rows), *(f"  {note}" for note in notes)]), flush=True)
         return
     told = any(isinstance(cell, Figure) and cell.interval for _, cells in rows for cell in cells)
-    for where in (*WHERE, ""):
+    for where in WHERE:
         table = _table(columns, rows, where, strong)
         if Measurement.get(console, console.options.update_width(UNLIMITED), table).maximum <= console.width:
             break
     console.print(Text(title))
     console.print(table)
-    for note in (*notes, *[WHERE[where]] * (told and bool(where))):
+    for note in filter(None, (*notes, WHERE[where] if told else "")):
         console.print(Text(f"  {note}", style="dim"))
     console.print()
 

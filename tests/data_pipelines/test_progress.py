@@ -109,7 +109,9 @@ def test_a_bar_on_a_terminal_and_a_line_above_it(now, screen, capsys):
         assert shown[0] == f"[   4.0s] a [bold] line, much longer than the terminal is wide: /{'x' * 90}"
         assert shown[1].startswith("describing ") and len(shown) == 2
     assert [line for line in visible(screen) if line] == shown[:1], "the bar goes, the line stays"
-    assert screen.getvalue().rstrip("\r\n").count("\x1b[?25l") == screen.getvalue().count("\x1b[?25h") == 1, "the cursor"
+    assert screen.getvalue().rstrip("\r\n").count("\x1b[?25l") == screen.getvalue().count("\x1b[?25h") == 1, (
+        "the cursor"
+    )
     assert capsys.readouterr() == ("", "")
 
 

@@ -19,7 +19,7 @@ from jaxvpr.database_file import COLUMNS, Database
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.reports.pictures import predictions_picture
-from jaxvpr.reports.terminal import Figure, show
+from jaxvpr.reports.terminal import Figure, Row, show
 from jaxvpr.retrieval import search
 from jaxvpr.training.loop import Variables
 
@@ -101,8 +101,8 @@ def _show(answers: list[dict[str, Any]], out: Path) -> None:
         writer.writeheader()
         writer.writerows(answers)
     for photo, ranked in groupby(answers, key=lambda answer: answer["query"]):
-        rows = [
-            (str(one["rank"]), [_where(one), Figure(f"{one['distance']:.3f}"), Path(one["path"]).name])
+        rows: list[Row] = [
+            (str(one["rank"]), (_where(one), Figure(f"{one['distance']:.3f}"), Path(one["path"]).name))
             for one in ranked
         ]
         show(Path(photo).name, ("rank", "place", "distance", "image"), rows)

@@ -109,9 +109,8 @@ def test_a_bar_on_a_terminal_and_a_line_above_it(now, screen, capsys):
         assert shown[0] == f"[   4.0s] a [bold] line, much longer than the terminal is wide: /{'x' * 90}"
         assert shown[1].startswith("describing ") and len(shown) == 2
     assert [line for line in visible(screen) if line] == shown[:1], "the bar goes, the line stays"
-    assert screen.getvalue().rstrip("\r\n").count("\x1b[?25l") == screen.getvalue().count("\x1b[?25h") == 1, (
-        "the cursor"
-    )
+    hidden, back = (screen.getvalue().count(f"\x1b[?25{code}") for code in "lh")
+    assert hidden == back == 1, "the cursor"
     assert capsys.readouterr() == ("", "")
 
 
@@ -127,7 +126,7 @@ def test_a_bar_within_a_bar_and_one_after(now, screen):
         now.seconds = 6.0
         outer.note = "loss 3.250"
         outer.advance(9)
-        assert [line for line in visible(screen) if line][0].endswith("10/100  loss 3.250  0:40 left")
+        assert next(line for line in visible(screen) if line).endswith("10/100  loss 3.250  0:40 left")
     with Bar("searching", 4, "queries") as after:
         now.seconds = 9.0
         after.advance(2)

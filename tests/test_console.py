@@ -14,7 +14,7 @@ BARS = ("step ", "describing ")
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """A real terminal as stderr, on which everything shows at once; a function that closes it and gives what was sent."""
+    """A real terminal as stderr, on which all shows at once; a function that closes it and gives what was sent."""
     ours, theirs = os.openpty()
     stream = os.fdopen(theirs, "w")
     monkeypatch.setattr("sys.stderr", stream)

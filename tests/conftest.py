@@ -2,8 +2,9 @@
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,6 +127,48 @@ def console():
         for log, (handlers, propagate, level) in zip(loggers, before, strict=True):
             log.handlers, log.propagate = handlers, propagate
             log.setLevel(level)
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A real terminal as stderr. terminal(**environment) -> a function that closes it and returns what was sent to it.
+
+    To be called in the test itself: pytest sets a stderr of its own between fixtures and test.
+    """
+    ours, theirs = os.openpty()
+    stream, sent = os.fdopen(theirs, "w"), bytearray()
+
+    def read() -> None:
+        with suppress(OSError):  # EIO where the other side was closed
+            while part := os.read(ours, 1 << 16):
+                sent.extend(part)
+
+    reader = threading.Thread(target=read, daemon=True)  # a terminal that nobody reads makes writers wait
+    reader.start()
+
+    def close() -> str:
+        stream.close()
+        reader.join(20)
+        return sent.decode()
+
+    def make(**environment):
+        for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in {"TERM": "xterm-256color", "COLUMNS": "80", **environment}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("sys.stderr", stream)
+        return close
+
+    yield make
+    close()
+    os.close(ours)
+
+
+@pytest.fixture(autouse=True)
+def quiet_again():
+    """A program that a test runs leaves the loggers to the next one as they were."""
+    with console():
+        yield
 
 
 @pytest.fixture

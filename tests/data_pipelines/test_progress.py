@@ -2,7 +2,6 @@
 
 import io
 import logging
-import os
 import re
 import threading
 import time
@@ -19,12 +18,8 @@ log = logging.getLogger("data_pipelines.some_file")
 
 
 @pytest.fixture(autouse=True)
-def loggers_as_they_were():
-    logger = logging.getLogger("data_pipelines")
-    before = logger.handlers, logger.propagate, logger.level
+def nothing_left():
     yield
-    logger.handlers, logger.propagate, level = before
-    logger.setLevel(level)
     assert progress._live is None, "a bar was left on the terminal"
 
 
@@ -155,46 +150,15 @@ def test_other_hosts_are_silent(now, screen, caplog, capsys):
     assert screen.getvalue() == "" and not caplog.records and capsys.readouterr() == ("", "")
 
 
-@pytest.fixture
-def terminal(monkeypatch):
-    """A real terminal as stderr, of the kind `TERM`: terminal(TERM, **environment) -> what was sent there."""
-    held = []
-
-    def make(kind, **environment):
-        ours, theirs = os.openpty()
-        stream = os.fdopen(theirs, "w")
-        held.append((ours, stream))
-        monkeypatch.setattr("sys.stderr", stream)
-        for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in {"TERM": kind, "COLUMNS": "80", **environment}.items():
-            monkeypatch.setenv(name, value)
-        to_console("data_pipelines")
-
-        def sent() -> str:
-            stream.flush()
-            os.set_blocking(ours, False)
-            try:
-                return os.read(ours, 1 << 16).decode()
-            except BlockingIOError:
-                return ""
-
-        return sent
-
-    yield make
-    for ours, stream in held:
-        stream.close()
-        os.close(ours)
-
-
 @pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}])
 def test_a_real_terminal(terminal, now, capfd, environment):
-    sent = terminal("xterm-256color", **environment)
+    close = terminal(**environment)
+    to_console("data_pipelines")
     with Bar("describing", 9, "images") as bar:
         now.seconds = 3.0
         bar.advance(4)
         log.info("a line")
-    text = sent()
+    text = close()
     assert "describing" in text and "4/9" in text and "[   3.0s] a line" in text and "\x1b[?25h" in text
     coloured = re.search(r"\x1b\[[0-9;]*(3|9)[0-9]m", text) is not None or "\x1b[38;" in text
     assert coloured == (not environment)
@@ -202,11 +166,12 @@ def test_a_real_terminal(terminal, now, capfd, environment):
 
 
 def test_a_terminal_without_a_moving_cursor_gets_lines(terminal, now):
-    sent = terminal("dumb")
+    close = terminal(TERM="dumb")
+    to_console("data_pipelines")
     with Bar("describing", 9, "images") as bar:
         for now.seconds in (1.0, 11.0):
             bar.advance(4)
-    assert sent() == "[  11.0s] describing 8/9  0.4 images/s  0:02 left\r\n"
+    assert close() == "[  11.0s] describing 8/9  0.4 images/s  0:02 left\r\n"
 
 
 def test_a_pipe_gets_lines_even_where_colours_are_forced(now, capsys, monkeypatch):
@@ -222,13 +187,12 @@ def test_a_pipe_gets_lines_even_where_colours_are_forced(now, capsys, monkeypatc
 
 
 def test_a_library_only_logs(now, terminal, caplog):
-    sent = terminal("xterm")
-    logging.getLogger("data_pipelines").handlers = []
-    logging.getLogger("data_pipelines").propagate = True
+    close = terminal()
+    caplog.set_level(logging.INFO, "data_pipelines")
     with Bar("describing", 9, "images") as bar:
         for now.seconds in (1.0, 11.0):
             bar.advance(4)
-    assert len(caplog.messages) == 1 and sent() == ""
+    assert len(caplog.messages) == 1 and close() == ""
 
 
 def test_slow_says_what_it_is_doing_only_where_it_is_slow(caplog, monkeypatch):

@@ -21,4 +21,4 @@ def test_a_run_on_a_terminal_leaves_what_one_without_leaves(
     assert all(bar in shown for bar in BARS) and "/12" in shown and "loss " in shown
     assert shown.count("\x1b[?25h") == shown.count("\x1b[?25l") > 0 and progress._live is None
     assert "\x1b" not in answer.out and not any(bar in answer.out for bar in BARS)
-    assert re.search(r"^  cosplace-tiny +R@1 +[\d.]+ \([\d.]+-[\d.]+\)  R@5", answer.out, re.M)
+    assert re.search(r"^  cosplace-tiny +R@1 +[\d.]+ \([\d.]+-[\d.]+\)\s+R@5", answer.out, re.M)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from data_pipelines.progress import slow
 from data_pipelines.whole import write_bytes, write_json
 from jaxvpr import build, compression, models, weights, workdir
 from jaxvpr.errors import UserError
@@ -68,7 +69,8 @@ def export(config: ConfigDict, folder: Path, checkpoint: str, out: Path, family:
     log.info("weights: %s", what)
     out.parent.mkdir(parents=True, exist_ok=True)
     write = _program if out.suffix == PROGRAM else _weights
-    report = {"file": out.name, "weights": what, **_notes(config), **write(config, variables, out, family)}
+    with slow(f"writing {out} and reading it back"):
+        report = {"file": out.name, "weights": what, **_notes(config), **write(config, variables, out, family)}
     write_json(out.with_name(out.name + ".json"), report)
     print(json.dumps(report, indent=2))
     return report

@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from data_pipelines.progress import slow
 from jaxvpr import build, compression, database_file, learning, workdir
 from jaxvpr.errors import UserError
 from jaxvpr.models.costs import flops, model_mib, parameter_count
@@ -162,6 +163,8 @@ def _write(
         for one in found
     ]
     first = found[0]
+    with slow("counting the model's operations"):
+        operations = flops(build.model(config), *build.image_size(config))
     spent = costs.costs(
         database=len(first.bench.database),
         dimension=first.method.dimension,
@@ -169,14 +172,15 @@ def _write(
         matching_ms_per_query=first.method.matching_ms,
         parameters=parameter_count(variables),
         model_bytes=round(model_mib(variables) * 2**20),
-        flops_per_image=flops(build.model(config), *build.image_size(config)),
+        flops_per_image=operations,
         training_seconds=seconds,
         planning_seconds=planning,
     )
     extra = build.identity(config)
     if hosts.is_first():
         metrics.write_metrics(folder, results, spent, extra)
-        report = write_run_report(folder / "report.html", config, found, results, spent, logs.read(folder))
+        with slow("writing the report"):
+            report = write_run_report(folder / "report.html", config, found, results, spent, logs.read(folder))
         print(f"wrote {folder / metrics.FILE} and {report}")
     return {"results": results, "costs": spent, **extra}
 

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from configs import common
+from data_pipelines.progress import slow
 from data_pipelines.whole import write_json
 from jaxvpr import build, models, weights
 from jaxvpr.checks import check
@@ -114,9 +115,10 @@ def variables(config: ConfigDict, folder: Path, which: str, fresh: bool = False)
         return which, build.initial_variables(config, which)
     found = None
     if (folder / "checkpoints").is_dir():
-        checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
-        found = checkpoints.variables(shapes, int(which) if which.isdigit() else which)
-        checkpoints.close()
+        with slow(f"reading a checkpoint of {folder}"):
+            checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+            found = checkpoints.variables(shapes, int(which) if which.isdigit() else which)
+            checkpoints.close()
     if found:
         return f"step {found[0]} of {folder}", jax.device_get(found[1])
     left = folder / MODEL_FILE

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.progress import slow
 from data_pipelines.whole import whole
 from jaxvpr.errors import UserError
 from jaxvpr.weights import safetensor_files, torch_files
@@ -32,9 +33,10 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       UserError: for a file that is missing, of another kind, cut short, or that holds more than data.
     """
     path = _existing(path)
-    if path.suffix == ".safetensors":
-        return _without_module(safetensor_files.load(path))
-    content = torch_files.load(path)
+    with slow(f"reading {path}"):
+        if path.suffix == ".safetensors":
+            return _without_module(safetensor_files.load(path))
+        content = torch_files.load(path)
     return {**_without_module(_model_of(content, path)), **_components(content)}
 
 

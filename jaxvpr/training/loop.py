@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         init_state, recipe.model, objective, tuners, mesh,
         example=recipe.example, frozen=frozen, seed=config.seed, ema=bool(averages),
     )  # fmt: skip
-    with slow("drawing and reading the weights to start from"):
+    with slow("preparing the weights to start from"):
         state, shardings = born()
         state = started(state, shardings, recipe.start, objective.load_aux)
     initial: Variables = jax.device_get(variables_of(state))

@@ -59,7 +59,7 @@ def test_devices_do_not_matter(loss, config, tmp_path):
 @pytest.mark.parametrize("mining", ["partial", "random"])
 def test_it_learns(mining, config, tmp_path):
     """The same triplets again and again: what was mined is told apart in the end."""
-    config.objective.mining, config.epochs = mining, 6
+    config.objective.mining, config.epochs = mining, 10
     trained(config, tmp_path / "run")
     found = losses(tmp_path / "run")
     assert np.mean(found[-6:]) < 0.7 * np.mean(found[:6])

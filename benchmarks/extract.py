@@ -18,13 +18,16 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from benchmarks import side_by_side
 from jaxvpr import memory
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+    from torch import nn
 
 SIDES = ("jaxvpr", "pytorch", "pytorch channels last")
 WARM = 2
@@ -81,34 +84,46 @@ def images_of(case: Case, config: ConfigDict) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (case.batch, *image_size(config), 3), np.uint8)
 
 
-def jaxvpr_describe(case: Case, dtype: str, tensors: Path) -> Callable[[], np.ndarray]:
-    """A call describes the batch. Writes the weights."""
+def jaxvpr_network(config: ConfigDict, tensors: Path) -> Callable[[Any], Any]:
+    """Images to descriptors, with random weights, which it writes."""
     import jax
 
     from benchmarks import jax_side
     from jaxvpr import build
 
-    config = recipe(case, dtype)
-    images, variables = images_of(case, config), build.initial_variables(config)
+    variables = build.initial_variables(config)
     jax_side.export(variables, tensors, config.method)
-    apply, placed = jax.jit(build.apply(config)), jax.device_put(variables)
-    return lambda: np.asarray(apply(placed, images))
+    return partial(jax.jit(build.apply(config)), jax.device_put(variables))
+
+
+def pytorch_network(config: ConfigDict, tensors: Path, channels_last: bool) -> nn.Module:
+    """The same in PyTorch, with the weights that `jaxvpr_network` wrote."""
+    from benchmarks import torch_side, torch_zoo
+    from jaxvpr.weights import read
+
+    values = dict(read(tensors))
+    if config.method:
+        network = torch_zoo.network(config.method, values, channels_last)
+    else:
+        network = torch_side.network(config.model.to_dict(), values, channels_last)
+    return network.to(torch_side.device()).eval()
+
+
+def jaxvpr_describe(case: Case, dtype: str, tensors: Path) -> Callable[[], np.ndarray]:
+    """A call describes the batch. Writes the weights."""
+    config = recipe(case, dtype)
+    images, network = images_of(case, config), jaxvpr_network(config, tensors)
+    return lambda: np.asarray(network(images))
 
 
 def pytorch_describe(channels_last: bool, case: Case, dtype: str, tensors: Path) -> Callable[[], np.ndarray]:
     """The same in PyTorch, with the weights that `jaxvpr_describe` wrote."""
     import torch
 
-    from benchmarks import torch_side, torch_zoo
-    from jaxvpr.weights import read
+    from benchmarks import torch_side
 
-    config, device, values = recipe(case, dtype), torch_side.device(), dict(read(tensors))
-    if config.method:
-        network = torch_zoo.network(config.method, values, channels_last)
-    else:
-        network = torch_side.network(config.model.to_dict(), values, channels_last)
-    network = network.to(device).eval()
-    images = torch.from_numpy(images_of(case, config))
+    config, device = recipe(case, dtype), torch_side.device()
+    network, images = pytorch_network(config, tensors, channels_last), torch.from_numpy(images_of(case, config))
 
     def describe() -> np.ndarray:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):

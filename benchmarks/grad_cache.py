@@ -98,7 +98,7 @@ def rate(case: Case, batch: int, count: int, dtype: str, repeats: int) -> dict[s
     def make() -> Any:
         training = jax_side.places_training(config, count)
         batches = {"image": image, "label": labels, "mask": np.ones(batch, bool)}
-        return jax_side.stepper(training.step, training.state, training.mesh, batches)
+        return jax_side.stepper(training, batches)
 
     times, _ = side_by_side.clock(make, WARM, repeats)
     return {**times, "on": side_by_side.device("jaxvpr")}

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
+from data_pipelines.partitions import label_cells
 from data_pipelines.place_table import place_table
 from data_pipelines.places import Paths, Places
 from jaxvpr import build, models, weights
+from jaxvpr.objectives.cells import cells_objective
+from jaxvpr.objectives.objective import Objective
 from jaxvpr.objectives.place_heads import Choice
 from jaxvpr.objectives.places import places_objective
 from jaxvpr.parallel.mesh import make_mesh, to_global
 from jaxvpr.training import optimisers
-from jaxvpr.training.state import TrainState, init_state
+from jaxvpr.training.state import TrainState, init_state, variables_of
 from jaxvpr.training.step import make_step
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 
 class Training(NamedTuple):
@@ -38,7 +44,7 @@ def places_training(config: ConfigDict, grad_cache: int = 1) -> Training:
       config: its batch is `objective.P` places of `objective.K` images.
       grad_cache: micro-batches of a batch; 1 is the plain step.
     """
-    keys, mesh, model = config.objective, make_mesh(), build.model(config)
+    keys, model = config.objective, build.model(config)
     names = Paths.of(f"{row}.jpg" for row in range(config.batch))
     table = place_table(Places.create("noise", names, place=np.repeat(np.arange(keys.P), keys.K)), K=keys.K)
     choice = Choice(keys.loss, keys.miner, keys.loss_options.to_dict(), keys.miner_options.to_dict())
@@ -46,7 +52,26 @@ def places_training(config: ConfigDict, grad_cache: int = 1) -> Training:
     left_out = {"schedule"} | optimisers.SCHEDULE_OPTIONS
     options = {key: value for key, value in config.optimizer.items() if key not in left_out}
     tuners = optimisers.Optimisers.alike(optimisers.build(total=1, **options))
-    frozen = (*config.frozen, *model.resting())
+    return _training(config, model, objective, tuners, grad_cache)
+
+
+def cells_training(config: ConfigDict, classes: int, scale: float, margin: float) -> Training:
+    """A recipe's model under CosFace, at a constant rate of Adam, with one group of classes and without a data set."""
+    model = build.model(config)
+    cells = label_cells(np.arange(classes), min_images=1)
+    objective = cells_objective(model, cells, batch=config.batch, steps=1, scale=scale, margin=margin)
+    tuners = optimisers.Optimisers.alike(optimisers.build("adam", rate=config.optimizer.rate, total=1))
+    return _training(config, model, objective, tuners)
+
+
+def _training(
+    config: ConfigDict,
+    model: models.PlaceModel,
+    objective: Objective,
+    tuners: optimisers.Optimisers,
+    grad_cache: int = 1,
+) -> Training:
+    mesh, frozen = make_mesh(), (*config.frozen, *model.resting())
     state, shardings = init_state(
         model, objective, tuners, mesh, example=build.blank(config), frozen=frozen, seed=config.seed
     )
@@ -55,35 +80,40 @@ def places_training(config: ConfigDict, grad_cache: int = 1) -> Training:
     return Training(step, state, mesh, sum(leaf.size for leaf in trained.values()))
 
 
-def stepper(
-    step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
-    state: TrainState,
-    mesh: Mesh,
-    batch: Mapping[str, np.ndarray],
-) -> Callable[[], float]:
+def starter(training: Training) -> Callable[[Mapping[str, jax.Array]], dict[str, jax.Array]]:
+    """A call starts one step with a batch that lies on the mesh and returns its metrics, without waiting for them."""
+    state, made = training.state, 0
+
+    def start(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        nonlocal state, made
+        state, metrics = training.step(state, {"source": dict(batch)}, np.int32(0), np.int32(made))
+        made += 1
+        return metrics
+
+    return start
+
+
+def stepper(training: Training, batch: Mapping[str, np.ndarray]) -> Callable[[], float]:
     """A call makes one step with the batch, which lies in host memory, and returns its loss.
 
     Raises:
       RuntimeError: by a call whose step was refused, since its loss or a gradient was not finite.
     """
-    made = 0
+    start, place = starter(training), partial(to_global, training.mesh)
 
     def one() -> float:
-        nonlocal state, made
-        state, metrics = step(state, {"source": to_global(mesh, dict(batch))}, np.int32(0), np.int32(made))
-        made += 1
+        metrics = start(place(dict(batch)))
         loss = metrics["loss"].item()
         if not metrics["ok"].item():
-            raise RuntimeError(f"step {made} was refused: its loss is {loss}")
+            raise RuntimeError(f"the step was refused: its loss is {loss}")
         return loss
 
     return one
 
 
-def peak_mib() -> float | None:
-    """Most memory that the first device has held, in MiB; None where it does not say, as a CPU."""
-    said = jax.devices()[0].memory_stats()
-    return round(said["peak_bytes_in_use"] / 2**20, 1) if said else None
+def export_start(training: Training, file: Path, method: str = "", **further: np.ndarray) -> None:
+    """Writes the weights that a training starts from; see `export`."""
+    export(variables_of(training.state), file, method, **further)
 
 
 def export(variables: dict[str, Any], file: Path, method: str = "", **further: np.ndarray) -> None:

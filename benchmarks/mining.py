@@ -25,7 +25,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import faiss
 import numpy as np
 
 from benchmarks import side_by_side
@@ -146,6 +145,8 @@ def as_lists(rows: Array) -> Positives:
 
 def peer(city: City, case: str) -> Callable[[], Found]:
     """The same with FAISS, one query after the other."""
+    import faiss
+
     queries, cache = (np.empty((n, city.dimension), np.float32) for n in (len(city.spots), city.database))
     for number, (images, beside, asked) in enumerate(described(city)):
         queries[beside], cache[number * BLOCK :][: len(images)] = asked, images
@@ -197,8 +198,15 @@ def side(name: str, given: argparse.Namespace) -> dict[str, Any]:
     peak = resident_mib()
     np.savez(given.folder / f"{name}.npz", *found[0])
     facts = {"near": float(city.near.counts.mean()), "positives": float(city.positives.counts.mean())}
-    on = {"device": "cpu", "threads": faiss.omp_get_max_threads()} if name == PEER else side_by_side.device(name)
+    on = peer_device() if name == PEER else side_by_side.device(name)
     return {**times, **facts, "mib_before": before, "peak_mib": peak, "device_peak_mib": device_mib(name), "on": on}
+
+
+def peer_device() -> dict[str, Any]:
+    """What FAISS runs on."""
+    import faiss
+
+    return {"device": "cpu", "threads": faiss.omp_get_max_threads()}
 
 
 def resident_mib(fresh: bool = False) -> float:
@@ -212,11 +220,7 @@ def resident_mib(fresh: bool = False) -> float:
 
 def device_mib(name: str) -> float | None:
     """Most memory that an accelerator held; None without one."""
-    if name == PEER:
-        return None
-    from benchmarks import jax_side
-
-    return jax_side.peak_mib()
+    return None if name == PEER else side_by_side.peak_mib()
 
 
 def measure(case: str, given: argparse.Namespace) -> dict[str, Any]:

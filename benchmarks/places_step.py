@@ -25,13 +25,17 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from benchmarks import side_by_side
 from jaxvpr import memory
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from benchmarks import jax_side, torch_side
 
 PLAIN, CACHED, PEERS = "jaxvpr", "jaxvpr, GradCache", ("pytorch", "pytorch channels last")
 SIDES = (PLAIN, CACHED, *PEERS)
@@ -93,44 +97,56 @@ def recipe(case: Case, dtype: str) -> ConfigDict:
     return config.lock()
 
 
-def batch_of(config: ConfigDict) -> dict[str, np.ndarray]:
+def batch_of(case: Case, config: ConfigDict) -> dict[str, np.ndarray]:
     """Images of noise, half of it that of their place; their places; and that all of them count."""
-    rng, keys = np.random.default_rng(0), config.objective
+    rng, K = np.random.default_rng(0), config.objective.K
     shape = (*config.image.size, 3)
-    shared = rng.integers(0, 128, (keys.P, 1, *shape), np.uint8)
-    own = rng.integers(0, 128, (keys.P, keys.K, *shape), np.uint8)
-    labels = np.repeat(np.arange(keys.P, dtype=np.int32), keys.K)
+    shared = rng.integers(0, 128, (case.places, 1, *shape), np.uint8)
+    own = rng.integers(0, 128, (case.places, K, *shape), np.uint8)
+    labels = np.repeat(np.arange(case.places, dtype=np.int32), K)
     return {"image": (shared + own).reshape(-1, *shape), "label": labels, "mask": np.ones(config.batch, bool)}
 
 
 Made = tuple[Callable[[], float], dict[str, Any], Callable[[], float | None]]
 
 
+def jaxvpr_training(case: Case, config: ConfigDict, tensors: Path, micro_batches: int = 1) -> jax_side.Training:
+    """The training of a recipe. Writes the weights that it starts from."""
+    from benchmarks import jax_side
+
+    training = jax_side.places_training(config, micro_batches)
+    jax_side.export_start(training, tensors, case.method)
+    return training
+
+
+def pytorch_training(case: Case, config: ConfigDict, tensors: Path, channels_last: bool) -> torch_side.Training:
+    """The same in PyTorch, from the weights that `jaxvpr_training` wrote."""
+    from benchmarks import torch_places, torch_side
+    from jaxvpr.weights import read
+
+    network, trained = torch_places.network(config.model.to_dict(), dict(read(tensors)), case.trained, channels_last)
+    which, loss = torch_places.loss()
+    facts = {"trained": sum(parameter.numel() for parameter in trained), "loss": which}
+    return torch_side.Training(network, [torch_places.optimiser(trained, config.optimizer.to_dict())], loss, facts)
+
+
 def jaxvpr_step(name: str, case: Case, dtype: str, tensors: Path) -> Made:
     """A call makes one step of the training loop and returns its loss. Writes the weights that it starts from."""
     from benchmarks import jax_side
-    from jaxvpr.training.state import variables_of
 
     config = recipe(case, dtype)
-    training = jax_side.places_training(config, case.micro_batches if name == CACHED else 1)
-    jax_side.export(variables_of(training.state), tensors, case.method)
-    step = jax_side.stepper(training.step, training.state, training.mesh, batch_of(config))
-    return step, {"trained": training.trained}, jax_side.peak_mib
+    training = jaxvpr_training(case, config, tensors, case.micro_batches if name == CACHED else 1)
+    return jax_side.stepper(training, batch_of(case, config)), {"trained": training.trained}, side_by_side.peak_mib
 
 
 def pytorch_step(name: str, case: Case, dtype: str, tensors: Path) -> Made:
     """The same in PyTorch, from the weights that `jaxvpr_step` wrote."""
     from benchmarks import torch_places, torch_side
-    from jaxvpr.weights import read
 
     config = recipe(case, dtype)
-    layout = name.endswith("last")
-    network, trained = torch_places.network(config.model.to_dict(), dict(read(tensors)), case.trained, layout)
-    tuner, (which, loss) = torch_places.optimiser(trained, config.optimizer.to_dict()), torch_places.loss()
-    batch = batch_of(config)
-    step = torch_side.stepper(network, [tuner], loss, batch["image"], batch["label"], dtype)
-    facts = {"trained": sum(parameter.numel() for parameter in trained), "loss": which}
-    return step, facts, torch_places.peak_mib
+    training, batch = pytorch_training(case, config, tensors, name.endswith("last")), batch_of(case, config)
+    step = torch_side.stepper(training, batch["image"], batch["label"], dtype)
+    return step, dict(training.facts), torch_places.peak_mib
 
 
 def side(name: str, case: Case, dtype: str, tensors: Path, repeats: int) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def report(results: Any, packages: Sequence[str] = (), **facts: Any) -> Report:
         "command": shlex.join([*program, *sys.argv[1:]]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": machine(),
-        "versions": {"python": platform.python_version()} | _versions(packages),
+        "versions": versions(packages),
         **facts,
         "results": results,
     }
@@ -191,8 +191,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _versions(packages: Sequence[str]) -> dict[str, str]:
-    found = {}
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Python's version, and those of the packages that are installed."""
+    found = {"python": platform.python_version()}
     for package in packages:
         try:
             found[package] = version(package)
@@ -212,6 +213,8 @@ def finish(made: Report, out: Path | None) -> None:
 
 def device(side: str) -> Report:
     """What a side runs on; asked in its own process, since importing the other would start its threads."""
+    if side == "host":
+        return {"device": "host", "threads": machine()["cores"]}
     if side.startswith("pytorch"):
         import torch
 
@@ -220,3 +223,11 @@ def device(side: str) -> Report:
     import jax
 
     return {"device": jax.devices()[0].device_kind, "devices": jax.device_count()}
+
+
+def peak_mib() -> float | None:
+    """Most memory that JAX's first device has held, in MiB; None where it does not say, as a CPU."""
+    import jax
+
+    said = jax.devices()[0].memory_stats()
+    return round(said["peak_bytes_in_use"] / 2**20, 1) if said else None

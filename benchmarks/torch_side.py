@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -111,30 +112,47 @@ def cosface(
     return F.cross_entropy(scale * (cosine - margin * hit), labels)
 
 
-def stepper(
-    network: nn.Module,
-    tuners: Sequence[torch.optim.Optimizer],
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    images: np.ndarray,
-    labels: np.ndarray,
-    dtype: str,
-) -> Callable[[], float]:
-    """A call makes one step with the images, which lie in host memory, and returns `loss(descriptors, labels)`.
+class Training(NamedTuple):
+    """A network, what moves its parameters and those of the loss, the loss of (descriptors, labels), and what else a
+    report should say."""
 
-    In bfloat16 the network runs under autocast; the loss is always computed in float32.
+    network: nn.Module
+    tuners: Sequence[torch.optim.Optimizer]
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    facts: Mapping[str, Any] = MappingProxyType({})
+
+
+def starter(training: Training, labels: np.ndarray, dtype: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A call starts one step with images that lie on the device and returns its loss, without waiting for it.
+
+    In bfloat16 and float16 the network runs under autocast, and in float16 its loss is scaled against underflow; the
+    loss is always computed in float32.
     """
     where = device()
-    image, label = torch.from_numpy(images), torch.from_numpy(labels).long()
+    label = torch.from_numpy(labels).long().to(where)
+    scaler = torch.amp.GradScaler(where.type, enabled=dtype == "float16")
+
+    def start(images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(where.type, getattr(torch, dtype), enabled=dtype != "float32"):
+            descriptors = training.network(images)
+        value = training.loss(descriptors.float(), label)
+        for tuner in training.tuners:
+            tuner.zero_grad()
+        scaler.scale(value).backward()
+        for tuner in training.tuners:
+            scaler.step(tuner)
+        scaler.update()
+        return value.detach()
+
+    return start
+
+
+def stepper(training: Training, images: np.ndarray, labels: np.ndarray, dtype: str) -> Callable[[], float]:
+    """A call makes one step with the images, which lie in host memory, and returns its loss."""
+    start, image, where = starter(training, labels, dtype), torch.from_numpy(images), device()
 
     def one() -> float:
-        with torch.autocast(where.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-            descriptors = network(image.to(where))
-        value = loss(descriptors.float(), label.to(where))
-        for tuner in tuners:
-            tuner.zero_grad()
-        value.backward()
-        for tuner in tuners:
-            tuner.step()
+        value = start(image.to(where))
         wait()
         return value.item()
 

@@ -17,13 +17,18 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from benchmarks import side_by_side
 from jaxvpr import memory
+
+if TYPE_CHECKING:
+    import torch
+    from ml_collections import ConfigDict
+
+    from benchmarks import jax_side, torch_side
 
 SIDES = ("jaxvpr", "pytorch", "pytorch channels last")
 WARM = 3
@@ -62,61 +67,61 @@ def recipe(case: Case, dtype: str) -> ConfigDict:
     return config.lock()
 
 
-def batch_of(config: ConfigDict, classes: int) -> dict[str, np.ndarray]:
+def batch_of(case: Case, config: ConfigDict) -> dict[str, np.ndarray]:
     """Noise, and a label for each image."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (config.batch, *config.image.size, 3), np.uint8)
-    labels = rng.integers(0, classes, config.batch).astype(np.int32)
+    labels = rng.integers(0, case.classes, config.batch).astype(np.int32)
     return {"image": image, "label": labels, "mask": np.ones(config.batch, bool)}
 
 
-def jaxvpr_step(case: Case, dtype: str, tensors: Path) -> Callable[[], float]:
-    """The training loop's step: a call makes one and returns its loss. Writes the weights that it starts from."""
+def jaxvpr_training(case: Case, config: ConfigDict, tensors: Path) -> jax_side.Training:
+    """The training of a recipe. Writes the weights and prototypes that it starts from."""
     from benchmarks import jax_side
-    from data_pipelines.partitions import label_cells
-    from jaxvpr import build
-    from jaxvpr.objectives.cells import cells_objective
-    from jaxvpr.parallel.mesh import make_mesh
-    from jaxvpr.training import optimisers
-    from jaxvpr.training.loop import variables_of
-    from jaxvpr.training.state import init_state
-    from jaxvpr.training.step import make_step
 
-    config, mesh = recipe(case, dtype), make_mesh()
-    model, batch = build.model(config), batch_of(config, case.classes)
-    cells = label_cells(np.arange(case.classes), min_images=1)
-    objective = cells_objective(model, cells, batch=config.batch, steps=1, scale=SCALE, margin=MARGIN)
-    adam = optimisers.Optimisers.alike(optimisers.build("adam", rate=RATE, total=1))
-    state, shardings = init_state(
-        model, objective, adam, mesh, example=batch["image"][:1], frozen=config.frozen, seed=0
-    )
-    prototypes = np.asarray(state.extra["prototypes"][0, : case.classes])
-    jax_side.export(variables_of(state), tensors, prototypes=prototypes)
-    step = make_step(objective, adam, mesh, shardings, total=1, frozen=config.frozen)
-    return jax_side.stepper(step, state, mesh, batch)
+    training = jax_side.cells_training(config, case.classes, SCALE, MARGIN)
+    prototypes = np.asarray(training.state.extra["prototypes"][0, : case.classes])
+    jax_side.export_start(training, tensors, prototypes=prototypes)
+    return training
 
 
-def pytorch_step(channels_last: bool, case: Case, dtype: str, tensors: Path) -> Callable[[], float]:
-    """The same step in PyTorch, from the weights that `jaxvpr_step` wrote."""
+def pytorch_training(case: Case, config: ConfigDict, tensors: Path, channels_last: bool) -> torch_side.Training:
+    """The same in PyTorch, from the weights that `jaxvpr_training` wrote."""
     import torch
 
     from benchmarks import torch_side
     from jaxvpr.weights import read
 
-    config, device = recipe(case, dtype), torch_side.device()
-    values = dict(read(tensors))
+    device, values = torch_side.device(), dict(read(tensors))
     prototypes = torch.nn.Parameter(torch.from_numpy(np.array(values.pop("prototypes"))).to(device))
     network = torch_side.network(config.model.to_dict(), values, channels_last).to(device).train()
     for child in list(network.described.backbone.children())[: case.resting]:
         child.requires_grad_(False)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     tuners = [torch.optim.Adam(what, RATE, fused=True) for what in (trained, [prototypes])]
-    batch = batch_of(config, case.classes)
 
     def loss(descriptors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return torch_side.cosface(descriptors, labels, prototypes, SCALE, MARGIN)
 
-    return torch_side.stepper(network, tuners, loss, batch["image"], batch["label"], dtype)
+    return torch_side.Training(network, tuners, loss)
+
+
+def jaxvpr_step(case: Case, dtype: str, tensors: Path) -> Callable[[], float]:
+    """The training loop's step: a call makes one and returns its loss. Writes the weights that it starts from."""
+    from benchmarks import jax_side
+
+    config = recipe(case, dtype)
+    return jax_side.stepper(jaxvpr_training(case, config, tensors), batch_of(case, config))
+
+
+def pytorch_step(channels_last: bool, case: Case, dtype: str, tensors: Path) -> Callable[[], float]:
+    """The same step in PyTorch, from the weights that `jaxvpr_step` wrote."""
+    from benchmarks import torch_side
+
+    config = recipe(case, dtype)
+    batch = batch_of(case, config)
+    training = pytorch_training(case, config, tensors, channels_last)
+    return torch_side.stepper(training, batch["image"], batch["label"], dtype)
 
 
 def side(name: str, case: Case, dtype: str, tensors: Path, repeats: int) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import grain
 import numpy as np
 from absl import flags
 
@@ -256,6 +255,8 @@ def batches(
     """
     if last <= first:
         return
+    import grain  # here, since what only looks at sources needs none of it
+
     ahead = max(prefetch, threads)
     steps = grain.MapDataset.range(first, last).map(functools.partial(_numbered, read_step))
     dataset = steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import faiss
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -100,6 +99,8 @@ def kmeans(x: Array, k: int, *, iterations: int = 100, seed: int = 0) -> Array:
         raise UserError(f"{k} clusters cannot be made of local features of shape {x.shape}; give more images")
     if not np.isfinite(x).all():
         raise UserError("the local features are not finite: the weights hold NaN or are not those of this model")
+    import faiss  # here, since few recipes ask for clusters
+
     model = faiss.Kmeans(x.shape[1], k, niter=iterations, seed=seed, min_points_per_centroid=1, verbose=False)
     model.train(np.ascontiguousarray(x, np.float32))
     return np.asarray(model.centroids)

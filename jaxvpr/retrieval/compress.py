@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-import faiss
 import numpy as np
 
 from data_pipelines.places import Paths
@@ -167,6 +166,8 @@ def fit(x: Array, dim: int, *, whiten: bool = False) -> Pca:
 
 def _by_faiss(x: Array, dim: int, whiten: bool) -> tuple[Array, Array]:
     """The components of centred x, float32 [dim, D], and the sums of squares along all that were found."""
+    import faiss  # here, since few recipes ask for a PCA
+
     count, length = x.shape
     pca = faiss.PCAMatrix(length, dim, -0.5 if whiten else 0.0, False)
     pca.max_points_per_d = max(pca.max_points_per_d, -(-count // length))  # beyond these it would draw a part of them
@@ -189,6 +190,8 @@ def _subspace(x: Array, columns: int) -> Array:
     After Halko, Martinsson and Tropp (SIAM Review 2011). What a direction beyond the last row adds to the error of one
     that is kept shrinks with the 14th power of the ratio of their deviations.
     """
+    import faiss
+
     basis = np.random.default_rng(0).standard_normal((columns, x.shape[1]), np.float32)
     for _ in range(ROUNDS):
         basis = (x @ basis.T).T @ x

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache, partial
 
-import faiss
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +57,8 @@ def exact(database: Array, queries: Array, k: int, *, missing: Sequence[int] | A
 def _flat(database: Array, queries: Array, k: int) -> tuple[Array, Array]:
     if not (np.isfinite(database).all() and np.isfinite(queries).all()):
         raise ValueError("descriptors are not finite: look for NaN in the weights or in rows that were never written")
+    import faiss  # here, since a search on the devices needs none of it
+
     # FAISS keeps large k in a reservoir that breaks ties at random; its heap keeps the smaller row.
     faiss.cvar.distance_compute_min_k_reservoir = 1 << 30
     return faiss.knn(queries, database, k)

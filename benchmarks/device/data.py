@@ -1,0 +1,60 @@
+"""What feeds a device: the loader on many cores. And mining, which is a search on the device."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import side_by_side
+from benchmarks.device.runner import At
+
+BATCH, STEPS = 16, 32  # images of a batch, and batches for each thread
+PIXELS = 512
+THREADS = (1, 2, 4, 8, 16)
+MEMORY_MIB = 4096
+
+
+def loader(one_arena: bool, at: At) -> dict[str, Any]:
+    """JPEG files to augmented batches, images a second by threads.
+
+    Args:
+      one_arena: with `jaxvpr.memory.keep_freed`, as our command line has it, which leaves malloc a single arena.
+    """
+    from benchmarks import loader as bench
+    from jaxvpr import memory
+
+    kept = memory.keep_freed() if one_arena else False
+    pixels, steps = (32, 3) if at.tiny else (PIXELS, STEPS)
+    cores = len(os.sched_getaffinity(0))
+    figures: dict[str, Any] = {"pixels": pixels, "one_arena": kept, "images_per_second": {}, "cpu_ms_per_image": {}}
+    with tempfile.TemporaryDirectory(dir=at.folder) as folder:
+        paths = bench.write_images(Path(folder), pixels)
+        for threads in [count for count in THREADS if count <= cores]:
+            count = steps * threads
+            start = lambda count=count, threads=threads: bench.ours(  # noqa: E731
+                paths, pixels, BATCH, count, "pil_bilinear", threads, 0
+            )
+            rate, cost = bench.one_round(start, BATCH, count)
+            figures["images_per_second"][threads], figures["cpu_ms_per_image"][threads] = round(rate, 1), round(cost, 3)
+    return figures
+
+
+def mining(at: At) -> dict[str, Any]:
+    """Best positives and hardest negatives in the whole database, once the descriptors are on the device."""
+    from benchmarks import mining as bench
+
+    queries, database, dimension = (50, 2400, 16) if at.tiny else (10_000, 1_000_000, 512)
+    city = bench.city_of(queries, database, dimension, pools=False)
+    began = time.perf_counter()
+    mine = bench.ours(city, bench.WHOLE, MEMORY_MIB)
+    figures: dict[str, Any] = {"cached_seconds": round(time.perf_counter() - began, 2), "seconds": []}
+    for _ in range(3):
+        began = time.perf_counter()
+        mine()
+        figures["seconds"].append(round(time.perf_counter() - began, 3))
+    work = 2 * queries * database * dimension / 1e12
+    figures |= {"queries": queries, "database": database, "dimension": dimension, "peak_mib": side_by_side.peak_mib()}
+    return figures | {"TFLOP/s": round(work / min(figures["seconds"]), 2)}

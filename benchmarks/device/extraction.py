@@ -1,0 +1,112 @@
+"""Extraction: images described a second, ours and PyTorch's, and whether a device gives a CPU's descriptors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks import extract, side_by_side
+from benchmarks.device.runner import At
+from benchmarks.device.timing import rates
+
+CALLS = 10
+BATCH = 128
+PARITY_IMAGES = 4
+# Largest difference of a number of two unit descriptors: at full precision, and at the device's own for float32.
+PARITY, PARITY_DEFAULT = 1e-5, 1e-2
+CASES = {
+    "resnet50": extract.Case("configs/zoo.py:eigenplaces-resnet50-2048", {"image.size": (512, 512)}, BATCH, CALLS),
+    "dinov2": extract.Case("configs/zoo.py:salad-dinov2b", {"image.size": (322, 322)}, BATCH, CALLS),
+}
+TINY = {
+    "resnet50": extract.CASES["tiny"],
+    # Of 112 pixels are 64 patches, one too few for 64 clusters.
+    "dinov2": extract.Case("configs/zoo.py:salad-dinov2b", {"image.size": (126, 126)}, 2, 1),
+}
+
+
+def ours(name: str, dtype: str, at: At) -> dict[str, Any]:
+    """Our compiled forward pass. Writes the weights that PyTorch's side has too."""
+    import jax
+
+    from benchmarks.device import program
+
+    case = (TINY if at.tiny else CASES)[name]
+    config = extract.recipe(case, dtype)
+    images, network = extract.images_of(case, config), extract.jaxvpr_network(config, at.folder / f"{name}.safetensors")
+    there, last = jax.device_put(images), {}
+
+    def one(images: Any) -> None:
+        last["descriptors"] = network(images)
+
+    figures = rates(
+        lambda: one(there), lambda: one(images), lambda: jax.block_until_ready(last), case.batch, case.batches
+    )
+    work = program.flops(jax.make_jaxpr(network)(there))
+    figures |= {"batch": case.batch, "pixels": images.shape[1], "dtype": dtype, "peak_mib": side_by_side.peak_mib()}
+    return figures | {"gflop_per_image": round(sum(work.values()) / case.batch / 1e9, 3)}
+
+
+def pytorch(name: str, dtype: str, at: At) -> dict[str, Any]:
+    """PyTorch's at its best: channels last, autocast in bfloat16 or TF32, `torch.compile`.
+
+    Raises:
+      FileNotFoundError: where our side has not written the weights.
+    """
+    import torch
+
+    from benchmarks import torch_places, torch_side
+
+    case, where, last = (TINY if at.tiny else CASES)[name], torch_side.device(), {}
+    config = extract.recipe(case, dtype)
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")
+    network = torch.compile(extract.pytorch_network(config, at.folder / f"{name}.safetensors", channels_last=True))
+    image = torch.from_numpy(extract.images_of(case, config))
+    there, image = image.to(where), image.pin_memory() if where.type == "cuda" else image
+
+    def one(images: torch.Tensor) -> None:
+        with torch.inference_mode(), torch.autocast(where.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+            last["descriptors"] = network(images).float()
+
+    figures = rates(
+        lambda: one(there),
+        lambda: one(image.to(where, non_blocking=True)),
+        torch_side.wait,
+        case.batch,
+        case.batches,
+    )
+    return figures | {"batch": case.batch, "dtype": dtype, "peak_mib": torch_places.peak_mib()}
+
+
+def parity(name: str, at: At) -> dict[str, Any]:
+    """float32 descriptors of the device beside those of this machine's CPU, at the device's own precision of products
+    (TF32 on an NVIDIA GPU) and at full precision."""
+    import jax
+
+    from jaxvpr import build
+
+    case = (TINY if at.tiny else CASES)[name]
+    config = extract.recipe(case, "float32")
+    images = extract.images_of(case._replace(batch=min(case.batch, PARITY_IMAGES)), config)
+    cpu, variables = jax.devices("cpu")[0], build.initial_variables(config)
+
+    def described(device: Any, precision: str | None) -> np.ndarray:
+        with jax.default_matmul_precision(precision):
+            return np.asarray(jax.jit(build.apply(config))(*jax.device_put((variables, images), device)))
+
+    expected = described(cpu, "highest")
+    found = {kind: described(jax.devices()[0], kind) for kind in (None, "highest")}
+    apart = {kind: float(abs(one - expected).max()) for kind, one in found.items()}
+    cosines = {kind: float((one * expected).sum(1).min()) for kind, one in found.items()}
+    far = apart["highest"] > PARITY or apart[None] > PARITY_DEFAULT or not np.isfinite(list(apart.values())).all()
+    return {
+        "pixels": images.shape[1],
+        "images": len(images),
+        "largest_difference": apart["highest"],
+        "largest_difference_at_default_precision": apart[None],
+        "smallest_cosine": cosines["highest"],
+        "smallest_cosine_at_default_precision": cosines[None],
+        "wrong": f"more than {PARITY} apart ({PARITY_DEFAULT} at default precision)" if far else "",
+    }

@@ -1,0 +1,94 @@
+"""A compiled step as a program: what its matrix products and convolutions cost, and the same program with others.
+
+This looks at what JAX traced, never at how the package is written: figures and variants outlive a move of its rooms.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from math import prod
+from typing import Any
+
+import jax
+from jax.extend import core
+
+PRODUCTS = ("dot_general", "conv_general_dilated")
+
+
+def flops(program: Any) -> Counter[str]:
+    """FLOPs of the matrix products and convolutions of a jaxpr, by type and precision ("float32 HIGHEST")."""
+    counted: Counter[str] = Counter()
+    for equation, times in _equations(getattr(program, "jaxpr", program)):
+        if equation.primitive.name in PRODUCTS:
+            left, precision = equation.invars[0].aval, equation.params["precision"]
+            name = f"{left.dtype} {precision[0].name}" if precision else str(left.dtype)
+            counted[name] += times * _flops(equation)
+    return counted
+
+
+def _equations(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
+    """Every equation, those of inner jaxprs too, with how often it runs."""
+    for equation in jaxpr.eqns:
+        yield equation, times
+        repeats = equation.params["length"] if equation.primitive.name == "scan" else 1
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
+            if _is_program(inner):
+                yield from _equations(getattr(inner, "jaxpr", inner), times * repeats)
+
+
+def _is_program(value: Any) -> bool:
+    return isinstance(value, core.Jaxpr | core.ClosedJaxpr)
+
+
+def _flops(equation: Any) -> int:
+    left, right = (variable.aval for variable in equation.invars[:2])
+    out = equation.outvars[0].aval
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        return 2 * prod(out.shape) * prod(left.shape[axis] for axis in contracted)
+    # Zeros that a stride puts between the elements of a gradient are no work.
+    spread = prod(equation.params["lhs_dilation"])
+    kernel = equation.params["dimension_numbers"].rhs_spec[1:]
+    return 2 * prod(out.shape) * prod(right.shape[axis] for axis in kernel) // spread
+
+
+def at_default_precision(program: Any) -> Any:
+    """The closed jaxpr with all its products at the device's default precision, on an NVIDIA GPU TF32 for float32.
+
+    Raises:
+      ValueError: where nothing in it asked for more than that, so that it would be the same program.
+    """
+    if all(" " not in name for name in flops(program)):
+        raise ValueError("all products are at the default precision already: there is nothing to compare")
+    return _relaxed(program)
+
+
+def runnable(program: Any, arguments: tuple[Any, ...], outputs: Any) -> Callable[..., Any]:
+    """A closed jaxpr as a compiled function; its first argument's memory is reused, as the training step's is.
+
+    Args:
+      arguments, outputs: as those of the function that it was traced from, by their structure.
+    """
+    reused = tuple(range(len(jax.tree.leaves(arguments[0]))))
+    compiled = jax.jit(core.jaxpr_as_fun(program), donate_argnums=reused)
+    structure = jax.tree.structure(outputs)
+    return lambda *given: jax.tree.unflatten(structure, compiled(*jax.tree.leaves(given)))
+
+
+def _relaxed(value: Any) -> Any:
+    """A jaxpr, or whatever holds some, with `precision=None` in every product."""
+    if isinstance(value, core.ClosedJaxpr):
+        return core.ClosedJaxpr(_relaxed(value.jaxpr), value.consts)
+    if isinstance(value, core.Jaxpr):
+        return value.replace(eqns=[_relaxed_equation(equation) for equation in value.eqns])
+    if type(value) in (tuple, list):
+        return type(value)(map(_relaxed, value))
+    return value
+
+
+def _relaxed_equation(equation: Any) -> Any:
+    params = {name: _relaxed(value) for name, value in equation.params.items()}
+    if equation.primitive.name in PRODUCTS:
+        params["precision"] = None
+    return equation.replace(params=params)

@@ -61,8 +61,8 @@ def pytorch(name: str, dtype: str, at: At) -> dict[str, Any]:
     case, where, last = (TINY if at.tiny else CASES)[name], torch_side.device(), {}
     config = extract.recipe(case, dtype)
     torch.backends.cudnn.benchmark = True
-    torch.set_float32_matmul_precision("high")
-    network = torch.compile(extract.pytorch_network(config, at.folder / f"{name}.safetensors", channels_last=True))
+    plain = extract.pytorch_network(config, at.folder / f"{name}.safetensors", channels_last=True)
+    network = torch_side.at_its_best(plain, at.tiny)
     image = torch.from_numpy(extract.images_of(case, config))
     there, image = image.to(where), image.pin_memory() if where.type == "cuda" else image
 

@@ -92,11 +92,9 @@ def pytorch(name: str, best: bool, at: At) -> dict[str, Any]:
     dtype = "bfloat16" if best else PUBLISHED[name]
     module, case, config, batch = _prepared(name, "float32", at)
     torch.backends.cudnn.benchmark = True
-    if best:
-        torch.set_float32_matmul_precision("high")
     training = module.pytorch_training(case, config, at.folder / f"{name}.safetensors", channels_last=best)
     if best:
-        training = training._replace(network=torch.compile(training.network))
+        training = training._replace(network=torch_side.at_its_best(training.network, at.tiny))
     start, where, last = torch_side.starter(training, batch["label"], dtype), torch_side.device(), {}
     image = torch.from_numpy(batch["image"])
     there, image = image.to(where), image.pin_memory() if where.type == "cuda" else image

@@ -38,7 +38,7 @@ PLAN = (
     *(_train(name) for name in steps.CASES),
     *(_train_torch(name, BEST) for name in steps.CASES),
     Measurement("float32 parity resnet50", "jaxvpr", 40, partial(extraction.parity, "resnet50")),
-    Measurement("kill and resume", "jaxvpr", 75, resume.kill_and_resume),
+    Measurement("kill and resume", "jaxvpr", 90, resume.kill_and_resume),
     _train("salad", steps.HEADS),
     _train("salad", steps.ATTENTION),
     _train("mixvpr", steps.HEADS),

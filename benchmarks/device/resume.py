@@ -58,8 +58,9 @@ def _start(folder: Path, flag: str) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join([str(side_by_side.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     flags = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-    # Several of them share a GPU, of which each would take three quarters.
-    environment = {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    environment = {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": flags}
+    environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # several share a GPU, of which each would take most
+    environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     given = [f"--config={side_by_side.ROOT / RECIPE}", f"--workdir={folder / 'run'}"]
     command = [sys.executable, "-m", "jaxvpr.main", *given, *(f"--config.{key}={n}" for key, n in CHANGES.items())]
     with (folder / "console.log").open("ab") as log:

@@ -78,10 +78,10 @@ def runnable(program: Any, arguments: tuple[Any, ...], outputs: Any) -> Callable
 
 def _relaxed(value: Any) -> Any:
     """A jaxpr, or whatever holds some, with `precision=None` in every product."""
-    if isinstance(value, core.ClosedJaxpr):
-        return core.ClosedJaxpr(_relaxed(value.jaxpr), value.consts)
-    if isinstance(value, core.Jaxpr):
+    if isinstance(value, core.Jaxpr):  # asked first: from jax 0.11 on, a closed one is of the same class
         return value.replace(eqns=[_relaxed_equation(equation) for equation in value.eqns])
+    if isinstance(value, core.ClosedJaxpr):
+        return value.replace(jaxpr=_relaxed(value.jaxpr))
     if type(value) in (tuple, list):
         return type(value)(map(_relaxed, value))
     return value

@@ -278,7 +278,7 @@ def test_every_measurement_runs_at_tiny_shapes(tmp_path):
     lines = device_check.check(plan, 3000, True, tmp_path)
     assert [line["name"] for line in lines] == [one.name for one in plan]
     assert not [line for line in lines if line["status"] != "ok"]
-    losses = {line["name"]: line["figures"]["loss"] for line in lines if line["name"].startswith("train ")}
+    losses = {line["name"]: line["figures"]["first_loss"] for line in lines if line["name"].startswith("train ")}
     for case in ("cosplace", "salad", "mixvpr"):
         sides = [loss for name, loss in losses.items() if name.startswith(f"train {case}: ")]
-        assert len(sides) >= 3 and np.ptp(sides) < 0.1 * abs(sides[0]), losses
+        assert len(sides) >= 3 and 0 < np.ptp(sides) < 0.02 * sides[0], losses

@@ -21,10 +21,16 @@ def flops(program: Any) -> Counter[str]:
     counted: Counter[str] = Counter()
     for equation, times in _equations(getattr(program, "jaxpr", program)):
         if equation.primitive.name in PRODUCTS:
-            left, precision = equation.invars[0].aval, equation.params["precision"]
-            name = f"{left.dtype} {precision[0].name}" if precision else str(left.dtype)
-            counted[name] += times * _flops(equation)
+            counted[_kind(equation)] += times * _flops(equation)
     return counted
+
+
+def _kind(equation: Any) -> str:
+    """Type and precision, which is none, one for each operand, or an algorithm for both."""
+    kind, precision = str(equation.invars[0].aval.dtype), equation.params["precision"]
+    if precision is None:
+        return kind
+    return f"{kind} {(precision[0] if isinstance(precision, tuple) else precision).name}"
 
 
 def _equations(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:

@@ -176,10 +176,12 @@ def test_fused_attention_replaces_that_of_the_models_in_bfloat16_alone():
     with attention.fused(), jax.numpy_dtype_promotion("standard"):
         assert transformer.attend is not plain
         fused = transformer.attend(q, k, v)
+        work = program.flops(jax.make_jaxpr(transformer.attend)(q, k, v))
         exact = transformer.attend(*(x.astype(jnp.float32) for x in (q, k, v)))
         kept = transformer.attend(q, k, v, None, HIGHEST)
     assert transformer.attend is plain is attend
     np.testing.assert_allclose(fused.astype(jnp.float32), attend(q, k, v).astype(jnp.float32), atol=0.03)
+    assert sum(work.values()) == 2 * (2 * 3 * 5 * 5 * 8) * 2, "two products of each of two images' three heads"
     np.testing.assert_array_equal(exact, attend(*(x.astype(jnp.float32) for x in (q, k, v))))
     np.testing.assert_array_equal(kept, attend(q, k, v, None, HIGHEST))
 

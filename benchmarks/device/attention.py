@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import jax
@@ -44,7 +44,7 @@ def _instead_of(plain: Any) -> Any:
         drops = drop is not None and drop.rate > 0 and not drop.deterministic
         if query.dtype != jnp.bfloat16 or precision is not None or drops:
             return plain(query, key, value, drop, precision)
-        kind = "cudnn" if jax.default_backend() == "gpu" else "xla"
+        kind: Literal["cudnn", "xla"] = "cudnn" if jax.default_backend() == "gpu" else "xla"
         return jax.nn.dot_product_attention(query, key, value, implementation=kind)
 
     return attend

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,7 @@ def loader(one_arena: bool, at: At) -> dict[str, Any]:
         paths = bench.write_images(Path(folder), pixels)
         for threads in [count for count in THREADS if count <= cores]:
             count = steps * threads
-            start = lambda count=count, threads=threads: bench.ours(  # noqa: E731
-                paths, pixels, BATCH, count, "pil_bilinear", threads, 0
-            )
+            start = partial(bench.ours, paths, pixels, BATCH, count, "pil_bilinear", threads, 0)
             rate, cost = bench.one_round(start, BATCH, count)
             figures["images_per_second"][threads], figures["cpu_ms_per_image"][threads] = round(rate, 1), round(cost, 3)
     return figures

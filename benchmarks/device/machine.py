@@ -7,6 +7,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,8 @@ def imports_and_compiles(at: At) -> dict[str, Any]:
     Meant for an interpreter under `-W error`: a part that a warning stops is done once more with warnings printed, so
     that the parts behind it are looked at too.
     """
-    parts: dict[str, Callable[[], object]] = {name: lambda name=name: importlib.import_module(name) for name in IMPORTS}
-    parts["a compiled training step"] = lambda: _compiled(at)
+    parts: dict[str, Callable[[], object]] = {name: partial(importlib.import_module, name) for name in IMPORTS}
+    parts["a compiled training step"] = partial(_compiled, at)
     found = {name: said for name, part in parts.items() if (said := _complaint(part))}
     return {
         "machine": side_by_side.machine(),
@@ -69,12 +70,12 @@ def matrix_product(at: At) -> dict[str, Any]:
     import jax.numpy as jnp
 
     size = TINY_SIZE if at.tiny else SIZE
-    pair = jax.random.normal(jax.random.key(0), (2, size, size))
+    left, right = jax.random.normal(jax.random.key(0), (2, size, size))
     return {
         "size": size,
-        "bfloat16 TFLOP/s": _teraflops(*pair.astype(jnp.bfloat16), None),
-        "float32 TFLOP/s": _teraflops(*pair, None),
-        "float32 HIGHEST TFLOP/s": _teraflops(*pair, "highest"),
+        "bfloat16 TFLOP/s": _teraflops(left.astype(jnp.bfloat16), right.astype(jnp.bfloat16), None),
+        "float32 TFLOP/s": _teraflops(left, right, None),
+        "float32 HIGHEST TFLOP/s": _teraflops(left, right, "highest"),
     }
 
 

@@ -272,15 +272,25 @@ def test_an_unknown_name_is_refused(monkeypatch, capsys):
     assert "contains any of ['nonsense']" in capsys.readouterr().err
 
 
+# Another case of what is measured anyway, or a ViT-B, which is never tiny.
+ALIKE = (
+    "dinov2",
+    "float32: ",
+    "train salad: pytorch",
+    "train mixvpr: pytorch at its best",
+    "train mixvpr: jaxvpr, heads",
+)
+
+
 @pytest.mark.torch
 @pytest.mark.long
 @pytest.mark.usefixtures("as_a_user")
-def test_every_measurement_runs_at_tiny_shapes(tmp_path):
-    plan = [one for one in PLAN if "dinov2" not in one.name]  # the same code as resnet50's, and a ViT-B is never tiny
+def test_every_kind_of_measurement_runs_at_tiny_shapes(tmp_path):
+    plan = [one for one in PLAN if not any(text in one.name for text in ALIKE)]
     lines = device_check.check(plan, 3000, True, tmp_path)
     assert [line["name"] for line in lines] == [one.name for one in plan]
     assert not [line for line in lines if line["status"] != "ok"]
     losses = {line["name"]: line["figures"]["first_loss"] for line in lines if line["name"].startswith("train ")}
     for case in ("cosplace", "salad", "mixvpr"):
         sides = [loss for name, loss in losses.items() if name.startswith(f"train {case}: ")]
-        assert len(sides) >= 3 and 0 < np.ptp(sides) < 0.02 * sides[0], losses
+        assert len(sides) >= 2 and 0 < np.ptp(sides) < 0.02 * sides[0], losses

@@ -16,7 +16,6 @@ from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
-import simplejpeg
 from PIL import Image, ImageOps
 
 from data_pipelines.errors import DataError
@@ -178,6 +177,8 @@ def _jpeg_pixels(encoded: Encoded, scale: int) -> Array:
     # libjpeg-turbo takes the smallest number of eighths that gives the sides asked for; below 8 pixels several do.
     if scale > 1 and max(height, width) < 8:
         return _opencv_pixels(encoded, REDUCED[scale])
+    import simplejpeg  # here, since only a JPEG needs it: training on other images runs without
+
     least = {"min_height": rows, "min_width": columns} if scale > 1 else {}
     try:
         return simplejpeg.decode_jpeg(encoded.data, **least)

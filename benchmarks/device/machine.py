@@ -17,8 +17,9 @@ from benchmarks.device.runner import At
 
 # What the measurements import, in an order in which each needs those before it.
 IMPORTS = (
-    "numpy", "jax", "flax.linen", "optax", "orbax.checkpoint", "cv2", "PIL.Image", "absl.flags",
-    "ml_collections", "grain", "faiss", "tensorboardX", "torch", "jaxvpr", "jaxvpr.build", "benchmarks.jax_side",
+    "numpy", "scipy.spatial", "jax", "flax.linen", "optax", "orbax.checkpoint", "cv2", "PIL.Image", "absl.flags",
+    "safetensors.numpy", "jinja2", "filelock", "ml_collections", "grain", "faiss", "simplejpeg", "tensorboardX",
+    "torch", "jaxvpr", "jaxvpr.build", "benchmarks.jax_side",
 )  # fmt: skip
 SIZE, TINY_SIZE, CALLS = 8192, 256, 10
 

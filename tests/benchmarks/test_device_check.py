@@ -212,7 +212,7 @@ def test_a_part_that_warns_is_named_and_those_behind_it_are_looked_at(monkeypatc
 WITHOUT = """
 import json, sys, tempfile
 from pathlib import Path
-optional = "grain", "array_record", "faiss", "tensorboardX", "ml_collections"
+optional = "grain", "array_record", "faiss", "simplejpeg", "tensorboardX", "ml_collections"
 sys.modules.update(dict.fromkeys(optional))
 from benchmarks.device.plan import PLAN
 from benchmarks.device.runner import At, report

@@ -2,11 +2,14 @@
 
 import re
 
+import pytest
+
 from data_pipelines import progress
 
 BARS = ("step ", "describing ")
 
 
+@pytest.mark.long
 def test_a_run_on_a_terminal_leaves_what_one_without_leaves(
     door, terminal, monkeypatch, tiny_recipe, trained_run, tmp_path
 ):

@@ -74,6 +74,7 @@ def test_the_partition_finds_the_same_classes_and_reads_the_same_numbers(tmp_pat
     assert looks["groups"] == 9 and all(500 < images <= 2000 for images in looks["images_in_classes"])
 
 
+@pytest.mark.long
 def test_mining_finds_the_same_triplets_as_faiss(tmp_path):
     report = run("mining", tmp_path, "--queries", 60, "--database", 2400, "--dimension", 16)
     assert (report["queries"], report["database"], report["dimension"], report["k"]) == (60, 2400, 16, 10)
@@ -136,6 +137,7 @@ def test_a_side_that_fails_stops_the_benchmark(capfd):
     assert "invalid choice: 'nobody'" in capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_one_photo_alone_and_in_a_whole_batch_is_described_alike(tmp_path):
     [result] = run("one_photo", tmp_path, "--cases", "tiny", "--rounds", 2)["results"]
     assert (result["case"], result["batch"], result["image"]) == ("tiny", 64, [32, 32])

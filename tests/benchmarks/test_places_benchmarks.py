@@ -87,6 +87,7 @@ def test_the_peers_loss_is_the_librarys():
     np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-6)
 
 
+@pytest.mark.long
 def test_grad_cache_says_what_both_ways_need(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(grad_cache, "CASES", {"tiny": TINY})
 

@@ -3,17 +3,21 @@
 import logging
 import os
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
-# What takes time here is compiling: it is done without most optimisations, but for the files marked `optimised`.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# What takes time here is compiling: it is done without most optimisations, unless this says 0, as .ci/run does for
+# parity, resume and benchmarks. The flag halves it again; XLA ends a process over a flag that it does not know, and that
+# of jaxlib 0.11 does not know this one.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", "-1")
 
@@ -208,19 +212,6 @@ def compiled(tmp_path_factory, worker_id) -> Path:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def optimised(request) -> Iterator[None]:
-    """Files marked `optimised` compile as users do, and so do the processes that they start."""
-    if not any(mark.name == "optimised" for mark in request.node.iter_markers()):
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
-        jax.config.update("jax_disable_most_optimizations", False)
-        yield
-        jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
-pytestmark = [pytest.mark.long, pytest.mark.optimised]
+pytestmark = pytest.mark.long
 
 
 def run(config, folder, step=-1, name="SIGKILL"):

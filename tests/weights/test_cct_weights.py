@@ -15,7 +15,7 @@ from jaxvpr import weights
 from jaxvpr.errors import UserError
 from jaxvpr.models import join
 
-pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+pytestmark = pytest.mark.torch
 
 SMALL = {"size": 64, "width": 24, "depth": 2, "heads": 3, "mlp_ratio": 2, "stem_width": 8}
 SIZES = ((64, 64), (75, 130))

@@ -13,7 +13,7 @@ from jaxvpr.training.checkpoint import Checkpoints
 torch = pytest.importorskip("torch")
 from torch_models import BasicBlock, CosPlaceNet, ResNet, normalised  # noqa: E402
 
-pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+pytestmark = pytest.mark.torch
 
 
 @pytest.fixture

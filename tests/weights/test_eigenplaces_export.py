@@ -16,7 +16,7 @@ from jaxvpr.training import loop
 torch = pytest.importorskip("torch")
 from torch_models import BasicBlock, CosPlaceNet, ResNet, normalised  # noqa: E402
 
-pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+pytestmark = pytest.mark.torch
 
 NARROW = ConfigDict({"widths": (8, 8, 8, 8), "sizes": (1, 1, 1, 1)})
 

@@ -13,7 +13,7 @@ import torch_models as originals
 from jaxvpr import weights
 from jaxvpr.models import join
 
-pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+pytestmark = pytest.mark.torch
 
 SIZES, WIDTHS = (2, 1, 2, 1), (16, 24, 32, 40)
 SMALL = {"sizes": SIZES, "widths": WIDTHS}

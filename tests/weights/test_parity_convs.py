@@ -17,7 +17,7 @@ from jaxvpr import weights
 from jaxvpr.errors import UserError
 from jaxvpr.models import join
 
-pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+pytestmark = pytest.mark.torch
 
 WIDTHS = (6, 8, 10, 12, 14)
 # Optimising these programs would take longer than running them.

@@ -15,7 +15,7 @@ from torch_vits import ViT
 from jaxvpr import weights
 from jaxvpr.models import build, describe, join
 
-pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+pytestmark = pytest.mark.torch
 
 # As shallow as they come: their own parity is tested elsewhere, and it is compiling that takes time.
 RESNET = {"sizes": (1, 1), "widths": (8, 12), "cut": "layer2"}

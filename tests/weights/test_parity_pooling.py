@@ -19,7 +19,7 @@ from jaxvpr.models import join
 from jaxvpr.models.aggregators.vlad import VLAD
 from jaxvpr.models.features import Features
 
-pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+pytestmark = pytest.mark.torch
 
 # Optimising these programs would take longer than running them.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

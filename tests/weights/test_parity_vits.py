@@ -21,7 +21,7 @@ from jaxvpr.models.costs import parameter_count
 from jaxvpr.models.layers import l2_normalise
 from jaxvpr.models.place_model import IMAGENET_MEAN, IMAGENET_STD, normalise
 
-pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+pytestmark = pytest.mark.torch
 
 # Optimising these programs would take longer than running them.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -15,7 +15,7 @@ from jaxvpr.weights import read
 
 torch = pytest.importorskip("torch")
 
-pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+pytestmark = pytest.mark.torch
 RNG = np.random.default_rng(0)
 
 

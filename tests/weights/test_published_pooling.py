@@ -20,7 +20,7 @@ from jaxvpr import weights
 from jaxvpr.errors import UserError
 from jaxvpr.models import join
 
-pytestmark = [pytest.mark.torch, pytest.mark.optimised]
+pytestmark = pytest.mark.torch
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 RNG = np.random.default_rng(0)

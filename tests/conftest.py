@@ -13,8 +13,8 @@ os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 # What takes time here is compiling: it is done without most optimisations, unless this says 0, as .ci/run does for
-# parity, resume and benchmarks. The flag halves it again; XLA ends a process over a flag that it does not know, and that
-# of jaxlib 0.11 does not know this one.
+# parity, resume and benchmarks. The flag halves it again. XLA ends a process over a flag that it does not know, as that
+# of jaxlib 0.11 does with this one.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"

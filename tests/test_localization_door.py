@@ -186,7 +186,11 @@ def test_what_cannot_localise_is_refused(refused, tiny_recipe, tmp_path):
     assert "LR@1, val/LR@5" in refused(f"--config={tiny_recipe},best.measure=LR@2,eval.localize=true", at)
     said = refused(f"--config={tiny_recipe},eval.localize=true,pca.dim=8", at)
     assert re.search(r"eval\.localize=True.*pca\.dim=8\b", said)
-    said = refused("--config=configs/gsv_cities.py:tiny,eval.localize=true", at)
+    # In a city that is drawn in no time.
+    city = "city.blocks=1,city.size=16,city.test_queries=8,city.val_queries=8,city.database_spacing=40"
+    sets = ("train_data", "val_data.minicity_val", "test_data.minicity")
+    roots = ",".join(f"{data}.root={tmp_path / 'city'}" for data in sets)
+    said = refused(f"--config=configs/gsv_cities.py:tiny,eval.localize=true,{city},{roots}", at)
     assert re.search(r"objective\.name='cells'.*'places'.*eval\.localize=false", said)
 
 

@@ -86,7 +86,7 @@ from configs import common, cosplace
 def get_config(preset=""):
     config = cosplace.get_config("tiny").unlock()
     config.city = ConfigDict({{}})
-    config.model.backbone_options.cut = "layer2"
+    config.model.backbone_options.update(widths=(8, 16, 16, 16), cut="layer2")
     for group, split in (("val_data", "val"), ("test_data", "test")):
         config[group] = ConfigDict({{split: common.data("at_names", {root!r}, split)}})
     config.train_data = common.data("at_names", {root!r}, "train")

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines.images import decode
+from data_pipelines.images import decode, resize
 from jaxvpr import build, learning, weights
 from jaxvpr.commandline import load_config
 
@@ -23,7 +23,7 @@ def get_config(preset=""):
     config.name = "clusters"
     config.model.aggregator, config.model.aggregator_options = "netvlad", ConfigDict({{"clusters": 4}})
     config.clusters.images, config.clusters.per_image = 100, 4
-    config.image.size, config.image.resize = (32, 32), "pil_bilinear"
+    config.image.size, config.image.resize = {size}, "pil_bilinear"
     config.optimizer.warmup = config.optimizer_extra.warmup = 0
     config.eval.baselines = False
     if preset in ("untrained", "bare"):
@@ -34,6 +34,7 @@ def get_config(preset=""):
         config.model.aggregator, config.model.aggregator_options = "gem", ConfigDict({{}})
     return config.lock()
 """
+SIZE = (8, 8)  # of which the backbone makes 2 x 2 cells
 MADE = "local features of"
 NETVLAD = "^(backbone|aggregator/(conv|centroids))"
 
@@ -43,7 +44,7 @@ def recipe(tiny_recipe, tmp_path_factory):
     """`tiny` with a NetVLAD of four clusters that start from all images; and presets without training data, without
     any data, and with an aggregator that has no clusters."""
     file = tmp_path_factory.mktemp("clusters") / "clusters.py"
-    file.write_text(RECIPE.format(tiny=str(tiny_recipe)))
+    file.write_text(RECIPE.format(tiny=str(tiny_recipe), size=SIZE))
     return file
 
 
@@ -68,7 +69,7 @@ def netvlad(recipe, backbone, tmp_path_factory):
 def local_features(recipe, variables, folder):
     """Unit features [n, 16] of all cells of all images of a folder, by the backbone alone."""
     module = build.model(load_config(str(recipe)))
-    images = np.stack([decode(file) for file in sorted(folder.iterdir())]).astype(np.float32)
+    images = np.stack([resize(decode(file), SIZE, "pil_bilinear") for file in sorted(folder.iterdir())])
     seen = (images / 255 - np.array(module.mean)) / np.array(module.std)
     own = {kind: tree["backbone"] for kind, tree in variables.items() if "backbone" in tree}
     with jax.numpy_dtype_promotion("standard"):

@@ -31,7 +31,9 @@ def project(pytester, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "torch" else found(name, *rest))
     pytester.makeini("[pytest]\nmarkers = torch")
     pytester.makeconftest(HOOKS)
-    pytester.makepyfile(test_some=TESTS, test_whole="import pytest\npytest.importorskip('no_such_library')\n")
+    pytester.makepyfile(
+        test_lacking_some=TESTS, test_lacking_whole="import pytest\npytest.importorskip('no_such_library')\n"
+    )
     return lambda *flags: pytester.runpytest_inprocess("-q", *flags)
 
 

@@ -111,6 +111,7 @@ def test_training_starts_from_clusters_of_its_images(recipe, backbone, photo_tre
     assert np.mean(logits[:, -1] - logits[:, -2]) == pytest.approx(np.log(100), rel=1e-3)
 
 
+@pytest.mark.long
 def test_a_resumed_run_ends_as_the_whole_one(door, recipe, tmp_path):
     """Clusters are part of where the run started, and made again to the bit."""
     whole, part = tmp_path / "whole", tmp_path / "part"

@@ -235,6 +235,7 @@ def as_a_user(monkeypatch):
     monkeypatch.delenv("XLA_FLAGS")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("as_a_user")
 def test_measurements_run_without_the_packages_they_do_not_need():
     command = [sys.executable, "-c", WITHOUT]

@@ -194,6 +194,7 @@ def watching(states, make_step):
     return make
 
 
+@pytest.mark.long
 def test_a_run_stops_and_goes_on_and_devices_do_not_matter(config, tmp_path, monkeypatch):
     states, make_step = [], loop.make_step
     monkeypatch.setattr(loop, "make_step", watching(states, make_step))

@@ -186,6 +186,7 @@ def config(photo_tree):
     return config
 
 
+@pytest.mark.long
 def test_it_learns_from_views_of_panoramas_and_a_stopped_run_goes_on_to_the_bit(config, tmp_path, monkeypatch):
     """Photos of 32 pixels, taken for panoramas: a quarter of each is cut. Step 14 lies inside the second plan."""
     config.panorama.update(size=(32, 32), view=8)

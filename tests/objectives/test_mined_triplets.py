@@ -32,6 +32,7 @@ def config(tiny_config):
     return config
 
 
+@pytest.mark.long
 def test_a_run_stopped_inside_a_plan_goes_on_to_the_bit(config, tmp_path, monkeypatch):
     """Step 4 lies inside the second plan of the first epoch: its negatives build on those of the plan before."""
     config.checkpoint.every_steps = 1

@@ -49,6 +49,7 @@ def test_it_learns_prototypes_split_over_two_devices(config, tmp_path):
     assert len(losses) == 16 and sum(losses[-4:]) < sum(losses[:4])
 
 
+@pytest.mark.long
 def test_cliques_train_and_a_stopped_run_ends_as_the_other(config, tmp_path, monkeypatch):
     """Stopped before the second epoch begins, which draws its cliques by what the first one remembered."""
     config.objective.cliques.update(share=0.5, refresh=2, similar=6)

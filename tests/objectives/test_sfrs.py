@@ -189,6 +189,7 @@ def same(one, other):
     return jax.tree.all(jax.tree.map(np.array_equal, one, other))
 
 
+@pytest.mark.long
 def test_generations_of_a_run_and_of_one_that_is_stopped_and_goes_on(config, tmp_path, monkeypatch):
     initial, saved = trained(config, tmp_path / "alone", monkeypatch)
     assert [int(saved[step][1]["generation"]) for step in range(1, 7)] == [0, 0, 1, 1, 2, 2]

@@ -31,6 +31,7 @@ def untrained(preset, real_data, real_weights):
     return build.benchmarks(config, config.test_data)[0], describer, build.initial_variables(config), config
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("preset", "threshold", "expected"), [("corridor", "list", {1: 68.5, 5: 97.3, 10: 100.0})])
 def test_recalls_are_those_measured_elsewhere(preset, threshold, expected, real_data, real_weights):
     bench, describer, variables, _ = untrained(preset, real_data, real_weights)

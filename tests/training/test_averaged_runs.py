@@ -54,6 +54,7 @@ def assert_equal(found, wanted):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.long
 def test_what_is_kept_is_averaged_and_a_run_told_to_leave_ends_as_one_left_alone(config, tmp_path, monkeypatch):
     steps, make_step = [], loop.make_step
 

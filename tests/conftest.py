@@ -1,5 +1,6 @@
 """Settings that every test shares: eight simulated CPU devices, strict promotion, warnings as errors."""
 
+import gc
 import logging
 import os
 import threading
@@ -212,6 +213,14 @@ def compiled(tmp_path_factory, worker_id) -> Path:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def survivors():
+    """Collecting garbage looks at what a file of tests makes, not at all that the files before it left in JAX's caches:
+    a second each time, and reading a checkpoint collects it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,8 @@ def test_a_run_stopped_inside_a_plan_goes_on_to_the_bit(config, tmp_path, monkey
     assert len(losses(tmp_path / "alone")) == 12
 
 
+# Among the long ones, which are compiled as for users: without optimisations XLA rounds more than is allowed here.
+@pytest.mark.long
 @pytest.mark.parametrize("loss", ["triplet", "sare_joint"])
 def test_devices_do_not_matter(loss, config, tmp_path):
     config.objective.loss, config.epochs = loss, 1

@@ -23,7 +23,8 @@ GRAMMAR = (
     "'25m' (metres), '1m_5deg' (metres and degrees of heading), '1frame' (frames either side), "
     "'label' (equal place) or 'list' (the data set's published list)"
 )
-QUERIES_AT_ONCE = 1 << 15  # of `within_metres`, which holds 24 bytes a pair of these before it compares them
+QUERIES_AT_ONCE = 1 << 15  # of `within_metres`, or fewer where they have many neighbours
+PAIRS_AT_ONCE = 1 << 22  # that it looks at together: some 200 MB of temporaries
 
 
 @dataclass(frozen=True)
@@ -245,8 +246,14 @@ def _nearby_pairs(at: Array, to: Array, metres: float) -> Iterator[tuple[Array, 
     if not len(at) or not len(to):
         return
     tree, reach = KDTree(at), metres * (1 + 1e-9)
-    for start in range(0, len(to), QUERIES_AT_ONCE):
-        asking = KDTree(to[start : start + QUERIES_AT_ONCE])
+    # The next block lies on top, so that queries come in order.
+    waiting = [(start, min(start + QUERIES_AT_ONCE, len(to))) for start in range(0, len(to), QUERIES_AT_ONCE)][::-1]
+    while waiting:
+        start, stop = waiting.pop()
+        asking, middle = KDTree(to[start:stop]), (start + stop) // 2
+        if middle > start and asking.count_neighbors(tree, reach) > PAIRS_AT_ONCE:
+            waiting += [(middle, stop), (start, middle)]
+            continue
         found = asking.sparse_distance_matrix(tree, reach, output_type="ndarray")
         yield found["i"] + start, found["j"]
 

@@ -60,6 +60,7 @@ def test_equals_brute_force(at, to, metres, far, block):
     database, queries = (places(len(p), east=p[:, 0], north=p[:, 1]) for p in (at, to))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "QUERIES_AT_ONCE", block)
+        patch.setattr(module, "PAIRS_AT_ONCE", block)
         assert rows(within_metres(database, queries, metres)) == brute(at, to, metres)
 
 

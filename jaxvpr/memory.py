@@ -11,7 +11,7 @@ from importlib.util import find_spec
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 
 
-def keep_freed() -> bool:
+def keep_freed(anywhere: bool = False) -> bool:
     """Where JAX will compute on a CPU, tells glibc's allocator to keep freed memory below 1 GiB a piece, instead of
     giving it back to the system.
 
@@ -23,10 +23,13 @@ def keep_freed() -> bool:
 
     Call it before JAX starts its backend: the threads that this starts keep the arenas they have then.
 
+    Args:
+      anywhere: also on the host of an accelerator, to measure what that costs.
+
     Returns:
       Whether there was a glibc to tell; elsewhere nothing changes.
     """
-    if platform.libc_ver()[0] != "glibc" or not _on_cpu():
+    if platform.libc_ver()[0] != "glibc" or not (anywhere or _on_cpu()):
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = {ARENA_MAX: 1, MMAP_THRESHOLD: 2**30, TRIM_THRESHOLD: 2**31 - 1}

@@ -25,8 +25,8 @@ def work(counts):
         np.ones(80 * 2**20, np.uint8)
         counts.append(faults() - before)
 
-if sys.argv[1] == "keep":
-    memory.keep_freed()
+if sys.argv[1] != "leave":
+    memory.keep_freed(anywhere=sys.argv[1] == "keep anywhere")
 counts = []
 thread = threading.Thread(target=work, args=(counts,))
 thread.start()
@@ -61,6 +61,11 @@ def test_freed_memory_is_kept(accelerator):
 def test_nothing_changes_on_the_host_of_an_accelerator(platforms, accelerator):
     first, *later = counts("keep", platforms, accelerator)
     assert min(later) > first / 2
+
+
+def test_it_can_be_kept_there_too(accelerator):
+    first, *later = counts("keep anywhere", "", accelerator)
+    assert first > 10 * max(later)
 
 
 @pytest.mark.parametrize("plugin", ["jax_plugins", "libtpu"])

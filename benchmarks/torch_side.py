@@ -164,6 +164,12 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def placed(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images on the device, and in host memory that a GPU reads by itself."""
+    where, image = device(), torch.from_numpy(images)
+    return image.to(where), image.pin_memory() if where.type == "cuda" else image
+
+
 def wait() -> None:
     """Until the device has done what it was given; a CPU always has."""
     if torch.cuda.is_available():

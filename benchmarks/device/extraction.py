@@ -63,8 +63,7 @@ def pytorch(name: str, dtype: str, at: At) -> dict[str, Any]:
     torch.backends.cudnn.benchmark = True
     plain = extract.pytorch_network(config, at.folder / f"{name}.safetensors", channels_last=True)
     network = torch_side.at_its_best(plain, at.tiny)
-    image = torch.from_numpy(extract.images_of(case, config))
-    there, image = image.to(where), image.pin_memory() if where.type == "cuda" else image
+    there, image = torch_side.placed(extract.images_of(case, config))
 
     def one(images: torch.Tensor) -> None:
         with torch.inference_mode(), torch.autocast(where.type, torch.bfloat16, enabled=dtype == "bfloat16"):

@@ -98,8 +98,7 @@ def pytorch(name: str, best: bool, at: At) -> dict[str, Any]:
         training = training._replace(network=torch_side.at_its_best(training.network, at.tiny))
     start, where = torch_side.starter(training, batch["label"], dtype), torch_side.device()
     losses: list[torch.Tensor] = []
-    image = torch.from_numpy(batch["image"])
-    there, image = image.to(where), image.pin_memory() if where.type == "cuda" else image
+    there, image = torch_side.placed(batch["image"])
 
     def one(images: torch.Tensor) -> None:
         losses.append(start(images))

@@ -7,5 +7,5 @@ import jax
 
 def once(what: str) -> str:
     """`compiling the training step, once; cached afterwards`, where compiled programs are kept in files."""
-    kept = "; cached afterwards" if jax.config.values["jax_compilation_cache_dir"] else ""
-    return f"compiling {what}, once{kept}"
+    kept = jax.config.values["jax_enable_compilation_cache"] and jax.config.values["jax_compilation_cache_dir"]
+    return f"compiling {what}, once{'; cached afterwards' if kept else ''}"

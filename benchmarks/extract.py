@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from benchmarks import side_by_side
-from jaxvpr import memory
+from jaxvpr.parallel import memory
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -70,7 +70,7 @@ MEASURED = tuple(CASES)[:-1]
 
 def recipe(case: Case, dtype: str) -> ConfigDict:
     """The recipe of a case."""
-    from jaxvpr.commandline import load_config
+    from jaxvpr.cli.recipes import load_config
 
     config = load_config(case.recipe).unlock()
     config.update_from_flattened_dict({"model.dtype": dtype, **case.changes})
@@ -79,7 +79,7 @@ def recipe(case: Case, dtype: str) -> ConfigDict:
 
 def images_of(case: Case, config: ConfigDict) -> np.ndarray:
     """A batch of noise."""
-    from jaxvpr.build import image_size
+    from jaxvpr.builders import image_size
 
     return np.random.default_rng(0).integers(0, 256, (case.batch, *image_size(config), 3), np.uint8)
 
@@ -89,11 +89,11 @@ def jaxvpr_network(config: ConfigDict, tensors: Path) -> Callable[[Any], Any]:
     import jax
 
     from benchmarks import jax_side
-    from jaxvpr import build
+    from jaxvpr import builders
 
-    variables = build.initial_variables(config)
+    variables = builders.initial_variables(config)
     jax_side.export(variables, tensors, config.method)
-    return partial(jax.jit(build.apply(config)), jax.device_put(variables))
+    return partial(jax.jit(builders.apply(config)), jax.device_put(variables))
 
 
 def pytorch_network(config: ConfigDict, tensors: Path, channels_last: bool) -> nn.Module:

@@ -23,8 +23,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import jax_side, side_by_side
-from jaxvpr import memory
-from jaxvpr.commandline import load_config
+from jaxvpr.cli.recipes import load_config
+from jaxvpr.parallel import memory
 
 WARM = 2
 NONE = "none"

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from data_pipelines.partitions import label_cells
 from data_pipelines.place_table import place_table
 from data_pipelines.places import Paths, Places
-from jaxvpr import build, models, weights
+from jaxvpr import builders, models, weights
 from jaxvpr.objectives.cells import cells_objective
 from jaxvpr.objectives.objective import Objective
 from jaxvpr.objectives.place_heads import Choice
@@ -44,7 +44,7 @@ def places_training(config: ConfigDict, grad_cache: int = 1) -> Training:
       config: its batch is `objective.P` places of `objective.K` images.
       grad_cache: micro-batches of a batch; 1 is the plain step.
     """
-    keys, model = config.objective, build.model(config)
+    keys, model = config.objective, builders.model(config)
     names = Paths.of(f"{row}.jpg" for row in range(config.batch))
     table = place_table(Places.create("noise", names, place=np.repeat(np.arange(keys.P), keys.K)), K=keys.K)
     choice = Choice(keys.loss, keys.miner, keys.loss_options.to_dict(), keys.miner_options.to_dict())
@@ -57,7 +57,7 @@ def places_training(config: ConfigDict, grad_cache: int = 1) -> Training:
 
 def cells_training(config: ConfigDict, classes: int, scale: float, margin: float) -> Training:
     """A recipe's model under CosFace, at a constant rate of Adam, with one group of classes and without a data set."""
-    model = build.model(config)
+    model = builders.model(config)
     cells = label_cells(np.arange(classes), min_images=1)
     objective = cells_objective(model, cells, batch=config.batch, steps=1, scale=scale, margin=margin)
     tuners = optimisers.Optimisers.alike(optimisers.build("adam", rate=config.optimizer.rate, total=1))
@@ -73,7 +73,7 @@ def _training(
 ) -> Training:
     mesh, frozen = make_mesh(), (*config.frozen, *model.resting())
     state, shardings = init_state(
-        model, objective, tuners, mesh, example=build.blank(config), frozen=frozen, seed=config.seed
+        model, objective, tuners, mesh, example=builders.blank(config), frozen=frozen, seed=config.seed
     )
     step = make_step(objective, tuners, mesh, shardings, total=1, frozen=frozen, grad_cache=grad_cache)
     trained, _ = optimisers.split_frozen(state.params, frozen)

@@ -107,9 +107,9 @@ Found = tuple[Array, Array, Array, Array]  # as `hardest.Hardest`: positive, its
 
 def ours(city: City, case: str, memory_mib: int) -> Callable[[], Found]:
     """Our search of a cache that lies on the devices."""
+    from jaxvpr.mining.search_all import hardest
     from jaxvpr.parallel.mesh import make_mesh
     from jaxvpr.retrieval.cache import keep
-    from jaxvpr.retrieval.hardest import hardest
 
     queries, mesh = np.empty((len(city.spots), city.dimension), np.float32), make_mesh()
     if BLOCK % mesh.size:
@@ -188,7 +188,7 @@ def peer(city: City, case: str) -> Callable[[], Found]:
 
 def side(name: str, given: argparse.Namespace) -> dict[str, Any]:
     """One side's part of a round; what it found is written for the comparison."""
-    from jaxvpr import memory
+    from jaxvpr.parallel import memory
 
     memory.keep_freed()
     city = city_of(given.queries, given.database, given.dimension, given.case == POOLS)

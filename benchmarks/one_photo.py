@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import side_by_side
-from jaxvpr import memory
+from jaxvpr.parallel import memory
 
 CASES = {
     "city": "configs/cosplace.py:city",
@@ -41,12 +41,12 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     """Both ways, in turns."""
     import jax
 
-    from jaxvpr import build
-    from jaxvpr.commandline import load_config
+    from jaxvpr import builders
+    from jaxvpr.cli.recipes import load_config
 
     config = load_config(CASES[name])
-    describer = build.describer(config, build.mesh(config))
-    describe = partial(describer, jax.device_put(build.initial_variables(config)), [PHOTO])
+    describer = builders.describer(config, builders.mesh(config))
+    describe = partial(describer, jax.device_put(builders.initial_variables(config)), [PHOTO])
     ways = {"alone": describe, "in a whole batch": partial(describe, beside=config.eval.batch)}
     first = {way: round(seconds(call), 2) for way, call in ways.items()}
     warm: dict[str, list[float]] = {way: [] for way in ways}
@@ -56,7 +56,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     return {
         "case": name,
         "batch": config.eval.batch,
-        "image": build.image_size(config),
+        "image": builders.image_size(config),
         "milliseconds": {way: round(statistics.median(times), 2) for way, times in warm.items()},
         "times_faster": side_by_side.ratios(warm, "alone")["in a whole batch"],
         "first_call_seconds": first,

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from benchmarks import side_by_side
-from jaxvpr import memory
+from jaxvpr.parallel import memory
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -89,7 +89,7 @@ MEASURED = tuple(CASES)[3:6]
 
 def recipe(case: Case, dtype: str) -> ConfigDict:
     """The recipe of a case."""
-    from jaxvpr.commandline import load_config
+    from jaxvpr.cli.recipes import load_config
 
     config = load_config(case.recipe).unlock()
     config.update_from_flattened_dict({"model.dtype": dtype, **case.changes})

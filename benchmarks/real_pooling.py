@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import side_by_side
-from jaxvpr import build, memory
-from jaxvpr.commandline import load_config, override
+from jaxvpr import builders
+from jaxvpr.cli.overrides import override
+from jaxvpr.cli.recipes import load_config
+from jaxvpr.parallel import memory
 from jaxvpr.retrieval.evaluator import measure
 
 SETS = {"corridor": "corridor", "nordland": "nordland_64x32", "ie_tower": "ie_tower"}
@@ -36,9 +38,9 @@ def measured(name: str, folder: Path, weights: Path, aggregator: str) -> dict[st
     config = load_config(f"configs/squeezenet.py:{name},init={weights},test_data.{name}.root={folder / SETS[name]}")
     for key, value in AGGREGATORS[aggregator].items():
         override(config, key, value)
-    [bench] = build.benchmarks(config, config.test_data)
-    variables = build.initial_variables(config.lock())
-    found = measure(build.describer(config, build.mesh(config)), variables, bench, (1, 5, 10))
+    [bench] = builders.benchmarks(config, config.test_data)
+    variables = builders.initial_variables(config.lock())
+    found = measure(builders.describer(config, builders.mesh(config)), variables, bench, (1, 5, 10))
     [recall] = found.recalls.values()
     return {
         "set": name,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from benchmarks import side_by_side
-from jaxvpr import memory
+from jaxvpr.parallel import memory
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ MEASURED = tuple(CASES)[:2]
 
 def recipe(case: Case, dtype: str) -> ConfigDict:
     """The recipe with a constant rate for both optimisers, so that the peer needs no schedule."""
-    from jaxvpr.commandline import load_config
+    from jaxvpr.cli.recipes import load_config
 
     config = load_config(case.recipe).unlock()
     config.update_from_flattened_dict({"model.dtype": dtype, **case.changes})

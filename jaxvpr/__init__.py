@@ -6,13 +6,13 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxvpr.describe import Model
+    from jaxvpr.model import Model
 
 __all__ = ["load"]
 
 
 def load(name_or_file: str | os.PathLike[str]) -> Model:
-    """Loads a model; see `jaxvpr.describe.load`. JAX is imported here, not with the package."""
-    from jaxvpr.describe import load as load_model
+    """Loads a model; see `jaxvpr.model.load`. JAX is imported here, not with the package."""
+    from jaxvpr.model import load as load_model
 
     return load_model(name_or_file)

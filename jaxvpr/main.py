@@ -13,8 +13,10 @@ from pathlib import Path
 
 from data_pipelines import progress
 from data_pipelines.errors import DataError
-from jaxvpr import commandline, memory, sweep_file
+from jaxvpr.cli import arguments as command_line
+from jaxvpr.cli import sweep_file
 from jaxvpr.errors import UserError
+from jaxvpr.parallel import memory
 
 log = logging.getLogger("jaxvpr")
 LOGGERS = ("jaxvpr", "data_pipelines")
@@ -40,10 +42,10 @@ def main(arguments: Sequence[str]) -> int:
     """
     progress.to_console(*LOGGERS)
     if not arguments or {"-h", "--help"} & set(arguments):
-        print(commandline.usage())
+        print(command_line.usage())
         return 0
     try:
-        return _run(commandline.parse(arguments))
+        return _run(command_line.parse(arguments))
     except (UserError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -58,12 +60,13 @@ def main(arguments: Sequence[str]) -> int:
         return 2
 
 
-def _run(command: commandline.Command) -> int:
+def _run(command: command_line.Command) -> int:
     memory.keep_freed()
     asked = sweep_file.load(command.flags["config"], command.changes) if command.verb == "sweep" else None
     # JAX is imported once the command is known to make sense: a typing error is answered at once.
-    from jaxvpr import compression, exchange, photos, program_cache, sweep, verbs, workdir
-    from jaxvpr.parallel import hosts
+    from jaxvpr.parallel import hosts, mesh, program_cache
+    from jaxvpr.runs import workdir
+    from jaxvpr.verbs import compress, evaluate, export, extract, import_weights, localize, sweep, train
 
     flags, config = command.flags, command.config
     coordinator, processes, process = flags.get("coordinator", ""), *_processes(flags)
@@ -74,26 +77,26 @@ def _run(command: commandline.Command) -> int:
             logging.getLogger(logger).setLevel(logging.WARNING)
     name = asked.name if asked else config.name
     folder = Path(flags.get("workdir") or workdir.default(name))
-    log.info("%s %s on %s, workdir %s", command.verb, name, verbs.devices(), folder)
+    log.info("%s %s on %s, workdir %s", command.verb, name, mesh.devices(), folder)
     checkpoint = flags["checkpoint"]
     if asked:
-        return sweep.sweep(asked, folder)
+        return sweep.run(asked, folder)
     if command.verb == "train":
-        verbs.train(config, folder)
+        train.run(config, folder)
     elif command.verb == "evaluate":
-        verbs.evaluate(config, folder, checkpoint, flags.get("database", ""), flags.get("queries", ""))
+        evaluate.run(config, folder, checkpoint, flags.get("database", ""), flags.get("queries", ""))
     elif command.verb == "extract":
-        photos.extract(config, folder, checkpoint, _needed("images", flags), Path(_needed("out", flags)))
+        extract.run(config, folder, checkpoint, _needed("images", flags), Path(_needed("out", flags)))
     elif command.verb == "compress":
-        compression.compress(config, folder, checkpoint, flags.get("images", ""), Path(_needed("out", flags)))
+        compress.run(config, folder, checkpoint, flags.get("images", ""), Path(_needed("out", flags)))
     elif command.verb == "import":
-        exchange.import_weights(config, folder, "" if checkpoint == commandline.DEFAULTS["checkpoint"] else checkpoint)
+        import_weights.run(config, folder, "" if checkpoint == command_line.DEFAULTS["checkpoint"] else checkpoint)
     elif command.verb == "export":
-        exchange.export(config, folder, checkpoint, Path(_needed("out", flags)), flags.get("family", ""))
+        export.run(config, folder, checkpoint, Path(_needed("out", flags)), flags.get("family", ""))
     else:
-        photos.localize(
+        localize.run(
             config, folder, checkpoint, _needed("images", flags), Path(_needed("database", flags)),
-            Path(flags.get("out") or folder / "localize"), _whole("top", flags, int(commandline.DEFAULTS["top"])),
+            Path(flags.get("out") or folder / "localize"), _whole("top", flags, int(command_line.DEFAULTS["top"])),
         )  # fmt: skip
     return 0
 
@@ -112,7 +115,7 @@ def _processes(flags: dict[str, str]) -> tuple[int, int]:
 
 def _needed(flag: str, flags: dict[str, str]) -> str:
     if not flags.get(flag):
-        raise UserError(f"this verb needs --{flag}: {commandline.FLAGS[flag]}")
+        raise UserError(f"this verb needs --{flag}: {command_line.FLAGS[flag]}")
     return flags[flag]
 
 

@@ -34,7 +34,7 @@ from lacking import (  # noqa: F401 (pytest finds its hooks here)
     pytest_terminal_summary,
 )
 
-from jaxvpr.commandline import load_config
+from jaxvpr.cli.recipes import load_config
 from jaxvpr.main import LOGGERS, main
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

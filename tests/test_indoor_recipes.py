@@ -7,10 +7,11 @@ import pytest
 
 from configs import common, indoor_finetune
 from data_pipelines.places import Paths, Places
-from jaxvpr import commandline, verbs
-from jaxvpr.learning.triplets import settings
+from jaxvpr.cli import recipes
+from jaxvpr.families.triplets import settings
 from jaxvpr.retrieval.evaluator import Evaluated, Measured, benchmark
 from jaxvpr.retrieval.recall import recall
+from jaxvpr.verbs import results
 
 FILE = Path(indoor_finetune.__file__)
 # Table 5.9: trained on, validated on, tested on; B2 of the station and the mall are never trained on.
@@ -36,7 +37,7 @@ def roots(specs):
 
 @pytest.mark.parametrize("preset", SPLITS)
 def test_the_data_sets_of_table_5_9(preset):
-    config = commandline.load_config(f"{FILE}:{preset}")
+    config = recipes.load_config(f"{FILE}:{preset}")
     train, val, test = SPLITS[preset]
     trained = [config.train_data, *config.more_train_data.values()]
     assert roots(trained) == {f"data/naver_labs/{floor}" for floor in train} and len(trained) == len(train)
@@ -52,7 +53,7 @@ def test_the_data_sets_of_table_5_9(preset):
 
 
 def test_no_embedded_city_is_trained_on_and_tested():
-    config = commandline.load_config(f"{FILE}")
+    config = recipes.load_config(f"{FILE}")
     trained = [config.train_data, *config.more_train_data.values()]
     assert not roots(trained) & roots([*config.val_data.values(), *config.test_data.values()])
     seeds = [spec.options.city.seed for spec in trained] + [config.city.seed]
@@ -68,7 +69,7 @@ def test_the_upper_bound_stands_beside_the_recall(capsys):
     predictions = np.array([[0, 1], [1, 0], [0, 2], [3, 2]])
     recalls = {text: recall(predictions, positives, (1, 2)) for text, positives in bench.positives.items()}
     measured = Measured(predictions, predictions.astype(np.float32), recalls, 8, 0, 1.0, 1.0)
-    verbs._print(common.base(), Evaluated(bench, measured, {}))
+    results._print(common.base(), Evaluated(bench, measured, {}))
     printed = capsys.readouterr().out
     assert "floor val | 4 queries (2 without positive) | 4 database images | 1m" in printed
     assert "upper bound 50.0; of the 2 queries with a positive: R@1 100.0" in printed

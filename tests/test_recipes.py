@@ -12,9 +12,10 @@ import pytest
 from data_pipelines.minicity import CityConfig, strip_size
 from data_pipelines.places import Paths
 from data_pipelines.readers import READERS
-from jaxvpr import build, checks, commandline
-from jaxvpr.learning import OBJECTIVES, triplets
-from jaxvpr.learning.data import image_source
+from jaxvpr import builders
+from jaxvpr.builders.training_images import image_source
+from jaxvpr.cli import checks, recipes
+from jaxvpr.families import OBJECTIVES, triplets
 from jaxvpr.losses.metric import options_of
 from jaxvpr.losses.triplets import LOSSES
 from jaxvpr.objectives.place_heads import Choice
@@ -31,7 +32,7 @@ ON_GSV_CITIES = ("gsv_cities:gsv_cities", "mixvpr:mixvpr", "salad:salad", "boq:d
 def recipe(name):
     """The recipe as the command line loads it; its file of weights, which is not here, left out."""
     file, _, preset = name.partition(":")
-    config = commandline.load_config(f"{FOLDER / file}.py:{preset}").unlock()
+    config = recipes.load_config(f"{FOLDER / file}.py:{preset}").unlock()
     config.init = ""
     checks.check(config)
     return config.lock()
@@ -41,13 +42,13 @@ def recipe(name):
 def made(name):
     """Shapes of the descriptor of one image, and of the model's variables."""
     config = recipe(name)
-    return jax.eval_shape(build.model(config).init_with_output, jax.random.key(0), build.blank(config))
+    return jax.eval_shape(builders.model(config).init_with_output, jax.random.key(0), builders.blank(config))
 
 
 @cache
 def parameters(name):
     """Shapes by path: those that train, and those that rest."""
-    resting = build.model(recipe(name)).resting()
+    resting = builders.model(recipe(name)).resting()
     return split_frozen(made(name)[1]["params"], (*recipe(name).frozen, *resting))
 
 
@@ -238,10 +239,12 @@ def test_descriptors_are_as_long_as_published(name, dim):
 
 
 def test_a_second_embedded_city_has_settings_of_its_own(monkeypatch):
-    monkeypatch.setattr(build.readers, "read", lambda reader, root, split, **options: (reader, root, options["city"]))
+    monkeypatch.setattr(
+        builders.readers, "read", lambda reader, root, split, **options: (reader, root, options["city"])
+    )
     config = recipe("megaloc:city")
-    assert build.places(config, config.train_data) == ("minicity", "data/minicity", {})
-    other = build.places(config, config.more_train_data.modern)
+    assert builders.places(config, config.train_data) == ("minicity", "data/minicity", {})
+    other = builders.places(config, config.more_train_data.modern)
     assert other == ("minicity", "data/minicity-modern", {"seed": 1, "style": "modern"})
 
 

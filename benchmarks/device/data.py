@@ -25,7 +25,7 @@ def loader(one_arena: bool, at: At) -> dict[str, Any]:
     """
     from benchmarks import loader as bench
     from data_pipelines.cores import cores
-    from jaxvpr import memory
+    from jaxvpr.parallel import memory
 
     kept = memory.keep_freed(anywhere=True) if one_arena else False
     pixels, steps = (32, 3) if at.tiny else (PIXELS, STEPS)

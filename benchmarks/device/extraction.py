@@ -84,16 +84,16 @@ def parity(name: str, at: At) -> dict[str, Any]:
     (TF32 on an NVIDIA GPU) and at full precision."""
     import jax
 
-    from jaxvpr import build
+    from jaxvpr import builders
 
     case = (TINY if at.tiny else CASES)[name]
     config = extract.recipe(case, "float32")
     images = extract.images_of(case._replace(batch=min(case.batch, PARITY_IMAGES)), config)
-    cpu, variables = jax.devices("cpu")[0], build.initial_variables(config)
+    cpu, variables = jax.devices("cpu")[0], builders.initial_variables(config)
 
     def described(device: Any, precision: str | None) -> np.ndarray:
         with jax.default_matmul_precision(precision):
-            return np.asarray(jax.jit(build.apply(config))(*jax.device_put((variables, images), device)))
+            return np.asarray(jax.jit(builders.apply(config))(*jax.device_put((variables, images), device)))
 
     expected = described(cpu, "highest")
     found = {kind: described(jax.devices()[0], kind) for kind in (None, "highest")}

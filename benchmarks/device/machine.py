@@ -19,7 +19,7 @@ from benchmarks.device.runner import At
 IMPORTS = (
     "numpy", "scipy.spatial", "jax", "flax.linen", "optax", "orbax.checkpoint", "cv2", "PIL.Image", "absl.flags",
     "safetensors.numpy", "jinja2", "filelock", "ml_collections", "grain", "faiss", "simplejpeg", "tensorboardX",
-    "torch", "jaxvpr", "jaxvpr.build", "benchmarks.jax_side",
+    "torch", "jaxvpr", "jaxvpr.builders", "benchmarks.jax_side",
 )  # fmt: skip
 SIZE, TINY_SIZE, CALLS = 8192, 256, 10
 

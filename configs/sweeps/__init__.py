@@ -1,2 +1,2 @@
 """Sweeps: files with `get_sweep(preset)`, each of which names a recipe and the runs that vary it
-(`jaxvpr/sweep_file.py` explains the keys)."""
+(`jaxvpr/cli/sweep_file.py` explains the keys)."""

@@ -43,11 +43,14 @@ __all__ = [
     "Method",
     "PlaceModel",
     "Preprocess",
+    "Variables",
     "build",
     "describe",
     "join",
     "looks_across",
 ]
+
+Variables = dict[str, Any]  # {"params", "batch_stats"}: what `module.apply` takes
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet18": partial(ResNet, sizes=(2, 2, 2, 2)),

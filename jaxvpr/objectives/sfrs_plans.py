@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxvpr.errors import UserError
+from jaxvpr.mining.neighbours import Neighbours
+from jaxvpr.mining.reciprocal import reciprocal_distances, vectors
+from jaxvpr.mining.search_all import hardest
 from jaxvpr.objectives.objective import Embed, Memory, Plan
 from jaxvpr.objectives.triplet_plans import Mining, Planner, mined_plan
 from jaxvpr.retrieval.cache import Cache, first
-from jaxvpr.retrieval.hardest import hardest
-from jaxvpr.retrieval.neighbours import Neighbours
-from jaxvpr.retrieval.reciprocal import reciprocal_distances, vectors
 
 Array = np.ndarray
 

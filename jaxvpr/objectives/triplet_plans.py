@@ -20,9 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxvpr.errors import UserError
+from jaxvpr.mining.neighbours import Neighbours
+from jaxvpr.mining.search_all import hardest
 from jaxvpr.objectives.objective import Embed, Memory, Plan
-from jaxvpr.retrieval.hardest import hardest
-from jaxvpr.retrieval.neighbours import Neighbours
 from jaxvpr.retrieval.positives import Positives, without
 
 log = logging.getLogger(__name__)

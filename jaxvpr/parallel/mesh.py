@@ -76,3 +76,9 @@ def to_global(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """A dict of this host's rows, `[local, ...]` each, as arrays of the global batch on the mesh."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def devices() -> str:
+    """What the run computes on, for the console."""
+    kinds = {device.device_kind for device in jax.devices()}
+    return f"{jax.device_count()} x {', '.join(sorted(kinds))}, {jax.process_count()} process(es)"

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from data_pipelines.loaders import reading
 from data_pipelines.progress import first_slow, slow
 from jaxvpr.errors import UserError
+from jaxvpr.models import Variables
 from jaxvpr.objectives.objective import slot_of
 from jaxvpr.parallel import compiling, hosts
 from jaxvpr.training import early_stop, optimisers
@@ -35,7 +36,7 @@ from jaxvpr.training.logs import Log, Progress
 from jaxvpr.training.plateau import Watch, plateau
 from jaxvpr.training.recipe import Outcome, Recipe
 from jaxvpr.training.schedules import Schedule
-from jaxvpr.training.state import TrainState, Variables, abstract, init_state, reborn, started, variables_of
+from jaxvpr.training.state import TrainState, abstract, init_state, reborn, started, variables_of
 from jaxvpr.training.step import make_step
 
 log = logging.getLogger(__name__)

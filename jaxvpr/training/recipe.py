@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.places import Paths
+from jaxvpr.models import Variables
 from jaxvpr.objectives.objective import Embed, Objective
 from jaxvpr.retrieval.classes import ClassPlaces
-from jaxvpr.training.state import Variables
 
 
 class Recipe(NamedTuple):

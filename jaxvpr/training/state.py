@@ -11,11 +11,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
+from jaxvpr.models import Variables
 from jaxvpr.objectives.objective import Objective
 from jaxvpr.parallel.mesh import replicated, stacked_head_shardings
 from jaxvpr.training.optimisers import Optimisers, join_frozen, split_frozen
-
-Variables = dict[str, Any]
 
 
 class TrainState(NamedTuple):

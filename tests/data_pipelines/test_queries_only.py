@@ -14,8 +14,8 @@ from data_pipelines.errors import DataError
 from data_pipelines.images import decode, resize
 from data_pipelines.loaders import Draw, ImageSource, StepReader, batches, generator
 from data_pipelines.places import Paths
+from jaxvpr.builders.training_images import image_source
 from jaxvpr.errors import UserError
-from jaxvpr.learning.data import image_source
 
 COUNT, BATCH, IMAGES, SIZE = 12, 4, 5, (24, 32)
 STRONG = {"brightness": 0.7, "hue": 0.5, "scale": (0.5, 1.0), "perspective": 0.5, "rotation": 20.0}

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks import models_page
 from data_pipelines.shapes import target
-from jaxvpr import models, models_page
+from jaxvpr import models
 from jaxvpr.weights import FAMILIES
 from jaxvpr.weights.tables import name_of
 
@@ -70,7 +71,7 @@ def test_the_page_is_up_to_date():
     """All of it but the costs of methods, which take long to count: those of a few."""
     page = PAGE.read_text()
     rest = [name for name in models_page.TABLES if name != "methods"]
-    assert models_page.updated(page, rest) == page, "run: python -m jaxvpr.models_page --out docs/models.md"
+    assert models_page.updated(page, rest) == page, "run: python -m benchmarks.models_page --out docs/models.md"
     for names in models_page.grouped():
         assert f"| `{models_page.label(names)}` |" in page
         if "resnet18" in names[0]:

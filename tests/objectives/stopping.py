@@ -2,7 +2,7 @@
 
 import jax
 
-from jaxvpr import build, learning
+from jaxvpr import builders, families
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.training import logs, loop
 
@@ -32,7 +32,7 @@ def trained(config, folder, devices=1):
     mesh = make_mesh(config.mesh.model, devices=jax.devices()[:devices])
     with jax.numpy_dtype_promotion("standard"):
         config = config.copy_and_resolve_references().lock()
-        recipe = learning.recipe(config, mesh, build.benchmarks(config, config.val_data))
+        recipe = families.recipe(config, mesh, builders.benchmarks(config, config.val_data))
         folder.mkdir(exist_ok=True)
         return loop.train(config, folder, recipe, mesh)
 

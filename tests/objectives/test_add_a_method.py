@@ -8,8 +8,9 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from jaxvpr import learning, verbs
+from jaxvpr import families
 from jaxvpr.training import logs
+from jaxvpr.verbs import train
 
 PAGE = Path(__file__).parents[2] / "docs" / "add_a_method.md"
 
@@ -23,12 +24,12 @@ def pairs(tmp_path):
 
 
 def test_the_method_of_the_page_learns(pairs, tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setitem(learning.OBJECTIVES, "pairs", pairs["from_config"])
+    monkeypatch.setitem(families.OBJECTIVES, "pairs", pairs["from_config"])
     config = tiny_config.copy_and_resolve_references().unlock()
     config.objective = ConfigDict({"name": "pairs", "M": 10.0, "temperature": 0.1})
     config.steps_per_epoch = 15
     with jax.numpy_dtype_promotion("standard"):
-        metrics = verbs.train(config.lock(), tmp_path / "run")
+        metrics = train.run(config.lock(), tmp_path / "run")
     losses = [record["loss"] for record in logs.read(tmp_path / "run") if "loss" in record]
     assert len(losses) == 30 and sum(losses[-5:]) < sum(losses[:5])
     assert metrics["results"][0]["protocol"]["queries"] == 25

@@ -7,13 +7,15 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common, distill
-from jaxvpr import build, learning, models, weights, workdir
-from jaxvpr.commandline import load_config, override
+from jaxvpr import builders, families, models, weights
+from jaxvpr.cli.overrides import override
+from jaxvpr.cli.recipes import load_config
 from jaxvpr.errors import UserError
-from jaxvpr.learning.distillation import device_rule, teacher_size
+from jaxvpr.families.distillation import device_rule, teacher_size
 from jaxvpr.models.resizing import resize
 from jaxvpr.objectives.distillation import LOSSES, cosine, similarity
 from jaxvpr.parallel.mesh import make_mesh
+from jaxvpr.runs import model_file, which
 from jaxvpr.training import logs, loop
 from jaxvpr.training.checkpoint import Checkpoints
 
@@ -28,8 +30,8 @@ def teacher_run(tmp_path_factory):
     recipe.model.update(backbone="resnet_small", backbone_options=ConfigDict(SHALLOW))
     recipe.model.aggregator_options = ConfigDict({"dim": 16})
     recipe.image, recipe.seed = common.image((32, 32), "area"), 5
-    variables = build.initial_variables(recipe.lock())
-    workdir.save_model(folder, recipe, variables)
+    variables = builders.initial_variables(recipe.lock())
+    model_file.save_model(folder, recipe, variables)
     return folder, variables
 
 
@@ -87,7 +89,7 @@ def trained(config, folder, monkeypatch, devices=1):
     with monkeypatch.context() as patched, jax.numpy_dtype_promotion("standard"):
         patched.setattr(Checkpoints, "save", watched)
         mesh = make_mesh(devices=jax.devices()[:devices])
-        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
+        recipe = families.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
         loop.train(config, folder, recipe, mesh)
     return [record["loss"] for record in logs.read(folder) if "loss" in record], saved[-1]
 
@@ -114,15 +116,15 @@ def test_devices_do_not_matter(config, tmp_path, monkeypatch):
 
 def test_the_teacher_sees_its_own_size(config, teacher_run):
     config.objective.teacher_size = (48, 40)
-    objective = learning.recipe(config, make_mesh(), []).objective
-    teacher, variables = workdir.named(teacher_run[0])
+    objective = families.recipe(config, make_mesh(), []).objective
+    teacher, variables = which.named(teacher_run[0])
     images = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)
-    student = build.fresh_variables(config)
+    student = builders.fresh_variables(config)
     outputs, _ = objective.embed(
         student["params"], student["batch_stats"], {"teacher": variables}, {"image": images}, jax.random.key(0)
     )
     shown = resize(jnp.asarray(images), (48, 40), "tensor_linear_antialias")
-    wanted = build.model(teacher).apply(variables, shown)
+    wanted = builders.model(teacher).apply(variables, shown)
     np.testing.assert_allclose(outputs["teacher"], wanted, atol=1e-6)
     assert outputs["student"].shape == (2, 8)
 
@@ -143,19 +145,19 @@ def test_sizes_and_rules():
 
 
 def zeros(config):
-    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), build.shapes(config))
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), builders.shapes(config))
 
 
 def test_a_published_method_is_named_with_its_file(tmp_path):
     config, file = load_config("configs/zoo.py:cosplace-resnet18-32"), tmp_path / "resnet18_32.safetensors"
     weights.write(file, weights.to_torch("cosplace", zeros(config)), {})
-    named, variables = workdir.named(f"cosplace-resnet18-32:{file}")
+    named, variables = which.named(f"cosplace-resnet18-32:{file}")
     assert named.method == "cosplace-resnet18-32" and named.init == str(file)
     assert not np.any(variables["params"]["backbone"]["conv1"]["kernel"])
     with pytest.raises(UserError, match=r"cosplace-resnet18-32.*no weights.*init=FILE"):
-        workdir.named("cosplace-resnet18-32:")
+        which.named("cosplace-resnet18-32:")
     with pytest.raises(UserError, match=r"absent\.pth.*no such file"):
-        workdir.named("cosplace-resnet18-32:absent.pth")
+        which.named("cosplace-resnet18-32:absent.pth")
 
 
 MISTAKES = {
@@ -172,12 +174,12 @@ def test_mistakes_are_named(change, config):
     for one in change.split(",") if "size" not in change else [change]:
         override(config, *one.split("="))
     with pytest.raises(UserError, match=MISTAKES[change]):
-        learning.recipe(config, make_mesh(), [])
+        families.recipe(config, make_mesh(), [])
 
 
 def test_without_a_projection_the_dimensions_are_the_same(config):
     config.objective.projection = False
-    objective = learning.recipe(config, make_mesh(), []).objective
+    objective = families.recipe(config, make_mesh(), []).objective
     with pytest.raises(UserError, match=r"\b8\b.*\b16\b.*objective\.projection=True"):
         objective.init(jax.random.key(0), 8)
     assert objective.init(jax.random.key(0), 16)[0] == {}
@@ -190,16 +192,16 @@ def teacher_file(folder, size, **model):
     recipe = common.base().unlock()
     recipe.model.update(ConfigDict(model))
     recipe.image = common.image((size, size), "area")
-    return workdir.save_model(folder, recipe.lock(), zeros(recipe))
+    return model_file.save_model(folder, recipe.lock(), zeros(recipe))
 
 
 def test_a_teacher_of_patches_wants_whole_ones(config, tmp_path):
     file = teacher_file(tmp_path, 28, backbone="dinov2_vits14", backbone_options=SMALL, aggregator="cls")
     config.objective.teacher = str(file)
-    assert learning.recipe(config, make_mesh(), []).objective.load_aux()["teacher"]["params"]
+    assert families.recipe(config, make_mesh(), []).objective.load_aux()["teacher"]["params"]
     config.objective.teacher_size = (30, 28)
     with pytest.raises(UserError, match=r"\b30x28\b.*objective\.teacher_size=\(height,width\)"):
-        learning.recipe(config, make_mesh(), [])
+        families.recipe(config, make_mesh(), [])
 
 
 def test_a_teacher_that_looks_across_the_batch_is_refused(config, tmp_path):
@@ -207,13 +209,13 @@ def test_a_teacher_that_looks_across_the_batch_is_refused(config, tmp_path):
     small = {"backbone_options": SMALL, "aggregator": "cricavpr", "aggregator_options": head}
     config.objective.teacher = str(teacher_file(tmp_path, 168, backbone="dinov2_vits14", **small))
     with pytest.raises(UserError, match=r"objective\.teacher=.*\bbatch\b"):
-        learning.recipe(config, make_mesh(), [])
+        families.recipe(config, make_mesh(), [])
 
 
 @pytest.mark.parametrize("preset", distill.PRESETS)
 def test_presets_name_a_teacher(preset):
     config = distill.get_config(preset)
-    assert config.name == f"distill-{preset.replace('_', '-')}" and config.objective.name in learning.OBJECTIVES
-    assert build.shapes(config)["params"]
+    assert config.name == f"distill-{preset.replace('_', '-')}" and config.objective.name in families.OBJECTIVES
+    assert builders.shapes(config)["params"]
     method, colon, _ = config.objective.teacher.partition(":")
     assert not colon or method in models.METHODS

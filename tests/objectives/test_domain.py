@@ -17,13 +17,14 @@ from stopping import Stopped, stopping_at
 from configs import common, cosplace_grl, pretrain
 from data_pipelines.errors import DataError
 from data_pipelines.loaders import Draw
-from jaxvpr import build, learning, workdir
-from jaxvpr.commandline import override
+from jaxvpr import builders, families
+from jaxvpr.cli.overrides import override
 from jaxvpr.errors import UserError
 from jaxvpr.losses import domain as losses
 from jaxvpr.objectives.domain import adapted
 from jaxvpr.objectives.objective import Context, Objective
 from jaxvpr.parallel.mesh import make_mesh
+from jaxvpr.runs import model_file
 from jaxvpr.training import logs, loop
 
 # One residual block: what takes time here is compiling.
@@ -173,7 +174,7 @@ def config(tiny_config, photo_tree):
 def trained(config, folder, devices=1):
     with jax.numpy_dtype_promotion("standard"):
         mesh = make_mesh(devices=jax.devices()[:devices])
-        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
+        recipe = families.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
         outcome = loop.train(config, folder, recipe, mesh)
     return outcome, [record for record in logs.read(folder) if "loss" in record]
 
@@ -226,13 +227,13 @@ def test_a_run_stops_and_goes_on_and_devices_do_not_matter(config, tmp_path, mon
 def test_statistics_alone(config, tmp_path):
     """Nothing is trained, and the averages are those of the target's batches, one after the other."""
     mesh, file = make_mesh(devices=jax.devices()[:1]), tmp_path / "begun.safetensors"
-    workdir.write_model(file, config, build.initial_variables(config))
+    model_file.write_model(file, config, builders.initial_variables(config))
     with config.unlocked():
         config.domain.method, config.epochs, config.batch, config.init = "batchnorm", 1, 8, str(file)
     outcome, log = trained(config, tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, outcome.best["params"], outcome.initial["params"])
     with jax.numpy_dtype_promotion("standard"):
-        recipe, model = learning.recipe(config, mesh, []), build.model(config)
+        recipe, model = families.recipe(config, mesh, []), builders.model(config)
         plan, _ = recipe.objective.plan(0, np.random.default_rng([config.seed, 0]), {}, None)
         variables = outcome.initial
         for step in range(3):
@@ -264,9 +265,9 @@ def test_other_objectives(name, on, config):
         config.steps_per_epoch = 1
     with jax.numpy_dtype_promotion("standard"):
         mesh = make_mesh(devices=jax.devices()[:1])
-        goal = learning.recipe(config, mesh, []).objective
+        goal = families.recipe(config, mesh, []).objective
         assert goal.streams == ("source", "target")
-        variables, elements = build.shapes(config), (16, 4) if name == "mined_triplets" else (16,)
+        variables, elements = builders.shapes(config), (16, 4) if name == "mined_triplets" else (16,)
 
         def loss(variables, batches):
             key = jax.random.key(0)
@@ -315,22 +316,22 @@ def test_mistakes_are_named(change, config):
         override(config, key, value)
     mesh = make_mesh(devices=jax.devices()[:1] if "accumulate" in change else None)
     with pytest.raises((UserError, DataError), match=MISTAKES[change]):
-        learning.recipe(config, mesh, [])
+        families.recipe(config, mesh, [])
 
 
 def test_target_images_are_needed(config, tmp_path):
     with config.unlocked():
         config.target_data = ConfigDict({})
     with pytest.raises(UserError, match=r"domain\.method='grl'.*target_data\.reader=folder"):
-        learning.recipe(config, make_mesh(), [])
+        families.recipe(config, make_mesh(), [])
     (tmp_path / "photos").mkdir()
     override(config, "target_data.root", str(tmp_path / "photos"))
     assert config.target_data.reader == "folder"
     with pytest.raises(DataError, match=re.escape(str(tmp_path / "photos"))):
-        learning.recipe(config, make_mesh(), [])
+        families.recipe(config, make_mesh(), [])
     for number in range(3):
         cv2.imwrite(str(tmp_path / "photos" / f"{number}.jpg"), np.full((40, 50, 3), 60 * number, np.uint8))
-    recipe = learning.recipe(config, make_mesh(), [])
+    recipe = families.recipe(config, make_mesh(), [])
     plan, _ = recipe.objective.plan(0, np.random.default_rng(0), {}, None)
     batch = recipe.sources["target"].read(recipe.objective.draw(plan, 0)["target"], 0, 0, "target")
     assert batch["image"].shape == (8, 32, 32, 3) and batch["mask"].all() and sorted(set(batch["row"])) == [0, 1, 2]
@@ -345,11 +346,11 @@ def test_statistics_that_cannot_move(frozen_bn, config):
         if not frozen_bn:
             config.model.backbone, config.model.backbone_options = "squeezenet", ConfigDict({})
     with pytest.raises(UserError, match=rf"model\.backbone='{config.model.backbone}'.*frozen_bn=update"):
-        learning.recipe(config, make_mesh(), [])
+        families.recipe(config, make_mesh(), [])
 
 
 @pytest.mark.parametrize("preset", cosplace_grl.PRESETS)
 def test_presets_fit_their_models(preset):
     config = cosplace_grl.get_config(preset)
     assert bool(config.target_data) == (config.domain.method == "grl") == (preset != "by_day")
-    assert build.shapes(config)["params"]
+    assert builders.shapes(config)["params"]

@@ -18,8 +18,8 @@ from data_pipelines.eigen import Looks, eigen_classes
 from data_pipelines.errors import DataError
 from data_pipelines.partitions import label_cells
 from data_pipelines.readers import read
-from jaxvpr import learning
-from jaxvpr.commandline import load_config
+from jaxvpr import families
+from jaxvpr.cli.recipes import load_config
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.eigenplaces import KINDS, draw, eigenplaces_objective
 from jaxvpr.objectives.objective import Context
@@ -206,7 +206,7 @@ def test_it_learns_from_views_of_panoramas_and_a_stopped_run_goes_on_to_the_bit(
 
 def test_mistakes_are_named(config, photo_tree, tmp_path):
     sets = [read("at_names", photo_tree, split="train")]
-    make = learning.OBJECTIVES["eigenplaces"]
+    make = families.OBJECTIVES["eigenplaces"]
     config.panorama.update(size=(16, 64), view=8)
     with pytest.raises(UserError, match=r"jpg.*\b32x32\b.*panorama\.size=\(16, 64\).*panorama\.size"):
         make(config, sets)

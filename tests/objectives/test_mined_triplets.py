@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from stopping import Stopped, losses, stopping_at, trained
 
 from configs import common
-from jaxvpr import build, weights
-from jaxvpr.commandline import override
+from jaxvpr import builders, weights
+from jaxvpr.cli.overrides import override
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.objective import Context
 from jaxvpr.objectives.triplets import triplets_objective
@@ -75,7 +75,7 @@ def test_the_model_leaves_and_returns_with_the_benchmarks_names(config, tmp_path
     assert {"aggregation.centroids", "aggregation.conv.weight", "backbone.0.weight"} <= set(names)
     weights.write(tmp_path / "net.safetensors", names, {})
     config.init = str(tmp_path / "net.safetensors")
-    back = build.initial_variables(config.lock())
+    back = builders.initial_variables(config.lock())
     jax.tree.map(np.testing.assert_array_equal, back, outcome.best)
 
 

@@ -11,13 +11,14 @@ from configs import common
 from data_pipelines.errors import DataError
 from data_pipelines.place_table import place_table
 from data_pipelines.places import Paths, Places
-from jaxvpr import learning, verbs
-from jaxvpr.commandline import override
+from jaxvpr import families
+from jaxvpr.builders.training_images import training_sets
+from jaxvpr.cli.overrides import override
 from jaxvpr.errors import UserError
-from jaxvpr.learning.data import training_sets
 from jaxvpr.objectives.place_heads import Choice, empty_ring, pushed
 from jaxvpr.objectives.places import places_objective
 from jaxvpr.training import logs, loop
+from jaxvpr.verbs import train
 
 
 @pytest.fixture
@@ -30,14 +31,14 @@ def config(tiny_config):
     return config
 
 
-def train(config, folder):
+def losses_of(config, folder):
     with jax.numpy_dtype_promotion("standard"):
-        verbs.train(config.copy_and_resolve_references().lock(), folder)
+        train.run(config.copy_and_resolve_references().lock(), folder)
     return [record["loss"] for record in logs.read(folder) if "loss" in record]
 
 
 def test_it_learns(config, tmp_path):
-    losses = train(config, tmp_path / "a")
+    losses = losses_of(config, tmp_path / "a")
     assert len(losses) == 16 and sum(losses[-4:]) < sum(losses[:4])
 
 
@@ -45,7 +46,7 @@ def test_it_learns_prototypes_split_over_two_devices(config, tmp_path):
     for key, value in {"loss": "arcface", "miner": "none", "loss_options.scale": "16.0", "K": "1", "P": "24"}.items():
         override(config, f"objective.{key}", value)
     config.mesh.model = 2
-    losses = train(config, tmp_path / "a")
+    losses = losses_of(config, tmp_path / "a")
     assert len(losses) == 16 and sum(losses[-4:]) < sum(losses[:4])
 
 
@@ -54,12 +55,12 @@ def test_cliques_train_and_a_stopped_run_ends_as_the_other(config, tmp_path, mon
     """Stopped before the second epoch begins, which draws its cliques by what the first one remembered."""
     config.objective.cliques.update(share=0.5, refresh=2, similar=6)
     config.steps_per_epoch = 4
-    losses = train(config, tmp_path / "alone")
+    losses = losses_of(config, tmp_path / "alone")
     assert len(losses) == 8
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(loop, "make_step", stopping_at(4, loop.make_step))
-        train(config, tmp_path / "broken")
-    assert train(config, tmp_path / "broken") == losses
+        losses_of(config, tmp_path / "broken")
+    assert losses_of(config, tmp_path / "broken") == losses
     one, other = (tmp_path / name / "model.safetensors" for name in ("alone", "broken"))
     assert one.read_bytes() == other.read_bytes()
 
@@ -67,11 +68,11 @@ def test_cliques_train_and_a_stopped_run_ends_as_the_other(config, tmp_path, mon
 def test_two_data_sets_share_the_batches_of_a_recipe_by_weight(config, photo_tree):
     config.more_train_data = ConfigDict({"again": common.data("at_names", str(photo_tree), "train")})
     config.objective.weights, sets = (3, 1), training_sets(config)
-    plan, _ = learning.OBJECTIVES["places"](config, sets).plan(0, np.random.default_rng(0), {}, None)
+    plan, _ = families.OBJECTIVES["places"](config, sets).plan(0, np.random.default_rng(0), {}, None)
     assert ((plan["rows"] >= 75).sum(1) == 6).all() and ((plan["rows"] < 75).sum(1) == 18).all()
     config.objective.weights = (1,)
     with pytest.raises(UserError, match=r"objective\.weights.*\['.*', '.*'\]"):
-        learning.OBJECTIVES["places"](config, sets)
+        families.OBJECTIVES["places"](config, sets)
 
 
 def test_a_memory_compares_with_past_batches():
@@ -125,4 +126,4 @@ def test_mistakes_are_named(change, config, tmp_path):
     for one in change.split(","):
         override(config, *one.split("="))
     with pytest.raises((UserError, DataError), match=MISTAKES[change]):
-        verbs.train(config.lock(), tmp_path / "run")
+        train.run(config.lock(), tmp_path / "run")

@@ -10,9 +10,9 @@ from configs import common
 from data_pipelines.errors import DataError
 from data_pipelines.place_table import place_table
 from data_pipelines.places import Paths, Places
-from jaxvpr import learning
+from jaxvpr import families
+from jaxvpr.builders.training_images import with_places
 from jaxvpr.errors import UserError
-from jaxvpr.learning.data import with_places
 from jaxvpr.objectives.objective import Embed
 from jaxvpr.objectives.place_heads import Choice
 from jaxvpr.objectives.place_plans import Cliques, places_plan
@@ -159,7 +159,7 @@ def test_a_data_set_without_place_numbers_gives_cliques_but_no_places(tiny_confi
     config.batch, config.steps_per_epoch = 12, 3
     named, bare = town("named", 20), town("bare", 20, east=9e3)
     sets = [named, dataclasses.replace(bare, place=np.full(len(bare), -1))]
-    make = learning.OBJECTIVES["places"]
+    make = families.OBJECTIVES["places"]
     embed, asked = looks(sets)
     rows, labels, _ = drawn(make(config, sets).plan, embed=embed)
     check_batches(rows, labels, sets, 3, 25)

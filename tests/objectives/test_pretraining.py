@@ -14,8 +14,8 @@ from configs import common, pretrain
 from data_pipelines.errors import DataError
 from data_pipelines.partitions import label_cells
 from data_pipelines.samplers import open_passes
-from jaxvpr import build, exchange, learning, models, verbs, weights
-from jaxvpr.commandline import override
+from jaxvpr import builders, families, models, weights
+from jaxvpr.cli.overrides import override
 from jaxvpr.errors import UserError
 from jaxvpr.losses import softmax
 from jaxvpr.models.features import Features
@@ -23,6 +23,7 @@ from jaxvpr.models.place_model import PlaceModel
 from jaxvpr.objectives.pretraining import pretraining_objective
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.training import logs, loop
+from jaxvpr.verbs import export, train
 
 # One residual block: what takes time here is compiling.
 SHALLOW = ConfigDict({"widths": (16, 16, 16, 16), "cut": "layer1"})
@@ -56,7 +57,7 @@ def trained(config, folder, devices=1):
     """The outcome of a run without validation, and its log."""
     with jax.numpy_dtype_promotion("standard"):
         mesh = make_mesh(config.mesh.model, devices=jax.devices()[:devices])
-        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
+        recipe = families.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
         outcome = loop.train(config, folder, recipe, mesh)
     return outcome, [record for record in logs.read(folder) if "loss" in record]
 
@@ -155,12 +156,12 @@ def test_it_learns_and_any_recipe_starts_from_it(config, tiny_config, tmp_path):
     config = config.copy_and_resolve_references().unlock()
     config.objective.smoothing, config.test_data = 0.1, ConfigDict({})
     with jax.numpy_dtype_promotion("standard"):
-        verbs.train(config.lock(), tmp_path / "pretrain")
+        train.run(config.lock(), tmp_path / "pretrain")
     accuracy = [record["accuracy"] for record in logs.read(tmp_path / "pretrain") if "loss" in record]
     assert len(accuracy) == 48 and np.mean(accuracy[-12:]) > 0.2 > 3 * np.mean(accuracy[:6]), "chance is 0.04"
 
     file = tmp_path / "pretrain" / "model.safetensors"
-    saved = weights.from_torch("jaxvpr", weights.read(file), build.shapes(config))
+    saved = weights.from_torch("jaxvpr", weights.read(file), builders.shapes(config))
     recipe = tiny_config.copy_and_resolve_references().unlock()
     recipe.init, recipe.epochs, recipe.optimizer.warmup, recipe.optimizer_extra.warmup = f"{file}:backbone/", 1, 0, 0
     recipe.steps_per_epoch, recipe.model.backbone_options = 1, SHALLOW
@@ -169,14 +170,14 @@ def test_it_learns_and_any_recipe_starts_from_it(config, tiny_config, tmp_path):
     for path, value in kept.items():
         np.testing.assert_array_equal(initial[path], value)
     recipe.init = ""
-    fresh = flatten_dict(build.initial_variables(recipe), sep="/")
+    fresh = flatten_dict(builders.initial_variables(recipe), sep="/")
     assert not np.array_equal(kept["params/backbone/conv1/kernel"], fresh["params/backbone/conv1/kernel"])
     head = set(initial) - set(kept)
     assert head and all("/aggregator/" in path and initial[path].shape == fresh[path].shape for path in head)
     assert any(np.std(initial[path]) > 0 for path in head), "a head of its own, drawn as ever"
 
     out = tmp_path / "backbone.safetensors"
-    exchange.export(config, tmp_path / "pretrain", "best", out, family="torchvision_resnet")
+    export.run(config, tmp_path / "pretrain", "best", out, family="torchvision_resnet")
     kernel = kept["params/backbone/layer1_0/conv1/kernel"]
     np.testing.assert_array_equal(weights.read(out)["layer1.0.conv1.weight"], kernel.transpose(3, 2, 0, 1))
 
@@ -216,7 +217,7 @@ def test_mistakes_are_named(change, config):
     for one in change.split(","):
         override(config, *one.split("="))
     with pytest.raises((UserError, DataError), match=MISTAKES[change]):
-        learning.recipe(config, make_mesh(), [])
+        families.recipe(config, make_mesh(), [])
 
 
 def test_one_class_is_none():
@@ -227,5 +228,5 @@ def test_one_class_is_none():
 @pytest.mark.parametrize("preset", pretrain.PRESETS)
 def test_presets_fit_their_models(preset):
     config = pretrain.get_config(preset)
-    assert config.name == f"pretrain-{preset}" and config.objective.name in learning.OBJECTIVES
-    assert build.shapes(config)["params"]
+    assert config.name == f"pretrain-{preset}" and config.objective.name in families.OBJECTIVES
+    assert builders.shapes(config)["params"]

@@ -9,10 +9,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common, sfrs
-from jaxvpr import build, learning
-from jaxvpr.commandline import override
+from jaxvpr import builders, families
+from jaxvpr.cli.overrides import override
 from jaxvpr.errors import UserError
-from jaxvpr.learning.sfrs import plans_of_generations
+from jaxvpr.families.sfrs import plans_of_generations
 from jaxvpr.objectives.objective import Context
 from jaxvpr.objectives.sfrs import sfrs_objective
 from jaxvpr.parallel.mesh import batch_sharding, make_mesh
@@ -117,7 +117,7 @@ def test_generations_begin_where_they_are_told_and_the_last_network_teaches(obje
 
 def drawn(config, seed):
     """Variables of the model at random, without compiling its initialisation."""
-    rng, shapes = np.random.default_rng(seed), build.shapes(config)
+    rng, shapes = np.random.default_rng(seed), builders.shapes(config)
     return {
         "params": jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes["params"]),
         "batch_stats": jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes["batch_stats"]),
@@ -126,7 +126,7 @@ def drawn(config, seed):
 
 def test_an_element_is_cut_into_its_parts(config):
     """The regions of every image by itself are what the objective makes of whole elements, spread over two devices."""
-    objective, model = learning.recipe(config.lock(), make_mesh(), []).objective, build.model(config)
+    objective, model = families.recipe(config.lock(), make_mesh(), []).objective, builders.model(config)
     student, teacher = drawn(config, 1), drawn(config, 2)
     images = np.random.default_rng(0).integers(0, 255, (2, 6, 32, 32, 3), dtype=np.uint8)
     flat = images.reshape(-1, 32, 32, 3)
@@ -172,7 +172,7 @@ def trained(config, folder, monkeypatch, stop=None):
         patched.setattr(loop, "make_step", stopping)
         mesh = make_mesh(devices=jax.devices()[:1])
         config = config.copy_and_resolve_references().lock()
-        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
+        recipe = families.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
         folder.mkdir(exist_ok=True)
         try:
             return loop.train(config, folder, recipe, mesh).initial["params"], saved
@@ -211,8 +211,8 @@ def test_generations_of_a_run_and_of_one_that_is_stopped_and_goes_on(config, tmp
 
 def test_the_published_recipe():
     config = sfrs.get_config("pitts30k")
-    model = build.model(config)
-    descriptor, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), build.blank(config))
+    model = builders.model(config)
+    descriptor, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), builders.blank(config))
     assert descriptor.shape == (1, 64 * 512) and config.pca.dim == 4096
     trains = split_frozen(variables["params"], (*config.frozen, *model.resting()))[0]
     assert {path.split("/")[1] for path in trains} == {
@@ -243,4 +243,4 @@ def test_mistakes_are_named(change, config):
     if change.startswith("model"):
         config.model.aggregator_options, config.clusters.images = ConfigDict({}), 0
     with pytest.raises(UserError, match=MISTAKES[change]):
-        learning.recipe(config.lock(), make_mesh(), [])
+        families.recipe(config.lock(), make_mesh(), [])

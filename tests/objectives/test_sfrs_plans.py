@@ -5,14 +5,14 @@ import pytest
 
 from data_pipelines.places import Paths, Places
 from jaxvpr.errors import UserError
+from jaxvpr.mining.neighbours import neighbours
+from jaxvpr.mining.reciprocal import reciprocal_distances
 from jaxvpr.objectives.objective import Embed
 from jaxvpr.objectives.sfrs_plans import Difficult, risen, sfrs_plan
 from jaxvpr.objectives.triplet_plans import Mining, mined_plan
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.cache import spread
 from jaxvpr.retrieval.extract import Described
-from jaxvpr.retrieval.neighbours import neighbours
-from jaxvpr.retrieval.reciprocal import reciprocal_distances
 
 QUERIES, DATABASE, NUMBER, POOL = 24, 100, 4, 6
 MINING = Mining("full", negatives=4, pool=30, refresh=QUERIES, batch=8)

@@ -6,12 +6,12 @@ import pytest
 
 from data_pipelines.places import Paths, Places
 from jaxvpr.errors import UserError
+from jaxvpr.mining.neighbours import neighbours
 from jaxvpr.objectives.objective import Embed
 from jaxvpr.objectives.triplet_plans import Mining, draw_queries, drawn_negatives, mined, mined_plan
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.cache import spread
 from jaxvpr.retrieval.extract import Described
-from jaxvpr.retrieval.neighbours import neighbours
 
 QUERIES, DATABASE = 40, 160
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from data_pipelines.places import Paths
+from jaxvpr.builders import describing
 from jaxvpr.errors import UserError
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval import cache as caches
-from jaxvpr.retrieval.evaluator import Describer
+from jaxvpr.retrieval.describer import Describer
 
 COUNT = 53
 RNG = np.random.default_rng(0)
@@ -107,7 +108,7 @@ def test_the_describer_keeps_what_it_would_give(image, folder, tiny_config, capl
         traced.append(images.shape)
         return apply(variables, images)
 
-    describer = Describer(counted, config, mesh(4))
+    describer = Describer(counted, mesh(4), **describing(config))
     given = describer(KERNEL, folder)
     compiled = len(traced)
     cache = describer.on_mesh(KERNEL, folder)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from data_pipelines.places import Paths, Places
+from jaxvpr.builders import describing
 from jaxvpr.parallel.mesh import make_mesh
-from jaxvpr.retrieval.evaluator import Describer, benchmark, measure
+from jaxvpr.retrieval.describer import Describer
+from jaxvpr.retrieval.evaluator import benchmark, measure
 
 BATCH = 16
 IMAGES = [np.random.default_rng(row).integers(0, 256, (20 + row % 2, 30, 3), np.uint8) for row in range(2 * BATCH + 3)]
@@ -37,7 +39,7 @@ def watched(tiny_config):
             compiled.append(len(images))
             return apply(variables, images)
 
-        return Describer(traced, config, make_mesh(devices=jax.devices()[:devices])), compiled
+        return Describer(traced, make_mesh(devices=jax.devices()[:devices]), **describing(config)), compiled
 
     return make
 

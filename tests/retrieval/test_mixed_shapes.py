@@ -13,11 +13,12 @@ from PIL import Image
 from data_pipelines.errors import DataError
 from data_pipelines.images import ImageError, decode
 from data_pipelines.places import Paths
+from jaxvpr.builders import describing
 from jaxvpr.errors import UserError
 from jaxvpr.models import resizing
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.baselines import thumbnail
-from jaxvpr.retrieval.evaluator import Describer
+from jaxvpr.retrieval.describer import Describer
 
 # In this order: the 45 x 61 are fewer than a batch, the 60 x 40 more.
 SIZES = [(60, 40)] * 5 + [(45, 61), (60, 40), (33, 33), (45, 61)] + [(60, 40)] * 6
@@ -73,7 +74,7 @@ def apply(variables, images):
 def described(config, images, devices=8, **kind):
     """Descriptors by that network with the preprocessing `kind`."""
     config.image.update(kind)
-    return Describer(apply, config, make_mesh(devices=jax.devices()[:devices]))(VARIABLES, images)
+    return Describer(apply, make_mesh(devices=jax.devices()[:devices]), **describing(config))(VARIABLES, images)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -167,7 +168,7 @@ def test_the_model_is_compiled_once_for_each_size_it_is_shown(kind, shapes, conf
         traced.append(images.shape[:3])
         return images.astype(jnp.float32).mean(axis=(1, 2)) + variables["zero"]
 
-    describer = Describer(mean_colour, config, make_mesh())
+    describer = Describer(mean_colour, make_mesh(), **describing(config))
     with caplog.at_level(logging.INFO, "jaxvpr"):
         for _ in range(2):
             found = describer({"zero": np.zeros((1, 3), np.float32)}, paths_of(folder))
@@ -179,7 +180,7 @@ def test_the_model_is_compiled_once_for_each_size_it_is_shown(kind, shapes, conf
 
 def test_thumbnails_of_images_resized_on_the_device(config, folder):
     config.image.update(TENSOR)
-    describer = Describer(apply, config, make_mesh())
+    describer = Describer(apply, make_mesh(), **describing(config))
     images = np.stack([resizing.resize(decode(path)[None], TENSOR["size"], TENSOR["resize"])[0]
                        for path in paths_of(folder)])  # fmt: skip
     found = describer({}, paths_of(folder), thumbnail).descriptors
@@ -239,8 +240,10 @@ def test_a_model_that_looks_across_the_batch_sees_no_blank_image(rule, tiny_conf
     config.image.update(size=(32, 32), resize=rule)
     config.eval.batch = 3
     one = make_mesh(devices=jax.devices()[:1])
-    found = Describer(across, config, one, across=True)({}, images).descriptors
-    alone = Describer(lambda v, x: x.astype(jnp.float32).mean((1, 2)) / 255, config, one)({}, images).descriptors
+    found = Describer(across, one, **describing(config), across=True)({}, images).descriptors
+    alone = Describer(lambda v, x: x.astype(jnp.float32).mean((1, 2)) / 255, one, **describing(config))(
+        {}, images
+    ).descriptors
     expected = [*[alone[:3].mean(0)] * 3, *[alone[3:].mean(0)] * 2]
     np.testing.assert_allclose(found[:, :3], alone, atol=1e-5)
     np.testing.assert_allclose(found[:, 3:], expected, atol=1e-5)

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvpr import build
-from jaxvpr.commandline import load_config
+from jaxvpr import builders
+from jaxvpr.builders import describing
+from jaxvpr.cli.recipes import load_config
 from jaxvpr.parallel.mesh import make_mesh
-from jaxvpr.retrieval.evaluator import Describer, measure
+from jaxvpr.retrieval.describer import Describer
+from jaxvpr.retrieval.evaluator import measure
 
 FOLDERS = {"corridor": "corridor", "nordland": "nordland_64x32", "ie_tower": "ie_tower"}
 WEIGHTS = "squeezenet1_0_imagenet.pth"
@@ -27,8 +29,8 @@ def untrained(preset, real_data, real_weights):
     config = load_config(
         f"configs/squeezenet.py:{preset},init={real_weights / WEIGHTS},test_data.{preset}.root={folder}"
     )
-    describer = Describer(build.apply(config), config, make_mesh(devices=jax.devices()[:1]))
-    return build.benchmarks(config, config.test_data)[0], describer, build.initial_variables(config), config
+    describer = Describer(builders.apply(config), make_mesh(devices=jax.devices()[:1]), **describing(config))
+    return builders.benchmarks(config, config.test_data)[0], describer, builders.initial_variables(config), config
 
 
 @pytest.mark.long

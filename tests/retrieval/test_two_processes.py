@@ -27,10 +27,11 @@ if processes > 1:
 from data_pipelines.places import Paths
 from ml_collections import ConfigDict
 from jaxvpr.retrieval.cache import keep, missing, vectors
-from jaxvpr.retrieval.clusters import cluster_start
-from jaxvpr.retrieval.evaluator import Describer
+from jaxvpr.fitting.clusters import cluster_start
+from jaxvpr.builders import describing
+from jaxvpr.retrieval.describer import Describer
 from jaxvpr.retrieval.extract import describe
-from jaxvpr.retrieval.hardest import hardest
+from jaxvpr.mining.search_all import hardest
 from jaxvpr.retrieval.positives import Positives
 from jaxvpr.retrieval.search import exact_on_mesh
 
@@ -60,7 +61,7 @@ image = {"size": (4, 4), "resize": "tensor_linear_antialias", "multiple": 1, "cr
 loader = {"threads": 1, "workers": 0, "prefetch": 1, "on_error": "skip"}
 config = ConfigDict({"image": image, "eval": {"batch": 8}, "loader": loader})
 files = Paths.of([f"{row:02d}.png" for row in range(15)], out)
-mixed = Describer(apply, config, mesh)({"kernel": kernel}, files)
+mixed = Describer(apply, mesh, **describing(config))({"kernel": kernel}, files)
 
 # Each process has clusters of its own in mind; what processors round differently, made large.
 features = np.random.default_rng(2).normal(size=(60, 5)).astype(np.float32) + np.float32(me / 7)

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 
 def main() -> None:
-    from jaxvpr import verbs
     from jaxvpr.training import loop
+    from jaxvpr.verbs import train
 
     config, folder, last, name = sys.argv[1:]
     make_step = loop.make_step
@@ -30,7 +30,7 @@ def main() -> None:
         return run
 
     loop.make_step = counted
-    verbs.train(ConfigDict(json.loads(Path(config).read_text())).lock(), Path(folder))
+    train.run(ConfigDict(json.loads(Path(config).read_text())).lock(), Path(folder))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from jaxvpr import build, learning
+from jaxvpr import builders, families
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.training import logs, loop
@@ -38,13 +38,13 @@ def train(config, folder, monkeypatch, leaves_at=99):
             return step >= leaves_at
 
     monkeypatch.setattr(loop.hosts, "Leave", Told)
-    mesh, validated = build.mesh(config), []
+    mesh, validated = builders.mesh(config), []
 
     def validate(variables, extra):
         validated.append(jax.device_get(variables))
         return {"val/R@1": VALUES[3 * (len(logs.read(folder)) // 4 + 1)]}
 
-    recipe = learning.recipe(config, mesh, [])._replace(validate=validate)
+    recipe = families.recipe(config, mesh, [])._replace(validate=validate)
     folder.mkdir(exist_ok=True)
     return loop.train(config, folder, recipe, mesh), validated
 
@@ -87,7 +87,7 @@ def test_what_is_kept_is_averaged_and_a_run_told_to_leave_ends_as_one_left_alone
     assert_equal(outcome.best, validated[0])
     checkpoints = Checkpoints(tmp_path / "alone" / "checkpoints", read_only=True)
     for which, index in (("best", 0), ("last", 3)):
-        assert_equal(checkpoints.variables(build.shapes(config), which)[1], validated[index])
+        assert_equal(checkpoints.variables(builders.shapes(config), which)[1], validated[index])
     checkpoints.close()
 
     part, _ = train(config, tmp_path / "broken", monkeypatch, leaves_at=7)

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvpr import build, learning, verbs, weights
+from jaxvpr import builders, families, weights
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.training import logs, loop
 from jaxvpr.training.checkpoint import Checkpoints
+from jaxvpr.verbs import train
 
 
 def changed(config, **values):
@@ -60,7 +61,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_it_goes_on_when_mended(
     with monkeypatch.context() as patched:
         spoilt_images(patched, 8)
         with pytest.raises(UserError, match=r"\bstep 8\b.*loss nan") as error:
-            verbs.train(tiny_config, folder)
+            train.run(tiny_config, folder)
     said = str(error.value)
     assert str(folder / "checkpoints" / "8") in said and "--workdir" in said
     paths = [line.strip().removeprefix("source: ") for line in said.splitlines() if line.startswith("  source: ")]
@@ -68,7 +69,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_it_goes_on_when_mended(
     assert steps_in(folder) == [6, 8]
     assert [r["step"] for r in logs.read(folder) if "loss" in r] == list(range(8))
     caplog.set_level(logging.INFO, "jaxvpr")
-    verbs.train(tiny_config, folder)
+    train.run(tiny_config, folder)
     assert "resumed at step 8 of 12" in caplog.text
     # What was refused left no trace: the run ends as the one that nothing happened to.
     for name in ("model.safetensors", "log.jsonl"):
@@ -79,8 +80,8 @@ def test_a_rate_far_too_high_is_caught_and_leaves_finite_weights(tiny_config, tm
     folder = tmp_path / "run"
     wild = changed(tiny_config, optimizer__rate=1e30, optimizer__schedule="constant", optimizer__warmup=0)
     with pytest.raises(UserError, match=r"not finite"):
-        verbs.train(wild, folder)
-    _, variables = Checkpoints(folder / "checkpoints").variables(build.shapes(wild), "last")
+        train.run(wild, folder)
+    _, variables = Checkpoints(folder / "checkpoints").variables(builders.shapes(wild), "last")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
 
 
@@ -89,17 +90,17 @@ def test_best_is_the_earliest_of_equals_and_the_last_two_are_kept(tiny_config, t
     monkeypatch.setattr(loop.Recipe, "validate", property(lambda _: lambda variables, extra: {"val/R@1": next(values)}))
     folder = tmp_path / "run"
     config = changed(tiny_config, epochs=6, steps_per_epoch=2)
-    outcome = loop.train(config, make(folder), recipe_of(config), build.mesh(config))
+    outcome = loop.train(config, make(folder), recipe_of(config), builders.mesh(config))
     assert outcome.finished and outcome.best_step == 6
     assert steps_in(folder) == [6, 10, 12]
     checkpoints = Checkpoints(folder / "checkpoints")
-    _, best = checkpoints.variables(build.shapes(tiny_config), "best")
+    _, best = checkpoints.variables(builders.shapes(tiny_config), "best")
     for one, other in zip(jax.tree.leaves(best), jax.tree.leaves(outcome.best), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def recipe_of(config):
-    return learning.recipe(config, build.mesh(config), build.benchmarks(config, config.val_data))
+    return families.recipe(config, builders.mesh(config), builders.benchmarks(config, config.val_data))
 
 
 def make(folder):
@@ -124,7 +125,7 @@ def test_told_to_leave_saves_wherever_it_stands(tiny_config, tmp_path, monkeypat
     monkeypatch.setattr(loop.hosts, "Leave", lambda: Told(leaves_at))
     config = changed(tiny_config, every_epochs=2)
     recipe = recipe_of(config)
-    outcome = loop.train(config, make(tmp_path / "run"), recipe, build.mesh(config))
+    outcome = loop.train(config, make(tmp_path / "run"), recipe, builders.mesh(config))
     assert not outcome.finished and steps_in(tmp_path / "run") == left
     assert all("loss" in record for record in logs.read(tmp_path / "run"))
 
@@ -134,7 +135,7 @@ def test_saves_between(tiny_config, tmp_path, monkeypatch):
     save = Checkpoints.save
     monkeypatch.setattr(Checkpoints, "save", lambda self, step, *rest: (seen.append(step), save(self, step, *rest)))
     config = changed(tiny_config, every_epochs=2, checkpoint__every_steps=3)
-    loop.train(config, make(tmp_path / "run"), recipe_of(config), build.mesh(config))
+    loop.train(config, make(tmp_path / "run"), recipe_of(config), builders.mesh(config))
     assert seen == [3, 6, 9, 12], "6 is the end of a plan that is not validated"
     assert [record["step"] for record in logs.read(tmp_path / "run") if "val/R@1" in record] == [12]
 
@@ -149,7 +150,7 @@ def test_no_room_for_the_log_names_the_last_whole_checkpoint(tiny_config, tmp_pa
 
     monkeypatch.setattr(logs.Log, "write", full)
     with pytest.raises(UserError, match=r"run/checkpoints\b.*checkpoint.*\bstep 6\b"):
-        loop.train(tiny_config, make(tmp_path / "run"), recipe_of(tiny_config), build.mesh(tiny_config))
+        loop.train(tiny_config, make(tmp_path / "run"), recipe_of(tiny_config), builders.mesh(tiny_config))
 
 
 def test_a_finished_run_trains_no_further(tiny_config, trained_run, tmp_path, caplog):
@@ -157,7 +158,7 @@ def test_a_finished_run_trains_no_further(tiny_config, trained_run, tmp_path, ca
     shutil.copytree(trained_run, folder)
     (folder / "metrics.json").unlink()
     caplog.set_level(logging.INFO, "jaxvpr")
-    verbs.train(tiny_config, folder)
+    train.run(tiny_config, folder)
     assert "resumed at step 12 of 12" in caplog.text
     for name in ("model.safetensors", "log.jsonl"):
         assert (folder / name).read_bytes() == (trained_run / name).read_bytes(), name
@@ -167,7 +168,7 @@ def test_a_finished_run_trains_no_further(tiny_config, trained_run, tmp_path, ca
 
 def test_a_finished_runs_model_is_its_best_checkpoint(tiny_config, trained_run):
     checkpoints = Checkpoints(trained_run / "checkpoints")
-    _, best = checkpoints.variables(build.shapes(tiny_config), "best")
+    _, best = checkpoints.variables(builders.shapes(tiny_config), "best")
     checkpoints.close()
     written = weights.read(trained_run / "model.safetensors")
     for name, tensor in weights.to_torch("jaxvpr", jax.device_get(best)).items():

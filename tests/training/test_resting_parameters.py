@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from jaxvpr import learning
+from jaxvpr import families
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.training import loop
 
@@ -16,7 +16,7 @@ def test_what_the_backbone_freezes_is_bit_for_bit_the_same_after_training(tiny_c
     config.epochs, config.steps_per_epoch, config.optimizer_extra.warmup = 1, 2, 0
     config.optimizer.update(name="adamw", rate=0.1, weight_decay=0.1, schedule="constant", warmup=0)
     mesh = make_mesh(devices=jax.devices()[:1])
-    recipe = learning.recipe(config, mesh, [])
+    recipe = families.recipe(config, mesh, [])
     outcome = loop.train(config, tmp_path, recipe, mesh)
     before, after = (flatten_dict(part["params"], sep="/") for part in (outcome.initial, outcome.best))
     rests = ("backbone/conv1", "backbone/bn1", "backbone/layer1_", "aggregator/gem")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from jaxvpr.commandline import override
+from jaxvpr.cli.overrides import override
 from jaxvpr.errors import UserError
 from jaxvpr.training.schedules import schedule
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from jaxvpr import build, learning, weights
+from jaxvpr import builders, families, weights
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.training import loop
 from jaxvpr.training.checkpoint import Checkpoints
@@ -29,10 +29,10 @@ def config(tiny_config):
 def test_checkpoint_in_plain_pytorch(config, tmp_path):
     with jax.numpy_dtype_promotion("standard"):
         mesh = make_mesh(devices=jax.devices()[:1])
-        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
+        recipe = families.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
         assert loop.train(config, tmp_path, recipe, mesh).finished
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    step, variables = checkpoints.variables(build.shapes(config), "last")
+    step, variables = checkpoints.variables(builders.shapes(config), "last")
     checkpoints.close()
     file = tmp_path / "cosplace.pth"
     weights.write(file, weights.to_torch("cosplace", jax.device_get(variables)), {})
@@ -44,6 +44,6 @@ def test_checkpoint_in_plain_pytorch(config, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 96, 3), dtype=np.uint8)
     with torch.no_grad():
         theirs = peer.eval()(normalised(images)).numpy()
-    ours = build.model(config).apply(variables, images)
+    ours = builders.model(config).apply(variables, images)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert np.abs(np.asarray(ours[0]) - np.asarray(ours[1])).max() > 1e-4, "the images differ, and so they must here"

@@ -8,10 +8,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common
-from jaxvpr import build, exchange, learning, weights
-from jaxvpr.commandline import load_config
+from jaxvpr import builders, families, weights
+from jaxvpr.cli.recipes import load_config
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.training import loop
+from jaxvpr.verbs import export
 
 torch = pytest.importorskip("torch")
 from torch_models import BasicBlock, CosPlaceNet, ResNet, normalised  # noqa: E402
@@ -37,9 +38,9 @@ def config(photo_tree):
 def test_the_original_loads_what_a_run_learned(config, tmp_path):
     file, mesh = tmp_path / "eigenplaces.pth", make_mesh(devices=jax.devices()[:1])
     with jax.numpy_dtype_promotion("standard"):
-        recipe = learning.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
+        recipe = families.recipe(config, mesh, [])._replace(validate=lambda variables, extra: {})
         outcome = loop.train(config, tmp_path, recipe, mesh)
-        exchange.export(config, tmp_path, "last", file)
+        export.run(config, tmp_path, "last", file)
     tensors = weights.read(file)
     assert {"aggregation.1.p", "aggregation.3.weight", "aggregation.3.bias", "backbone.0.weight"} <= set(tensors)
     assert all(re.match(r"backbone\.[014567]\.|aggregation\.[13]\.", name) for name in tensors)
@@ -52,4 +53,4 @@ def test_the_original_loads_what_a_run_learned(config, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 48, 32, 3), np.uint8)
     with torch.no_grad():
         theirs = peer.eval()(normalised(images)).numpy()
-    np.testing.assert_allclose(build.model(config).apply(outcome.best, images), theirs, atol=1e-5)
+    np.testing.assert_allclose(builders.model(config).apply(outcome.best, images), theirs, atol=1e-5)

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 import jaxvpr
-from jaxvpr import build, exchange, weights, workdir
-from jaxvpr.commandline import load_config, parse
+from jaxvpr import builders, weights
+from jaxvpr.cli.arguments import parse
+from jaxvpr.cli.recipes import load_config
+from jaxvpr.runs import model_file
+from jaxvpr.verbs import export
 from jaxvpr.weights import stablehlo
 
 METHOD = "configs/zoo.py:cosplace-resnet18-32"
@@ -23,7 +26,7 @@ def exported(tmp_path_factory):
     out = tmp_path_factory.mktemp("exported") / "model.safetensors"
     config = parse(["export", f"--config={METHOD}", *SMALL]).config
     with jax.numpy_dtype_promotion("standard"):
-        exchange.export(config, out.parent / "none", "best", out)
+        export.run(config, out.parent / "none", "best", out)
     return out
 
 
@@ -131,8 +134,8 @@ def test_stablehlo_equals_the_model_for_any_batch(exported, door, tmp_path):
 
 
 def test_parity_sees_other_weights(exported):
-    config, variables = workdir.load_model(exported)
-    apply = build.apply(config)
+    config, variables = model_file.load_model(exported)
+    apply = builders.apply(config)
     serialised = stablehlo.program(apply, variables, 64, 48)
     changed = jax.tree.map(lambda leaf: leaf, variables)
     changed["params"]["aggregator"]["fc"]["kernel"] = variables["params"]["aggregator"]["fc"]["kernel"][:, ::-1]

@@ -1,0 +1,39 @@
+"""From the keys of a recipe to objects: its model, its data sets, its weights to start from."""
+
+from jaxvpr.builders.datasets import benchmarks, identity, places, recall_ns, two_folders
+from jaxvpr.builders.network import (
+    apply,
+    blank,
+    describer,
+    describing,
+    fresh_variables,
+    image_size,
+    mesh,
+    model,
+    shapes,
+)
+from jaxvpr.builders.start import filled, initial_variables
+from jaxvpr.builders.training_images import image_source, only, training_sets, with_places
+
+__all__ = [
+    "apply",
+    "benchmarks",
+    "blank",
+    "describer",
+    "describing",
+    "filled",
+    "fresh_variables",
+    "identity",
+    "image_size",
+    "image_source",
+    "initial_variables",
+    "mesh",
+    "model",
+    "only",
+    "places",
+    "recall_ns",
+    "shapes",
+    "training_sets",
+    "two_folders",
+    "with_places",
+]

@@ -1,0 +1,88 @@
+"""The data sets of a recipe: images to train on, and benchmarks to measure on."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from data_pipelines import readers
+from data_pipelines.minicity import CityConfig
+from data_pipelines.places import Places
+from jaxvpr.errors import UserError
+from jaxvpr.parallel import hosts
+from jaxvpr.retrieval.evaluator import Benchmark, benchmark
+
+
+def places(config: ConfigDict, spec: ConfigDict) -> Places:
+    """The images of a data set, of its `conditions` and `role` only; the embedded city is written first where it is not
+    there yet.
+
+    A data set of the reader "minicity" may have a `city` of its own among its options, instead of `config.city`.
+    """
+    images, conditions, role = _all_places(config, spec), _conditions(spec), spec.get("role", "")
+    return images.only(conditions=conditions, role=role) if conditions or role else images
+
+
+def _conditions(spec: ConfigDict) -> tuple[str, ...]:
+    # Recipes that were saved before this key came to be lack it, and `role`.
+    return tuple(spec.get("conditions", ()))
+
+
+def _all_places(config: ConfigDict, spec: ConfigDict) -> Places:
+    options = spec.options.to_dict()
+    if spec.reader == "minicity":
+        options.setdefault("city", config.city.to_dict())
+    read = partial(readers.read, spec.reader, spec.root, split=spec.split or None, **options)
+    return hosts.first_then_others(f"read {spec.root}", read)
+
+
+def benchmarks(config: ConfigDict, specs: ConfigDict) -> list[Benchmark]:
+    """The data sets to measure on, in the order of their names."""
+    return [_benchmark(config, name, spec) for name, spec in sorted(specs.items())]
+
+
+def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
+    lists = readers.pairs.ground_truth(spec.root) if "list" in spec.thresholds else None
+    images, split, conditions = _all_places(config, spec), spec.split or "all", _conditions(spec)
+    if spec.get("role", ""):
+        raise UserError(
+            f"the data set {name} has role={spec.role!r}: what is measured on needs database and queries. Leave role "
+            "empty; it is for data to train on"
+        )
+    if conditions and lists:
+        raise UserError(
+            f"the data set {name} has conditions={conditions}, and the published list of its threshold 'list' is of "
+            "all queries; leave conditions empty, or measure within metres"
+        )
+    if conditions:
+        queries = images.only(conditions=conditions, role="query")
+        images = Places.concat([images.select(role="database"), queries])
+        split = f"{split} ({', '.join(conditions)})"
+    return benchmark(name, images, split, spec.thresholds, lists)
+
+
+def two_folders(config: ConfigDict, database: str, queries: str) -> Benchmark:
+    """A benchmark of two folders of images with coordinates, within 25 m."""
+    parts = [readers.read("folder", folder, role=role) for folder, role in ((database, "database"), (queries, "query"))]
+    return benchmark(Path(queries).resolve().parent.name, Places.concat(parts), "test", ("25m",))
+
+
+def recall_ns(config: ConfigDict, bench: Benchmark) -> tuple[int, ...]:
+    """The N of recall@N that the database is large enough for."""
+    ns = tuple(n for n in config.eval.recalls if n <= len(bench.database))
+    if not ns:
+        raise UserError(
+            f"{bench.name}: the database has {len(bench.database)} images, too few for any of "
+            f"eval.recalls={tuple(config.eval.recalls)}"
+        )
+    return ns
+
+
+def identity(config: ConfigDict) -> dict[str, str]:
+    """Digests that say which embedded city, and which difficulty of its test, a figure belongs to."""
+    if not any(spec.reader == "minicity" for spec in config.test_data.values()):
+        return {}
+    city = CityConfig(**config.city.to_dict())
+    return {"city_digest": city.digest(), "city_test_digest": city.test_digest()}

@@ -1,0 +1,94 @@
+"""The model of a recipe, its variables and its inputs."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from data_pipelines.loaders import reading
+from data_pipelines.shapes import target
+from jaxvpr import models
+from jaxvpr.errors import UserError
+from jaxvpr.models import Variables
+from jaxvpr.parallel.mesh import make_mesh
+from jaxvpr.retrieval.describer import Describer
+
+
+def model(config: ConfigDict) -> models.PlaceModel:
+    """The model of a recipe."""
+    options = config.model.to_dict()
+    try:
+        return models.join(**options, mean=tuple(config.image.mean), std=tuple(config.image.std))
+    except (ValueError, TypeError) as error:  # numpy has a TypeError for a dtype that does not exist
+        raise UserError(f"config.model: {error}") from error
+
+
+def shapes(config: ConfigDict) -> Variables:
+    """Shapes and types of the model's variables; nothing is computed.
+
+    Raises:
+      UserError: for options of the model or an image size that do not fit together.
+    """
+    try:
+        return jax.eval_shape(lambda: fresh_variables(config))
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
+        own = "" if config.image.size else ". Images keep their own size here: give config.image.size or image.multiple"
+        raise UserError(f"config.model: {error}{own}") from error
+
+
+def fresh_variables(config: ConfigDict) -> Variables:
+    """Randomly initialised variables of the recipe's model; traceable, so that `eval_shape` gives their shapes."""
+    made = model(config).init(jax.random.key(config.seed), blank(config))
+    return {"params": made["params"], "batch_stats": made.get("batch_stats", {})}
+
+
+def image_size(config: ConfigDict) -> tuple[int, int]:
+    """(height, width) the model is shown images at; where they keep their own size, one that stands for them all."""
+    return target(config.image.size, config.image.multiple, config.image.crop)
+
+
+def blank(config: ConfigDict) -> np.ndarray:
+    """An input of the model, to initialise it with."""
+    return np.zeros((1, *image_size(config), 3), np.uint8)
+
+
+def mesh(config: ConfigDict) -> Mesh:
+    """The mesh of a recipe, over all devices there are."""
+    try:
+        return make_mesh(config.mesh.model)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def apply(config: ConfigDict) -> Any:
+    """(variables, images) -> descriptors, in evaluation mode."""
+    return _apply_of(model(config))
+
+
+def describer(config: ConfigDict, over: Mesh) -> Describer:
+    """What turns images into descriptors as the recipe's model and preprocessing have it."""
+    module = model(config)
+    return Describer(_apply_of(module), over, **describing(config), across=models.looks_across(module))
+
+
+def describing(config: ConfigDict) -> dict[str, Any]:
+    """The recipe's share of what a `Describer` takes: preprocessing, batch, and how images are read."""
+    return {
+        "preprocess": models.Preprocess(**config.image),
+        "batch": config.eval.batch,
+        "loading": reading(config.loader),
+        "on_error": config.loader.on_error,
+    }
+
+
+@lru_cache(maxsize=16)
+def _apply_of(module: models.PlaceModel) -> Any:
+    # The same object for equal models: what is compiled for validation serves the final measurement too.
+    return module.apply

@@ -1,0 +1,88 @@
+"""The weights that a recipe starts from."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from data_pipelines.places import Paths
+from data_pipelines.progress import slow
+from jaxvpr import models, weights
+from jaxvpr.builders.datasets import benchmarks, places
+from jaxvpr.builders.network import describer, fresh_variables, mesh, model, shapes
+from jaxvpr.errors import UserError
+from jaxvpr.fitting import clusters
+from jaxvpr.models import Variables
+
+log = logging.getLogger(__name__)
+
+
+def initial_variables(
+    config: ConfigDict, then: str = "", drawn: Variables | None = None, images: Paths | None = None
+) -> Variables:
+    """The weights that a recipe starts from, on the host: those of its file, random where that says nothing.
+
+    An aggregator with clusters that no file gave starts from those of training images where `clusters.images` says so.
+
+    Args:
+      then: further file of weights, FILE or FILE:PATTERN, read over the first.
+      drawn: random values, where they are there already.
+      images: what clusters are made of, where it has been read already.
+
+    Raises:
+      UserError: for a file that does not fit; where `clusters.images` asks for clusters that the aggregator has not, or
+        names no images to make them of.
+    """
+    given, sources = shapes(config), [source for source in (config.init, then) if source]
+    for source in sources:
+        given = _read(config, given, source)
+    lacking = sorted({"/".join(key[1:3]) for key, leaf in flatten_dict(given).items() if _absent(leaf)})
+    if sources and lacking:
+        log.info("%s gives everything but %s", " and ".join(sources), ", ".join(lacking))
+    wanted = bool(config.clusters.images) and clusters.lacks_clusters(given)
+    started = filled(config, given, drawn)
+    return _clustered(config, started, images or _to_cluster(config)) if wanted else started
+
+
+def _read(config: ConfigDict, variables: Variables, source: str) -> Variables:
+    file, _, pattern = source.partition(":")
+    family = models.describe(config.method).family if config.method else None
+    return weights.init_from(variables, Path(file), pattern or None, family)
+
+
+def filled(config: ConfigDict, given: Variables, drawn: Variables | None = None) -> Variables:
+    """`given` with random values (`drawn`, if they are there already) where it has but shapes."""
+    if not any(map(_absent, jax.tree.leaves(given))):
+        return given  # nothing random is drawn, which takes seconds, and gigabytes for the largest models
+    drawn = drawn or jax.device_get(jax.jit(lambda: fresh_variables(config))())
+    return jax.tree.map(lambda here, new: new if _absent(here) else here, given, drawn)
+
+
+def _absent(leaf: Any) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def _to_cluster(config: ConfigDict) -> Paths:
+    """Training images; those of the database, where nothing is trained."""
+    if config.train_data:
+        return places(config, config.train_data).path
+    if config.test_data:
+        return benchmarks(config, config.test_data)[0].database.path
+    raise UserError("clusters.images wants images to cluster: the recipe has neither train_data nor test_data")
+
+
+def _clustered(config: ConfigDict, variables: Variables, images: Paths) -> Variables:
+    """The variables with clusters of the images' local features."""
+    keys, describes = config.clusters, describer(config, mesh(config))
+    features = clusters.local_features(
+        describes, variables, images, model(config),
+        count=keys.images * keys.per_image, per_image=keys.per_image, seed=config.seed,
+    )  # fmt: skip
+    log.info("clusters of %d local features of %d images", len(features), len(features) // keys.per_image)
+    with slow("k-means of them"):
+        return clusters.cluster_start(variables, features, iterations=keys.iterations, seed=config.seed)

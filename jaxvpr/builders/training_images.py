@@ -1,0 +1,119 @@
+"""Training images: the data sets of a recipe, their places, and where batches come from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipelines.augment import Augment
+from data_pipelines.images import RULES
+from data_pipelines.loaders import ImageSource
+from data_pipelines.panorama import Panorama
+from data_pipelines.partitions import cosplace_cells
+from data_pipelines.places import Paths, Places
+from data_pipelines.readers.names import PLACE_BITS
+from jaxvpr.builders.datasets import places
+from jaxvpr.builders.network import image_size
+from jaxvpr.errors import UserError
+
+PARTITIONS = ("cell", "place")
+
+
+def training_sets(config: ConfigDict) -> list[Places]:
+    """The data sets that a recipe trains on: `train_data`, and those of `more_train_data` in the order of their names.
+
+    Raises:
+      UserError: where there is none.
+    """
+    if not config.train_data:
+        raise UserError(f"the recipe {config.name} has no train_data to train on; configs/cosplace.py has, for one")
+    return [
+        places(config, spec) for spec in (config.train_data, *(s for _, s in sorted(config.more_train_data.items())))
+    ]
+
+
+def only(config: ConfigDict, sets: Sequence[Places]) -> Places:
+    """The one data set of an objective that takes no more.
+
+    Raises:
+      UserError: for several.
+    """
+    if len(sets) > 1:
+        raise UserError(
+            f"objective.name={config.objective.name!r} trains on one data set; more_train_data names "
+            f"{sorted(config.more_train_data)} beside it"
+        )
+    return sets[0]
+
+
+def with_places(partition: ConfigDict, images: Places) -> Places:
+    """The images with the places that the data set gives them, or with cells of the map as places.
+
+    Metres of two UTM zones are never compared: each zone has cells of its own, numbered as those of another city.
+
+    Raises:
+      UserError: for an unknown `partition.by`.
+    """
+    if partition.by == "place":
+        return images
+    if partition.by != "cell":
+        raise UserError(f"objective.partition.by={partition.by!r} does not exist; there are {list(PARTITIONS)}")
+    sides = {"M": partition.M, "alpha": partition.alpha}
+    place = np.full(len(images), -1, np.int64)
+    for number, zone in enumerate(np.unique(images.zone)):
+        here = np.flatnonzero(images.zone == zone)
+        east, north, heading = images.east[here], images.north[here], images.heading[here]
+        cells = cosplace_cells(east, north, heading, N=1, L=1, groups=1, min_images=1, **sides)
+        rows, labels = cells.labels(0)
+        place[here[rows]] = (number << PLACE_BITS) + labels
+    return dataclasses.replace(images, place=place)
+
+
+def image_source(
+    config: ConfigDict, paths: Paths, *, yaw: np.ndarray | None = None, queries_only: bool = False
+) -> ImageSource:
+    """Training images, augmented.
+
+    Args:
+      paths: their files.
+      yaw: float32 [rows], the heading of each image's middle column in degrees; looked at where the recipe says that
+        images are panoramas. None: these are none.
+      queries_only: only the first image of each element is augmented, but for the flip, which is the whole element's.
+
+    Raises:
+      UserError: for strengths that make no sense, or images that could not share a batch.
+    """
+    size, rule = tuple(config.image.size), config.image.resize
+    if not size or rule not in RULES or config.image.crop:
+        raise UserError(
+            f"config.image: size={size}, resize={rule!r} and crop={config.image.crop} serve evaluation only. Crops of "
+            f"training are random and made on the host: give a size (height, width), one of the rules "
+            f"{', '.join(RULES)}, and crop=False"
+        )
+    strengths = config.augment.to_dict()
+    strengths["scale"], strengths["ratio"] = tuple(strengths["scale"]) or None, tuple(strengths["ratio"])
+    try:
+        augment = Augment(**strengths)
+        augment.finish(np.zeros((1, 1, 3), np.uint8), np.random.default_rng(0))
+    except ValueError as error:
+        raise UserError(f"config.augment: {error}") from error
+    return ImageSource(
+        paths,
+        image_size(config),
+        rule,
+        augment,
+        config.loader.on_error,
+        queries_only=queries_only,
+        panorama=_panorama(config.panorama, yaw),
+    )
+
+
+def _panorama(keys: ConfigDict, yaw: np.ndarray | None) -> Panorama | None:
+    """How training images are looked at, None for ordinary ones."""
+    if not keys.size or yaw is None:
+        return None
+    height, width = keys.size
+    return Panorama((height, width), np.asarray(yaw, np.float32), keys.view)

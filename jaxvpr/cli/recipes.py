@@ -1,0 +1,71 @@
+"""Recipe files: where they are found, and how they are run."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxvpr.cli.overrides import fill_method, override_all
+from jaxvpr.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]  # where configs/ lies beside the package
+FUNCTIONS = {"get_config": "train", "get_sweep": "sweep"}
+
+
+def load_config(text: str) -> ConfigDict:
+    """Runs the recipe of `FILE[:preset][,key=value ...]`.
+
+    A file that is not found from the working directory is looked up among those that come with the package.
+
+    Raises:
+      UserError: no such file, no `get_config` in it, no such preset or key.
+    """
+    config, changes = run_file(text, "get_config")
+    fill_method(config)
+    override_all(config, changes)
+    return config
+
+
+def run_file(text: str, name: str) -> tuple[Any, list[tuple[str, str]]]:
+    """What the function `name` of `FILE[:preset][,key=value ...]` returns, and the (key, text) of the changes.
+
+    Raises:
+      UserError: as `load_config`.
+    """
+    head, *changes = text.split(",")
+    file, _, preset = head.partition(":")
+    path = find_config(file)
+    if path.suffix != ".py":  # Python would also run what stands in a zip, which weights of PyTorch are
+        raise UserError(f"{file} is no recipe, a Python file (.py); weights go behind one: RECIPE.py,weights=FILE")
+    try:
+        found = runpy.run_path(str(path))
+    except (ImportError, SyntaxError) as error:
+        raise UserError(f"{file} is no recipe that Python can run: {error}") from error
+    if name not in found:
+        other = next((verb for function, verb in FUNCTIONS.items() if function in found), "")
+        raise UserError(f"{file} has no function {name}(preset)" + f"; the verb for it is {other}" * bool(other))
+    for change in changes:
+        if "=" not in change:
+            raise UserError(f"--config={text}: expected key=value after the comma, got {change!r}")
+    try:
+        return found[name](preset), [(key, value) for key, _, value in (c.partition("=") for c in changes)]
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def find_config(file: str) -> Path:
+    """The path of a recipe, in the working directory or beside the package."""
+    beside = ROOT
+    for candidate in (Path(file), beside / file, beside / "configs" / file):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"no recipe {file!r} here or with the package; those that come along: {', '.join(shipped())}")
+
+
+def shipped(folder: str = "") -> list[str]:
+    beside = ROOT / "configs" / folder
+    names = (path.name for path in beside.glob("*.py") if path.name not in ("__init__.py", "common.py"))
+    return sorted(f"configs/{folder}{name}" for name in names)

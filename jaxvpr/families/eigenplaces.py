@@ -1,0 +1,75 @@
+"""EigenPlaces from a recipe's keys."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from data_pipelines.eigen import eigen_classes
+from data_pipelines.images import own_size
+from data_pipelines.places import Places
+from jaxvpr import builders
+from jaxvpr.builders.training_images import only
+from jaxvpr.errors import UserError
+from jaxvpr.objectives.eigenplaces import eigenplaces_objective
+from jaxvpr.objectives.objective import Objective
+
+log = logging.getLogger(__name__)
+PARTITION = ("M", "N", "distance", "min_images", "turn")
+
+
+def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
+    """Lateral and frontal classes of panoramas where `config.panorama.size` says so, else of images with headings.
+
+    Raises:
+      UserError: for several data sets, panoramas of another size, or weights that make no sense.
+      DataError: for images without position or heading, or too few for a class.
+    """
+    images, keys = only(config, sets), config.objective
+    panoramas = bool(config.panorama.size)
+    if panoramas:
+        _check_size(images, tuple(config.panorama.size))
+    images.single_zone()
+    lateral, frontal = eigen_classes(
+        images.east,
+        images.north,
+        images.heading,
+        images.time,
+        groups=keys.groups or None,
+        panoramas=panoramas,
+        names=images.path,
+        **{key: keys[key] for key in PARTITION},
+    )
+    counts = lateral.cells.counts
+    log.info(
+        "%d groups of %d to %d cells: %d lateral and %d frontal %s", len(counts), counts.min(), counts.max(),
+        len(lateral.cells.rows), len(frontal.cells.rows), "views of panoramas" if panoramas else "images",
+    )  # fmt: skip
+    try:
+        return eigenplaces_objective(
+            builders.model(config),
+            lateral,
+            frontal,
+            batch=config.batch,
+            steps=config.steps_per_epoch,
+            scale=keys.scale,
+            margin=keys.margin,
+            margin_warmup=keys.margin_warmup,
+            weights=tuple(keys.weights),
+            pad_classes=config.mesh.model * 8,
+        )
+    except ValueError as error:
+        raise UserError(f"config.objective: {error}") from error
+
+
+def _check_size(images: Places, size: tuple[int, ...]) -> None:
+    """Looks at one panorama before a run begins; the loader looks at every one that it reads."""
+    found = own_size(images.path[0])
+    if found != size:
+        raise UserError(
+            f"{images.path[0]}: {found[0]}x{found[1]} pixels, but panorama.size={size} (height, width) expects "
+            f"panoramas whose width is the whole circle. Set panorama.size to {found} if this is one, or to () for "
+            "images that are not panoramas"
+        )

@@ -1,0 +1,81 @@
+"""Metric learning on places from a recipe's keys."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from data_pipelines.place_table import PlaceTable, place_table
+from data_pipelines.places import Places
+from jaxvpr import builders
+from jaxvpr.builders.training_images import with_places
+from jaxvpr.errors import UserError
+from jaxvpr.objectives.objective import Objective
+from jaxvpr.objectives.place_heads import Choice
+from jaxvpr.objectives.place_plans import Cliques
+from jaxvpr.objectives.places import places_objective
+
+log = logging.getLogger(__name__)
+
+
+def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
+    """Batches of P places with K images each, of one data set or several."""
+    keys = config.objective
+    if config.accumulate != 1:
+        raise UserError(
+            f"accumulate={config.accumulate} would compare the images of one part of the batch with each other alone; "
+            "metric learning on places needs accumulate=1. grad_cache takes a batch in parts and compares it as a whole"
+        )
+    if config.batch != keys.P * keys.K:
+        raise UserError(f"batch={config.batch} must be objective.P x objective.K = {keys.P} x {keys.K}")
+    cliques = keys.cliques.share != 0
+    in_cliques, others = _parts(keys.cliques, len(sets)) if cliques else ([], list(range(len(sets))))
+    named = [_named(keys.partition, images, number not in others) for number, images in enumerate(sets)]
+    table = place_table(named, K=keys.K, of=others)
+    log.info("%d places with %d images or more; a pass takes %d batches", len(table), keys.K, -(-len(table) // keys.P))
+    return places_objective(
+        builders.model(config),
+        table,
+        Choice(keys.loss, keys.miner, keys.loss_options.to_dict(), keys.miner_options.to_dict()),
+        P=keys.P,
+        steps=config.steps_per_epoch,
+        min_distance=keys.min_distance,
+        by_city=keys.by_city,
+        weights=keys.weights,
+        cliques=_cliques(keys, place_table(named, K=1, of=in_cliques)) if cliques else None,
+        memory=keys.memory,
+        pad_classes=config.mesh.model * 8,
+    )
+
+
+def _parts(keys: ConfigDict, count: int) -> tuple[list[int], list[int]]:
+    """The data sets that cliques come from, and those that the other places of a batch do."""
+    if any(number not in range(count) for number in keys.sets):
+        raise UserError(
+            f"objective.cliques.sets={tuple(keys.sets)} must number data sets from 0 (train_data) to {count - 1}"
+        )
+    every = list(range(count))
+    return list(keys.sets) or every, [number for number in every if keys.sets and number not in keys.sets] or every
+
+
+def _cliques(keys: ConfigDict, table: PlaceTable) -> Cliques:
+    options = keys.cliques.to_dict()
+    share, _ = options.pop("share"), options.pop("sets")
+    if not 1 <= round(share * keys.P) <= keys.P or options["refresh"] < 1:
+        raise UserError(
+            f"objective.cliques: share={share} of objective.P={keys.P} places must make 1 to {keys.P} cliques, and "
+            f"refresh={options['refresh']} be at least 1; share=0 is none"
+        )
+    log.info(
+        "%d of the %d places of a batch are cliques, found among %d places", round(share * keys.P), keys.P, len(table)
+    )
+    return Cliques(table, round(share * keys.P), **options)
+
+
+def _named(partition: ConfigDict, images: Places, for_cliques: bool) -> Places:
+    """The images with their places; with cells where a data set that only cliques come from names none (MSLS)."""
+    if for_cliques and partition.by == "place" and (images.place < 0).all():
+        return with_places(ConfigDict({**partition, "by": "cell"}), images)
+    return with_places(partition, images)

@@ -1,0 +1,46 @@
+"""Pre-training on class folders from a recipe's keys."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import jax
+from ml_collections import ConfigDict
+
+from data_pipelines.partitions import label_cells
+from data_pipelines.places import Places
+from jaxvpr import builders
+from jaxvpr.builders.training_images import only, with_places
+from jaxvpr.objectives.objective import Objective
+from jaxvpr.objectives.pretraining import pretraining_objective
+
+log = logging.getLogger(__name__)
+
+
+def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
+    """One classifier over the places of a data set: its class folders, or cells of the map."""
+    keys, images = config.objective, only(config, sets)
+    cells = label_cells(with_places(keys.partition, images).place, min_images=keys.min_images)
+    log.info(
+        "%d classes, %d images; a pass takes %d batches",
+        cells.counts[0], len(cells.rows), -(-len(cells.rows) // config.batch),
+    )  # fmt: skip
+    model, shapes = builders.model(config), builders.shapes(config)
+    pooled = jax.eval_shape(
+        lambda variables, images: model.apply(variables, images, method="pooled"), shapes, builders.blank(config)
+    )
+    return pretraining_objective(
+        model,
+        cells,
+        batch=config.batch,
+        steps=config.steps_per_epoch,
+        loss=keys.loss,
+        width=pooled.shape[-1],
+        scale=keys.scale,
+        margin=keys.margin,
+        margin_warmup=keys.margin_warmup,
+        smoothing=keys.smoothing,
+        balanced=keys.balanced,
+        pad_classes=config.mesh.model * 8,
+    )

@@ -1,0 +1,69 @@
+"""Mined triplets from a recipe's keys: which data sets stand together, how they are mined, and the loss."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from data_pipelines.places import Paths, Places
+from jaxvpr import builders, models
+from jaxvpr.errors import UserError
+from jaxvpr.mining.neighbours import Neighbours, neighbours
+from jaxvpr.objectives.objective import Objective
+from jaxvpr.objectives.triplet_plans import Mining, Planner, mined_plan
+from jaxvpr.objectives.triplets import triplets_objective
+
+log = logging.getLogger(__name__)
+SETS = ("merged", "in_turn")
+
+
+def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
+    """Triplets of a query, its best positive and its hardest negatives, of one data set or several."""
+    keys, mining = config.objective, settings(config)
+    return triplets_objective(
+        builders.model(config),
+        planner(config, sets, mining),
+        steps=mining.steps,
+        loss=keys.loss,
+        options=keys.loss_options.to_dict(),
+    )
+
+
+def settings(config: ConfigDict) -> Mining:
+    """How a recipe mines."""
+    keys = config.objective
+    return Mining(keys.mining, keys.negatives, keys.pool, keys.refresh, config.batch, keys.memory_mib)
+
+
+def planner(config: ConfigDict, sets: Sequence[Places], mining: Mining) -> Planner:
+    """The plan of a recipe whose batches are mined.
+
+    Raises:
+      UserError: for settings that make no sense, and for a model that describes no image alone.
+    """
+    if models.looks_across(builders.model(config)):
+        raise UserError(
+            "mining describes every image once and compares all of them, but this model's descriptors depend on the "
+            "other images of a batch; set model.aggregator_options.cross_image=false"
+        )
+    mining.check()  # before the map is looked at, which takes a while
+    paths = Paths.concat([places.path for places in sets])
+    return mined_plan(
+        grounds(config, sets), mining, turn=config.steps_per_epoch // mining.steps, name_of=paths.__getitem__
+    )
+
+
+def grounds(config: ConfigDict, sets: Sequence[Places]) -> list[Neighbours]:
+    """The geography of all data sets as of one, or of each alone, whose turn changes with the epoch."""
+    keys = config.objective
+    if keys.sets not in SETS:
+        raise UserError(f"objective.sets={keys.sets!r} does not exist; there are {list(SETS)}")
+    firsts = [sum(map(len, sets[:number])) for number in range(len(sets))]
+    parts = (
+        [(0, list(sets))]
+        if keys.sets == "merged"
+        else [(first, [one]) for first, one in zip(firsts, sets, strict=True)]
+    )
+    return [neighbours(part, keys.positive, keys.soft, weighted=keys.weighted, first=first) for first, part in parts]

@@ -1,0 +1,1 @@
+"""Layers that are fitted to descriptors, not trained: clusters by k-means, and PCA."""

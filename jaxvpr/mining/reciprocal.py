@@ -1,0 +1,159 @@
+"""k-reciprocal re-ranking (Zhong et al., CVPR 2017) of a few candidates, without a matrix of all pairs.
+
+Two images are alike if they have the same neighbours: those that find each other. The lists of all images come from one
+search of the cache by itself; distances are computed for listed pairs alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxvpr.mining.search_all import hardest
+from jaxvpr.mining.shards import power_above
+from jaxvpr.retrieval.cache import Cache, vectors
+from jaxvpr.retrieval.positives import Positives
+
+Array = np.ndarray
+
+BLOCK = 1024  # rows whose descriptors visit the host together
+
+
+class Encoded(NamedTuple):
+    """Which rows are alike to some, and how much.
+
+    Attributes:
+      members: of each, rows of the cache.
+      shares: float32, of each member; those of one row sum to 1.
+      farthest: float32, the squared distance of each to the row farthest from it.
+    """
+
+    members: Positives
+    shares: Array
+    farthest: Array
+
+
+def reciprocal_distances(
+    cache: Cache, queries: Array, candidates: Array, *, k: int = 20, own: float = 0.1, memory_mib: float = 1024
+) -> Array:
+    """Distances of queries to their candidates by the neighbours that they share.
+
+    `(1 - own) (1 - J) + own u²`, with J the Jaccard similarity of the weighted sets of k-reciprocal neighbours and u
+    the squared distance as a share of that to the farthest row. Sets are expanded, but not averaged over neighbours
+    (k2=1 of the paper).
+
+    Args:
+      cache: of unit vectors; holds the queries too.
+      queries: int [Q], rows of the cache. candidates: int [Q, m], rows of the cache, -1 pads.
+      k: neighbours of an image, beside itself.
+      own: weight of the plain distance.
+      memory_mib: as in `hardest`.
+
+    Returns:
+      float32 [Q, m]; infinite where there is no candidate, or where it could not be read.
+    """
+    nearest = _nearest(cache, k + 1, memory_mib)
+    rows = np.union1d(queries, candidates[candidates >= 0])
+    encoded = _encoded(cache, rows, expanded(nearest, rows, k), memory_mib)
+    lists, place = _lists(candidates)
+    plain = np.full(candidates.shape, np.inf, np.float32)
+    plain[place] = _squares(cache, queries, lists, memory_mib)
+    position, asked = np.searchsorted(rows, candidates), np.searchsorted(rows, queries)
+    shared, scratch = np.zeros(candidates.shape, np.float32), np.zeros(cache.count, np.float32)
+    indptr, indices = encoded.members.indptr, encoded.members.indices
+    for query, its_candidates in enumerate(position):
+        mine = slice(indptr[asked[query]], indptr[asked[query] + 1])
+        scratch[indices[mine]] = encoded.shares[mine]
+        for number in np.flatnonzero(np.isfinite(plain[query])):
+            theirs = slice(indptr[its_candidates[number]], indptr[its_candidates[number] + 1])
+            shared[query, number] = np.minimum(scratch[indices[theirs]], encoded.shares[theirs]).sum()
+        scratch[indices[mine]] = 0
+    relative = np.square(plain / encoded.farthest[asked][:, None])
+    return (1 - own) * (1 - shared / (2 - shared)) + own * relative
+
+
+def expanded(nearest: Array, rows: Array, k: int) -> Positives:
+    """The k-reciprocal neighbours of `rows`, with those of neighbours that have most of theirs in common with them.
+
+    Args:
+      nearest: int64 [N, k + 1], each row's nearest rows, itself among them; -1 pads.
+
+    Returns:
+      `Positives` over `rows`, of rows.
+    """
+    mutual, half = reciprocal(nearest, k), reciprocal(nearest, round(k / 2))
+    members = []
+    for row in rows:
+        own = mutual[row][mutual[row] >= 0]
+        theirs = half[own]
+        known = theirs >= 0
+        common = (np.isin(theirs, own) & known).sum(1)
+        alike = theirs[common > 2 / 3 * known.sum(1)]
+        members.append(np.union1d(own, alike[alike >= 0]))
+    indptr = np.concatenate([[0], np.cumsum([len(own) for own in members])])
+    return Positives(indptr, np.concatenate([*members, np.empty(0, np.int64)]).astype(np.int64))
+
+
+def reciprocal(nearest: Array, k: int) -> Array:
+    """Those of each row's k + 1 nearest that have it among theirs: int64 [N, k + 1], the others -1."""
+    lists = nearest[:, : k + 1]
+    kept = np.full(lists.shape, -1, np.int64)
+    for start in range(0, len(lists), BLOCK):
+        part = lists[start : start + BLOCK]
+        back = lists[np.maximum(part, 0)] == np.arange(start, start + len(part))[:, None, None]
+        kept[start : start + BLOCK] = np.where(back.any(2) & (part >= 0), part, -1)
+    return kept
+
+
+def _nearest(cache: Cache, k: int, memory_mib: float) -> Array:
+    """int64 [N, k], the nearest rows of every row, nearest first, itself among them; -1 pads."""
+    found = np.empty((cache.count, k), np.int64)
+    for start in range(0, cache.count, BLOCK):
+        rows = np.arange(start, min(start + BLOCK, cache.count))
+        none = _none(len(rows))
+        found[rows] = hardest(cache, vectors(cache, rows), none, k=k, but=none, memory_mib=memory_mib).negatives
+    return found
+
+
+def _encoded(cache: Cache, rows: Array, members: Positives, memory_mib: float) -> Encoded:
+    farthest = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), BLOCK):
+        part = slice(start, min(start + BLOCK, len(rows)))
+        none = _none(part.stop - start)
+        # Of unit vectors, the nearest to what lies opposite is the farthest.
+        opposite = hardest(cache, -vectors(cache, rows[part]), none, k=1, but=none, memory_mib=memory_mib)
+        farthest[part] = 4 - opposite.negative_distances[:, 0]
+    owner = np.repeat(np.arange(len(rows)), members.counts)
+    relative = _squares(cache, rows, members, memory_mib) / np.maximum(farthest, 1e-12)[owner]
+    weights = np.exp(-np.square(relative))
+    sums = np.bincount(owner, weights, len(rows))
+    return Encoded(members, (weights / sums[owner]).astype(np.float32), farthest)
+
+
+def _squares(cache: Cache, rows: Array, lists: Positives, memory_mib: float) -> Array:
+    """float32 [P], squared distances of rows to what they list, as `lists.indices`; infinite where that is missing."""
+    squares = np.full(len(lists.indices), np.inf, np.float32)
+    longest = power_above(lists.counts.max(initial=0))  # few lengths are compiled for
+    for start in range(0, len(rows), BLOCK):
+        part = np.arange(start, min(start + BLOCK, len(rows)))
+        own = lists.take(part)
+        found = hardest(cache, vectors(cache, rows[part]), _none(len(part)), k=longest, only=own, memory_mib=memory_mib)
+        query, column = np.nonzero(found.negatives >= 0)
+        keys = np.repeat(np.arange(len(part)), own.counts) * cache.count + own.indices
+        at = np.searchsorted(keys, query * cache.count + found.negatives[query, column])
+        squares[lists.indptr[start] + at] = found.negative_distances[query, column]
+    return squares
+
+
+def _lists(table: Array) -> tuple[Positives, tuple[Array, Array]]:
+    """The rows of a table, -1 pads, as lists, and where each of them stood in it."""
+    order = np.argsort(table, axis=1, kind="stable")
+    query, rank = np.nonzero(np.take_along_axis(table, order, 1) >= 0)
+    place = query, order[query, rank]
+    counts = (table >= 0).sum(1)
+    return Positives(np.concatenate([[0], np.cumsum(counts)]), table[place].astype(np.int64)), place
+
+
+def _none(queries: int) -> Positives:
+    return Positives(np.zeros(queries + 1, np.int64), np.empty(0, np.int64))

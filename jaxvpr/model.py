@@ -1,0 +1,83 @@
+"""The Python door: a trained model by name or file, and descriptors of images.
+
+import jaxvpr
+model = jaxvpr.load("runs/cosplace-city")
+descriptors = model.describe(["a.jpg", "b.jpg"])        # float32 [2, D], unit length
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipelines.places import Paths
+from jaxvpr import builders
+from jaxvpr.errors import UserError
+from jaxvpr.models import Variables
+from jaxvpr.parallel.mesh import make_mesh, replicated
+from jaxvpr.runs import which
+
+Images: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Sequence[np.ndarray] | np.ndarray"
+
+
+class Model:
+    """A model with its weights and its own preprocessing.
+
+    Attributes:
+      config: the recipe it comes from.
+      variables: its weights, {"params", "batch_stats"}, on all devices: no call sends them again.
+    """
+
+    def __init__(self, config: ConfigDict, variables: Variables):
+        # An image that cannot be read is an error here, even where the training passed over some. Worker processes
+        # are for long runs; in a notebook or a script without a main guard they could not even start.
+        self.config = config.copy_and_resolve_references()
+        self.config.loader.on_error, self.config.loader.workers = "raise", 0
+        self._mesh = make_mesh()
+        self.variables = jax.device_put(variables, replicated(self._mesh))
+
+    def describe(self, images: Images) -> np.ndarray:
+        """Descriptors of images, preprocessed as the model's recipe says.
+
+        Args:
+          images: one path or several; or uint8 RGB arrays, [H, W, 3] each (of any sizes) or [N, H, W, 3].
+
+        Returns:
+          float32 [N, D], unit length.
+
+        Raises:
+          UserError: nothing to describe, or an array of another kind.
+          ImageError: a file that cannot be read.
+        """
+        items = [images] if isinstance(images, str | os.PathLike) else list(images)
+        if not items:
+            raise UserError("there are no images to describe")
+        describes = builders.describer(self.config, self._mesh)
+        if isinstance(items[0], np.ndarray):
+            return describes(self.variables, [_image(item) for item in items]).descriptors
+        return describes(self.variables, Paths.of([str(Path(item).resolve()) for item in items])).descriptors
+
+
+def _image(item: Any) -> np.ndarray:
+    if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or not item.size:
+        raise UserError(f"an image of shape {item.shape} and type {item.dtype}; expected uint8 [H, W, 3] RGB")
+    return item
+
+
+def load(name_or_file: str | os.PathLike[str]) -> Model:
+    """Loads a model.
+
+    Args:
+      name_or_file: the folder of a run, a `model.safetensors` that a run wrote, a published method and its file of
+        weights (`megaloc:FILE`), or a recipe whose weights to start from are given: `configs/squeezenet.py,init=FILE`.
+
+    Raises:
+      UserError: where there is no such thing, or it carries no weights.
+    """
+    return Model(*which.named(name_or_file))

@@ -1,0 +1,47 @@
+"""A model as one file that describes itself: weights under our names, the recipe as metadata."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from configs import common
+from jaxvpr import builders, weights
+from jaxvpr.errors import UserError
+from jaxvpr.models import Variables
+
+MODEL_FILE = "model.safetensors"
+
+
+def save_model(folder: Path, config: ConfigDict, trained: Variables) -> Path:
+    """Writes the model as one file that describes itself: weights under our names, the recipe as metadata."""
+    return write_model(folder / MODEL_FILE, config, trained)
+
+
+def write_model(file: Path, config: ConfigDict, trained: Variables) -> Path:
+    """`save_model` under any name that ends in .safetensors."""
+    weights.write(file, weights.to_torch("jaxvpr", trained), {"jaxvpr_config": config.to_json()})
+    return file
+
+
+def load_model(file: Path) -> tuple[ConfigDict, Variables]:
+    """The inverse of `save_model`.
+
+    Raises:
+      UserError: for a file that neither `save_model` nor `exchange.export` wrote.
+    """
+    text = weights.read_metadata(file).get("jaxvpr_config")
+    if text is None:
+        raise UserError(f"{file} carries no recipe; give the recipe with --config and this file as --checkpoint")
+    # A recipe of before a key came to be has the key's default.
+    config = common.base().unlock()
+    config.update(ConfigDict(json.loads(text)))
+    config.lock()
+    return config, builders.filled(config, weights.init_from(builders.shapes(config), file))
+
+
+def began_from(file: Path) -> str:
+    """What the run that wrote a model began from."""
+    return json.loads(weights.read_metadata(file).get("jaxvpr_config") or "{}").get("init", "")

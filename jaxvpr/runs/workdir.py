@@ -1,0 +1,86 @@
+"""The folder of a run, and whose it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from data_pipelines.whole import write_json
+from jaxvpr.errors import UserError
+from jaxvpr.parallel import hosts
+
+# What may change between the parts of one run: it decides neither a weight nor which is best. A PCA comes after it.
+FREE = (
+    "loader.threads", "loader.workers", "loader.prefetch", "checkpoint.",
+    "log_seconds", "test_data.", "eval.batch", "eval.localize", "pca.",
+)  # fmt: skip
+# Data may move to another folder; that its images are the same ones is the user's word.
+MOVED = re.compile(r"(train_data|target_data|more_train_data\..+|val_data\..+)\.root$")
+
+
+def claim(folder: Path, config: ConfigDict) -> None:
+    """Makes the folder this recipe's, or checks that it is. A folder without checkpoints is nobody's yet.
+
+    Raises:
+      UserError: if another recipe lives there (names the keys that differ), or the folder cannot be written.
+    """
+    if has_checkpoints(folder):
+        refuse_other(folder, config)
+    if hosts.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", json.loads(config.to_json()))
+    hosts.barrier("workdir")
+
+
+def refuse_other(folder: Path, config: ConfigDict, free: tuple[str, ...] = FREE) -> None:
+    """Checks that a folder in which a run began is this recipe's, but for the keys that may change (`free`).
+
+    Raises:
+      UserError: if another recipe lives there; names the keys that differ.
+    """
+    file = folder / "config.json"
+    differ = _differences(json.loads(file.read_text()), json.loads(config.to_json()), free) if file.exists() else {}
+    if differ:
+        raise UserError(
+            f"{folder} holds a run of another configuration; these keys differ:\n  "
+            + "\n  ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in differ.items())
+            + "\nGive another --workdir, or the old values."
+        )
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a run has begun to leave checkpoints in its folder."""
+    checkpoints = folder / "checkpoints"
+    return checkpoints.is_dir() and any(path.name.isdigit() for path in checkpoints.iterdir())
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """The keys in which two recipes differ, each with its values; data may lie in another folder."""
+    return _differences(json.loads(old.to_json()), json.loads(new.to_json()), ())
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], free: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
+    flat_old, flat_new = (
+        {
+            key: value
+            for key, value in flatten_dict(tree, sep=".").items()
+            if not (key.startswith(free) or MOVED.match(key))
+        }
+        for tree in (old, new)
+    )
+    absent = "absent"
+    return {
+        key: (flat_old.get(key, absent), flat_new.get(key, absent))
+        for key in sorted(set(flat_old) | set(flat_new))
+        if flat_old.get(key, absent) != flat_new.get(key, absent)
+    }
+
+
+def default(name: str) -> Path:
+    """Where a recipe or sweep of this name runs if nobody says."""
+    return Path("runs") / name

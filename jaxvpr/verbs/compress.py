@@ -1,0 +1,39 @@
+"""The verb compress: a PCA behind a model, written as one model file that describes itself."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from data_pipelines import readers
+from jaxvpr.errors import UserError
+from jaxvpr.parallel import hosts
+from jaxvpr.runs import compressed, model_file, which
+
+log = logging.getLogger(__name__)
+
+
+def run(config: ConfigDict, folder: Path, checkpoint: str, images: str, out: Path) -> Path:
+    """Fits a PCA behind a model and writes both as one model file that describes itself.
+
+    Args:
+      checkpoint: as `which.variables`.
+      images: folder of images to fit it on; "" for those that the recipe trains on.
+
+    Raises:
+      UserError: for a recipe without `pca.dim`, another ending of `out`, or as `fitted`.
+    """
+    if not config.pca.dim:
+        raise UserError("compress wants to know to how many numbers: --config=RECIPE,pca.dim=512")
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out={out}: a model that describes itself is a .safetensors file; end the name so")
+    what, variables = which.variables(config, folder, checkpoint)
+    log.info("compressing %s", what)
+    model = compressed.fitted(config, variables, readers.folder.paths(images) if images else None)
+    if hosts.is_first():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        model_file.write_model(out, *model)
+        print(f"wrote {out}: {config.pca.dim} numbers a descriptor")
+    return out

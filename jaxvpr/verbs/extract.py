@@ -1,0 +1,38 @@
+"""The verb extract: descriptors of a folder of photos."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from data_pipelines import readers
+from jaxvpr import builders
+from jaxvpr.errors import UserError
+from jaxvpr.parallel import hosts
+from jaxvpr.runs import compressed, database_file
+
+log = logging.getLogger(__name__)
+
+
+def run(config: ConfigDict, folder: Path, checkpoint: str, images: str, out: Path) -> Path:
+    """Describes every image of a folder: `out` (.npy, float32 [N, D]) with `out`.csv (names and coordinates) beside it.
+
+    Rows are in sorted order of the file names; a small `out`.json says which model and weights they are of.
+
+    Raises:
+      UserError: if `out` does not end in .npy.
+    """
+    if out.suffix != ".npy":
+        raise UserError(f"--out={out}: descriptors are written as .npy; end the name so")
+    what, config, variables, _ = compressed.chosen(config, folder, checkpoint)
+    log.info("weights: %s", what)
+    places = readers.read("folder", images)
+    found = builders.describer(config, builders.mesh(config))(variables, places.path)
+    if hosts.is_first():
+        database_file.write(out, config, variables, found.descriptors, places)
+        print(f"wrote {out} {found.descriptors.shape}, {out.with_suffix('.csv')}")
+        if len(found.missing):
+            print(f"{len(found.missing)} of {len(places)} images could not be read; their rows are zeros")
+    return out

@@ -1,0 +1,31 @@
+"""The verb import: an original's file of weights as a model of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from jaxvpr import builders
+from jaxvpr.errors import UserError
+from jaxvpr.models.costs import parameter_count
+from jaxvpr.runs import model_file, which
+
+
+def run(config: ConfigDict, folder: Path, file: str) -> Path:
+    """Reads an original's file and writes it into `folder` as our model, which carries its recipe and preprocessing.
+
+    Args:
+      file: of weights; empty takes the recipe's own (`weights=FILE`).
+
+    Raises:
+      UserError: no file was named, or it does not fit the recipe's model.
+    """
+    source = file or config.init
+    if not source:
+        raise UserError("import needs a file: --config=configs/zoo.py:METHOD,weights=FILE")
+    what, variables = which.variables(config, folder, source) if file else (source, builders.initial_variables(config))
+    folder.mkdir(parents=True, exist_ok=True)
+    written = model_file.save_model(folder, config, variables)
+    print(f"read {what}: {parameter_count(variables):,} parameters\nwrote {written}")
+    return written

@@ -1,0 +1,97 @@
+"""The verb localize: where photos were taken."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipelines import readers
+from data_pipelines.places import Paths
+from data_pipelines.progress import Bar
+from jaxvpr import builders
+from jaxvpr.errors import UserError
+from jaxvpr.parallel import hosts
+from jaxvpr.reports.pictures import predictions_picture
+from jaxvpr.reports.terminal import Figure, Row, show
+from jaxvpr.retrieval import search
+from jaxvpr.runs import compressed, database_file
+from jaxvpr.runs.database_file import COLUMNS, Database
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    config: ConfigDict, folder: Path, checkpoint: str, images: str, database: Path, out: Path, top: int
+) -> list[dict[str, Any]]:
+    """Ranks the places of a database for every photo; prints them, and writes a table and pictures to `out`.
+
+    The database is of photos (`extract`) or of the classes that a training left (`runs/NAME/classes.npy`).
+
+    Returns:
+      One dict for each photo and rank: query, rank, path, east, north, lat, lon, distance.
+
+    Raises:
+      UserError: if the database was extracted with another model or other weights, or `top` is below 1.
+    """
+    if top < 1:
+        raise UserError(f"--top={top} must be at least 1")
+    what, config, variables, _ = compressed.chosen(config, folder, checkpoint)
+    log.info("weights: %s", what)
+    known = database_file.read(database, config, variables)
+    paths = readers.folder.paths(images)
+    found = builders.describer(config, builders.mesh(config))(variables, paths)
+    # Rows of images that could not be read are zeros, which would be nearer than a stranger is.
+    missing = np.flatnonzero(~known.descriptors.any(axis=1))
+    top = min(top, len(known.rows) - len(missing))
+    distances, ranked = search.exact(known.descriptors, found.descriptors, top, missing=missing)
+    answered = np.setdiff1d(np.arange(len(paths)), found.missing)
+    answers = [
+        {"query": paths[q], "rank": rank + 1, "distance": float(distances[q, rank]), **known.rows[row]}
+        for q in answered
+        for rank, row in enumerate(ranked[q])
+    ]
+    if hosts.is_first():
+        _show(answers, out)
+        with Bar("drawing pictures", len(answered), "photos") as bar:
+            for query in answered:
+                _draw(query, paths, ranked[query], distances[query], known, out)
+                bar.advance()
+        print(f"wrote {out / 'predictions.csv'} and a picture for each photo")
+        if len(found.missing):
+            print(f"{len(found.missing)} of {len(paths)} photos could not be read")
+    return answers
+
+
+def _show(answers: list[dict[str, Any]], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "predictions.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ("query", "rank", "distance", *COLUMNS))
+        writer.writeheader()
+        writer.writerows(answers)
+    for photo, ranked in groupby(answers, key=lambda answer: answer["query"]):
+        rows: list[Row] = [
+            (str(one["rank"]), (_where(one), Figure(f"{one['distance']:.3f}"), Path(one["path"]).name))
+            for one in ranked
+        ]
+        show(Path(photo).name, ("rank", "place", "distance", "image"), rows)
+
+
+def _where(answer: dict[str, Any]) -> str:
+    if answer["lat"] and answer["lon"]:
+        return f"{float(answer['lat']):.6f}, {float(answer['lon']):.6f}"
+    if answer["east"] and answer["north"]:
+        return f"east {float(answer['east']):.1f} m, north {float(answer['north']):.1f} m"
+    return "no coordinates"
+
+
+def _draw(query: int, paths: Paths, ranked: np.ndarray, distances: np.ndarray, known: Database, out: Path) -> None:
+    rows = [known.rows[row] for row in ranked]
+    captions = [f"{_where(row)}\ndistance {d:.2f}" for row, d in zip(rows, distances, strict=True)]
+    picture = predictions_picture(paths[query], [row["path"] for row in rows], None, captions)
+    (out / f"{query:04d}_{Path(paths[query]).stem}.png").write_bytes(picture)

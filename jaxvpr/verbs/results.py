@@ -1,0 +1,160 @@
+"""What train and evaluate measure, print and write: `metrics.json` and `report.html`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from data_pipelines.progress import slow
+from jaxvpr import builders
+from jaxvpr.models import Variables
+from jaxvpr.models.costs import flops, model_mib, parameter_count
+from jaxvpr.parallel import hosts
+from jaxvpr.reports import terminal
+from jaxvpr.reports.answers import gallery_items, map_data
+from jaxvpr.reports.html import write_report
+from jaxvpr.retrieval import costs, metrics, protocol
+from jaxvpr.retrieval.baselines import thumbnail
+from jaxvpr.retrieval.classes import Classes
+from jaxvpr.retrieval.evaluator import Benchmark, Evaluated, measure
+from jaxvpr.training import logs
+
+Model = tuple[ConfigDict, Variables]
+
+
+def measured(
+    config: ConfigDict, mesh: Mesh, variables: Variables, benches: list[Benchmark], others: Mapping[str, Model],
+    classes: Classes | None,
+) -> list[Evaluated]:  # fmt: skip
+    """Measures the method on every benchmark, beside thumbnails and other models: the network it started as, and
+    itself without its PCA."""
+    describer = builders.describer(config, mesh)
+    found = []
+    for bench in benches:
+        ns = builders.recall_ns(config, bench)
+        method = measure(describer, variables, bench, ns, classes=classes)
+        baselines = {}
+        if config.eval.baselines:
+            baselines["thumbnail"] = measure(describer, {}, bench, ns, thumbnail)
+            for name, (recipe, weights) in others.items():
+                describes = describer if recipe is config else builders.describer(recipe, mesh)
+                baselines[name] = measure(describes, weights, bench, ns)
+        found.append(Evaluated(bench, method, baselines))
+        _print(config, found[-1])
+    return found
+
+
+def _facts(config: ConfigDict, one: Evaluated) -> dict[str, Any]:
+    return protocol.protocol(
+        dataset=one.bench.name,
+        split=one.bench.split,
+        queries=len(one.bench.queries),
+        database=len(one.bench.database),
+        positives=one.bench.positives,
+        image_size=builders.image_size(config) if config.image.size else (),
+        resize=config.image.resize,
+        multiple=config.image.multiple,
+        cropped_from=tuple(config.image.size) if config.image.crop else None,
+        dimension=one.method.dimension,
+        missing=one.method.missing,
+    )
+
+
+def _print(config: ConfigDict, one: Evaluated) -> None:
+    """The recall table of a benchmark, each threshold under its protocol line."""
+    if not hosts.is_first():
+        return
+    facts, rows = _facts(config, one), {**one.baselines, config.name: one.method}
+    for threshold, recall in one.method.recalls.items():
+        notes = []
+        if recall.without_positive:
+            answerable = "  ".join(f"R@{n} {v:5.1f}" for n, v in recall.of_answerable.items())
+            count = recall.queries - recall.without_positive
+            notes = [f"upper bound {recall.upper_bound:.1f}; of the {count} queries with a positive: {answerable}"]
+        reached = {name: measured.recalls[threshold] for name, measured in rows.items()}
+        terminal.recalls(protocol.line(facts, threshold), reached, notes)
+    for threshold, located in one.method.located.items():
+        title = protocol.line_of_classes(facts, one.method.classes, located.without_positive, threshold)
+        terminal.recalls(title, {f"{config.name} by classification": located}, of="LR")
+
+
+def write(
+    config: ConfigDict, folder: Path, found: list[Evaluated], variables: Variables,
+    seconds: float | None = None, planning: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """`metrics.json` and `report.html`."""
+    results = [
+        metrics.result(
+            _facts(config, one),
+            one.method.recalls,
+            {name: measured.recalls for name, measured in one.baselines.items()},
+            _by_condition(one),
+            one.method.located,
+            one.method.classes,
+        )
+        for one in found
+    ]
+    first = found[0]
+    with slow("counting the model's operations"):
+        operations = flops(builders.model(config), *builders.image_size(config))
+    spent = costs.costs(
+        database=len(first.bench.database),
+        dimension=first.method.dimension,
+        extraction_ms_per_image=first.method.extraction_ms,
+        matching_ms_per_query=first.method.matching_ms,
+        parameters=parameter_count(variables),
+        model_bytes=round(model_mib(variables) * 2**20),
+        flops_per_image=operations,
+        training_seconds=seconds,
+        planning_seconds=planning,
+    )
+    extra = builders.identity(config)
+    if hosts.is_first():
+        metrics.write_metrics(folder, results, spent, extra)
+        with slow("writing the report"):
+            report = _report(folder / "report.html", config, found, results, spent, logs.read(folder))
+        print(f"wrote {folder / metrics.FILE} and {report}")
+    return {"results": results, "costs": spent, **extra}
+
+
+def _by_condition(one: Evaluated) -> Mapping[str, Any]:
+    """condition -> threshold -> recall, for the conditions that the queries name."""
+    queries = one.bench.queries
+    rows = {name: queries.condition == code for code, name in enumerate(queries.conditions)}
+    return {
+        name: {threshold: recall.take(chosen) for threshold, recall in one.method.recalls.items()}
+        for name, chosen in rows.items()
+        if chosen.any()
+    }
+
+
+def _report(
+    path: Path,
+    config: ConfigDict,
+    found: Sequence[Evaluated],
+    results: Sequence[Mapping[str, Any]],
+    costs: Mapping[str, Any],
+    log: Sequence[Mapping[str, Any]],
+) -> Path:
+    """Writes `report.html`: tables for all benchmarks, map and gallery for the first."""
+    first = found[0]
+    bench, positives = first.bench, next(iter(first.bench.positives.values()))
+    notes = [f"Recipe {config.name}, seed {config.seed}."]
+    return write_report(
+        path,
+        title=f"{config.name}: {first.bench.name}",
+        config_text=str(config),
+        results=results,
+        costs=costs,
+        loss_log=log,
+        gallery=gallery_items(
+            bench.database, bench.queries, first.method.predictions, first.method.distances, positives
+        ),
+        queries=len(bench.queries),
+        map=map_data(bench.database, bench.queries, first.method.predictions, positives),
+        notes=notes,
+    )

@@ -1,0 +1,168 @@
+"""A sweep: the runs of a sweep file one after the other, and what they measured side by side.
+
+Every run has its folder in that of the sweep. What the sweep knows it reads from those folders, so that the same
+command goes on wherever it was stopped: a run with its `metrics.json` is not trained again, one with checkpoints is
+resumed, and one that failed is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import traceback
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipelines.errors import DataError
+from data_pipelines.whole import write_bytes
+from jaxvpr.cli.sweep_file import Run, Sweep
+from jaxvpr.errors import UserError
+from jaxvpr.parallel import hosts
+from jaxvpr.reports import terminal
+from jaxvpr.reports.sweep_page import write_sweep
+from jaxvpr.reports.training import domain_accuracy
+from jaxvpr.retrieval import metrics
+from jaxvpr.runs import workdir
+from jaxvpr.training import logs
+from jaxvpr.verbs import train
+
+log = logging.getLogger(__name__)
+FAILURE = "failure.txt"
+CAUSE = "\n\nTraceback (most recent call last):"  # between what went wrong and where
+# Of a finished run another test set or PCA would be another figure, and one more measure a missing one.
+MEASURED = tuple(key for key in workdir.FREE if key not in ("test_data.", "pca.", "eval.localize"))
+
+
+def run(asked: Sweep, folder: Path) -> int:
+    """Trains every run of a sweep that is not finished, and writes its tables and its page after each.
+
+    A run that fails is written down and the next one begins. SIGTERM and the first Ctrl-C stop the sweep.
+
+    Returns:
+      0 if every run is finished, 1 if some failed, 130 if the sweep was told to stop.
+
+    Raises:
+      UserError: if the folder holds runs of another configuration.
+    """
+    for run in asked.runs:
+        _check(run, folder / run.folder)
+    # All hosts act on what the first one finds: on a slow file system another may not see it yet.
+    done = hosts.of_first(lambda: np.array([_finished(folder / run.folder) for run in asked.runs], np.int32),
+                          (len(asked.runs),))  # fmt: skip
+    log.info("%d runs, %d of them finished already", len(done), int(done.sum()))
+    _write(asked, folder)
+    with hosts.leave_on_sigterm() as leave:
+        for number, run in enumerate(asked.runs):
+            if done[number]:
+                continue
+            log.info("run %d of %d: %s, seed %d", number + 1, len(done), run.name, run.seed)
+            ended = _train(run, folder / run.folder)
+            _write(asked, folder)
+            if not ended or leave(0):
+                log.warning("told to stop; the same command goes on where this one stopped")
+                return 130
+    return _summed_up(asked, folder)
+
+
+def _check(run: Run, here: Path) -> None:
+    if _finished(here):
+        workdir.refuse_other(here, run.config, MEASURED)
+    elif workdir.has_checkpoints(here):
+        workdir.refuse_other(here, run.config)
+
+
+def _finished(here: Path) -> bool:
+    return (here / metrics.FILE).is_file()
+
+
+def _train(run: Run, here: Path) -> bool:
+    """Trains or resumes one run; False where it was told to leave before its end."""
+    if hosts.is_first():
+        (here / FAILURE).unlink(missing_ok=True)
+    try:
+        if train.run(run.config, here) is None:
+            return False
+    except Exception as error:
+        _write_down(error, here)
+        log.error("%s failed: %s", run.folder, _message(error))
+        return True
+    finally:
+        jax.clear_caches()  # else the programs of all runs stay in memory
+    if hosts.is_first():
+        shutil.rmtree(here / "checkpoints", ignore_errors=True)  # large, and the best one is model.safetensors
+    return True
+
+
+def _write_down(error: Exception, here: Path) -> None:
+    if hosts.is_first():
+        here.mkdir(parents=True, exist_ok=True)
+        where = "".join(traceback.format_exception(error))
+        write_bytes(here / FAILURE, f"{_message(error)}\n\n{where}".encode())
+
+
+def _message(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError | DataError) else f"{type(error).__name__}: {error}"
+
+
+def _write(asked: Sweep, folder: Path) -> None:
+    if hosts.is_first():
+        write_sweep(folder, _document(asked, folder))
+
+
+def _document(asked: Sweep, folder: Path) -> dict[str, Any]:
+    """The content of `sweep.json`."""
+    return asked._asdict() | {"runs": [record(run, folder, asked) for run in asked.runs]}
+
+
+def record(run: Run, folder: Path, asked: Sweep) -> dict[str, Any]:
+    """What a run has come to, from the files in its folder: an entry of `runs` in `sweep.json`."""
+    here = folder / run.folder
+    row, _, column = run.name.partition("+") if asked.rows else ("", "", "")
+    document = metrics.read_metrics(here / metrics.FILE) if _finished(here) else {"results": [], "costs": {}}
+    failure = (here / FAILURE).read_text() if (here / FAILURE).is_file() else ""
+    state = "failed" if failure else "waiting"
+    if _finished(here):
+        state = "finished"
+    elif not failure and workdir.has_checkpoints(here):
+        state = "begun"
+    lines = logs.read(here)
+    return {
+        "name": run.name,
+        "folder": run.folder,
+        "row": row,
+        "column": column,
+        "seed": run.seed,
+        "changes": run.changes,
+        "state": state,
+        "validation": [line for line in lines if "epoch" in line],
+        "domain_accuracy": domain_accuracy(lines),
+        "test": [
+            {
+                "dataset": entry["dataset"],
+                "threshold": threshold,
+                "queries": entry["protocol"]["queries"],
+                "recall": recall,
+                "interval95": entry["interval95"][threshold],
+            }
+            for entry in document["results"]
+            for threshold, recall in entry["recall"].items()
+        ],
+        "seconds": document["costs"].get("training_seconds"),
+        "planning_seconds": document["costs"].get("planning_seconds"),
+        "failure": failure.partition(CAUSE)[0] or None,
+    }
+
+
+def _summed_up(asked: Sweep, folder: Path) -> int:
+    failed = [run.folder for run in asked.runs if not _finished(folder / run.folder)]
+    if hosts.is_first():
+        terminal.sweep(_document(asked, folder))
+        print(f"wrote {folder / 'sweep.html'}, sweep.md, sweep.csv and sweep.json")
+    for name in failed:
+        log.error("failed: %s (%s)", name, folder / name / FAILURE)
+    if failed:
+        log.error("%d of %d runs failed; the same command tries them again", len(failed), len(asked.runs))
+    return int(bool(failed))

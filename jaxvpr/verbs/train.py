@@ -1,0 +1,52 @@
+"""The verb train: trains or resumes a recipe, and measures what it became."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxvpr import builders, families
+from jaxvpr.parallel import hosts
+from jaxvpr.runs import compressed, database_file, model_file, workdir
+from jaxvpr.training import loop
+from jaxvpr.verbs import results
+
+log = logging.getLogger(__name__)
+
+
+def run(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
+    """Trains or resumes a recipe, measures the best checkpoint, and writes metrics, model and report into the folder.
+
+    Returns:
+      The content of `metrics.json`, or None where the run was told to leave before its end or there is no test data.
+    """
+    workdir.claim(folder, config)
+    mesh = builders.mesh(config)
+    recipe = families.recipe(config, mesh, builders.benchmarks(config, config.val_data))
+    # Before training: what is missing shows now, not after hours.
+    tests = builders.benchmarks(config, config.test_data)
+    compressed.check(config, len(recipe.images))
+    outcome = loop.train(config, folder, recipe, mesh)
+    if not outcome.finished:
+        log.warning("told to leave; the same command goes on where this one stopped")
+        return None
+    baselines, best = {"untrained": (config, outcome.initial)}, outcome.best
+    if config.pca.dim:
+        baselines["uncompressed"] = config, best
+        config, best = compressed.fitted(config, best, recipe.images)
+    classes = None
+    if recipe.classes and outcome.extra:
+        classes = recipe.classes.database(outcome.extra, mesh)
+    if hosts.is_first():
+        model_file.save_model(folder, config, best)
+        if classes:
+            database_file.write(folder / database_file.CLASSES_FILE, config, best, *classes, of="classes")
+    if not tests:
+        log.warning("the recipe has no test_data: nothing is measured, and neither metrics nor a report are written")
+        return None
+    log.info("measuring step %d, the best in validation", outcome.best_step)
+    found = results.measured(config, mesh, best, tests, baselines, classes)
+    return results.write(config, folder, found, best, outcome.seconds, outcome.planning_seconds)

@@ -1,0 +1,122 @@
+"""Conditions and roles of a data set: what a recipe trains on, and which queries it is measured by."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from configs import common
+from data_pipelines.errors import DataError
+from data_pipelines.places import Paths, Places
+from jaxvpr import builders
+from jaxvpr.cli.arguments import parse
+from jaxvpr.errors import UserError
+from jaxvpr.retrieval import protocol
+
+TEST = ("day", "night", "rain", "night")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Trained on by day and night; a database by day, and queries of three conditions and of none."""
+    root = tmp_path_factory.mktemp("subsets") / "town"
+    files = {
+        "train": ["day", "night", "day"],
+        "test/database": ["day", "day", "night"],
+        "test/queries": [*TEST, ""],
+    }
+    for folder, notes in files.items():
+        (root / "images" / folder).mkdir(parents=True)
+        for east, note in enumerate(notes):
+            name = f"@{100 + 30 * east}@200@33@U@@@@@90@@@@2013@{note}@.jpg"
+            (root / "images" / folder / name).write_bytes(b"")
+    return str(root)
+
+
+def places(root, **keys) -> Places:
+    return builders.places(common.base(), common.data("at_names", root, **keys))
+
+
+def measured(root, **keys):
+    (bench,) = builders.benchmarks(common.base(), ConfigDict({"town": common.data("at_names", root, "test", **keys)}))
+    return bench
+
+
+def test_training_images_of_some_conditions(root):
+    assert places(root, split="train").east.tolist() == [100, 130, 160]
+    assert places(root, split="train", conditions=("day",)).east.tolist() == [100, 160]
+    assert places(root, split="train", conditions=("night", "day")).east.tolist() == [100, 130, 160], "in their order"
+    images = places(root, split="test", conditions=("night",))
+    assert [images.path.relative(row).split("/")[0] for row in range(len(images))] == ["database", "queries", "queries"]
+
+
+def test_training_images_of_one_role(root):
+    assert places(root, split="test", role="query").east.tolist() == [100, 130, 160, 190, 220]
+    assert places(root, split="test", role="database").east.tolist() == [100, 130, 160]
+    assert places(root, split="test", role="query", conditions=("night", "rain")).east.tolist() == [130, 160, 190]
+
+
+def test_only_the_queries_of_a_test_are_filtered_and_the_protocol_says_so(root):
+    bench = measured(root, conditions=("night", "rain"))
+    assert bench.queries.east.tolist() == [130, 160, 190] and bench.database.east.tolist() == [100, 130, 160]
+    assert bench.positives["25m"].counts.tolist() == [1, 1, 0], "of these queries, in their order"
+    assert bench.split == "test (night, rain)"
+    facts = protocol.protocol(
+        dataset=bench.name, split=bench.split, queries=len(bench.queries), database=len(bench.database),
+        positives=bench.positives, image_size=(64, 64), resize="area", dimension=8,
+    )  # fmt: skip
+    line = protocol.line(facts, "25m")
+    assert line.startswith("town test (night, rain) | 3 queries (1 without positive) | 3 database images | 25m |")
+    assert measured(root).split == "test" and len(measured(root).queries) == 5
+
+
+def test_recipes_of_before_these_keys_read_everything(root):
+    spec = common.data("at_names", root, "test").to_dict()
+    del spec["conditions"], spec["role"]
+    assert len(builders.places(common.base(), ConfigDict(spec))) == 8
+    (bench,) = builders.benchmarks(common.base(), ConfigDict({"town": spec}))
+    assert bench.split == "test" and len(bench.queries) == 5
+
+
+def test_what_is_not_there_is_named(root):
+    with pytest.raises(DataError, match=r"town.*condition.*'nigth'.*\['day', 'night', 'rain'\]"):
+        places(root, conditions=("day", "nigth"))
+    with pytest.raises(DataError, match=r"town.*condition.*'fog'.*\['day'"):
+        measured(root, conditions=("fog",))
+    with pytest.raises(DataError, match=r"town.*\b8 images.*\['rain'\].*\b3\b.*\{'day': 2, 'night': 1, 'rain'"):
+        places(root, split="test", role="database", conditions=("rain",))
+    with pytest.raises(DataError, match=r"town.*\b3 images.*role.*'query'.*\b0\b"):
+        places(root, split="train", role="query")
+    with pytest.raises(DataError, match=r"role.*'querry'.*\['database', 'query'"):
+        places(root, role="querry")
+    with pytest.raises(UserError, match=r"\btown\b.*role='query'.*database.*queries"):
+        measured(root, role="query")
+    silent = Places.create("photos", Paths.of(["a.jpg"]))
+    with pytest.raises(DataError, match=r"photos.*condition.*'day'.*conditions"):
+        silent.only(conditions=["day"])
+
+
+def test_the_command_line_sets_them():
+    changes = ("train_data.conditions=('day','rain')", "test_data.minicity.conditions=night", "train_data.role=query")
+    config = parse(["--config=configs/cosplace.py:city", *(f"--config.{change}" for change in changes)]).config
+    assert config.train_data.conditions == ("day", "rain") and config.test_data.minicity.conditions == ("night",)
+    assert config.train_data.role == "query" and config.val_data.minicity_val.conditions == ()
+
+
+def test_any_folder_of_images_can_be_read_for_its_files(tmp_path):
+    """What a target without labels is: no names, no positions, sub-folders and other formats included."""
+    (tmp_path / "target" / "deep").mkdir(parents=True)
+    for name in ("a.png", "deep/b.jpg", "@x.webp"):
+        Image.fromarray(np.full((4, 6, 3), 9, np.uint8)).save(tmp_path / "target" / name)
+    (tmp_path / "target" / "notes.txt").write_text("of a walk")
+    images = builders.places(common.base(), common.data("folder", str(tmp_path / "target")))
+    assert [images.path.relative(row) for row in range(3)] == ["@x.webp", "a.png", "deep/b.jpg"]
+    assert np.isnan(images.east).all() and np.isnan(images.heading).all()
+    (tmp_path / "empty").mkdir()
+    for folder, said in (("empty", r"no image.*empty"), ("gone", r"not found.*gone\b")):
+        with pytest.raises(DataError, match=said):
+            builders.places(common.base(), common.data("folder", str(tmp_path / folder)))
+    with pytest.raises(DataError, match=r"target.*\b3 images.*role.*'query'"):
+        builders.places(common.base(), common.data("folder", str(tmp_path / "target"), role="query"))
+    with pytest.raises(DataError, match=r"target.*condition.*'night'.*conditions"):
+        builders.places(common.base(), common.data("folder", str(tmp_path / "target"), conditions=("night",)))

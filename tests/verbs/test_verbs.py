@@ -1,0 +1,102 @@
+"""What a run leaves in its folder, and that measuring it again, in every way there is, gives the same."""
+
+import json
+import logging
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from jaxvpr import builders, weights
+from jaxvpr.retrieval import metrics
+from jaxvpr.runs import model_file, which
+from jaxvpr.training import logs
+
+
+def recalls(folder):
+    return [entry["recall"] for entry in metrics.read_metrics(folder / "metrics.json")["results"]]
+
+
+def test_the_folder_of_a_run(trained_run):
+    document = metrics.read_metrics(trained_run / "metrics.json")
+    (entry,) = document["results"]
+    assert sorted(entry["baselines"]) == ["thumbnail", "untrained"] and list(entry["recall"]["25m"]) == ["1", "5", "10"]
+    assert (entry["protocol"]["queries"], entry["protocol"]["database"]) == (25, 50)
+    assert 0 < document["costs"]["planning_seconds"] < document["costs"]["training_seconds"]
+    records = logs.read(trained_run)
+    assert [record["step"] for record in records if "loss" in record] == list(range(12))
+    assert [(record["step"], record["epoch"]) for record in records if "epoch" in record] == [(6, 1), (12, 2)]
+    assert "jaxvpr_config" in weights.read_metadata(trained_run / "model.safetensors")
+    assert list((trained_run / "tensorboard").glob("events.out.tfevents.*"))
+    report = (trained_run / "report.html").read_text()
+    assert "cosplace-tiny" in report and "https://" not in report.replace("https://www.w3.org", "")
+    assert json.loads((trained_run / "config.json").read_text())["name"] == "cosplace-tiny"
+
+
+@pytest.mark.parametrize("which", ["best", "last", "6", "12", "FILE"])
+def test_evaluate_finds_what_the_training_found(door, tiny_recipe, trained_run, tmp_path, which):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    (run / "metrics.json").unlink()
+    checkpoint = str(trained_run / "model.safetensors") if which == "FILE" else which
+    status, _, err = door("evaluate", f"--config={tiny_recipe}", f"--workdir={run}", f"--checkpoint={checkpoint}",
+                          "--config.eval.baselines=false", "--config.eval.batch=24")  # fmt: skip
+    assert status == 0, err
+    validated = {record["step"]: record["val/R@1"] for record in logs.read(trained_run) if "val/R@1" in record}
+    best = min(validated, key=lambda step: (-validated[step], step))
+    step = {"best": best, "last": 12, "6": 6, "12": 12, "FILE": best}[which]
+    assert "measuring " + (checkpoint if which == "FILE" else f"step {step} of") in err
+    if step == best:
+        assert recalls(run) == recalls(trained_run)
+
+
+def test_a_good_run_warns_of_nothing(door, tiny_recipe, trained_run, tmp_path, caplog):
+    """No library does: the end of a training reads the best checkpoint and its heads, evaluation a checkpoint."""
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    for verb in ("train", "evaluate"):
+        answer = door(verb, f"--config={tiny_recipe}", f"--workdir={run}", "--config.eval.localize=true")
+        assert answer.status == 0, answer.err
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_evaluate_two_folders(door, tiny_recipe, trained_run, photo_tree, tmp_path):
+    images = photo_tree / "images" / "test"
+    folders = [f"--database={images / 'database'}", f"--queries={images / 'queries'}"]
+    model = f"--checkpoint={trained_run / 'model.safetensors'}"
+    status, _, err = door("evaluate", f"--config={tiny_recipe}", model, *folders, f"--workdir={tmp_path}")
+    assert status == 0, err
+    assert recalls(tmp_path) == recalls(trained_run)
+    document = metrics.read_metrics(tmp_path / "metrics.json")
+    assert not {"planning_seconds", "training_seconds"} & set(document["costs"])
+    assert document["results"][0]["protocol"]["split"] == "test" and (tmp_path / "report.html").is_file()
+
+
+def test_evaluate_says_what_it_lacks(refused, tiny_recipe, trained_run, photo_tree, tmp_path):
+    recipe = f"--config={tiny_recipe}"
+    said = refused("evaluate", recipe, f"--workdir={tmp_path}")
+    assert re.search(r"no checkpoint.*--workdir=FOLDER.*--checkpoint=FILE", said)
+    run = f"--workdir={trained_run}"
+    assert re.search(r"\bstep 7\b.*\[6, 12\]", refused("evaluate", recipe, run, "--checkpoint=7"))
+    said = refused("evaluate", recipe, run, "--checkpoint=none.pth")
+    assert re.search(r"--checkpoint=none\.pth.*no such file", said)
+    assert re.search("--database.*--queries.*together", refused("evaluate", recipe, run, f"--database={photo_tree}"))
+    other = f"--config={tiny_recipe},model.aggregator_options.dim=16"
+    model = f"--checkpoint={trained_run / 'model.safetensors'}"
+    said = refused("evaluate", other, model, f"--workdir={tmp_path}")
+    assert re.search(r"\d+ families.*docs/models\.md", said)
+
+
+def test_what_a_run_left_comes_before_what_it_began_from(tiny_config, tmp_path):
+    """A sweep keeps no checkpoints: its runs leave a model, and their recipes may name weights to start from."""
+    config, drawn = tiny_config.copy_and_resolve_references().unlock(), builders.initial_variables(tiny_config)
+    begun, folder = tmp_path / "begun.safetensors", tmp_path / "run"
+    folder.mkdir()
+    model_file.write_model(begun, config, drawn)
+    config.init = str(begun)
+    model_file.save_model(folder, config, jax.tree.map(lambda leaf: leaf + 1, drawn))
+    what, found = which.variables(config, folder, "best")
+    assert what == str(folder / model_file.MODEL_FILE)
+    jax.tree.map(lambda got, leaf: np.testing.assert_array_equal(got, leaf + 1), found, drawn)
+    config.init = f"{begun}:"
+    assert which.variables(config, folder, "best")[0] == config.init, "another start than the run's"

@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 from benchmarks import jax_side, side_by_side
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.parallel import memory
+from jaxvpr.training.step import Turn
 
 WARM = 2
 NONE = "none"
@@ -67,10 +68,9 @@ def needs(case: Case, batch: int, count: int, dtype: str) -> dict[str, Any]:
     training = jax_side.places_training(config, count)
     images = jax.ShapeDtypeStruct((batch, *config.image.size, 3), np.uint8)
     labels, mask = (jax.ShapeDtypeStruct((batch,), kind) for kind in (np.int32, bool))
-    scalar = jax.ShapeDtypeStruct((), np.int32)
     began = time.perf_counter()
     source = {"image": images, "label": labels, "mask": mask}
-    compiled = training.step.lower(training.state, {"source": source}, scalar, scalar).compile()
+    compiled = training.step.lower(training.state, {"source": source}, Turn(np.int32(0))).compile()
     found = compiled.memory_analysis()
     parts = {part: getattr(found, f"{part}_size_in_bytes") for part in ("temp", "argument", "output", "alias")}
     return {

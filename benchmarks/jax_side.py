@@ -22,7 +22,7 @@ from jaxvpr.objectives.places import places_objective
 from jaxvpr.parallel.mesh import make_mesh, to_global
 from jaxvpr.training import optimisers
 from jaxvpr.training.state import TrainState, init_state, variables_of
-from jaxvpr.training.step import make_step
+from jaxvpr.training.step import Turn, make_step
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -48,10 +48,10 @@ def places_training(config: ConfigDict, grad_cache: int = 1) -> Training:
     names = Paths.of(f"{row}.jpg" for row in range(config.batch))
     table = place_table(Places.create("noise", names, place=np.repeat(np.arange(keys.P), keys.K)), K=keys.K)
     choice = Choice(keys.loss, keys.miner, keys.loss_options.to_dict(), keys.miner_options.to_dict())
-    objective = places_objective(model, table, choice, P=keys.P, steps=1)
+    objective = places_objective(table, choice, P=keys.P, steps=1)
     left_out = {"schedule"} | optimisers.SCHEDULE_OPTIONS
     options = {key: value for key, value in config.optimizer.items() if key not in left_out}
-    tuners = optimisers.Optimisers.alike(optimisers.build(total=1, **options))
+    tuners = dict.fromkeys(optimisers.GROUPS, optimisers.build(total=1, **options))
     return _training(config, model, objective, tuners, grad_cache)
 
 
@@ -59,8 +59,8 @@ def cells_training(config: ConfigDict, classes: int, scale: float, margin: float
     """A recipe's model under CosFace, at a constant rate of Adam, with one group of classes and without a data set."""
     model = builders.model(config)
     cells = label_cells(np.arange(classes), min_images=1)
-    objective = cells_objective(model, cells, batch=config.batch, steps=1, scale=scale, margin=margin)
-    tuners = optimisers.Optimisers.alike(optimisers.build("adam", rate=config.optimizer.rate, total=1))
+    objective = cells_objective(cells, batch=config.batch, steps=1, scale=scale, margin=margin)
+    tuners = dict.fromkeys(optimisers.GROUPS, optimisers.build("adam", rate=config.optimizer.rate, total=1))
     return _training(config, model, objective, tuners)
 
 
@@ -68,10 +68,11 @@ def _training(
     config: ConfigDict,
     model: models.PlaceModel,
     objective: Objective,
-    tuners: optimisers.Optimisers,
+    tuners: Mapping[str, optimisers.Optimiser],
     grad_cache: int = 1,
 ) -> Training:
-    mesh, frozen = make_mesh(), (*config.frozen, *model.resting())
+    mesh, frozen = make_mesh(), (*config.frozen, *model.frozen_paths())
+    objective = objective.embedding_with(model)
     state, shardings = init_state(
         model, objective, tuners, mesh, example=builders.blank(config), frozen=frozen, seed=config.seed
     )
@@ -86,7 +87,7 @@ def starter(training: Training) -> Callable[[Mapping[str, jax.Array]], dict[str,
 
     def start(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         nonlocal state, made
-        state, metrics = training.step(state, {"source": dict(batch)}, np.int32(0), np.int32(made))
+        state, metrics = training.step(state, {"source": dict(batch)}, Turn(np.int32(made)))
         made += 1
         return metrics
 

@@ -34,7 +34,9 @@ from PIL import Image
 
 from benchmarks import side_by_side
 from data_pipelines.augment import Augment
-from data_pipelines.loaders import Draw, ImageSource, StepReader, batches
+from data_pipelines.draws import Draw
+from data_pipelines.image_source import ImageSource
+from data_pipelines.loaders import StepReader, batches
 from data_pipelines.places import Paths
 
 # name -> (pixels of the file, pixels of the result, images a round, batch)

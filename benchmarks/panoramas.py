@@ -19,8 +19,10 @@ import numpy as np
 from benchmarks import side_by_side
 from benchmarks.loader import one_round
 from data_pipelines.augment import Augment
+from data_pipelines.draws import Draw
+from data_pipelines.image_source import ImageSource
 from data_pipelines.images import decode
-from data_pipelines.loaders import Draw, ImageSource, StepReader, batches
+from data_pipelines.loaders import StepReader, batches
 from data_pipelines.panorama import SF_XL, Panorama, cut
 from data_pipelines.places import Paths
 

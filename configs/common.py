@@ -17,8 +17,8 @@ def base() -> ConfigDict:
     config = ConfigDict()
     config.name = ""
     config.seed = 0
-    # Weights to start from: FILE or FILE:PATTERN (a regular expression of our parameter paths); empty for random.
-    # On the command line `weights=` is another word for it.
+    # Weights to start from: FILE, run:FOLDER or METHOD:FILE, each with :PATTERN behind it, a regular expression of our
+    # parameter paths (`jaxvpr.cli.weight_source`); empty for random. On the command line `weights=` is another word.
     config.init = ""
     # A published method (docs/models.md) whose architecture and preprocessing fill `model` and `image` below.
     config.method = ""
@@ -219,6 +219,8 @@ def places(*, P: int, K: int, by: str, min_distance: float = 0.0, by_city: bool 
     a batch's places are cliques: images within `distance` metres and `angle` degrees of each other (180: any), among
     `similar` places that look like one, as the model of every `refresh` epochs sees them. They come from the data sets
     numbered `cliques.sets` (0 is `train_data`; () is all), the other places from the others, where there are others.
+    `memory` is how many past descriptors a batch is compared with, and `head_steps` how many first steps train the
+    prototypes of a margin loss alone.
     """
     return ConfigDict(
         {
@@ -237,6 +239,7 @@ def places(*, P: int, K: int, by: str, min_distance: float = 0.0, by_city: bool 
             "miner": "multi_similarity",
             "miner_options": ConfigDict({}),
             "memory": 0,
+            "head_steps": 0,
         }
     )
 

@@ -104,6 +104,7 @@ def _cells(
             "scale": scale,
             "margin": margin,
             "margin_warmup": warmup,
+            "head_steps": 0,
         }
     )
 

@@ -86,6 +86,7 @@ def _squares(*, M: float, N: int, min_images: int, loss: str, scale: float, marg
             "scale": scale,
             "margin": margin,
             "margin_warmup": warmup,
+            "head_steps": 0,
         }
     )
 

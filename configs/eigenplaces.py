@@ -96,6 +96,7 @@ def _looks(*, M: float, N: int, min_images: int, scale: float, margin: float, wa
             "scale": scale,
             "margin": margin,
             "margin_warmup": warmup,
+            "head_steps": 0,
             "weights": (1.0, 1.0),
         }
     )

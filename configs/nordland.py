@@ -48,6 +48,7 @@ def squeezenet() -> ConfigDict:
             "scale": 20.0,
             "margin": 0.2,
             "margin_warmup": 0.5,
+            "head_steps": 0,
         }
     )
     config.augment.update(brightness=0.4, contrast=0.4, saturation=0.8, hue=0.1, scale=(0.8, 1.0), ratio=(1.8, 2.2))

@@ -86,6 +86,7 @@ def classes(*, by: str, min_images: int, loss: str = "softmax", scale: float = 3
             "scale": scale,
             "margin": margin,
             "margin_warmup": 0.0,
+            "head_steps": 0,
             "smoothing": 0.0,
             "balanced": False,
         }

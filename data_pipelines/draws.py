@@ -1,4 +1,4 @@
-"""What a step draws: rows, labels and headings of the global batch, and the random numbers of each of its elements."""
+"""What steps draw: rows, labels and headings of global batches, and the random numbers of each of their elements."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import numpy as np
 from data_pipelines.images import Array
 
 Batch = dict[str, Array]
+EVERYTHING = slice(None)
 
 
 class Draw(NamedTuple):
-    """The global batch of one step, the same on every host; NumPy arrays of fixed shapes.
+    """The global batch of one step, or those of several steps along a leading axis; the same on every host.
 
     Attributes:
-      rows: int64 [B], [B, frames of a clip] or [B, 2 + negatives]; -1 pads.
+      rows: int64 [B] or [B, T], numbers of what the source holds (images, clips, rows of a table); -1 pads. An element
+        may have several, T: a query, its positive and its negatives.
       view: float32 [B], heading in degrees that all panoramas of an element are cut at, or NaN.
       label: int32 [B].
       mask: bool [B], False where the element does not count.
@@ -32,14 +34,27 @@ class Draw(NamedTuple):
     @classmethod
     def of(cls, rows: Array, label: Array | int = -1, view: Array | float = np.nan) -> Draw:
         """A draw of `rows`; scalars fill their column, and the mask is False where an element's (first) row is -1."""
+        return cls._made(rows, label, view, 1)
+
+    @classmethod
+    def of_steps(cls, rows: Array, label: Array | int = -1, view: Array | float = np.nan) -> Draw:
+        """As `of`, of several steps: rows [steps, B] or [steps, B, T], label and view [steps, B]."""
+        return cls._made(rows, label, view, 2)
+
+    @classmethod
+    def _made(cls, rows: Array, label: Array | int, view: Array | float, axes: int) -> Draw:
         rows = np.asarray(rows, np.int64)
-        size = rows.shape[:1]
+        elements = rows.shape[:axes]
         return cls(
             rows=rows,
-            view=np.broadcast_to(np.asarray(view, np.float32), size),
-            label=np.broadcast_to(np.asarray(label, np.int32), size),
-            mask=rows.reshape(len(rows), -1)[:, 0] >= 0,
+            view=np.broadcast_to(np.asarray(view, np.float32), elements),
+            label=np.broadcast_to(np.asarray(label, np.int32), elements),
+            mask=rows.reshape(*elements, -1)[..., 0] >= 0,
         )
+
+    def at(self, step: int) -> Draw:
+        """The draw of one of several steps."""
+        return Draw(*(column[step] for column in self))
 
 
 def generator(seed: int, step: int, stream: str, position: int) -> np.random.Generator:

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipelines.draws import Batch, Draw
 from data_pipelines.errors import DataError
 from data_pipelines.images import Array, ImageError, Size, fit, own_size
-from data_pipelines.loaders import Batch, Draw, batches
+from data_pipelines.loaders import batches
 from data_pipelines.places import Paths
 from data_pipelines.progress import Bar
 
@@ -161,12 +162,12 @@ def _size(pair: Array) -> Size:
 
 @dataclass(frozen=True)
 class MemorySource:
-    """Images that are in memory already; reads as `loaders.ImageSource` does.
+    """Images that are in memory already; reads as `sources.ImageSource` does.
 
     Attributes:
       images: uint8 [H, W, 3] RGB each, of any sizes.
       size, rule: they are squashed to this size, by one of `images.RULES`.
-      crop_from: as of `loaders.ImageSource`.
+      crop_from: as of `sources.ImageSource`.
     """
 
     images: Sequence[Array]

@@ -15,7 +15,7 @@ from data_pipelines.readers import READERS
 from jaxvpr import builders
 from jaxvpr.builders.training_images import image_source
 from jaxvpr.cli import checks, recipes
-from jaxvpr.families import OBJECTIVES, triplets
+from jaxvpr.families import FAMILIES, triplets
 from jaxvpr.losses.metric import options_of
 from jaxvpr.losses.triplets import LOSSES
 from jaxvpr.objectives.place_heads import Choice
@@ -48,7 +48,7 @@ def made(name):
 @cache
 def parameters(name):
     """Shapes by path: those that train, and those that rest."""
-    resting = builders.model(recipe(name)).resting()
+    resting = builders.model(recipe(name)).frozen_paths()
     return split_frozen(made(name)[1]["params"], (*recipe(name).frozen, *resting))
 
 
@@ -91,7 +91,7 @@ def test_a_recipe_is_whole(name):
     assert learning
     if not config.train_data:
         return
-    assert config.objective.name in OBJECTIVES
+    assert config.objective.name in FAMILIES
     image_source(config, Paths.of(["a.jpg"], "."), yaw=np.zeros(1, np.float32))
     total = config.epochs * config.steps_per_epoch
     for keys in (config.optimizer, config.optimizer_extra):
@@ -240,7 +240,7 @@ def test_descriptors_are_as_long_as_published(name, dim):
 
 def test_a_second_embedded_city_has_settings_of_its_own(monkeypatch):
     monkeypatch.setattr(
-        builders.readers, "read", lambda reader, root, split, **options: (reader, root, options["city"])
+        builders.datasets.readers, "read", lambda reader, root, split, **options: (reader, root, options["city"])
     )
     config = recipe("megaloc:city")
     assert builders.places(config, config.train_data) == ("minicity", "data/minicity", {})

@@ -57,12 +57,13 @@ def _complaint(part: Callable[[], object]) -> str:
 
 def _compiled(at: At) -> object:
     from benchmarks import jax_side
+    from jaxvpr.training.step import Turn
 
     case = train_step.CASES["tiny"]
     config = train_step.recipe(case, "bfloat16")
     training = train_step.jaxvpr_training(case, config, at.folder / "unused.safetensors")
     batch = jax_side.to_global(training.mesh, train_step.batch_of(case, config))
-    return training.step.lower(training.state, {"source": batch}, np.int32(0), np.int32(0)).compile()
+    return training.step.lower(training.state, {"source": batch}, Turn(np.int32(0))).compile()
 
 
 def matrix_product(at: At) -> dict[str, Any]:

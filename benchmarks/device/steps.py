@@ -49,12 +49,13 @@ def ours(name: str, dtype: str, variant: str, at: At) -> dict[str, Any]:
 
     from benchmarks import jax_side
     from benchmarks.device import attention, program
+    from jaxvpr.training.step import Turn
 
     module, case, config, batch = _prepared(name, dtype, at)
     weights = at.folder / (f"{name}.safetensors" if not variant else "unused.safetensors")
     training = module.jaxvpr_training(case, config, weights)
     there = jax_side.to_global(training.mesh, batch)
-    arguments = training.state, {"source": there}, np.int32(0), np.int32(0)
+    arguments = training.state, {"source": there}, Turn(np.int32(0))
     with attention.fused() if variant == ATTENTION else nullcontext():
         traced = training.step.trace(*arguments)
     computed = program.at_default_precision(traced.jaxpr) if variant == HEADS else traced.jaxpr

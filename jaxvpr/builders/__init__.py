@@ -13,12 +13,20 @@ from jaxvpr.builders.network import (
     shapes,
 )
 from jaxvpr.builders.start import filled, initial_variables
-from jaxvpr.builders.training_images import image_source, only, training_sets, with_places
+from jaxvpr.builders.training_images import (
+    check_panoramas,
+    image_source,
+    only,
+    training_sets,
+    training_source,
+    with_places,
+)
 
 __all__ = [
     "apply",
     "benchmarks",
     "blank",
+    "check_panoramas",
     "describer",
     "describing",
     "filled",
@@ -34,6 +42,7 @@ __all__ = [
     "recall_ns",
     "shapes",
     "training_sets",
+    "training_source",
     "two_folders",
     "with_places",
 ]

@@ -75,7 +75,7 @@ def apply(config: ConfigDict) -> Any:
 def describer(config: ConfigDict, over: Mesh) -> Describer:
     """What turns images into descriptors as the recipe's model and preprocessing have it."""
     module = model(config)
-    return Describer(_apply_of(module), over, **describing(config), across=models.looks_across(module))
+    return Describer(_apply_of(module), over, **describing(config), depends_on_batch=models.depends_on_batch(module))
 
 
 def describing(config: ConfigDict) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from data_pipelines.progress import slow
 from jaxvpr import models, weights
 from jaxvpr.builders.datasets import benchmarks, places
 from jaxvpr.builders.network import describer, fresh_variables, mesh, model, shapes
+from jaxvpr.cli import weight_source
 from jaxvpr.errors import UserError
 from jaxvpr.fitting import clusters
 from jaxvpr.models import Variables
@@ -30,7 +30,7 @@ def initial_variables(
     An aggregator with clusters that no file gave starts from those of training images where `clusters.images` says so.
 
     Args:
-      then: further file of weights, FILE or FILE:PATTERN, read over the first.
+      then: further weights, read over the first, as `cli.weight_source` has it.
       drawn: random values, where they are there already.
       images: what clusters are made of, where it has been read already.
 
@@ -49,10 +49,11 @@ def initial_variables(
     return _clustered(config, started, images or _to_cluster(config)) if wanted else started
 
 
-def _read(config: ConfigDict, variables: Variables, source: str) -> Variables:
-    file, _, pattern = source.partition(":")
-    family = models.describe(config.method).family if config.method else None
-    return weights.init_from(variables, Path(file), pattern or None, family)
+def _read(config: ConfigDict, variables: Variables, text: str) -> Variables:
+    source = weight_source.parse(text)
+    method = source.method or config.method
+    family = models.describe(method).family if method else None
+    return weights.init_from(variables, source.file, source.pattern or None, family)
 
 
 def filled(config: ConfigDict, given: Variables, drawn: Variables | None = None) -> Variables:

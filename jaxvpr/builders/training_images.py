@@ -9,8 +9,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines.augment import Augment
+from data_pipelines.image_source import ImageSource
 from data_pipelines.images import RULES
-from data_pipelines.loaders import ImageSource
 from data_pipelines.panorama import Panorama
 from data_pipelines.partitions import cosplace_cells
 from data_pipelines.places import Paths, Places
@@ -70,6 +70,40 @@ def with_places(partition: ConfigDict, images: Places) -> Places:
         rows, labels = cells.labels(0)
         place[here[rows]] = (number << PLACE_BITS) + labels
     return dataclasses.replace(images, place=place)
+
+
+def check_panoramas(config: ConfigDict) -> None:
+    """Raises UserError where something else than the training would be shown whole panoramas."""
+    describes = {"pca.dim": config.pca.dim, "clusters.images": config.clusters.images}
+    wrong = [f"{key}={value}" for key, value in describes.items() if value]
+    if config.panorama.size and wrong:
+        raise UserError(_squashed(config, " and ".join(wrong)))
+
+
+def _squashed(config: ConfigDict, what: str) -> str:
+    return (
+        f"config.panorama.size={tuple(config.panorama.size)} is for objectives that train on views of panoramas, "
+        f"eigenplaces: {what} would see whole panoramas, squashed. Set it to (), or that to its default"
+    )
+
+
+def training_source(
+    config: ConfigDict, sets: Sequence[Places], *, views: bool = False, queries_only: bool = False
+) -> ImageSource:
+    """The training images of all sets, one after the other.
+
+    Args:
+      views: the objective draws views of panoramas, where the recipe says that the images are some.
+      queries_only: as of `image_source`.
+
+    Raises:
+      UserError: as `image_source`; for panoramas and an objective that draws no views.
+    """
+    if config.panorama.size and not views:
+        raise UserError(_squashed(config, f"objective.name={config.objective.name!r}"))
+    paths = Paths.concat([images.path for images in sets])
+    yaw = np.concatenate([images.heading for images in sets]) if views else None
+    return image_source(config, paths, yaw=yaw, queries_only=queries_only)
 
 
 def image_source(

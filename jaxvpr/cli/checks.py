@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from data_pipelines.images import DEVICE_RULES, RULES
+from jaxvpr.cli import weight_source
 from jaxvpr.errors import UserError
 from jaxvpr.training.early_stop import deciding
 
@@ -43,12 +43,11 @@ def check(config: ConfigDict) -> None:
     scale = tuple(config.augment.scale)
     if scale and not (len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1):
         raise UserError(f"config.augment.scale={scale} must be (least, most) share of the area, within 0 and 1, or ()")
-    file, _, pattern = config.init.partition(":")
-    if file and not Path(file).is_file():
-        run = Path(file).parts[1:2] if Path(file).parts[:1] == ("runs",) else ()
-        left = f"; a run of the recipe {run[0]!r} leaves it: train that first, or give init=FILE" if run else ""
-        raise UserError(f"config.init={config.init!r}: no such file of weights{left}")
-    _check_patterns(config, pattern)
+    if config.init:
+        parts = weight_source.parse(config.init).file.parts
+        run = f"; a run of the recipe {parts[1]!r} leaves it: train that first" if parts[:1] == ("runs",) else ""
+        weight_source.check("config.init", config.init, run)
+    _check_patterns(config)
 
 
 def check_training(config: ConfigDict) -> None:
@@ -106,8 +105,8 @@ def _check_panorama(panorama: ConfigDict) -> None:
         raise UserError(f"config.panorama.view={view} must be {most}")
 
 
-def _check_patterns(config: ConfigDict, init: str) -> None:
-    patterns = [("init", init), *(("frozen", pattern) for pattern in config.frozen)]
+def _check_patterns(config: ConfigDict) -> None:
+    patterns = [("frozen", pattern) for pattern in config.frozen]
     for group in ("optimizer", "optimizer_extra", "optimizer_shared"):
         for pair in config[group].factors:
             if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):

@@ -10,25 +10,27 @@ from ml_collections import ConfigDict
 from data_pipelines.partitions import Cells, cosplace_cells, label_cells, square_cells
 from data_pipelines.places import Places
 from jaxvpr import builders
-from jaxvpr.builders.training_images import only
 from jaxvpr.errors import UserError
-from jaxvpr.families.domain import STATISTICS
+from jaxvpr.families.learning import Learning
 from jaxvpr.objectives.cells import cells_objective
-from jaxvpr.objectives.objective import Objective
 from jaxvpr.retrieval.classes import ClassPlaces
 
 log = logging.getLogger(__name__)
 PARTITIONS = ("cell", "square", "place")
 
 
-def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
-    """CosPlace's groups of cells, Divide & Classify's of squares, or the places of the data set as classes."""
-    keys = config.objective
-    found = _partition(keys.partition, only(config, sets))
+def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
+    """CosPlace's groups of cells, Divide & Classify's of squares, or the places of the data set as classes.
+
+    Raises:
+      UserError: for several data sets, or a recipe whose classes cannot localise as `eval.localize` asks.
+      DataError: for images without a position.
+    """
+    keys, images = config.objective, builders.only(config, sets)
+    found = _partition(keys.partition, images)
     counts = found.counts
     log.info("%d groups of %d to %d classes, %d images", len(found), counts.min(), counts.max(), len(found.rows))
-    return cells_objective(
-        builders.model(config),
+    objective = cells_objective(
         found,
         batch=config.batch,
         steps=config.steps_per_epoch,
@@ -36,38 +38,22 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
         scale=keys.scale,
         margin=keys.margin,
         margin_warmup=keys.margin_warmup,
-        pad_classes=config.mesh.model * 8,
+        head_steps=keys.head_steps,
     )
+    return Learning(objective, classes=_class_places(config, found, images) if config.eval.localize else None)
 
 
-def class_places(config: ConfigDict, sets: Sequence[Places]) -> ClassPlaces | None:
-    """Where the classes of the recipe's heads lie, if it localises by classification (`eval.localize`).
-
-    Raises:
-      UserError: for a recipe whose heads are no classes of places, or whose descriptors a PCA shortens.
-      DataError: for images without a position.
-    """
-    if not config.eval.localize:
-        return None
-    if config.objective.name != "cells":
-        raise UserError(
-            "config.eval.localize=True answers with the classes of objective.name='cells'; this recipe's is "
-            f"{config.objective.name!r}. Set eval.localize=false"
-        )
-    if config.domain.method == STATISTICS:
-        raise UserError(
-            f"config.eval.localize=True answers with trained classes, and domain.method={STATISTICS!r} trains none. "
-            "Set eval.localize=false"
-        )
+def _class_places(config: ConfigDict, found: Cells, images: Places) -> ClassPlaces:
+    """Where the classes lie on the map."""
     if config.pca.dim:
         raise UserError(
             f"config.eval.localize=True compares descriptors with prototypes as they were trained, and "
             f"pca.dim={config.pca.dim} shortens the descriptors. Set one of them to its default"
         )
-    images, keys = only(config, sets), config.objective.partition
+    keys = config.objective.partition
     of_squares = keys.by != "place"
     return ClassPlaces.of(
-        _partition(keys, images),
+        found,
         images,
         side=keys.M if of_squares else None,
         sector=keys.get("alpha") if keys.by == "cell" else None,

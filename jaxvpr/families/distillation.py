@@ -14,15 +14,15 @@ from data_pipelines.places import Places
 from data_pipelines.shapes import target
 from jaxvpr import builders, models
 from jaxvpr.errors import UserError
+from jaxvpr.families.learning import Learning
 from jaxvpr.models.resizing import RULES
-from jaxvpr.objectives.distillation import distillation_objective
-from jaxvpr.objectives.objective import Objective
+from jaxvpr.objectives.distillation import Teacher, distillation_objective
 from jaxvpr.runs import which
 
 log = logging.getLogger(__name__)
 
 
-def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
+def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     """A student that learns a teacher's descriptors of all training images, of one data set or several."""
     keys = config.objective
     if keys.loss == "similarity" and config.accumulate != 1:
@@ -36,7 +36,7 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
     with recipe.unlocked():
         recipe.model.dtype = keys.teacher_dtype or recipe.model.dtype
     teacher, own = builders.model(recipe), builders.image_size(config)
-    if models.looks_across(teacher):
+    if models.depends_on_batch(teacher):
         raise UserError(
             f"objective.teacher={keys.teacher} looks from one image of a batch to the others, so that it has no "
             "descriptor of an image alone; choose another teacher"
@@ -44,19 +44,17 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
     size = teacher_size(recipe, keys, own)
     dim = _dimension(teacher, variables, size, keys)
     log.info("the teacher %s: %d dimensions, images of %dx%d pixels", keys.teacher, dim, *size)
-    return distillation_objective(
+    shown = None if size == own else size
+    objective = distillation_objective(
         builders.model(config),
-        teacher,
-        variables,
-        dim=dim,
+        Teacher(teacher, variables, dim, shown, device_rule(recipe.image.resize)),
         images=sum(map(len, sets)),
         batch=config.batch,
         steps=config.steps_per_epoch,
         loss=keys.loss,
         projection=keys.projection,
-        size=None if size == own else size,
-        rule=device_rule(recipe.image.resize),
     )
+    return Learning(objective)
 
 
 def teacher_size(recipe: ConfigDict, keys: ConfigDict, own: tuple[int, int]) -> tuple[int, int]:

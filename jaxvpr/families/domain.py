@@ -14,29 +14,28 @@ from data_pipelines import audit
 from data_pipelines.places import Paths
 from jaxvpr import builders
 from jaxvpr.errors import UserError
+from jaxvpr.families.learning import Learning
 from jaxvpr.models import Variables
-from jaxvpr.models.seen import AT, seen
-from jaxvpr.objectives.domain import METHODS, REVERSAL, adapted
-from jaxvpr.objectives.objective import Objective, embed_images
-from jaxvpr.objectives.statistics import statistics_objective
+from jaxvpr.models.intermediates import AT, intermediates
+from jaxvpr.objectives.batchnorm import TARGET, batchnorm_objective
+from jaxvpr.objectives.domain import METHODS, REVERSAL, Adaptation, adapted
+from jaxvpr.objectives.objective import embed_images
 from jaxvpr.training.grad_cache import layer_of_batch_statistics
+from jaxvpr.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
-STATISTICS = "batchnorm"
-EVERY_METHOD = (*METHODS, STATISTICS)
+BATCHNORM = "batchnorm"
+EVERY_METHOD = (*METHODS, BATCHNORM)
+EVERYTHING = ("",)  # the pattern of all parameter paths
 
 
 def target_images(config: ConfigDict) -> Paths:
     """The unlabelled images of `target_data`.
 
     Raises:
-      UserError: for an unknown method, or where the recipe names no images.
+      UserError: where the recipe names no images.
       DataError: where there are none.
     """
-    if config.domain.method not in EVERY_METHOD:
-        raise UserError(
-            f"domain.method={config.domain.method!r} does not exist; there are {list(EVERY_METHOD)}, and '' for none"
-        )
     if not config.target_data:
         raise UserError(
             f"domain.method={config.domain.method!r} adapts to images of another domain, and the recipe has no "
@@ -48,7 +47,7 @@ def target_images(config: ConfigDict) -> Paths:
     return images.path
 
 
-def statistics(config: ConfigDict, images: Paths) -> Objective:
+def batchnorm(config: ConfigDict) -> Learning:
     """BatchNorm adaptation alone: batches of target images, and nothing is trained.
 
     Raises:
@@ -56,7 +55,7 @@ def statistics(config: ConfigDict, images: Paths) -> Objective:
     """
     if not config.init:
         raise UserError(
-            f"domain.method={STATISTICS!r} trains nothing, and the recipe starts from random weights; give init=FILE"
+            f"domain.method={BATCHNORM!r} trains nothing, and the recipe starts from random weights; give init=FILE"
         )
     shapes, embed = builders.shapes(config), embed_images(builders.model(config))
 
@@ -66,22 +65,26 @@ def statistics(config: ConfigDict, images: Paths) -> Objective:
     shown = {"params": shapes["params"], "image": jax.ShapeDtypeStruct(builders.blank(config).shape, "uint8")}
     if layer_of_batch_statistics(update, shapes["batch_stats"], shown) is None:
         raise UserError(
-            f"domain.method={STATISTICS!r} moves the averages of BatchNorm, and this model has none that move: "
+            f"domain.method={BATCHNORM!r} moves the averages of BatchNorm, and this model has none that move: "
             f"model.backbone={config.model.backbone!r} with {config.model.backbone_options.to_dict()}, "
             f"model.aggregator={config.model.aggregator!r}. Set model.backbone_options.frozen_bn=update where it is "
             f"'all', or take one of {METHODS}"
         )
-    return statistics_objective(
-        builders.model(config), images=len(images), batch=config.batch, steps=config.steps_per_epoch
-    )
+    images = target_images(config)
+    objective = batchnorm_objective(images=len(images), batch=config.batch, steps=config.steps_per_epoch)
+    return Learning(objective, sources={TARGET: builders.image_source(config, images)}, frozen=EVERYTHING)
 
 
-def adapt(config: ConfigDict, objective: Objective, images: Paths, over: Mesh) -> Objective:
-    """The objective with the adaptation that `config.domain` describes.
+def adapt(config: ConfigDict, recipe: Recipe, over: Mesh) -> Recipe:
+    """The recipe with the adaptation that `config.domain` describes: a further stream, and a loss between domains.
 
     Raises:
-      UserError: for numbers that do not fit the devices, or make no sense.
+      UserError: for an unknown method, and for numbers that do not fit the devices or make no sense.
     """
+    if config.domain.method not in EVERY_METHOD:
+        raise UserError(
+            f"domain.method={config.domain.method!r} does not exist; there are {list(EVERY_METHOD)}, and '' for none"
+        )
     keys, unit = config.domain, over.size * config.accumulate * config.grad_cache
     if keys.on not in AT:
         raise UserError(f"domain.on={keys.on!r} does not exist; there are {AT}")
@@ -108,20 +111,13 @@ def adapt(config: ConfigDict, objective: Objective, images: Paths, over: Mesh) -
             f"epochs={config.epochs}: domain.gamma={keys.gamma} leaves the first epoch without adaptation, and there "
             "is no other; give 2 epochs or more, of fewer steps"
         )
-    return adapted(
-        objective,
-        builders.model(config),
-        images=len(images),
-        width=_width(config),
-        epochs=config.epochs,
-        method=keys.method,
-        weight=keys.weight,
-        gamma=keys.gamma,
-        on=keys.on,
-        hidden=tuple(keys.hidden),
-        source=keys.source,
-        target=keys.target,
+    images = target_images(config)
+    how = Adaptation(**{**keys, "hidden": tuple(keys.hidden)})
+    objective = adapted(
+        recipe.objective, recipe.model, how, images=len(images), width=_width(config), epochs=config.epochs
     )
+    sources = {**recipe.sources, TARGET: builders.image_source(config, images)}
+    return recipe._replace(objective=objective, sources=sources)
 
 
 def _width(config: ConfigDict) -> int:
@@ -130,6 +126,6 @@ def _width(config: ConfigDict) -> int:
 
     def look(variables: Variables, images: Any) -> Any:
         run = partial(embed, variables["params"], variables["batch_stats"], {}, {"image": images}, key)
-        return seen(run, config.domain.on)[1]
+        return intermediates(run, config.domain.on)[1]
 
     return jax.eval_shape(look, builders.shapes(config), builders.blank(config)).shape[-1]

@@ -13,14 +13,14 @@ from data_pipelines.places import Places
 from jaxvpr import builders
 from jaxvpr.builders.training_images import only
 from jaxvpr.errors import UserError
+from jaxvpr.families.learning import Learning
 from jaxvpr.objectives.eigenplaces import eigenplaces_objective
-from jaxvpr.objectives.objective import Objective
 
 log = logging.getLogger(__name__)
 PARTITION = ("M", "N", "distance", "min_images", "turn")
 
 
-def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
+def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     """Lateral and frontal classes of panoramas where `config.panorama.size` says so, else of images with headings.
 
     Raises:
@@ -48,8 +48,7 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
         len(lateral.cells.rows), len(frontal.cells.rows), "views of panoramas" if panoramas else "images",
     )  # fmt: skip
     try:
-        return eigenplaces_objective(
-            builders.model(config),
+        objective = eigenplaces_objective(
             lateral,
             frontal,
             batch=config.batch,
@@ -58,10 +57,12 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
             margin=keys.margin,
             margin_warmup=keys.margin_warmup,
             weights=tuple(keys.weights),
-            pad_classes=config.mesh.model * 8,
+            head_steps=keys.head_steps,
         )
     except ValueError as error:
         raise UserError(f"config.objective: {error}") from error
+    source = builders.training_source(config, sets, views=True)
+    return Learning(objective, sources=dict.fromkeys(objective.streams, source))
 
 
 def _check_size(images: Places, size: tuple[int, ...]) -> None:

@@ -9,10 +9,9 @@ from ml_collections import ConfigDict
 
 from data_pipelines.place_table import PlaceTable, place_table
 from data_pipelines.places import Places
-from jaxvpr import builders
 from jaxvpr.builders.training_images import with_places
 from jaxvpr.errors import UserError
-from jaxvpr.objectives.objective import Objective
+from jaxvpr.families.learning import Learning
 from jaxvpr.objectives.place_heads import Choice
 from jaxvpr.objectives.place_plans import Cliques
 from jaxvpr.objectives.places import places_objective
@@ -20,7 +19,7 @@ from jaxvpr.objectives.places import places_objective
 log = logging.getLogger(__name__)
 
 
-def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
+def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     """Batches of P places with K images each, of one data set or several."""
     keys = config.objective
     if config.accumulate != 1:
@@ -35,8 +34,7 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
     named = [_named(keys.partition, images, number not in others) for number, images in enumerate(sets)]
     table = place_table(named, K=keys.K, of=others)
     log.info("%d places with %d images or more; a pass takes %d batches", len(table), keys.K, -(-len(table) // keys.P))
-    return places_objective(
-        builders.model(config),
+    objective = places_objective(
         table,
         Choice(keys.loss, keys.miner, keys.loss_options.to_dict(), keys.miner_options.to_dict()),
         P=keys.P,
@@ -46,8 +44,9 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
         weights=keys.weights,
         cliques=_cliques(keys, place_table(named, K=1, of=in_cliques)) if cliques else None,
         memory=keys.memory,
-        pad_classes=config.mesh.model * 8,
+        head_steps=keys.head_steps,
     )
+    return Learning(objective)
 
 
 def _parts(keys: ConfigDict, count: int) -> tuple[list[int], list[int]]:

@@ -12,13 +12,13 @@ from data_pipelines.partitions import label_cells
 from data_pipelines.places import Places
 from jaxvpr import builders
 from jaxvpr.builders.training_images import only, with_places
-from jaxvpr.objectives.objective import Objective
+from jaxvpr.families.learning import Learning
 from jaxvpr.objectives.pretraining import pretraining_objective
 
 log = logging.getLogger(__name__)
 
 
-def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
+def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     """One classifier over the places of a data set: its class folders, or cells of the map."""
     keys, images = config.objective, only(config, sets)
     cells = label_cells(with_places(keys.partition, images).place, min_images=keys.min_images)
@@ -30,7 +30,7 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
     pooled = jax.eval_shape(
         lambda variables, images: model.apply(variables, images, method="pooled"), shapes, builders.blank(config)
     )
-    return pretraining_objective(
+    objective = pretraining_objective(
         model,
         cells,
         batch=config.batch,
@@ -42,5 +42,6 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
         margin_warmup=keys.margin_warmup,
         smoothing=keys.smoothing,
         balanced=keys.balanced,
-        pad_classes=config.mesh.model * 8,
+        head_steps=keys.head_steps,
     )
+    return Learning(objective)

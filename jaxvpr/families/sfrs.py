@@ -10,13 +10,13 @@ from ml_collections import ConfigDict
 from data_pipelines.places import Paths, Places
 from jaxvpr import builders
 from jaxvpr.errors import UserError
+from jaxvpr.families.learning import Learning
 from jaxvpr.families.triplets import grounds, settings
-from jaxvpr.objectives.objective import Objective
 from jaxvpr.objectives.sfrs import sfrs_objective
 from jaxvpr.objectives.sfrs_plans import Difficult, sfrs_plan
 
 
-def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
+def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     """Mined triplets and the similarities that the last generation found, of one data set or several as one."""
     keys, mining = config.objective, settings(config)
     mining.check()
@@ -31,18 +31,20 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
             f"objective.sets={keys.sets!r}: SFRS mines all data sets as one, which is objective.sets=merged"
         )
     paths = Paths.concat([places.path for places in sets])
-    return sfrs_objective(
+    objective = sfrs_objective(
         builders.model(config),
         builders.shapes(config),
         sfrs_plan(together[0], mining, difficult, name_of=paths.__getitem__),
         steps=mining.steps,
         negatives=mining.negatives,
+        difficult=difficult.number,
         begins=begins,
         temperatures=tuple(keys.temperatures),
         soft_weight=keys.soft_weight,
         loss=keys.loss,
         options=keys.loss_options.to_dict(),
     )
+    return Learning(objective)
 
 
 def plans_of_generations(config: ConfigDict, steps: int) -> tuple[int, ...]:

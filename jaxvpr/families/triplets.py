@@ -10,25 +10,29 @@ from ml_collections import ConfigDict
 from data_pipelines.places import Paths, Places
 from jaxvpr import builders, models
 from jaxvpr.errors import UserError
+from jaxvpr.families.learning import Learning
 from jaxvpr.mining.neighbours import Neighbours, neighbours
-from jaxvpr.objectives.objective import Objective
-from jaxvpr.objectives.triplet_plans import Mining, Planner, mined_plan
+from jaxvpr.objectives.objective import Planner
+from jaxvpr.objectives.triplet_plans import Mining, mined_plan
 from jaxvpr.objectives.triplets import triplets_objective
 
 log = logging.getLogger(__name__)
 SETS = ("merged", "in_turn")
 
 
-def from_config(config: ConfigDict, sets: Sequence[Places]) -> Objective:
-    """Triplets of a query, its best positive and its hardest negatives, of one data set or several."""
+def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
+    """Triplets of a query, its best positive and its hardest negatives, of one data set or several; queries alone are
+    augmented."""
     keys, mining = config.objective, settings(config)
-    return triplets_objective(
+    objective = triplets_objective(
         builders.model(config),
         planner(config, sets, mining),
         steps=mining.steps,
+        negatives=mining.negatives,
         loss=keys.loss,
         options=keys.loss_options.to_dict(),
     )
+    return Learning(objective, sources={"source": builders.training_source(config, sets, queries_only=True)})
 
 
 def settings(config: ConfigDict) -> Mining:
@@ -43,7 +47,7 @@ def planner(config: ConfigDict, sets: Sequence[Places], mining: Mining) -> Plann
     Raises:
       UserError: for settings that make no sense, and for a model that describes no image alone.
     """
-    if models.looks_across(builders.model(config)):
+    if models.depends_on_batch(builders.model(config)):
         raise UserError(
             "mining describes every image once and compares all of them, but this model's descriptors depend on the "
             "other images of a batch; set model.aggregator_options.cross_image=false"

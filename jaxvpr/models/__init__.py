@@ -45,9 +45,9 @@ __all__ = [
     "Preprocess",
     "Variables",
     "build",
+    "depends_on_batch",
     "describe",
     "join",
-    "looks_across",
 ]
 
 Variables = dict[str, Any]  # {"params", "batch_stats"}: what `module.apply` takes
@@ -134,7 +134,7 @@ def describe(name: str) -> Description:
     return METHODS[name]
 
 
-def looks_across(model: PlaceModel) -> bool:
+def depends_on_batch(model: PlaceModel) -> bool:
     """Whether an image's descriptor depends on the other images of its batch, as CricaVPR's does."""
     head = model.aggregator
     while isinstance(inner := getattr(head, "inner", None), nn.Module):

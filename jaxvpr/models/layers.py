@@ -43,13 +43,13 @@ def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0, ceil: bool 
     return nn.max_pool(x, (size, size), (stride, stride), sides)
 
 
-def resting(module: nn.Module, name: str) -> tuple[str, ...]:
+def frozen_in(module: nn.Module, name: str) -> tuple[str, ...]:
     """Patterns of the parameters that `module`, whose own name is `name`, does not train under its options.
 
-    A module says it by a method `resting() -> patterns of the paths below it`; one without that method trains all it
-    has. Nothing stops their gradients: who trains leaves them out of what is differentiated and decayed.
+    A module names them by a method `frozen_paths() -> patterns of the paths below it`; without that method all of it
+    trains. Nothing stops their gradients: the trainer leaves them out of what is differentiated and decayed.
     """
-    return tuple(f"{name}/({pattern})" for pattern in getattr(module, "resting", tuple)())
+    return tuple(f"{name}/({pattern})" for pattern in getattr(module, "frozen_paths", tuple)())
 
 
 def attend(

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import l2_normalise, resting
+from jaxvpr.models.layers import frozen_in, l2_normalise
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -66,13 +66,13 @@ class PlaceModel(nn.Module):
             raise ValueError(f"the aggregator {type(self.aggregator).__name__} has no regions; netvlad has")
         return l2_normalise(self.aggregator.regions(self._features(images, train), train))
 
-    def resting(self) -> tuple[str, ...]:
+    def frozen_paths(self) -> tuple[str, ...]:
         """Regular expressions of the parameter paths that do not train under the options of the two parts.
 
         They name what is frozen and what nothing reads. No gradient is stopped for them: an optimiser must leave them
         out altogether, or its weight decay would shrink them.
         """
-        return tuple(f"^{path}" for part in ("backbone", "aggregator") for path in resting(getattr(self, part), part))
+        return tuple(f"^{path}" for part in ("backbone", "aggregator") for path in frozen_in(getattr(self, part), part))
 
     def _features(self, images: jax.Array, train: bool) -> Features:
         if images.ndim != 4 or images.shape[-1] != 3:

@@ -6,25 +6,17 @@ never neighbours, so that no class has a near twin among the negatives.
 
 from __future__ import annotations
 
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from data_pipelines.loaders import Draw
+from data_pipelines.draws import Draw
 from data_pipelines.partitions import Cells
 from data_pipelines.samplers import class_batches
 from jaxvpr.errors import UserError
-from jaxvpr.losses.margins import arcface, cosface, easy_arcface
-from jaxvpr.objectives.objective import Batch, Context, Embed, Memory, Objective, Plan, embed_images
-from jaxvpr.objectives.prototypes import fresh_prototypes, grown, padded
+from jaxvpr.objectives.objective import Objective, Plan
+from jaxvpr.objectives.prototypes import Prototypes, head_start
 
-LOSSES = {"cosface": cosface, "arcface": arcface, "easy_arcface": easy_arcface}
+LOSSES = ("arcface", "cosface", "easy_arcface")
 
 
 def cells_objective(
-    model: Any,
     cells: Cells,
     *,
     batch: int,
@@ -33,63 +25,42 @@ def cells_objective(
     scale: float = 30.0,
     margin: float = 0.4,
     margin_warmup: float = 0.0,
-    pad_classes: int = 8,
+    head_steps: int = 0,
 ) -> Objective:
     """Classification of cells with a margin softmax over stacked, class-sharded prototypes.
 
     Args:
-      model: a `PlaceModel`.
       cells: groups of classes, each with its images.
       batch: images in a global batch; each is of another class where the group has enough.
       steps: steps that one group trains before the next.
       loss: a name in `LOSSES`.
-      scale, margin: of the softmax; CosPlace's are 30 and 0.4.
-      margin_warmup: the share of the run over which the margin grows linearly from 0 (`prototypes.grown`).
-      pad_classes: the number of prototypes is rounded up to a multiple of this, so that the mesh can split them.
+      scale, margin, margin_warmup: as of `Prototypes`; CosPlace's scale is 30 and its margin 0.4.
+      head_steps: so many first steps of a group train its new prototypes alone.
 
     Raises:
       UserError: for an unknown loss.
     """
     if loss not in LOSSES:
-        raise UserError(f"objective.loss={loss!r} does not exist; there are {sorted(LOSSES)}")
-    counts = cells.counts.astype(np.int32)
-    width = padded(counts.max(), pad_classes)
+        raise UserError(f"objective.loss={loss!r} does not exist; there are {list(LOSSES)}")
+    head = Prototypes(cells.counts, loss, scale, margin, margin_warmup)
 
-    def init(key: jax.Array, dim: int) -> tuple[Any, Any]:
-        return {"prototypes": fresh_prototypes(key, (len(cells), width, dim))}, {}
+    def init(key, dim):
+        return {"prototypes": head.init(key, dim)}, {}
 
-    def plan(index: int, rng: np.random.Generator, memory: Memory, embed: Embed) -> tuple[Plan, Memory]:
+    def plan(index, rng, memory, embed):
         group = index % len(cells)
-        rows, labels = class_batches(cells, group, batch=batch, steps=steps, rng=rng)
-        return {"slot": np.asarray(group), "rows": rows, "labels": labels}, memory
+        draw = Draw.of_steps(*class_batches(cells, group, batch=batch, steps=steps, rng=rng))
+        return Plan({"source": draw}, group, head_start(head_steps, index, len(cells))), memory
 
-    def loss_of(
-        extra: Any, aux: Any, outputs: dict[str, Any], batches: dict[str, Batch], context: Context
-    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
-        source = batches["source"]
-        value = LOSSES[loss](
-            outputs["source"],
-            source["label"],
-            extra["prototypes"],
-            scale=scale,
-            margin=grown(margin, margin_warmup, context),
-            mask=source["mask"],
-            classes=jnp.asarray(counts)[context.slot],
-        )
-        return value, aux, {}
+    def loss_of(extra, aux, outputs, batches, context):
+        return head(extra["prototypes"], outputs["source"], batches["source"], context), aux, {}
 
     return Objective(
         streams=("source",),
         period=steps,
-        slots=len(cells),
-        init=init,
         plan=plan,
-        draw=draw,
-        embed=embed_images(model),
         loss=loss_of,
+        init=init,
+        slots=len(cells),
+        by_class=("prototypes",),
     )
-
-
-def draw(plan: Plan, step: int) -> dict[str, Draw]:
-    """The rows and labels that a plan of `cells_objective` sets for a step."""
-    return {"source": Draw.of(plan["rows"][step], plan["labels"][step])}

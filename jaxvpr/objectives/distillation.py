@@ -7,60 +7,61 @@ ICCV 2019), which leaves the student free to have another dimension.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.loaders import Draw
-from data_pipelines.samplers import open_passes
 from jaxvpr.errors import UserError
 from jaxvpr.losses.measures import mean
 from jaxvpr.models.layers import l2_normalise
 from jaxvpr.models.resizing import resize
-from jaxvpr.objectives.objective import Batch, Context, Embed, Memory, Objective, Plan, embed_images
+from jaxvpr.objectives.objective import Objective, embed_images, passes_plan
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
+class Teacher(NamedTuple):
+    """A trained model, and what it is shown.
+
+    Attributes:
+      model: a `PlaceModel`; it normalises colours in its own way.
+      variables: its weights, on the host. They are carried in `aux`: never trained, in evaluation mode.
+      dim: of its descriptors.
+      size: (height, width) of the images that it is shown; None is the student's.
+      rule: how they are resized, on the device.
+    """
+
+    model: Any
+    variables: Any
+    dim: int
+    size: tuple[int, int] | None = None
+    rule: str = "tensor_linear_antialias"
+
+
 def distillation_objective(
-    model: Any,
-    teacher: Any,
-    variables: Any,
-    *,
-    dim: int,
-    images: int,
-    batch: int,
-    steps: int,
-    loss: str = "cosine",
-    projection: bool = True,
-    size: tuple[int, int] | None = None,
-    rule: str = "tensor_linear_antialias",
+    model: Any, teacher: Teacher, *, images: int, batch: int, steps: int, loss: str = "cosine", projection: bool = True
 ) -> Objective:
     """A student and a teacher that see the same augmented images.
 
     Args:
-      model, teacher: `PlaceModel`s; each normalises colours in its own way.
-      variables: the teacher's, on the host. They ride in `aux`: never trained, in evaluation mode.
-      dim: of the teacher's descriptors.
+      model: a `PlaceModel`, the student.
       images: how many there are; they come in shuffled passes.
       batch: images in a global batch. steps: batches of one plan.
       loss: a name in `LOSSES`.
       projection: "cosine" turns descriptors of another dimension than the teacher's by a linear map, which is trained
         beside them and thrown away. Without it they must have the teacher's, and then lie in the teacher's own space.
-      size: (height, width) of the images that the teacher is shown; None is the student's. `rule`: how they are
-        resized, on the device.
 
     Raises:
       UserError: for an unknown loss; when the state is made, for dimensions that differ without a projection.
     """
     if loss not in LOSSES:
         raise UserError(f"objective.loss={loss!r} does not exist; there are {sorted(LOSSES)}")
-    student = embed_images(model)
+    student, dim = embed_images(model), teacher.dim
 
-    def init(key: jax.Array, own: int) -> tuple[Any, Any]:
-        aux = {"teacher": jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), variables)}
+    def init(key, own):
+        aux = {"teacher": jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), teacher.variables)}
         if loss == "similarity" or own == dim:
             return {}, aux
         if not projection:
@@ -70,19 +71,13 @@ def distillation_objective(
             )
         return {"projection": jax.random.normal(key, (1, dim, own), jnp.float32) / np.float32(np.sqrt(own))}, aux
 
-    def plan(index: int, rng: np.random.Generator, memory: Memory, embed: Embed) -> tuple[Plan, Memory]:
-        rows, left = open_passes(memory.get("left"), images, batch * steps, rng)
-        return {"rows": rows.reshape(steps, batch)}, {"left": left}
-
-    def embed(params: Any, stats: Any, aux: Any, part: Batch, key: jax.Array) -> tuple[Any, Any]:
+    def embed(params, stats, aux, part, key):
         described, stats = student(params, stats, aux, part, key)
-        shown = part["image"] if size is None else resize(part["image"], size, rule)
-        wanted = jax.lax.stop_gradient(teacher.apply(aux["teacher"], shown))
+        shown = part["image"] if teacher.size is None else resize(part["image"], teacher.size, teacher.rule)
+        wanted = jax.lax.stop_gradient(teacher.model.apply(aux["teacher"], shown))
         return {"student": described, "teacher": wanted}, stats
 
-    def loss_of(
-        extra: Any, aux: Any, outputs: dict[str, Any], batches: dict[str, Batch], context: Context
-    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+    def loss_of(extra, aux, outputs, batches, context):
         z, t, mask = outputs["source"]["student"], outputs["source"]["teacher"], batches["source"]["mask"]
         if "projection" in extra:
             z = l2_normalise(jnp.einsum("bd,td->bt", z, extra["projection"], precision=HIGHEST))
@@ -91,19 +86,12 @@ def distillation_objective(
     return Objective(
         streams=("source",),
         period=steps,
-        slots=1,
-        init=init,
-        plan=plan,
-        draw=draw,
-        embed=embed,
+        plan=passes_plan(images, batch, steps),
         loss=loss_of,
-        load_aux=lambda: {"teacher": variables},
+        embed=embed,
+        init=init,
+        load_aux=lambda: {"teacher": teacher.variables},
     )
-
-
-def draw(plan: Plan, step: int) -> dict[str, Draw]:
-    """The rows that a plan sets for a step."""
-    return {"source": Draw.of(plan["rows"][step])}
 
 
 def cosine(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> jax.Array:

@@ -1,12 +1,11 @@
 """The seam between the one training loop and every family of methods.
 
-An objective is a tuple of functions. On the host, `plan` decides once a period (an epoch, 1000 queries, ...) what will
-be drawn, and `draw` says which rows make the batch of one step. On the devices, `embed` turns a batch into outputs and
-`loss` turns outputs into a scalar. Everything that changes over a run is passed in and handed back, so that a run can
-be killed at any step and resumed to the bit:
+An objective is a tuple of functions. On the host, `plan` draws the batches of a period (an epoch, 1000 queries, ...).
+On the devices, `embed` turns a batch into outputs and `loss` turns outputs into a scalar. Everything that changes over
+a run is passed in and handed back, so that a run can be killed at any step and resumed to the bit:
 
-- `plan` and `memory` are flat dicts of NumPy arrays. Both are saved with every checkpoint, a plan whole: a resumed run
-  does not mine again, it goes on with what was mined.
+- `Plan` and `memory` are NumPy arrays. Both are saved with every checkpoint, a plan in full: a resumed run does not
+  mine again, it goes on with what was mined.
 - `extra` holds trained heads stacked along a leading axis of `slots`; the step trains the slice of the plan's slot
   alone, so that the idle groups of CosPlace neither move nor let their optimiser state decay.
 - `shared` holds trained parts that all slots have in common (a classifier of domains), with an optimiser of their own.
@@ -16,18 +15,33 @@ be killed at any step and resumed to the bit:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from data_pipelines.loaders import Draw
+from data_pipelines.draws import Draw
+from data_pipelines.samplers import open_passes
 
 Array = jax.Array
-Plan = dict[str, np.ndarray]
 Memory = dict[str, np.ndarray]
 Batch = Mapping[str, Array]
 Embedding = Callable[[Any, Any, Any, Batch, Array], tuple[Any, Any]]
+
+
+class Plan(NamedTuple):
+    """The batches of one period.
+
+    Attributes:
+      draws: {stream: draws of all its steps}, `Draw.of_steps`.
+      slot: the stacked head that trains.
+      heads_only: in so many of its first steps the heads train alone, and the model stands still.
+    """
+
+    draws: Mapping[str, Draw]
+    slot: int = 0
+    heads_only: int = 0
 
 
 class Embed(NamedTuple):
@@ -43,64 +57,95 @@ class Embed(NamedTuple):
 
 
 class Context(NamedTuple):
-    """Where a run stands, as traced scalars: `step` and `epoch` int32, `progress` float32 in [0, 1), `slot` int32."""
+    """Where a run stands, as traced values: `step` and `epoch` int32, `progress` float32 in [0, 1), `slot` int32; and
+    `key`, random numbers of this step (and part of an accumulated batch) for the loss."""
 
     step: Array
     epoch: Array
     progress: Array
     slot: Array
+    key: Array
+
+
+Planner = Callable[[int, np.random.Generator, Memory, Embed], tuple[Plan, Memory]]
+Loss = Callable[[Any, Any, dict[str, Any], dict[str, Batch], Context], tuple[Array, Any, dict[str, Array]]]
+
+
+def no_heads(key: Array, dim: int) -> tuple[Any, Any]:
+    """The `init` of an objective that trains the model alone."""
+    return {}, {}
+
+
+def passes_plan(images: int, batch: int, steps: int, stream: str = "source") -> Planner:
+    """The `plan` of objectives without labels: all images in shuffled passes, `batch` a step, `steps` a plan."""
+
+    def plan(index, rng, memory, embed):
+        rows, left = open_passes(memory.get("left"), images, batch * steps, rng)
+        return Plan({stream: Draw.of_steps(rows.reshape(steps, batch))}), {"left": left}
+
+    return plan
 
 
 class Objective(NamedTuple):
-    """What a recipe draws and learns.
+    """What a family draws and learns.
 
     Attributes:
-      streams: names of the image streams a step reads: ("source",), or ("source", "target"). They may have batches of
-        different sizes.
+      streams: names of the streams of data that a step reads: ("source",), or ("source", "target"). They may have
+        batches of different sizes.
       period: steps that one plan lasts.
-      slots: how many stacked heads `extra` holds; 1 where there is one or none.
-      init: (key, descriptor dimension) -> (extra with leaves [slots, ...], aux).
-      plan: (index of the plan, NumPy generator, memory, embed) -> (plan, memory). A plan may hold `slot`, an integer.
-      draw: (plan, step within the period) -> {stream: Draw} of the global batch. Pure, picklable, the same on every
-        host.
-      embed: (params, stats, aux, batch, key) -> (outputs, stats). Called once a stream, in training mode. Or {stream:
-        such a function}, where streams are not embedded alike.
+      plan: (index of the plan, NumPy generator, memory, embed) -> (plan, memory).
       loss: (extra of the slot, aux, {stream: outputs}, {stream: batch}, context) -> (scalar, aux, {name: scalar}).
         The scalar is a mean over unmasked rows; where a batch is accumulated, each part weighs as its unmasked rows of
         the first stream do. The parts of `shared` stand beside those of the slot.
+      embed: (params, stats, aux, batch, key) -> (outputs, stats). Called once a stream, in training mode. Outputs are
+        arrays [B, ...] or scalars (a penalty, say), which are averaged where the batch is taken in parts. Or {stream:
+        such a function}, where streams are not embedded alike. None: the model's descriptor of each image.
+      init: (key, descriptor dimension) -> (extra with leaves [slots, ...], aux).
+      slots: how many stacked heads `extra` holds; 1 where there is one or none.
+      by_class: the names in `extra` whose leaves are [slots, classes, ...]: the mesh may split them by class.
+      images: {stream: images of an element}, the T of its draws' rows [B, T], of the streams that have several. More
+        devices than elements then share the images.
       load_aux: () -> aux from the host, which takes the place of what `init` made; for a teacher's weights, which as
         constants would be compiled into the program. Called once, before the first step.
       new_generation: (index of the plan) -> whether the model starts anew before this plan is made: its parameters and
         statistics are again those that the run started from, its optimisers fresh. None: never.
-      taught: (aux, variables) -> aux. What a new generation keeps of the one before, called with its variables.
+      inherited: (aux, variables) -> aux. What a new generation keeps of the last one, called with its variables.
       shared: key -> {name: trained part}, of names that `extra` has not. None: nothing.
     """
 
     streams: tuple[str, ...]
     period: int
-    slots: int
-    init: Callable[[Array, int], tuple[Any, Any]]
-    plan: Callable[[int, np.random.Generator, Memory, Embed], tuple[Plan, Memory]]
-    draw: Callable[[Plan, int], dict[str, Draw]]
-    embed: Embedding | Mapping[str, Embedding]
-    loss: Callable[[Any, Any, dict[str, Any], dict[str, Batch], Context], tuple[Array, Any, dict[str, Array]]]
+    plan: Planner
+    loss: Loss
+    embed: Embedding | Mapping[str, Embedding] | None = None
+    init: Callable[[Array, int], tuple[Any, Any]] = no_heads
+    slots: int = 1
+    by_class: tuple[str, ...] = ()
+    images: Mapping[str, int] = MappingProxyType({})
     load_aux: Callable[[], Any] | None = None
     new_generation: Callable[[int], bool] | None = None
-    taught: Callable[[Any, Any], Any] | None = None
+    inherited: Callable[[Any, Any], Any] | None = None
     shared: Callable[[Array], dict[str, Any]] | None = None
 
     def embedding(self, stream: str) -> Embedding:
         """How a stream is embedded."""
-        return self.embed[stream] if isinstance(self.embed, Mapping) else self.embed
+        embed = self.embed[stream] if isinstance(self.embed, Mapping) else self.embed
+        if embed is None:
+            raise ValueError("this objective leaves `embed` to the model: complete it by `embedding_with(model)`")
+        return embed
+
+    def embedding_with(self, model: Any) -> Objective:
+        """The objective with an `embed`: its own, else the descriptors of this `PlaceModel`."""
+        return self if self.embed is not None else self._replace(embed=embed_images(model))
 
 
 def embed_images(model: Any, method: str | None = None) -> Embedding:
     """The `embed` of every objective that describes one image a row: a training-mode pass of a `PlaceModel`.
 
-    `method` names another way through the model than to its descriptors, such as "pooled".
+    `method` names another method of the model than the one that describes, such as "pooled".
     """
 
-    def embed(params: Any, stats: Any, aux: Any, batch: Batch, key: Array) -> tuple[Array, Any]:
+    def embed(params, stats, aux, batch, key):
         variables = {"params": params, "batch_stats": stats}
         descriptors, updated = model.apply(
             variables, batch["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}, method=method
@@ -108,8 +153,3 @@ def embed_images(model: Any, method: str | None = None) -> Embedding:
         return descriptors, updated.get("batch_stats", stats)
 
     return embed
-
-
-def slot_of(plan: Plan) -> int:
-    """The stacked head that a plan trains."""
-    return int(plan.get("slot", 0))

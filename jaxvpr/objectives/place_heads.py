@@ -6,44 +6,35 @@ past batches (cross-batch memory; Wang et al., CVPR 2020).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxvpr.losses.compared import compare
-from jaxvpr.losses.margins import arcface, cosface, subcenter_arcface
 from jaxvpr.losses.measures import References
 from jaxvpr.losses.metric import LOSSES, mine, mined_weights, options_of, place_loss
 from jaxvpr.losses.miners import MINERS
 from jaxvpr.objectives.objective import Batch, Context
-from jaxvpr.objectives.prototypes import fresh_prototypes, grown, padded
+from jaxvpr.objectives.prototypes import MARGIN_LOSSES, Prototypes
 
 Ring = dict[str, jax.Array]
 Answer = tuple[jax.Array, Any, dict[str, jax.Array]]
-# Name -> (function, its options): those of pytorch-metric-learning, whose angle is 28.6 degrees, and the head's own.
-PROTOTYPE_LOSSES: dict[str, tuple[Callable[..., jax.Array], dict[str, Any]]] = {
-    "cosface": (cosface, {"scale": 64.0, "margin": 0.35, "margin_warmup": 0.0}),
-    "arcface": (arcface, {"scale": 64.0, "margin": math.radians(28.6), "margin_warmup": 0.0}),
-    "subcenter_arcface": (
-        subcenter_arcface,
-        {"scale": 64.0, "margin": math.radians(28.6), "margin_warmup": 0.0, "sub_centers": 3},
-    ),
-}
 
 
 class Head(NamedTuple):
-    """`init` and `loss` of an objective whose stream is `source`."""
+    """`init`, `loss` and `by_class` of an objective whose stream is `source`."""
 
     init: Callable[[jax.Array, int], tuple[Any, Any]]
     loss: Callable[[Any, Any, dict[str, Any], dict[str, Batch], Context], Answer]
+    by_class: tuple[str, ...] = ()
 
 
 class Choice(NamedTuple):
-    """A loss of `LOSSES` or `PROTOTYPE_LOSSES` and a miner of `MINERS`, with the options that are not the defaults."""
+    """A loss of `LOSSES` or `MARGIN_LOSSES` and a miner of `MINERS`, with the options that are not the defaults."""
 
     loss: str
     miner: str = "none"
@@ -56,7 +47,7 @@ class Choice(NamedTuple):
         Raises:
           ValueError: unknown loss, miner or option; lists those that exist.
         """
-        options = options_of("loss", {**LOSSES, **PROTOTYPE_LOSSES}, self.loss, self.loss_options or {})
+        options = options_of("loss", {**LOSSES, **MARGIN_LOSSES}, self.loss, self.loss_options or {})
         if not (isinstance(options.get("sub_centers", 1), int) and options.get("sub_centers", 1) > 0):
             raise ValueError(f"loss {self.loss!r}: sub_centers={options['sub_centers']} must be a number from 1 up")
         options_of("miner", MINERS, self.miner, self.miner_options or {})
@@ -72,10 +63,10 @@ def compared_head(choice: Choice, memory: int = 0) -> Head:
         miner_options=choice.miner_options,
     )
 
-    def init(key: jax.Array, dim: int) -> tuple[Any, Any]:
+    def init(key, dim):
         return {}, empty_ring(memory, dim) if memory else {}
 
-    def loss(extra: Any, aux: Ring, outputs: dict[str, Any], batches: dict[str, Batch], context: Context) -> Answer:
+    def loss(extra, aux, outputs, batches, context):
         z, source = outputs["source"], batches["source"]
         if not memory:
             return compared(z, source["label"], source["mask"]), aux, {}
@@ -86,40 +77,30 @@ def compared_head(choice: Choice, memory: int = 0) -> Head:
     return Head(init, loss)
 
 
-def prototype_head(choice: Choice, classes: int, pad_classes: int) -> Head:
+def prototype_head(choice: Choice, classes: int) -> Head:
     """A margin softmax over a trained prototype of each place.
 
-    A miner weighs the rows by how often they stand in its pairs, as pytorch-metric-learning has it. The head's own
-    options are `margin_warmup`, the share of the run over which the margin grows from 0, and `sub_centers`, how many
-    centres a place has.
+    A miner weighs the rows by how often they stand in its pairs, as pytorch-metric-learning has it.
 
     Args:
-      choice: its loss is one of `PROTOTYPE_LOSSES`.
+      choice: its loss is one of `MARGIN_LOSSES`.
       classes: how many places there are; labels are their numbers.
-      pad_classes: the number of prototypes is rounded up to a multiple of this, so that the mesh can split them.
     """
-    function, _ = PROTOTYPE_LOSSES[choice.loss]
-    options = options_of("loss", PROTOTYPE_LOSSES, choice.loss, choice.loss_options or {})
-    scale, margin, warmup = (options[name] for name in ("scale", "margin", "margin_warmup"))
-    centres = (options["sub_centers"],) if "sub_centers" in options else ()
+    options = options_of("loss", MARGIN_LOSSES, choice.loss, choice.loss_options or {})
+    head = Prototypes(np.array([classes]), choice.loss, **options)
 
-    def init(key: jax.Array, dim: int) -> tuple[Any, Any]:
-        return {"prototypes": fresh_prototypes(key, (1, padded(classes, pad_classes), *centres, dim))}, {}
+    def init(key, dim):
+        return {"prototypes": head.init(key, dim)}, {}
 
-    def loss(extra: Any, aux: Any, outputs: dict[str, Any], batches: dict[str, Batch], context: Context) -> Answer:
-        z, source = outputs["source"], batches["source"]
-        weight = None
+    def loss(extra, aux, outputs, batches, context):
+        z, source, weight = outputs["source"], batches["source"], None
         if choice.miner != "none":
             batch = compare(jax.lax.stop_gradient(z), source["label"], source["mask"])
             pairs = mine(batch, miner=choice.miner, miner_options=choice.miner_options)
             weight = mined_weights(batch, pairs, choice.miner)
-        value = function(
-            z, source["label"], extra["prototypes"], scale=scale, margin=grown(margin, warmup, context),
-            mask=source["mask"], classes=classes, weight=weight,
-        )  # fmt: skip
-        return value, aux, {}
+        return head(extra["prototypes"], z, source, context, weight=weight), aux, {}
 
-    return Head(init, loss)
+    return Head(init, loss, ("prototypes",))
 
 
 def empty_ring(size: int, dim: int) -> Ring:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from data_pipelines.cliques import Beside, check, clique_batches, representatives
+from data_pipelines.draws import Draw
 from data_pipelines.place_batches import PlaceBatches, place_batches
 from data_pipelines.place_table import PlaceTable
-from jaxvpr.objectives.objective import Embed, Memory, Plan
-
-Planner = Callable[[int, np.random.Generator, Memory, Embed], tuple[Plan, Memory]]
+from jaxvpr.objectives.objective import Plan, Planner
+from jaxvpr.objectives.prototypes import head_start
 
 
 class Cliques(NamedTuple):
@@ -46,8 +46,9 @@ def places_plan(
     by_city: bool = False,
     weights: Sequence[float] = (),
     cliques: Cliques | None = None,
+    head_steps: int = 0,
 ) -> Planner:
-    """The `plan` of an objective: `rows` and `labels` [steps, P * K] of one period.
+    """The `plan` of an objective, with rows and labels [steps, P * K].
 
     Places stand first in a batch, cliques after them. A clique keeps its distance from all images of the batch's other
     places, so that nothing in a batch is called two places, and its label lies beyond the numbers of the places. The
@@ -59,6 +60,7 @@ def places_plan(
       steps: batches of a plan. Places come in shuffled passes; each plan begins with a new one.
       min_distance, by_city, weights: as in `place_batches`; no weights let all places weigh the same.
       cliques: the part of the batch that comes as cliques; None: none does.
+      head_steps: so many first steps of the run train the heads alone.
     """
     alone = P - (cliques.P if cliques else 0)
 
@@ -77,10 +79,11 @@ def places_plan(
             last="fill",
         )
 
-    def plan(index: int, rng: np.random.Generator, memory: Memory, embed: Embed) -> tuple[Plan, Memory]:
+    def plan(index, rng, memory, embed):
         places = drawn_places(rng)
         if cliques is None:
-            return {"rows": places.rows, "labels": places.labels}, memory
+            draw = Draw.of_steps(places.rows, places.labels)
+            return Plan({"source": draw}, heads_only=head_start(head_steps, index, 1)), memory
         if index % cliques.refresh == 0:
             memory = {"cliques": np.asarray(embed.rows(representatives(cliques.table, rng)), np.float32)}
         hard = clique_batches(
@@ -89,10 +92,8 @@ def places_plan(
         )  # fmt: skip
         labels = np.where(hard.mask, hard.labels + len(table), -1).astype(np.int32)
         last = (index + 1) % cliques.refresh == 0  # nothing that is not used again is worth a place in checkpoints
-        return {
-            "rows": np.concatenate([places.rows, hard.rows], axis=1),
-            "labels": np.concatenate([places.labels, labels], axis=1),
-        }, {} if last else memory
+        draw = Draw.of_steps(np.hstack([places.rows, hard.rows]), np.hstack([places.labels, labels]))
+        return Plan({"source": draw}), {} if last else memory
 
     return plan
 

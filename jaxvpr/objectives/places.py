@@ -7,20 +7,18 @@ places CliqueMining and MegaLoc (Izquierdo and Civera, ECCV 2024).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from data_pipelines.errors import DataError
-from data_pipelines.loaders import Draw
 from data_pipelines.place_batches import shares_of
 from data_pipelines.place_table import PlaceTable
 from jaxvpr.errors import UserError
-from jaxvpr.objectives.objective import Objective, Plan, embed_images
-from jaxvpr.objectives.place_heads import PROTOTYPE_LOSSES, Choice, compared_head, prototype_head
+from jaxvpr.objectives.objective import Objective
+from jaxvpr.objectives.place_heads import Choice, compared_head, prototype_head
 from jaxvpr.objectives.place_plans import Cliques, places_plan
+from jaxvpr.objectives.prototypes import MARGIN_LOSSES
 
 
 def places_objective(
-    model: Any,
     table: PlaceTable,
     choice: Choice,
     *,
@@ -31,28 +29,27 @@ def places_objective(
     weights: Sequence[float] = (),
     cliques: Cliques | None = None,
     memory: int = 0,
-    pad_classes: int = 8,
+    head_steps: int = 0,
 ) -> Objective:
     """The objective of place-grouped metric learning.
 
     Args:
-      model: a `PlaceModel`.
       table: the places; a batch takes `table.K` images of each.
-      choice: loss and miner. A loss of `PROTOTYPE_LOSSES` has a prototype of each place of the table.
+      choice: loss and miner. A loss of `MARGIN_LOSSES` has a prototype of each place of the table.
       P: places in a global batch.
       steps: batches of one plan.
       min_distance: metres between the places of a batch. by_city: whether a batch stays in one city.
       weights: of the table's data sets; none lets all places weigh the same.
       cliques: the part of a batch that comes as cliques of hard places.
       memory: how many descriptors of the last batches, this one's included, the batch is compared with; 0 for itself.
-      pad_classes: the number of prototypes is rounded up to a multiple of this.
+      head_steps: so many first steps of the run train new prototypes alone.
 
     Raises:
       UserError: unknown loss, miner or option (lists those that exist), one image a place, a memory smaller than a
         batch, or parts that do not go together.
       DataError: images that cliques cannot be made of.
     """
-    by_prototypes = choice.loss in PROTOTYPE_LOSSES
+    by_prototypes = choice.loss in MARGIN_LOSSES
     try:
         choice.check()
     except ValueError as error:
@@ -69,28 +66,27 @@ def places_objective(
             raise UserError(f"objective.{error}") from error
     if cliques:
         cliques.check()
-    head = prototype_head(choice, len(table), pad_classes) if by_prototypes else compared_head(choice, memory)
+    head = prototype_head(choice, len(table)) if by_prototypes else compared_head(choice, memory)
     return Objective(
         streams=("source",),
         period=steps,
-        slots=1,
-        init=head.init,
         plan=places_plan(
-            table, P=P, steps=steps, min_distance=min_distance, by_city=by_city, weights=weights, cliques=cliques
+            table, P=P, steps=steps, min_distance=min_distance, by_city=by_city, weights=weights, cliques=cliques,
+            head_steps=head_steps if by_prototypes else 0,
         ),
-        draw=draw,
-        embed=embed_images(model),
         loss=head.loss,
-    )
+        init=head.init,
+        by_class=head.by_class,
+    )  # fmt: skip
 
 
 def _check_parts(choice: Choice, cliques: bool, memory: int) -> None:
-    if memory and choice.loss in PROTOTYPE_LOSSES:
+    if memory and choice.loss in MARGIN_LOSSES:
         raise UserError(
             f"objective.memory={memory} holds past descriptors to compare with, but objective.loss={choice.loss!r} "
             "compares with prototypes alone. Take memory=0, or another loss"
         )
-    if cliques and choice.loss in PROTOTYPE_LOSSES:
+    if cliques and choice.loss in MARGIN_LOSSES:
         raise UserError(
             f"objective.loss={choice.loss!r} has a prototype of each place of the data, but a clique is no such place. "
             "Take objective.cliques.share=0, or a loss that needs no prototypes"
@@ -100,8 +96,3 @@ def _check_parts(choice: Choice, cliques: bool, memory: int) -> None:
             f"objective.memory={memory} would hold one spot as several cliques, of several labels, and push them "
             "apart. Take memory=0, or objective.cliques.share=0"
         )
-
-
-def draw(plan: Plan, step: int) -> dict[str, Draw]:
-    """The rows and places that a plan sets for a step; -1 pads."""
-    return {"source": Draw.of(plan["rows"][step], plan["labels"][step])}

@@ -12,17 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.loaders import Draw
+from data_pipelines.draws import Draw
 from data_pipelines.partitions import Cells
 from data_pipelines.samplers import class_batches, open_passes
 from jaxvpr.errors import UserError
 from jaxvpr.losses import softmax
-from jaxvpr.losses.margins import arcface, cosface, cosines
-from jaxvpr.objectives.objective import Batch, Context, Embed, Memory, Objective, Plan, embed_images
-from jaxvpr.objectives.prototypes import fresh_prototypes, grown, padded
+from jaxvpr.losses.margins import cosines
+from jaxvpr.objectives.objective import Memory, Objective, Plan, embed_images
+from jaxvpr.objectives.prototypes import Prototypes, head_start, padded
 
-MARGINS = {"arcface": arcface, "cosface": cosface}
-LOSSES = ("softmax", *sorted(MARGINS))
+LOSSES = ("softmax", "arcface", "cosface")
+Drawn = tuple[np.ndarray, np.ndarray, Memory]  # rows and labels [steps, batch], and what the next plan is told
 
 
 def pretraining_objective(
@@ -38,7 +38,7 @@ def pretraining_objective(
     margin_warmup: float = 0.0,
     smoothing: float = 0.0,
     balanced: bool = False,
-    pad_classes: int = 8,
+    head_steps: int = 0,
 ) -> Objective:
     """Classification with one head over all classes.
 
@@ -48,64 +48,51 @@ def pretraining_objective(
       batch: images in a global batch. steps: batches of one plan.
       loss: a name in `LOSSES`.
       width: channels of the backbone (`PlaceModel.pooled`); softmax alone needs it.
-      scale, margin: of the margin losses; ArcFace's margin is in radians.
-      margin_warmup: the share of the run over which the margin grows linearly from 0 (`prototypes.grown`).
+      scale, margin, margin_warmup: of the margin losses, as of `Prototypes`.
       smoothing: of softmax's labels, the share that goes evenly to all classes.
       balanced: draw a class first and then one of its images, so that all classes weigh the same. Else every image
         comes once in a pass, and passes follow one another without a gap, over the ends of plans too.
-      pad_classes: the head's classes are rounded up to a multiple of this, so that the mesh can split them.
+      head_steps: so many first steps of the run train the head alone.
 
     Raises:
       UserError: for an unknown loss, fewer than two classes, or label smoothing with a margin.
     """
     _check(loss, cells, smoothing)
     classes = int(cells.counts[0])
-    rows_of_head = padded(classes, pad_classes)
+    head = None if loss == "softmax" else Prototypes(cells.counts[:1], loss, scale, margin, margin_warmup)
 
-    def init(key: jax.Array, dim: int) -> tuple[Any, Any]:
-        if loss == "softmax":
-            return linear_head(key, rows_of_head, width), {}
-        return {"prototypes": fresh_prototypes(key, (1, rows_of_head, dim))}, {}
+    def init(key, dim):
+        if head is None:
+            return linear_head(key, padded(classes), width), {}
+        return {"prototypes": head.init(key, dim)}, {}
 
-    def plan(index: int, rng: np.random.Generator, memory: Memory, embed: Embed) -> tuple[Plan, Memory]:
-        if balanced:
-            rows, labels = class_batches(cells, 0, batch=batch, steps=steps, rng=rng)
-            return {"rows": rows, "labels": labels}, memory
-        rows, labels = cells.labels(0)
-        drawn, left = open_passes(memory.get("left"), len(rows), batch * steps, rng)
-        shape = (steps, batch)
-        return {"rows": rows[drawn].reshape(shape), "labels": labels[drawn].reshape(shape)}, {"left": left}
+    def plan(index, rng, memory, embed):
+        draw = _balanced if balanced else _in_passes
+        rows, labels, memory = draw(cells, batch, steps, rng, memory)
+        return Plan({"source": Draw.of_steps(rows, labels)}, heads_only=head_start(head_steps, index, 1)), memory
 
-    def loss_of(
-        extra: Any, aux: Any, outputs: dict[str, Any], batches: dict[str, Batch], context: Context
-    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+    def loss_of(extra, aux, outputs, batches, context):
         z, labels, mask = outputs["source"], batches["source"]["label"], batches["source"]["mask"]
-        if loss == "softmax":
+        if head is None:
             logits = softmax.linear(z, extra["kernel"], extra["bias"], classes)
             value = softmax.cross_entropy(logits, labels, mask=mask, classes=classes, smoothing=smoothing)
         else:
             logits = softmax.classes_alone(cosines(z, labels, extra["prototypes"]), classes)
-            value = MARGINS[loss](
-                z,
-                labels,
-                extra["prototypes"],
-                scale=scale,
-                margin=grown(margin, margin_warmup, context),
-                mask=mask,
-                classes=classes,
-            )
+            value = head(extra["prototypes"], z, batches["source"], context)
         return value, aux, {"accuracy": softmax.accuracy(logits, labels, mask)}
 
-    return Objective(
-        streams=("source",),
-        period=steps,
-        slots=1,
-        init=init,
-        plan=plan,
-        draw=draw,
-        embed=embed_images(model, "pooled" if loss == "softmax" else None),
-        loss=loss_of,
-    )
+    embed, by_class = embed_images(model, "pooled" if head is None else None), ("kernel", "bias", "prototypes")
+    return Objective(("source",), steps, plan, loss_of, embed, init, by_class=by_class)
+
+
+def _balanced(cells: Cells, batch: int, steps: int, rng: np.random.Generator, memory: Memory) -> Drawn:
+    return *class_batches(cells, 0, batch=batch, steps=steps, rng=rng), memory
+
+
+def _in_passes(cells: Cells, batch: int, steps: int, rng: np.random.Generator, memory: Memory) -> Drawn:
+    rows, labels = cells.labels(0)
+    drawn, left = open_passes(memory.get("left"), len(rows), batch * steps, rng)
+    return rows[drawn].reshape(steps, batch), labels[drawn].reshape(steps, batch), {"left": left}
 
 
 def _check(loss: str, cells: Cells, smoothing: float) -> None:
@@ -120,11 +107,6 @@ def _check(loss: str, cells: Cells, smoothing: float) -> None:
         raise UserError(f"objective.smoothing={smoothing} must be at least 0 and below 1")
     if smoothing and loss != "softmax":
         raise UserError(f"objective.smoothing={smoothing} is softmax's; with objective.loss={loss!r} it must be 0")
-
-
-def draw(plan: Plan, step: int) -> dict[str, Draw]:
-    """The rows and classes that a plan sets for a step."""
-    return {"source": Draw.of(plan["rows"][step], plan["labels"][step])}
 
 
 def linear_head(key: jax.Array, classes: int, width: int) -> dict[str, jax.Array]:

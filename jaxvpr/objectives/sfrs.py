@@ -16,12 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from data_pipelines.loaders import Draw
 from jaxvpr.errors import UserError
 from jaxvpr.losses.metric import options_of
 from jaxvpr.losses.regions import most_similar, similarities, soft_cross_entropy
 from jaxvpr.losses.triplets import LOSSES, triplet_loss
-from jaxvpr.objectives.objective import Batch, Context, Objective, Plan, embed_images
+from jaxvpr.objectives.objective import Batch, Context, Objective, embed_images
 from jaxvpr.objectives.triplet_plans import Planner
 from jaxvpr.objectives.triplets import embed_elements
 
@@ -33,6 +32,7 @@ def sfrs_objective(
     *,
     steps: int,
     negatives: int,
+    difficult: int,
     begins: Sequence[int],
     temperatures: Sequence[float],
     soft_weight: float = 0.5,
@@ -44,7 +44,8 @@ def sfrs_objective(
     Args:
       model: a `PlaceModel` whose aggregator has regions.
       variables: shapes and types of its variables.
-      plan: of `sfrs_plans.sfrs_plan`. steps: of one plan. negatives: of each query.
+      plan: of `sfrs_plans.sfrs_plan`. steps: of one plan. negatives, difficult: negatives and difficult
+        positives of each query.
       begins: numbers of the plans that generations begin with, the first 0, ascending.
       temperatures: of the teacher's similarities, one for each generation. The student's is always the first.
       soft_weight: of the cross entropy with the teacher, beside the loss of triplets.
@@ -60,21 +61,20 @@ def sfrs_objective(
         raise UserError(f"objective: {error}") from error
     compare = partial(triplet_loss, loss=loss, loss_options=options)
 
-    def init(key: jax.Array, dim: int) -> tuple[Any, Any]:
+    def init(key, dim):
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), variables)
         return {}, {"teacher": nothing, "generation": jnp.zeros((), jnp.int32)}
 
     return Objective(
         streams=("source",),
         period=steps,
-        slots=1,
-        init=init,
         plan=plan,
-        draw=draw,
-        embed=_embed(model, 2 + negatives),
         loss=partial(_loss, compare, tuple(temperatures), soft_weight),
+        embed=_embed(model, 2 + negatives),
+        init=init,
+        images={"source": 2 + negatives + difficult},
         new_generation=lambda index: index in begins[1:],
-        taught=lambda aux, last: {"teacher": last, "generation": aux["generation"] + 1},
+        inherited=lambda aux, last: {"teacher": last, "generation": aux["generation"] + 1},
     )
 
 
@@ -101,7 +101,7 @@ def _embed(model: Any, mined: int) -> Any:
     """
     student = embed_elements(embed_images(model, "regions"))
 
-    def embed(params: Any, stats: Any, aux: Any, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Any]:
+    def embed(params, stats, aux, batch, key):
         images = batch["image"]
         z, stats = student(params, stats, aux, batch, key)
         shown = jnp.concatenate([images[:, :1], images[:, mined:]], 1)
@@ -116,11 +116,6 @@ def _embed(model: Any, mined: int) -> Any:
         }, stats
 
     return embed
-
-
-def draw(plan: Plan, step: int) -> dict[str, Draw]:
-    """What a plan sets for a step; the label of an element is the number of its difficult positives."""
-    return {"source": Draw.of(plan["rows"][step], plan["difficult"][step])}
 
 
 def _loss(

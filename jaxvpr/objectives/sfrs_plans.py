@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines.draws import Draw
 from jaxvpr.errors import UserError
 from jaxvpr.mining.neighbours import Neighbours
 from jaxvpr.mining.reciprocal import reciprocal_distances, vectors
 from jaxvpr.mining.search_all import hardest
-from jaxvpr.objectives.objective import Embed, Memory, Plan
-from jaxvpr.objectives.triplet_plans import Mining, Planner, mined_plan
+from jaxvpr.objectives.objective import Embed, Plan, Planner
+from jaxvpr.objectives.triplet_plans import Mining, mined_plan
 from jaxvpr.retrieval.cache import Cache, first
 
 Array = np.ndarray
@@ -51,9 +52,9 @@ def sfrs_plan(
 ) -> Planner:
     """The `plan` of SFRS.
 
-    It holds `rows` int64 [steps, batch, 2 + negatives + difficult]: query, positive, negatives, difficult positives;
-    and `difficult` int32 [steps, batch], how many of the last there are. Where they are fewer than asked they come
-    again, so that a batch has no blank images.
+    Its rows are int64 [steps, batch, 2 + negatives + difficult]: query, positive, negatives, difficult positives; its
+    labels int32 [steps, batch], how many of the last there are. Where they are fewer than wanted they come again, so
+    that a batch has no blank images.
 
     Raises:
       UserError: for settings that make no sense; where the ground has too few negatives for a query.
@@ -64,10 +65,10 @@ def sfrs_plan(
     mine = mined_plan([ground], mining, name_of=name_of)
     everything = _Everything(ground)
 
-    def plan(index: int, rng: np.random.Generator, memory: Memory, embed: Embed) -> tuple[Plan, Memory]:
+    def plan(index, rng, memory, embed):
         seen = embed.on_mesh(everything.rows)
         triplets, memory = mine(index, rng, memory, everything.seen_by(seen))
-        rows = triplets["rows"].reshape(-1, 2 + mining.negatives)
+        rows = triplets.draws["source"].rows.reshape(-1, 2 + mining.negatives)
         kept = np.flatnonzero(rows[:, 0] >= 0)
         k = difficult.reciprocal if index >= difficult.begins else 0
         found, number = np.full((len(rows), difficult.number), -1, np.int64), np.zeros(len(rows), np.int32)
@@ -75,7 +76,8 @@ def sfrs_plan(
             seen, rows[kept, 0], difficult._replace(reciprocal=k), mining.memory_mib
         )
         shape = mining.steps, mining.batch
-        return {"rows": np.hstack([rows, found]).reshape(*shape, -1), "difficult": number.reshape(shape)}, memory
+        elements = np.hstack([rows, found]).reshape(*shape, -1)
+        return Plan({"source": Draw.of_steps(elements, number.reshape(shape))}), memory
 
     return plan
 

@@ -19,15 +19,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines.draws import Draw
 from jaxvpr.errors import UserError
 from jaxvpr.mining.neighbours import Neighbours
 from jaxvpr.mining.search_all import hardest
-from jaxvpr.objectives.objective import Embed, Memory, Plan
+from jaxvpr.objectives.objective import Embed, Plan, Planner
 from jaxvpr.retrieval.positives import Positives, without
 
 log = logging.getLogger(__name__)
 Array = np.ndarray
-Planner = Callable[[int, np.random.Generator, Memory, Embed], tuple[Plan, Memory]]
 
 MINING = ("full", "partial", "random")
 
@@ -92,7 +92,7 @@ class Triplets(NamedTuple):
 def mined_plan(
     grounds: Sequence[Neighbours], mining: Mining, *, turn: int = 1, name_of: Callable[[int], str] = str
 ) -> Planner:
-    """The `plan` of an objective: `rows` int64 [steps, batch, 2 + negatives], query, positive, negatives.
+    """The `plan` of an objective, with rows int64 [steps, batch, 2 + negatives]: query, positive, negatives.
 
     Args:
       grounds: data sets used in turn; one for all data sets as one.
@@ -108,7 +108,7 @@ def mined_plan(
         _require_negatives(ground, mining, name_of)
     first = np.cumsum([0] + [len(ground.queries) for ground in grounds])
 
-    def plan(index: int, rng: np.random.Generator, memory: Memory, embed: Embed) -> tuple[Plan, Memory]:
+    def plan(index, rng, memory, embed):
         number, began = (index // turn) % len(grounds), time.monotonic()
         ground, wanted = grounds[number], mining.steps * mining.batch
         asked = draw_queries(ground.weights, wanted, rng)
@@ -127,7 +127,7 @@ def mined_plan(
             [ground.queries[asked], ground.database[found.positive], ground.database[found.negatives]]
         )
         rows[found.positive < 0] = -1
-        return {"rows": rows.reshape(mining.steps, mining.batch, -1)}, memory
+        return Plan({"source": Draw.of_steps(rows.reshape(mining.steps, mining.batch, -1))}), memory
 
     return plan
 

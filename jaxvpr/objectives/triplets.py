@@ -12,23 +12,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from data_pipelines.loaders import Draw
 from jaxvpr.errors import UserError
 from jaxvpr.losses.metric import options_of
 from jaxvpr.losses.triplets import LOSSES, triplet_loss
-from jaxvpr.objectives.objective import Batch, Context, Objective, Plan, embed_images
-from jaxvpr.objectives.triplet_plans import Planner
+from jaxvpr.objectives.objective import Batch, Context, Objective, Planner, embed_images
 
 
 def triplets_objective(
-    model: Any, plan: Planner, *, steps: int, loss: str = "triplet", options: Mapping[str, Any] | None = None
+    model: Any,
+    plan: Planner,
+    *,
+    steps: int,
+    negatives: int,
+    loss: str = "triplet",
+    options: Mapping[str, Any] | None = None,
 ) -> Objective:
     """The objective of mined triplets.
 
     Args:
       model: a `PlaceModel`.
       plan: of `triplet_plans.mined_plan`.
-      steps: of one plan.
+      steps: of one plan. negatives: of each query.
       loss: name in `losses.triplets.LOSSES`; what it gives is summed over queries and negatives and divided by their
         number.
       options: of the loss.
@@ -43,23 +47,24 @@ def triplets_objective(
     return Objective(
         streams=("source",),
         period=steps,
-        slots=1,
-        init=lambda key, dim: ({}, {}),
         plan=plan,
-        draw=draw,
-        embed=embed_elements(embed_images(model)),
         loss=partial(_loss, partial(triplet_loss, loss=loss, loss_options=options)),
+        embed=embed_elements(embed_images(model)),
+        images={"source": 2 + negatives},
     )
 
 
 def embed_elements(embed: Callable[..., tuple[jax.Array, Any]]) -> Callable[..., tuple[jax.Array, Any]]:
-    """The `embed` of elements of several images: image [B, T, H, W, 3] -> descriptors [B, T, D]."""
+    """The `embed` of elements of several images or clips: image [B, T, ...] -> descriptors [B, T, D].
 
-    def embed_all(params: Any, stats: Any, aux: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
-        images = batch["image"]
-        flat = images.reshape(-1, *images.shape[2:])
-        described, stats = embed(params, stats, aux, {"image": flat}, key)
-        return described.reshape(*images.shape[:2], *described.shape[1:]), stats
+    All that has a row for each image, such as the `frames` of clips, is passed on with it.
+    """
+
+    def embed_all(params, stats, aux, batch, key):
+        elements = batch["image"].shape[:2]
+        flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in batch.items() if x.shape[:2] == elements}
+        described, stats = embed(params, stats, aux, flat, key)
+        return described.reshape(*elements, *described.shape[1:]), stats
 
     return embed_all
 
@@ -77,8 +82,3 @@ def _loss(
     summed = compare(query, positive, negatives)
     value = jnp.sum(summed * mask) / (jnp.maximum(jnp.sum(mask), 1.0) * negatives.shape[1])
     return value, aux, {}
-
-
-def draw(plan: Plan, step: int) -> dict[str, Draw]:
-    """The triplets that a plan sets for a step."""
-    return {"source": Draw.of(plan["rows"][step])}

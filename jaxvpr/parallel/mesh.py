@@ -6,6 +6,7 @@ nothing to split over `model`, so the batch of images is split over both axes: n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -45,15 +46,29 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
-def stacked_head_shardings(mesh: Mesh, tree: Any) -> Any:
-    """Shardings of stacked heads and their optimiser state: `[slots, classes, ...]` is split over `model` by class.
+def class_shardings(mesh: Mesh, tree: Any, by_class: Sequence[str]) -> Any:
+    """Shardings of stacked heads or their optimiser state: `[slots, classes, ...]` is split over `model` by class.
 
-    Leaves of lower rank (a step count a slot) and heads whose classes `model` does not divide are replicated.
+    That is the case of leaves with one of the names `by_class` in their path. All others are replicated (a step count a
+    slot, a head of another kind), and so are heads whose classes `model` does not divide.
+    """
+
+    def rule(path: Any, leaf: Any) -> NamedSharding:
+        named = any(getattr(key, "key", None) in by_class for key in path)
+        split = named and len(leaf.shape) >= 3 and leaf.shape[1] % mesh.shape[MODEL] == 0
+        return NamedSharding(mesh, P(None, MODEL) if split else P())
+
+    return jax.tree.map_with_path(rule, tree)
+
+
+def outputs_sharding(mesh: Mesh, tree: Any) -> Any:
+    """Shardings of what a model makes of a batch: rows split over `data` alone, so that `model` is free for classes.
+
+    Scalars are replicated, and so are rows that the devices of `data` do not divide.
     """
 
     def rule(leaf: Any) -> NamedSharding:
-        split = len(leaf.shape) >= 3 and leaf.shape[1] % mesh.shape[MODEL] == 0
-        return NamedSharding(mesh, P(None, MODEL) if split else P())
+        return NamedSharding(mesh, P(DATA) if leaf.ndim and leaf.shape[0] % mesh.shape[DATA] == 0 else P())
 
     return jax.tree.map(rule, tree)
 

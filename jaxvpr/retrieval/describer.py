@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines import shapes
+from data_pipelines.image_source import ImageSource
 from data_pipelines.images import DEVICE_RULES, Size
-from data_pipelines.loaders import ImageSource, complaints, every_image
+from data_pipelines.loaders import every_image
 from data_pipelines.places import Paths
+from data_pipelines.sources import Source
 from jaxvpr.models import Preprocess
 from jaxvpr.parallel import hosts
 from jaxvpr.parallel.mesh import local_rows
@@ -23,6 +25,7 @@ from jaxvpr.retrieval.extract import Described, describe, describe_mixed
 log = logging.getLogger(__name__)
 Array = np.ndarray
 Apply = Callable[[Any, Any], Any]
+Images: TypeAlias = Paths | Sequence[Array]  # files, or uint8 [H, W, 3] each
 
 
 class Describer:
@@ -35,11 +38,11 @@ class Describer:
       apply: `(variables, images [B, H, W, 3] in [0, 255], uint8 or float32) -> [B, D]`.
       mesh: a batch is split over all of its devices.
       preprocess: how images are brought to the model's size.
-      batch: images of a batch, on each device.
+      batch: images of a batch on each device. Of all devices together where descriptors depend on the batch.
       loading: `threads`, `workers` and `prefetch` of `loaders.batches`.
-      on_error: what an unreadable image does, as in `loaders.ImageSource`.
-      across: the model looks from one image of a batch to the others. Batches then are `batch` images in order, and the
-        last is not filled up with blank ones.
+      on_error: what an unreadable image does, as in `sources.ImageSource`.
+      depends_on_batch: a descriptor depends on the other images of its batch. Batches then are `batch` images in order,
+        and the last is not filled up with blank ones.
     """
 
     def __init__(
@@ -51,10 +54,10 @@ class Describer:
         batch: int,
         loading: Mapping[str, int],
         on_error: str = "raise",
-        across: bool = False,
+        depends_on_batch: bool = False,
     ):
-        self._apply, self._mesh, self._across = apply, mesh, across
-        self._batch = -(-batch // mesh.size) * mesh.size
+        self._apply, self._mesh, self._depends_on_batch = apply, mesh, depends_on_batch
+        self._batch = -(-batch // mesh.size) * mesh.size if depends_on_batch else batch * mesh.size
         self._loading, self._on_error = dict(loading), on_error
         self._size: Any = tuple(preprocess.size)  # (height, width), or () for each image's own
         self._multiple, self._crop = preprocess.multiple, preprocess.crop
@@ -64,51 +67,58 @@ class Describer:
         self._named: set[str] = set()
 
     def __call__(
-        self, variables: Any, images: Paths | Sequence[Array], apply: Apply | None = None, beside: int = 0
+        self, variables: Any, images: Images | Source, apply: Apply | None = None, beside: int = 0
     ) -> Described:
-        """Descriptors of all images, files or uint8 arrays [H, W, 3]; another `apply` (a baseline) sees the same.
+        """Descriptors of all images; another `apply` (a baseline) sees the same.
 
-        Fewer images than `eval.batch` do not pay for a whole one: their batch is the next power of two (times the
-        devices), so that few sizes are compiled. A set of `beside` images that is described besides shares its size.
+        Fewer images than a batch do not pay for all of one: their batch is the next power of two (times the devices),
+        so that few sizes are compiled. A set of `beside` images that is described besides shares its size.
+
+        Args:
+          images: files, uint8 arrays [H, W, 3], or a source that brings its rows to one shape itself: clips, cached
+            feature maps. `apply` is given what the source reads, an array or, where that is several, a dict of them.
         """
         apply, batch = apply or self._apply, self._batch_for(max(len(images), beside))
-        if self._one_size():
-            found = describe(apply, variables, self._batches(images, batch), len(images), self._mesh)
+        source = self._source_of_one_size(images)
+        if source is None:
+            found = self._of_own_sizes(apply, variables, cast(Images, images), batch)
         else:
-            found = self._of_own_sizes(apply, variables, images, batch)
-        if isinstance(images, Paths):
-            self._complain(images, found.missing)
+            found = describe(apply, variables, self._batches(source, batch), len(source), self._mesh)
+        self._complain(images, found.missing)
         return found
 
-    def on_mesh(self, variables: Any, images: Paths | Sequence[Array]) -> cache.Cache:
+    def on_mesh(self, variables: Any, images: Images | Source) -> cache.Cache:
         """The same descriptors, left on the devices; image r is row r.
 
         Images that are read at several sizes are described out of order. Their descriptors come to the host and are
         sent back.
         """
-        if not self._one_size():
+        source = self._source_of_one_size(images)
+        if source is None:
             return cache.spread(self(variables, images, beside=self._batch), self._mesh, self._batch)
-        batches = self._batches(images, self._batch)
-        found = cache.keep(self._apply, variables, batches, len(images), self._mesh, self._batch)
-        if isinstance(images, Paths):
-            self._complain(images, cache.missing(found))
+        found = cache.keep(
+            self._apply, variables, self._batches(source, self._batch), len(source), self._mesh, self._batch
+        )
+        self._complain(images, cache.missing(found))
         return found
 
-    def _one_size(self) -> bool:
-        """Whether all images are read at the size that the model is shown, and may be batched in order."""
-        return bool(self._size and not self._device_rule and not self._across)
+    def _source_of_one_size(self, images: Images | Source) -> Any:
+        """What reads all images at the size that the model is shown, to be batched in order; None where none does."""
+        if hasattr(images, "read"):
+            return images
+        if not self._size or self._device_rule or self._depends_on_batch:
+            return None
+        return self._source(images, shapes.target(self._size, self._multiple, self._crop), self._crop)
 
     def _batch_for(self, images: int) -> int:
         """Images of a batch of a set of so many."""
         return min(self._batch, shapes.enough(images, self._mesh.size))
 
-    def _batches(self, images: Paths | Sequence[Array], batch: int) -> Iterator[Mapping[str, Array]]:
-        """This host's share of batches of one size, all images in order."""
-        size = shapes.target(self._size, self._multiple, self._crop)
-        source, part = self._source(images, size, self._crop), local_rows(self._mesh, batch)
-        return every_image(source, batch, part=part, **self._loading)
+    def _batches(self, source: Any, batch: int) -> Iterator[Mapping[str, Array]]:
+        """This host's share of batches of one size, all rows in order."""
+        return every_image(source, batch, part=local_rows(self._mesh, batch), **self._loading)
 
-    def _of_own_sizes(self, apply: Apply, variables: Any, images: Paths | Sequence[Array], batch: int) -> Described:
+    def _of_own_sizes(self, apply: Apply, variables: Any, images: Images, batch: int) -> Described:
         own = self._own_sizes(images)
         paths = images if isinstance(images, Paths) else None
         show = shapes.shown(own, self._size, self._multiple, self._crop, paths)
@@ -121,9 +131,9 @@ class Describer:
             batch,
             unit=self._mesh.size,
             fixed=bool(self._size),
-            exact=self._across,
+            exact=self._depends_on_batch,
         )
-        if self._across and any(mixed.length > _images(mixed) for mixed in plan):
+        if self._depends_on_batch and any(mixed.length > _images(mixed) for mixed in plan):
             log.warning(
                 "this model looks at all images of a batch, and %d devices fill the last up with blank ones; one "
                 "device would not, or model.aggregator_options.cross_image=false, which makes each image independent",
@@ -137,7 +147,7 @@ class Describer:
         crop_from = self._size if self._crop and rule else None
         return describe_mixed(apply, variables, batches, len(images), self._mesh, rule, crop_from)
 
-    def _own_sizes(self, images: Paths | Sequence[Array]) -> Array:
+    def _own_sizes(self, images: Images) -> Array:
         """int32 [N, 2], the same on every host; an unreadable file is taken to be as large as the first readable one,
         and is met again when it is decoded."""
         if isinstance(images, Paths):
@@ -148,21 +158,23 @@ class Describer:
         readable = own.min(axis=1, initial=1) > 0
         return np.where(readable[:, None], own, own[readable][0] if readable.any() else shapes.NOMINAL)
 
-    def _source(self, images: Paths | Sequence[Array], size: Size, crop: bool) -> ImageSource | shapes.MemorySource:
+    def _source(self, images: Images, size: Size, crop: bool) -> ImageSource | shapes.MemorySource:
         crop_from = self._size if crop else None
         if isinstance(images, Paths):
             return ImageSource(images, size, self._host_rule, on_error=self._on_error, crop_from=crop_from)
         return shapes.MemorySource(images, size, self._host_rule, crop_from)
 
-    def _complain(self, paths: Paths, missing: Array) -> None:
-        """Names each unreadable image once, however often it is asked for, and counts them every time."""
+    def _complain(self, images: Any, missing: Array) -> None:
+        """Names each unreadable image once, however often it is read, and counts them every time."""
         if not len(missing):
             return
-        new = np.array([row for row in missing if paths[row] not in self._named], np.int64)
-        self._named |= {paths[row] for row in new}
-        for complaint in complaints(paths, {"row": new, "bad": np.ones(len(new), bool)}):
+        source = ImageSource(images, shapes.NOMINAL) if isinstance(images, Paths) else images
+        names = source.names(missing)
+        new = np.array([row for row, name in zip(missing, names, strict=True) if name not in self._named], np.int64)
+        self._named.update(names)
+        for complaint in source.complaints({"row": new, "bad": np.ones(len(new), bool)}):
             log.warning("left out: %s", complaint)
-        log.warning("%d of %d images could not be read", len(missing), len(paths))
+        log.warning("%d of %d images could not be read", len(missing), len(images))
 
 
 def _images(mixed: shapes.Mixed) -> int:

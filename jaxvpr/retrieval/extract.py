@@ -7,7 +7,7 @@ but for rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 from data_pipelines.images import middle
 from data_pipelines.progress import Bar, first_slow
 from data_pipelines.shapes import Mixed
+from data_pipelines.sources import BOOKKEEPING
 from jaxvpr.errors import UserError
 from jaxvpr.models import resizing
 from jaxvpr.parallel import compiling
@@ -52,9 +53,9 @@ def describe(
       apply: `(variables, images uint8 [B, H, W, 3]) -> float [B, D]`. Compiled once for each `apply` and mesh, so pass
         the same object again to reuse it.
       variables: pytree of arrays, on the mesh or in NumPy.
-      batches: this process's share of each global batch: `image` uint8 [b, H, W, 3], `mask` bool [b] (False: no image
-        here), `row` int [b] (-1 pads). All processes give equally many, of one size; the batches
-        of a lone process may be smaller than its first.
+      batches: this process's share of each global batch: `image` uint8 [b, H, W, 3] or what else the model is shown,
+        `mask` bool [b] (False: no image here), `row` int [b] (-1 pads). All processes give equally many, of one size;
+        the batches of a lone process may be smaller than its first.
       count: number of images; the rows are 0 to count - 1, each exactly once over all batches and processes.
       mesh: the batch is split over all of its axes.
 
@@ -121,8 +122,11 @@ def compiled(apply: Callable, mesh: Mesh):
     def step(variables, image, row, mask):
         return apply(variables, image).astype(np.float32), row, mask
 
+    def shapes(_, image, *__):
+        return tuple(leaf.shape for leaf in jax.tree.leaves(image))
+
     jitted = jax.jit(step, out_shardings=(NamedSharding(mesh, P(mesh.axis_names)),) * 3)
-    return first_slow(jitted, compiling.once("the model that describes images"), lambda _, image, *__: image.shape)
+    return first_slow(jitted, compiling.once("the model that describes images"), shapes)
 
 
 @lru_cache(maxsize=16)
@@ -146,8 +150,15 @@ def steps(step: Callable, variables: Any, batches: Iterable[Mapping[str, Array]]
         mask = np.asarray(batch["mask"], bool) & (rows >= 0)
         # All batches get the shape of the first, so that nothing is compiled twice.
         size = max(size, -(-len(rows) // local) * local)
-        padded = (_pad(array, size, fill) for array, fill in ((batch["image"], 0), (rows, -1), (mask, False)))
-        yield step(variables, *(jax.make_array_from_process_local_data(sharding, array) for array in padded))
+        shown = jax.tree.map(partial(_pad, size=size, fill=0), shown_to_model(batch))
+        padded = shown, _pad(rows, size, -1), _pad(mask, size, False)
+        yield step(variables, *jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), padded))
+
+
+def shown_to_model(batch: Mapping[str, Array]) -> Any:
+    """What a model is shown of a batch: the one array beside the bookkeeping, or a dict of several."""
+    shown = {name: array for name, array in batch.items() if name not in BOOKKEEPING}
+    return next(iter(shown.values())) if len(shown) == 1 else shown
 
 
 def _mixed_steps(

@@ -9,10 +9,9 @@ from ml_collections import ConfigDict
 
 from configs import common
 from jaxvpr import builders, weights
+from jaxvpr.cli.weight_source import MODEL_FILE
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
-
-MODEL_FILE = "model.safetensors"
 
 
 def save_model(folder: Path, config: ConfigDict, trained: Variables) -> Path:
@@ -30,7 +29,7 @@ def load_model(file: Path) -> tuple[ConfigDict, Variables]:
     """The inverse of `save_model`.
 
     Raises:
-      UserError: for a file that neither `save_model` nor `exchange.export` wrote.
+      UserError: for a file that neither `save_model` nor the verb export wrote, or a model of parts that are not here.
     """
     text = weights.read_metadata(file).get("jaxvpr_config")
     if text is None:
@@ -39,7 +38,14 @@ def load_model(file: Path) -> tuple[ConfigDict, Variables]:
     config = common.base().unlock()
     config.update(ConfigDict(json.loads(text)))
     config.lock()
-    return config, builders.filled(config, weights.init_from(builders.shapes(config), file))
+    try:
+        shapes = builders.shapes(config)
+    except UserError as error:
+        raise UserError(
+            f"{file} was trained by the recipe {config.name!r}, whose model cannot be built here: {error}. Where the "
+            f"recipe's own file adds the missing part, give that: RECIPE.py,init={file}"
+        ) from error
+    return config, builders.filled(config, weights.init_from(shapes, file))
 
 
 def began_from(file: Path) -> str:

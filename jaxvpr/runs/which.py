@@ -1,39 +1,89 @@
-"""Which weights a verb works with."""
+"""Which weights a verb works with, and which model a name stands for."""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from data_pipelines.progress import slow
 from jaxvpr import builders, models, weights
+from jaxvpr.cli import weight_source
 from jaxvpr.cli.checks import check
 from jaxvpr.cli.recipes import load_config
+from jaxvpr.cli.weight_source import MODEL_FILE
 from jaxvpr.errors import UserError
+from jaxvpr.fitting import pca
 from jaxvpr.models import Variables
-from jaxvpr.runs.model_file import MODEL_FILE, began_from, load_model
+from jaxvpr.runs import workdir
+from jaxvpr.runs.compressed import fitted, with_pca
+from jaxvpr.runs.model_file import began_from, load_model
 from jaxvpr.training.checkpoint import Checkpoints
 
+log = logging.getLogger(__name__)
+# What decides a PCA, beside the weights and the images themselves.
+DECIDES = ("model.", "image.", "pca.", "seed", "train_data.", "more_train_data.")
 
-def variables(config: ConfigDict, folder: Path, which: str, fresh: bool = False) -> tuple[str, Variables]:
-    """The weights that `--checkpoint` names: (what they are, variables on the host).
 
-    Args:
-      which: "best" or "last" or a step of the folder's checkpoints, or a file of weights of any family. A folder
-        without checkpoints may hold the one model that `save_model` wrote; it counts before the recipe's own weights
-        where a run made it from them.
-      fresh: answer with random weights where there are none at all.
+class Chosen(NamedTuple):
+    """A model that a verb works with.
+
+    Attributes:
+      what: the weights, in words.
+      config, variables: the model, with its PCA.
+      plain: the same two without it; None for a model that has none.
+    """
+
+    what: str
+    config: ConfigDict
+    variables: Variables
+    plain: tuple[ConfigDict, Variables] | None = None
+
+
+def chosen(config: ConfigDict, folder: Path, checkpoint: str, fresh: bool = False) -> Chosen:
+    """The model that `--checkpoint` names, with its PCA where the recipe has a `pca.dim`.
+
+    A model file that is compressed already is taken as it is. Of a checkpoint, the PCA is that of the model file beside
+    it if that holds these very weights and was made by these keys; else it is fitted anew on the training images.
 
     Raises:
-      UserError: where there is no such checkpoint and the recipe itself names no weights to start from.
+      UserError: where there is no such checkpoint or file and the recipe names no weights to start from; for a file
+        that was compressed by other keys; as `fitted`.
+    """
+    if not config.pca.dim:
+        what, variables = uncompressed(config, folder, checkpoint, fresh)
+        return Chosen(what, config, variables)
+    named = weight_source.parse(checkpoint).file
+    file = named if named.is_file() else folder / MODEL_FILE
+    there = _compressed_already(config, file)
+    if there and (named.is_file() or not (config.init or workdir.has_checkpoints(folder))):
+        _refuse_other(config, file, there[0])
+        return Chosen(str(file), with_pca(config), there[1], (config, pca.unfold(there[1])))
+    what, variables = uncompressed(config, folder, checkpoint, fresh)
+    if there and not _differences(config, there[0]) and _same(pca.unfold(there[1]), variables):
+        log.info("with the PCA of %s", file)
+        return Chosen(what, *there, (config, variables))
+    log.info("no PCA of these weights lies in %s: fitting one", folder)
+    return Chosen(what, *fitted(config, variables), (config, variables))
+
+
+def uncompressed(config: ConfigDict, folder: Path, which: str, fresh: bool = False) -> tuple[str, Variables]:
+    """The weights that `--checkpoint` names, without a PCA: (what they are, variables on the host).
+
+    "best", "last" or a step is one of the folder's checkpoints, anything else a text of `cli.weight_source`. A folder
+    without checkpoints may hold the one model that a training left; it counts before the recipe's own weights where the
+    training began from them. With `fresh`, random weights are the answer where there are none at all.
     """
     shapes = builders.shapes(config)
     if not (which in ("best", "last") or which.isdigit()):
-        if not Path(which).is_file():
-            raise UserError(f"--checkpoint={which}: no such file of weights; else it is best, last or a step")
+        weight_source.check("--checkpoint", which, "; else it is best, last or a step")
         return which, builders.initial_variables(config, which)
     found = None
     if (folder / "checkpoints").is_dir():
@@ -57,8 +107,8 @@ def variables(config: ConfigDict, folder: Path, which: str, fresh: bool = False)
 
 
 NAMES = (
-    "the folder of a run, a model.safetensors that a run wrote, METHOD:FILE (a method of docs/models.md and its "
-    "weights), or RECIPE.py,init=FILE"
+    "the folder of a run (or run:FOLDER), a model.safetensors that a run wrote, METHOD:FILE (a method of "
+    "docs/models.md and its weights), or RECIPE.py,init=FILE"
 )
 
 
@@ -68,21 +118,60 @@ def named(name_or_file: str | os.PathLike[str]) -> tuple[ConfigDict, Variables]:
     Raises:
       UserError: where there is no such thing, or it carries no weights.
     """
-    path, (method, _, file) = Path(name_or_file), str(name_or_file).partition(":")
-    if (path / MODEL_FILE).is_file():
-        path = path / MODEL_FILE
-    if method in models.METHODS:
-        config = load_config(f"configs/zoo.py:{method}")
-        config.init = file
-    elif path.suffix == ".safetensors" and ".py" not in str(path).partition(",")[0]:
-        if not path.is_file():
-            raise UserError(f"{path}: no such file. A model is named by {NAMES}")
-        return load_model(path)
-    elif path.is_dir():
-        raise UserError(f"{path} holds no {MODEL_FILE}: a run writes it when it ends")
+    text = str(name_or_file)
+    source = weight_source.parse(text)
+    if Path(text).is_dir():
+        source = weight_source.WeightSource("run", text)
+    recipe = ".py" in text.partition(",")[0]
+    if source.method in models.METHODS:
+        config = load_config(f"configs/zoo.py:{source.method}")
+        config.init = text
+    elif source.scheme == "run" and not source.file.is_file():
+        raise UserError(f"{source.name} holds no {MODEL_FILE}: a run writes it when it ends")
+    elif source.file.suffix == ".safetensors" and not recipe:
+        if not source.file.is_file():
+            raise UserError(f"{source.file}: no such file. A model is named by {NAMES}")
+        return load_model(source.file)
     else:
-        config = load_config(str(name_or_file))
+        config = load_config(text)
     check(config.lock())
     if not config.init:
         raise UserError(f"{name_or_file} names no weights; add ,init=FILE. A model is named by {NAMES}")
     return config, builders.initial_variables(config)
+
+
+def _compressed_already(config: ConfigDict, file: Path) -> tuple[ConfigDict, Variables] | None:
+    """The recipe and the weights of a file that holds this recipe's model behind a PCA of any length, if it does."""
+    if file.suffix != ".safetensors" or not file.is_file():
+        return None
+    text = weights.read_metadata(file).get("jaxvpr_config")
+    theirs, ours = (json.loads(text)["model"] if text else {}), json.loads(with_pca(config).model.to_json())
+    if theirs.get("aggregator") == "fc":
+        theirs["aggregator_options"]["dim"] = config.pca.dim
+    alike = all(theirs.get(key) == ours[key] for key in ours if key != "dtype")
+    return load_model(file) if alike else None
+
+
+def _refuse_other(config: ConfigDict, file: Path, theirs: ConfigDict) -> None:
+    """A file that the user names may be of other images, and must have the length and the whitening of the recipe."""
+    found = {"dim": theirs.model.aggregator_options.dim, "whiten": theirs.pca.whiten}
+    differ = [key for key, value in found.items() if config.pca[key] != value]
+    if differ:
+        raise UserError(
+            f"{file} was compressed with "
+            + ", ".join(f"pca.{key}={found[key]}" for key in differ)
+            + "; the recipe has "
+            + ", ".join(f"pca.{key}={config.pca[key]}" for key in differ)
+        )
+
+
+def _differences(config: ConfigDict, theirs: ConfigDict) -> list[str]:
+    """The keys that decide a PCA in which the recipe of a compressed model differs from the one it should have."""
+    ours = with_pca(config)
+    return [key for key in workdir.differences(theirs, ours) if key.startswith(DECIDES)]
+
+
+def _same(one: Variables, other: Variables) -> bool:
+    """Whether two models hold the same numbers under the same names."""
+    flat, others = flatten_dict(dict(one)), flatten_dict(dict(other))
+    return flat.keys() == others.keys() and all(np.array_equal(flat[key], others[key]) for key in flat)

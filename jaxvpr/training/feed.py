@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from data_pipelines.loaders import Draw, StepReader, batches
-from jaxvpr.objectives.objective import Plan
+from data_pipelines.draws import Draw
+from data_pipelines.loaders import StepReader, batches
+from data_pipelines.sources import Source
 from jaxvpr.parallel.mesh import local_rows, to_global
 
 log = logging.getLogger(__name__)
@@ -22,38 +23,39 @@ class Feed:
     """The batches of a run.
 
     Args:
-      sources: {stream: where its images come from}.
-      draw: the objective's.
+      sources: {stream: where its rows are read}.
       seed: of the run.
       loader: `threads`, `workers` and `prefetch` of `loaders.batches`.
+      by_image: {stream: images of an element} of the streams whose images, not elements, are split over the devices.
 
     Attributes:
-      unreadable: how many times an image could not be read.
+      unreadable: how many times an element could not be read.
     """
 
     def __init__(
         self,
-        sources: Mapping[str, Any],
-        draw: Callable,
+        sources: Mapping[str, Source],
         mesh: Mesh,
         *,
         seed: int,
         loader: Mapping[str, int],
+        by_image: Mapping[str, int] | None = None,
     ):
-        self.sources, self.draw, self.mesh = dict(sources), draw, mesh
-        self.seed, self.loader = seed, dict(loader)
+        self.sources, self.mesh = dict(sources), mesh
+        self.seed, self.loader, self.by_image = seed, dict(loader), dict(by_image or {})
         self.unreadable = 0
 
-    def read(self, plan: Plan, first: int, start: int, stop: int) -> Any:
+    def read(self, draws: Mapping[str, Draw], first: int, start: int, stop: int) -> Any:
         """This host's rows of the steps from `start` on, before `stop`, of a plan that begins at step `first`: a
         generator of (step, {stream: batch}), to be closed."""
-        draws = self.draw(plan, start - first)
-        parts = {stream: local_rows(self.mesh, len(draw.rows)) for stream, draw in draws.items()}
-        reader = StepReader(self.sources, partial(_draw, self.draw, plan, first), self.seed, parts)
+        sizes = {stream: draw.rows.shape[1] * self.by_image.get(stream, 1) for stream, draw in draws.items()}
+        parts = {stream: local_rows(self.mesh, size) for stream, size in sizes.items()}
+        step = partial(_draws_of_step, dict(draws), first)
+        reader = StepReader(self.sources, step, self.seed, parts, frozenset(self.by_image))
         return batches(reader, start, stop, **self.loader)
 
     def on_mesh(self, local: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, jax.Array]]:
-        """The global batch that the hosts' rows make; says which images could not be read."""
+        """The global batch that the hosts' rows make; warns of what could not be read."""
         for stream, batch in local.items():
             self.unreadable += int(batch["bad"].sum())
             for complaint in self.sources[stream].complaints(batch) if batch["bad"].any() else ():
@@ -64,6 +66,6 @@ class Feed:
         }
 
 
-def _draw(draw: Callable, plan: Plan, first: int, step: int) -> dict[str, Draw]:
-    """The draw of a step of the whole run; a module-level function, since loader processes are spawned."""
-    return draw(plan, step - first)
+def _draws_of_step(draws: Mapping[str, Draw], first: int, step: int) -> dict[str, Draw]:
+    # A function of the module, since processes that load are spawned.
+    return {stream: draw.at(step - first) for stream, draw in draws.items()}

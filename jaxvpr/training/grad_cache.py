@@ -26,8 +26,17 @@ def dealt(rows: T, count: int) -> T:
 
 
 def gathered(parts: T) -> T:
-    """The inverse of `dealt`: the rows in their order again."""
-    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), parts)
+    """The inverse of `dealt`: the rows in their order again. Scalars of the parts, `[count]`, become their mean."""
+
+    def rows(x: jax.Array) -> jax.Array:
+        return x.mean() if x.ndim == 1 else x.swapaxes(0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+    return jax.tree.map(rows, parts)
+
+
+def _shares(wanted: T, count: int) -> T:
+    """The gradients by the outputs of each part, of those by what `gathered` made of them."""
+    return jax.tree.map(lambda x: dealt(x, count) if x.ndim else jnp.broadcast_to(x / count, (count,)), wanted)
 
 
 def cached_gradients(
@@ -43,8 +52,8 @@ def cached_gradients(
     Then every micro-batch is embedded once more, to pull its share of the loss's gradient back to the parameters.
 
     Args:
-      embed: (params, part) -> outputs, a tree of float arrays `[b, ...]`. Pure: what is random in it comes from a key
-        in `part`, so that both passes see the same.
+      embed: (params, part) -> outputs, a tree of float arrays `[b, ...]` and scalars. Pure: what is random in it
+        comes from a key in `part`, so that both passes see the same.
       loss: (extra, outputs `[B, ...]` of all rows in their order) -> (scalar, what else it has to say).
       params, extra: what the loss is differentiated by.
       parts: the micro-batches, `[m, ...]` each leaf; their rows as `dealt` deals them.
@@ -53,7 +62,7 @@ def cached_gradients(
       The gradients by `params` and `extra`, and what else the loss had to say.
     """
     outputs = gathered(jax.lax.map(lambda part: embed(params, part), parts))
-    (wanted, of_extra), said = jax.grad(lambda z, e: loss(e, z), argnums=(0, 1), has_aux=True)(outputs, extra)
+    (wanted, of_extra), rest = jax.grad(lambda z, e: loss(e, z), argnums=(0, 1), has_aux=True)(outputs, extra)
     count = len(jax.tree.leaves(parts)[0])
 
     def replay(total: Any, inputs: Any) -> tuple[Any, None]:
@@ -62,8 +71,8 @@ def cached_gradients(
         return jax.tree.map(jnp.add, total, pull(share)[0]), None
 
     zeros = jax.tree.map(jnp.zeros_like, params)
-    of_params, _ = jax.lax.scan(replay, zeros, (parts, dealt(wanted, count)))
-    return (of_params, of_extra), said
+    of_params, _ = jax.lax.scan(replay, zeros, (parts, _shares(wanted, count)))
+    return (of_params, of_extra), rest
 
 
 def layer_of_batch_statistics(update: Callable[[Any, Any], Any], stats: Any, inputs: Any) -> str | None:

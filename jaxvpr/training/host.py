@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.draws import Draw
 from jaxvpr.objectives.objective import Memory, Plan
 from jaxvpr.training.checkpoint import Restored
 from jaxvpr.training.early_stop import Patience
@@ -19,7 +20,7 @@ class Host:
 
     Attributes:
       step: updates made.
-      plan, memory: the objective's; an empty plan has not been made yet.
+      plan, memory: the objective's; None has not been made yet.
       watch: over the learning rate, from one validation to the next.
       patience: with validations that are no better, likewise.
       log_offset: bytes of the log that belong to the steps before this one.
@@ -27,7 +28,7 @@ class Host:
     """
 
     step: int = 0
-    plan: Plan = field(default_factory=dict)
+    plan: Plan | None = None
     memory: Memory = field(default_factory=dict)
     watch: Watch = field(default_factory=Watch)
     patience: Patience = field(default_factory=Patience)
@@ -37,29 +38,38 @@ class Host:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint keeps as arrays."""
-        named = {f"plan.{k}": v for k, v in self.plan.items()} | {f"memory.{k}": v for k, v in self.memory.items()}
+        named = {f"memory.{name}": array for name, array in self.memory.items()}
+        if self.plan:
+            draws = self.plan.draws.items()
+            named |= {f"plan.{stream}.{column}": v for stream, d in draws for column, v in d._asdict().items()}
         return named | {"step": np.asarray(self.step)}  # orbax refuses an empty tree
 
     def meta(self) -> dict[str, Any]:
         """What a checkpoint keeps as JSON."""
         numbers = {key: getattr(self, key) for key in ("log_offset", "seconds", "planning_seconds")}
+        if self.plan:
+            numbers |= {"slot": self.plan.slot, "heads_only": self.plan.heads_only}
         return numbers | {"watch": self.watch._asdict(), "patience": self.patience._asdict()}
 
     @classmethod
     def of(cls, restored: Restored) -> Host:
         """The host side that a checkpoint holds."""
-        part = {
-            kind: {k.removeprefix(kind): v for k, v in restored.host.items() if k.startswith(kind)}
-            for kind in ("plan.", "memory.")
-        }
-        meta = restored.meta
+        meta, columns, memory = restored.meta, dict[str, dict[str, np.ndarray]](), {}
+        for name, array in restored.host.items():
+            kind, _, rest = name.partition(".")
+            if kind == "plan":
+                stream, _, column = rest.rpartition(".")
+                columns.setdefault(stream, {})[column] = array
+            elif kind == "memory":
+                memory[rest] = array
+        draws = {stream: Draw(**parts) for stream, parts in columns.items()}
         return cls(
             step=restored.step,
-            plan=part["plan."],
-            memory=part["memory."],
+            plan=Plan(draws, meta["slot"], meta["heads_only"]) if draws else None,
+            memory=memory,
             watch=Watch(**meta["watch"]),
-            patience=Patience(**meta.get("patience", {})),
+            patience=Patience(**meta["patience"]),
             log_offset=meta["log_offset"],
-            seconds=meta.get("seconds", 0.0),
-            planning_seconds=meta.get("planning_seconds", 0.0),
+            seconds=meta["seconds"],
+            planning_seconds=meta["planning_seconds"],
         )

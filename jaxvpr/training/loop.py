@@ -13,10 +13,9 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -25,22 +24,19 @@ from data_pipelines.loaders import reading
 from data_pipelines.progress import first_slow, slow
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
-from jaxvpr.objectives.objective import slot_of
+from jaxvpr.objectives.objective import Plan
 from jaxvpr.parallel import compiling, hosts
-from jaxvpr.training import early_stop, optimisers
+from jaxvpr.training import early_stop, settings
 from jaxvpr.training.checkpoint import Checkpoints
-from jaxvpr.training.ema import averaged
 from jaxvpr.training.feed import Feed
 from jaxvpr.training.host import Host
 from jaxvpr.training.logs import Log, Progress
-from jaxvpr.training.plateau import Watch, plateau
+from jaxvpr.training.plateau import Watch
 from jaxvpr.training.recipe import Outcome, Recipe
-from jaxvpr.training.schedules import Schedule
-from jaxvpr.training.state import TrainState, abstract, init_state, reborn, started, variables_of
-from jaxvpr.training.step import make_step
+from jaxvpr.training.state import TrainState, abstract, init_state, next_generation, started, variables_of
+from jaxvpr.training.step import Turn, make_step
 
 log = logging.getLogger(__name__)
-Follow = Callable[[Watch, float, int], Watch]
 
 
 def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outcome:
@@ -51,15 +47,17 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         configuration that does not fit the devices.
     """
     objective, total = recipe.objective, config.epochs * config.steps_per_epoch
-    tuners = optimisers.Optimisers(*(_optimiser(config, f"optimizer{group}") for group in ("", "_extra", "_shared")))
-    _check_sizes(config, mesh, objective.period)
-    follow, averages, frozen = _follow(config, tuners.model.rate), _averages(config), (*config.frozen, *recipe.frozen)
-    born = partial(
-        init_state, recipe.model, objective, tuners, mesh,
+    groups = settings.optimiser_groups(config)
+    by_image = settings.split_by_image(config, mesh, objective)
+    averages, deciding = settings.averages(config), settings.Deciding(config, recipe.measures)
+    follow = settings.follow(config, groups["model"].rate, deciding)
+    frozen = (*config.frozen, *recipe.frozen)
+    fresh = partial(
+        init_state, recipe.model, objective, groups, mesh,
         example=recipe.example, frozen=frozen, seed=config.seed, ema=bool(averages),
     )  # fmt: skip
     with slow("preparing the weights to start from"):
-        state, shardings = born()
+        state, shardings = fresh()
         state = started(state, shardings, recipe.start, objective.load_aux)
     initial: Variables = jax.device_get(variables_of(state))
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
@@ -69,15 +67,17 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         state, host = restored.state, Host.of(restored)
         log.info("resumed at step %d of %d", host.step, total)
     made = make_step(
-        objective, tuners, mesh, shardings,
+        objective, groups, mesh, shardings,
         total=total, epoch=config.steps_per_epoch, frozen=frozen,
-        accumulate=config.accumulate, grad_cache=config.grad_cache, ema=averages,
+        accumulate=config.accumulate, grad_cache=config.grad_cache, ema=averages, by_image=by_image,
     )  # fmt: skip
     step = first_slow(made, compiling.once("the training step"))
     written = Log(workdir if hosts.is_first() else None, host.log_offset, host.step)
+    feed = Feed(recipe.sources, mesh, seed=config.seed, loader=reading(config.loader), by_image=by_image)
     run = _Run(
-        config, recipe, mesh, checkpoints, written, follow,
-        again=lambda state: reborn(state, born()[0], shardings, initial, objective.taught), seconds=host.seconds,
+        config, recipe, feed, checkpoints, written, follow, deciding,
+        renew=lambda state: next_generation(state, fresh()[0], shardings, initial, objective.inherited),
+        seconds=host.seconds,
     )  # fmt: skip
     with checkpoints.explained(), closing(run), hosts.leave_on_sigterm() as leave:
         while not (finished := run.ended(host)) and not leave(host.step):
@@ -95,15 +95,16 @@ class _Run:
     """The things a period of training works with; what decides a result is in the state and in `Host`, not here."""
 
     def __init__(
-        self, config: ConfigDict, recipe: Recipe, mesh: Mesh, checkpoints: Checkpoints, written: Log, follow: Follow,
-        *, again: Callable[[TrainState], TrainState], seconds: float,
+        self, config: ConfigDict, recipe: Recipe, feed: Feed, checkpoints: Checkpoints, written: Log,
+        follow: settings.Follow, deciding: settings.Deciding, *,
+        renew: Callable[[TrainState], TrainState], seconds: float,
     ):  # fmt: skip
-        self.config, self.recipe = config, recipe
-        self.checkpoints, self.log, self.follow, self.again = checkpoints, written, follow, again
+        self.config, self.recipe, self.feed = config, recipe, feed
+        self.checkpoints, self.log, self.follow, self.renew = checkpoints, written, follow, renew
+        self.deciding = deciding
         self.period_steps = recipe.objective.period
         self.total = config.epochs * config.steps_per_epoch
         self.progress = Progress(self.total, config.batch, config.log_seconds)
-        self.feed = Feed(recipe.sources, recipe.objective.draw, mesh, seed=config.seed, loader=reading(config.loader))
         self._began = time.monotonic() - seconds
 
     def seconds(self) -> float:
@@ -117,30 +118,31 @@ class _Run:
     def period(self, step: Callable, state: TrainState, host: Host, leave: hosts.Leave) -> TrainState:
         """Trains from `host.step` to the end of its plan, or until told to leave."""
         index, within = divmod(host.step, self.period_steps)
-        if not within and not host.plan:
+        if host.plan is None:
             state = self._planned(index, state, host)
-        slot, first = np.int32(slot_of(host.plan)), index * self.period_steps
-        self.progress.images = sum(draw.rows.size for draw in self.recipe.objective.draw(host.plan, within).values())
+        plan, first = cast(Plan, host.plan), index * self.period_steps
+        self.progress.images = sum(draw.rows[within].size for draw in plan.draws.values())
         pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
-        with closing(self.feed.read(host.plan, first, host.step, first + self.period_steps)) as stream:
+        with closing(self.feed.read(plan.draws, first, host.step, first + self.period_steps)) as stream:
             waiting = time.monotonic()
             for number, local in stream:
                 self.progress.waited(time.monotonic() - waiting)
-                state, metrics = step(state, self.feed.on_mesh(local), slot, np.int32(number))
+                turn = Turn(np.int32(number), np.int32(plan.slot), np.bool_(number - first < plan.heads_only))
+                state, metrics = step(state, self.feed.on_mesh(local), turn)
                 pending.append((number, metrics))
                 host.step = number + 1
                 if len(pending) > 1:
                     self._settle(pending, 1, state, host)
                 if host.step < first + self.period_steps:
-                    going = leave(host.step)
-                    if going or self._save_is_due(host.step):
+                    leaving = leave(host.step)
+                    if leaving or self._save_is_due(host.step):
                         self._settle(pending, 0, state, host)
                         self.save(state, host)
-                    if going:
+                    if leaving:
                         return state
                 waiting = time.monotonic()
         self._settle(pending, 0, state, host)
-        host.plan = {}
+        host.plan = None
         return self._finish_plan(state, host)
 
     def _planned(self, index: int, state: TrainState, host: Host) -> TrainState:
@@ -148,7 +150,7 @@ class _Run:
         objective, began = self.recipe.objective, time.monotonic()
         if objective.new_generation and objective.new_generation(index):
             log.info("step %d: a new generation begins", host.step)
-            state, host.watch, host.patience = self.again(state), Watch(), early_stop.Patience()
+            state, host.watch, host.patience = self.renew(state), Watch(), early_stop.Patience()
         rng = np.random.default_rng([self.config.seed, index])
         with slow(f"step {host.step}: planning the next {self.period_steps} steps"):
             host.plan, host.memory = objective.plan(index, rng, host.memory, self.recipe.embed(variables_of(state)))
@@ -169,17 +171,20 @@ class _Run:
         self.log.write(host.step, {"epoch": epoch, **measures})
         shown = "  ".join(f"{name} {number:.1f}" for name, number in measures.items())
         log.info("epoch %d/%d  step %d  %s", epoch, self.config.epochs, host.step, shown)
-        name = early_stop.deciding(measures, self.config.best.measure)
+        name = self.deciding.name(measures)
         if name is None:
             self.save(state, host)
             return state
         state = self._rate_followed(state, host, measures[name])
-        host.patience = early_stop.after(host.patience, measures[name])
+        score = self.deciding.score(name, measures[name])
+        host.patience = early_stop.after(host.patience, score)
         if self.ended(host) and host.step < self.total:
-            why = f"no {name} above {host.patience.best} in {host.patience.bad} validations"
+            best = self.deciding.score(name, host.patience.best or 0.0)
+            better = "below" if self.deciding.lower_is_better(name) else "above"
+            why = f"no {name} {better} {best} in {host.patience.bad} validations"
             self.log.write(host.step, {"ended": why})
             log.info("ended at step %d of %d: %s", host.step, self.total, why)
-        self.save(state, host, measures[name])
+        self.save(state, host, score)
         return state
 
     def _rate_followed(self, state: TrainState, host: Host, value: float) -> TrainState:
@@ -207,11 +212,11 @@ class _Run:
             self.log.clock(step, rates)
 
     def _stop(self, step: int, values: dict[str, float], state: TrainState, host: Host) -> None:
-        draws = self.recipe.objective.draw(host.plan, step % self.period_steps)
-        paths = [
-            f"{stream}: {self.recipe.sources[stream].paths[row]}"
-            for stream, draw in draws.items()
-            for row in np.unique(draw.rows[draw.rows >= 0])
+        rows = {stream: draw.rows[step % self.period_steps] for stream, draw in cast(Plan, host.plan).draws.items()}
+        names = [
+            f"{stream}: {name}"
+            for stream, of_stream in rows.items()
+            for name in self.recipe.sources[stream].names(np.unique(of_stream[of_stream >= 0]))
         ]
         host.step = step
         self.save(state, host)
@@ -219,8 +224,8 @@ class _Run:
         raise UserError(
             f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}: not finite. The state before "
             f"this step is saved in {self.checkpoints.folder / str(step)}; nothing of it entered. Its batch:\n  "
-            + "\n  ".join(paths)
-            + "\nLook at these images, or start anew in another --workdir with a lower learning rate or margin."
+            + "\n  ".join(names)
+            + "\nLook at these, or start anew in another --workdir with a lower learning rate or margin."
         )
 
     def save(self, state: TrainState, host: Host, value: float | None = None) -> None:
@@ -234,50 +239,3 @@ class _Run:
             log.warning("%d times an image could not be read and was left out of its batch", self.feed.unreadable)
         self.checkpoints.close()
         self.log.close()
-
-
-def _optimiser(config: ConfigDict, group: str) -> optimisers.Optimiser:
-    options, epoch = config[group].to_dict(), config.steps_per_epoch
-    name, course = options.pop("name"), options.pop("schedule")
-    try:
-        return optimisers.build(name, total=config.epochs * epoch, period=epoch, schedule_name=course, **options)
-    except UserError as error:
-        raise UserError(f"config.{group}: {error}") from error
-
-
-def _check_sizes(config: ConfigDict, mesh: Mesh, period: int) -> None:
-    if config.steps_per_epoch % period:
-        raise UserError(
-            f"steps_per_epoch={config.steps_per_epoch} must be a multiple of the {period} steps that a plan of "
-            f"objective.name={config.objective.name!r} lasts"
-        )
-    if config.accumulate > 1 and config.grad_cache > 1:
-        raise UserError(
-            f"accumulate={config.accumulate} and grad_cache={config.grad_cache} both take the batch in parts. The loss "
-            "sees each part alone with accumulate, the whole batch with grad_cache; set one of them to 1"
-        )
-    name = "grad_cache" if config.grad_cache > 1 else "accumulate"
-    step = mesh.size * config[name]
-    if config.batch % step:
-        raise UserError(
-            f"batch={config.batch} must be a multiple of {step} = devices x {name} = {mesh.size} x {config[name]}"
-        )
-
-
-def _averages(config: ConfigDict) -> dict[str, Any]:
-    """How weights are averaged; empty for not at all."""
-    averaged({}, {}, jnp.int32(0), **config.ema)  # says what is wrong before anything has begun
-    return config.ema.to_dict() if config.ema.decay else {}
-
-
-def _follow(config: ConfigDict, rate: Schedule) -> Follow:
-    """(watch, value, step) -> watch: what a validation after this step means for the learning rate."""
-    if not config.plateau.factor:
-        return lambda watch, value, step: watch
-    if not config.val_data:
-        raise UserError(
-            f"plateau.factor={config.plateau.factor} lowers the learning rate where validation gets no better, and the "
-            "recipe validates on nothing; give it val_data, or set plateau.factor=0"
-        )
-    rule = plateau(**config.plateau, validations=-(-config.epochs // config.every_epochs))
-    return lambda watch, value, step: rule(watch, value, float(rate(jnp.int32(step))))

@@ -70,17 +70,9 @@ class Optimiser(NamedTuple):
         self.factors_of(paths)
 
 
-class Optimisers(NamedTuple):
-    """Those of a run: of the model, of the heads stacked by slot, and of what all slots have in common."""
-
-    model: Optimiser
-    extra: Optimiser
-    shared: Optimiser
-
-    @classmethod
-    def alike(cls, optimiser: Optimiser) -> Optimisers:
-        """The same for all."""
-        return cls(optimiser, optimiser, optimiser)
+# What a run optimises, each with an optimiser and a state of its own: the model, the heads stacked by slot, and what
+# all slots have in common.
+GROUPS = ("model", "heads", "shared")
 
 
 def _first(factors: Iterable[tuple[str, float]], path: str) -> float:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from data_pipelines.places import Paths
+from data_pipelines.sources import Source
 from jaxvpr.models import Variables
 from jaxvpr.objectives.objective import Embed, Objective
 from jaxvpr.retrieval.classes import ClassPlaces
@@ -19,26 +19,28 @@ class Recipe(NamedTuple):
     Attributes:
       model: a `PlaceModel`.
       objective: what it draws and learns.
-      sources: {stream: where its images come from}.
-      example: an input of the model with a batch of one, to initialise it with.
+      sources: {stream: where its rows are read}.
+      example: an input of the model with a batch of one, an array or a tree of them, to initialise it with.
       start: fills freshly initialised variables with the weights the run starts from.
       embed: variables -> what describes training images by them, for objectives that mine.
-      validate: (variables, trained heads as they lie on the devices) -> {measure: value in per cent}; config.best says
-        which of them decides which checkpoint is best.
+      validate: (variables, trained heads as they lie on the devices) -> {measure: value}; `config.best` names the one
+        that decides which checkpoint is best.
+      measures: {measure: "max" or "min", what is better}; one that is not there is better the higher it is.
       images: what PCA is fitted on.
-      frozen: patterns of parameter paths that rest, on top of those of the recipe's key `frozen`.
+      frozen: patterns of parameter paths that do not train, beside those of the recipe's key `frozen`.
       classes: where the classes of the heads lie on the map, for recipes that localise by classification: the run then
         ends with the heads of its best step too.
     """
 
     model: Any
     objective: Objective
-    sources: Mapping[str, Any]
-    example: np.ndarray
+    sources: Mapping[str, Source]
+    example: Any
     start: Callable[[Variables], Variables]
     embed: Callable[[Variables], Embed]
     validate: Callable[[Variables, Any], dict[str, float]]
     images: Paths
+    measures: Mapping[str, str] = MappingProxyType({})
     frozen: tuple[str, ...] = ()
     classes: ClassPlaces | None = None
 
@@ -49,7 +51,7 @@ class Outcome(NamedTuple):
     Attributes:
       best, initial: variables of the best step in validation, and those the run started from.
       best_step: which step that is.
-      finished: False where the run was told to leave before its end; a run that stopped early is finished.
+      finished: False where the run was stopped before its end; a run that stopped early is finished.
       seconds: of training and validation, summed over the parts of an interrupted run.
       planning_seconds: those of them that making plans took: mining, and describing images for it.
       extra: heads of the best step, on the host; None unless the recipe has `classes`.

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from jaxvpr.models import Variables
 from jaxvpr.objectives.objective import Objective
-from jaxvpr.parallel.mesh import replicated, stacked_head_shardings
-from jaxvpr.training.optimisers import Optimisers, join_frozen, split_frozen
+from jaxvpr.parallel.mesh import class_shardings, replicated
+from jaxvpr.training.optimisers import Optimiser, join_frozen, split_frozen
 
 
 class TrainState(NamedTuple):
@@ -26,9 +25,8 @@ class TrainState(NamedTuple):
       extra: trained heads of the objective, stacked, [slots, ...].
       shared: trained parts of the objective that all slots have in common, by name.
       aux: arrays that the objective carries without training them.
-      opt: optimiser state of the trained parameters, by flat path.
-      opt_extra: optimiser state of the heads, stacked as `extra` is, step counts too.
-      opt_shared: optimiser state of the shared parts.
+      opt: {group: optimiser state}, of `optimisers.GROUPS`: of the trained parameters by flat path, of the heads,
+        stacked as `extra` is (step counts too), and of the shared parts.
       ema: averages of the trained parameters, by flat path; empty where the run keeps none.
       rate_scale: what the host multiplies all learning rates by, float32 []: the scale of a `plateau.Watch`.
       key: the run's random key; what a step uses is folded in from its number.
@@ -40,9 +38,7 @@ class TrainState(NamedTuple):
     extra: Any
     shared: dict[str, Any]
     aux: Any
-    opt: Any
-    opt_extra: Any
-    opt_shared: Any
+    opt: dict[str, Any]
     ema: dict[str, jax.Array]
     rate_scale: jax.Array
     key: jax.Array
@@ -61,26 +57,26 @@ def with_averages(params: Any, ema: dict[str, jax.Array]) -> Any:
 def init_state(
     model: Any,
     objective: Objective,
-    optimisers: Optimisers,
+    optimisers: Mapping[str, Optimiser],
     mesh: Mesh,
     *,
-    example: np.ndarray,
+    example: Any,
     frozen: Sequence[str],
     seed: int,
     ema: bool = False,
 ) -> tuple[TrainState, TrainState]:
     """The state of step 0, each leaf made where it will live, and the tree of its shardings.
 
-    `example` is an input of the model with a batch of one. Prototypes of millions of classes never exist on one device:
-    shapes come from `eval_shape`, and the initialisation is compiled with the shardings of the mesh. `ema` says whether
-    the run keeps averages of the parameters that train.
+    `example` is an input of the model with a batch of one, an array or a tree of them. `ema` says whether the run keeps
+    averages of the parameters that train. Prototypes of millions of classes never exist on one device: shapes come from
+    `eval_shape`, and the initialisation is compiled with the shardings of the mesh.
     """
 
     def make(key: jax.Array) -> TrainState:
         model_key, head_key, run_key = jax.random.split(key, 3)
-        descriptors, variables = model.init_with_output(model_key, jnp.asarray(example))
+        outputs, variables = model.init_with_output(model_key, jax.tree.map(jnp.asarray, example))
         params, stats = variables.get("params", {}), variables.get("batch_stats", {})
-        extra, aux = objective.init(head_key, descriptors.shape[-1])
+        extra, aux = objective.init(head_key, jax.tree.leaves(outputs)[0].shape[-1])
         shared = objective.shared(jax.random.fold_in(head_key, 1)) if objective.shared else {}
         trained, _ = split_frozen(params, frozen)
         return TrainState(
@@ -90,9 +86,11 @@ def init_state(
             extra=extra,
             shared=shared,
             aux=aux,
-            opt=optimisers.model.transform.init(trained),
-            opt_extra=jax.vmap(optimisers.extra.transform.init, axis_size=objective.slots)(extra),
-            opt_shared=optimisers.shared.transform.init(shared),
+            opt={
+                "model": optimisers["model"].transform.init(trained),
+                "heads": jax.vmap(optimisers["heads"].transform.init, axis_size=objective.slots)(extra),
+                "shared": optimisers["shared"].transform.init(shared),
+            },
             ema=trained if ema else {},
             rate_scale=jnp.ones((), jnp.float32),
             key=run_key,
@@ -100,11 +98,10 @@ def init_state(
 
     key = jax.random.key(seed)
     shapes = jax.eval_shape(make, key)
-    for tuner, tree in zip(
-        optimisers, (flatten_dict(shapes.params, sep="/"), shapes.extra, shapes.shared), strict=True
-    ):
-        tuner.check(tree)
-    shardings = state_shardings(mesh, shapes)
+    parts = {"model": flatten_dict(shapes.params, sep="/"), "heads": shapes.extra, "shared": shapes.shared}
+    for group, part in parts.items():
+        optimisers[group].check(part)
+    shardings = state_shardings(mesh, shapes, objective.by_class)
     return jax.jit(make, out_shardings=shardings)(key), shardings
 
 
@@ -126,32 +123,34 @@ def started(
     )
 
 
-def reborn(
+def next_generation(
     state: TrainState,
     fresh: TrainState,
     shardings: TrainState,
     initial: Variables,
-    taught: Callable[[Any, Variables], Any] | None = None,
+    inherited: Callable[[Any, Variables], Any] | None = None,
 ) -> TrainState:
-    """The state of step 0 for a new generation of the model (born again: Furlanello et al., ICML 2018), in which the
-    count of steps and the key go on.
+    """The state that a new generation of the model begins with (after Furlanello et al., ICML 2018).
+
+    It is that of step 0, but for the count of steps and the key, which go on.
 
     Args:
       state: that the last generation ended with.
       fresh: what `init_state` gave: new optimisers, averages, heads, and the full learning rate.
       initial: the variables that the run started from, on the host.
-      taught: (aux, variables of the last generation) -> aux, as in `Objective`; None keeps the aux that there is.
+      inherited: (aux, variables of the last generation) -> aux, as in `Objective`; None keeps the aux that there is.
     """
-    aux = taught(state.aux, variables_of(state)) if taught else state.aux
+    aux = inherited(state.aux, variables_of(state)) if inherited else state.aux
     aux = jax.device_put(aux, shardings.aux)
     return started(fresh, shardings, lambda _: initial)._replace(step=state.step, key=state.key, aux=aux)
 
 
-def state_shardings(mesh: Mesh, shapes: TrainState) -> TrainState:
-    """Everything replicated but the stacked heads and their optimiser state, which are split by class."""
-    whole = jax.tree.map(lambda _: replicated(mesh), shapes)
-    return whole._replace(
-        extra=stacked_head_shardings(mesh, shapes.extra), opt_extra=stacked_head_shardings(mesh, shapes.opt_extra)
+def state_shardings(mesh: Mesh, shapes: TrainState, by_class: Sequence[str]) -> TrainState:
+    """Everything replicated but the stacked heads named in `by_class` and their optimiser state, split by class."""
+    everywhere = jax.tree.map(lambda _: replicated(mesh), shapes)
+    heads = class_shardings(mesh, shapes.opt["heads"], by_class)
+    return everywhere._replace(
+        extra=class_shardings(mesh, shapes.extra, by_class), opt={**everywhere.opt, "heads": heads}
     )
 
 

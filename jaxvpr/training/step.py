@@ -8,28 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from jaxvpr.objectives.objective import Batch, Context, Objective
-from jaxvpr.parallel.mesh import DATA, batch_sharding, replicated
+from jaxvpr.parallel.mesh import batch_sharding, outputs_sharding, replicated
 from jaxvpr.training.ema import averaged
 from jaxvpr.training.grad_cache import cached_gradients, dealt, refuse_batch_statistics
-from jaxvpr.training.optimisers import Optimisers, join_frozen, split_frozen
+from jaxvpr.training.optimisers import Optimiser, join_frozen, split_frozen
 from jaxvpr.training.state import TrainState
 
 Batches = dict[str, Batch]
 Metrics = dict[str, jax.Array]
 
 
+class Turn(NamedTuple):
+    """What the host says of a step: its `number` in the run, the plan's `slot`, and whether heads train alone."""
+
+    number: Any
+    slot: Any = np.int32(0)
+    heads_only: Any = np.False_
+
+
+Step = Callable[[TrainState, Batches, Turn], tuple[TrainState, Metrics]]
+
+
 def make_step(
     objective: Objective,
-    optimisers: Optimisers,
+    optimisers: Mapping[str, Optimiser],
     mesh: Mesh,
     shardings: TrainState,
     *,
@@ -39,75 +50,85 @@ def make_step(
     accumulate: int = 1,
     grad_cache: int = 1,
     ema: Mapping[str, Any] | None = None,
-) -> Callable[[TrainState, Batches, Any, Any], tuple[TrainState, Metrics]]:
-    """Compiles `(state, {stream: batch}, slot, step) -> (state, metrics)`; the state's memory is reused.
+    by_image: Mapping[str, int] | None = None,
+) -> Step:
+    """Compiles `(state, {stream: batch}, Turn) -> (state, metrics)`; the state's memory is reused.
 
-    `step` is the number that the host gave this batch. Where it is not the state's own, or where the loss or a gradient
-    is not finite, the state comes back as it was and `metrics["ok"]` is False. So after a bad batch the state stands
-    still until the host, which reads one step behind, has seen it: no later batch moves it.
+    Where the turn's number is not the state's own, or the loss or a gradient is not finite, the state comes back as it
+    was and `metrics["ok"]` is False: after a bad batch it stands still until the host, one step behind, has seen it.
 
     Args:
       total: steps of the whole run.
       epoch: steps of an epoch, for the loss to count; 0 for those that a plan lasts.
-      frozen: patterns of parameter paths that rest; no gradient is computed for them.
-      accumulate: the batch is taken in this many equal parts one after the other, and their gradients are averaged by
-        their unmasked rows.
+      frozen: patterns of parameter paths that do not train; no gradient is computed for them.
+      accumulate: the batch is taken in this many equal parts; their gradients are averaged by their unmasked rows.
       grad_cache: the batch is embedded in this many equal parts, and the loss still sees it whole.
       ema: `decay` and `warmup` of the averages in a state that has any.
+      by_image: {stream: T} of the streams that come as images `[B * T, ...]`; the objective sees `[B, T, ...]`.
 
     Raises:
       UserError: by the first step, for a `grad_cache` above 1 of a model that normalises by its batch's statistics.
     """
-    way, count = (_cached, grad_cache) if grad_cache > 1 else (_in_parts, accumulate)
+    gradients, count = (_cached, grad_cache) if grad_cache > 1 else (_in_parts, accumulate)
 
-    def step(state: TrainState, batches: Batches, slot: jax.Array, number: jax.Array) -> tuple[TrainState, Metrics]:
-        at = Context(
-            step=state.step,
-            epoch=state.step // (epoch or objective.period),
-            progress=state.step.astype(jnp.float32) / total,
-            slot=slot,
-        )
-        trained, rest = split_frozen(state.params, frozen)
-        extra, opt_extra = _slice((state.extra, state.opt_extra), slot)
-        key = jax.random.fold_in(state.key, state.step)
-        (grads, (grads_extra, grads_shared)), (stats, aux), metrics = way(
-            objective, mesh, count, partial(join_frozen, frozen=rest), trained, (extra, state.shared),
-            (state.stats, state.aux), batches, key, at,
+    def step(state: TrainState, batches: Batches, turn: Turn) -> tuple[TrainState, Metrics]:
+        progress, key = state.step.astype(jnp.float32) / total, jax.random.fold_in(state.key, state.step)
+        at = Context(state.step, state.step // (epoch or objective.period), progress, turn.slot, key)
+        trained, fixed = split_frozen(state.params, frozen)
+        extra, opt_heads = _slice((state.extra, state.opt["heads"]), turn.slot)
+        (grads, (grads_heads, grads_shared)), (stats, aux), metrics = gradients(
+            objective, mesh, count, partial(join_frozen, frozen=fixed), trained, (extra, state.shared),
+            (state.stats, state.aux), _elements(batches, by_image or {}), at,
         )  # fmt: skip
 
-        norm = optax.tree.norm((grads, grads_extra, grads_shared))
-        now = {"step": state.step, "scale": state.rate_scale}
-        moved, opt = optimisers.model.update(grads, state.opt, trained, **now)
-        moved_extra, opt_extra = optimisers.extra.update(grads_extra, opt_extra, extra, **now)
-        shared, opt_shared = optimisers.shared.update(grads_shared, state.opt_shared, state.shared, **now)
-        new = state._replace(
-            step=state.step + 1,
-            params=join_frozen(moved, rest),
-            stats=stats,
-            extra=_write(state.extra, moved_extra, slot),
-            shared=shared,
-            aux=aux,
-            opt=opt,
-            opt_extra=_write(state.opt_extra, opt_extra, slot),
-            opt_shared=opt_shared,
-            ema=averaged(state.ema, moved, state.step, **ema or {}) if state.ema else {},
-        )
-        ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & (number == state.step)
-        new = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, state)
-        rate = optimisers.model.rate(state.step) * state.rate_scale
+        norm = optax.tree.norm((grads, grads_heads, grads_shared))
+        ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & (turn.number == state.step)
+        update = partial(_updated, optimisers, state)
+        heads, opt_heads = update("heads", grads_heads, opt_heads, extra)
+        shared, opt_shared = update("shared", grads_shared, state.opt["shared"], state.shared)
+        heads, opt_heads = _write((state.extra, state.opt["heads"]), (heads, opt_heads), turn.slot)
+        parts = {"step": state.step + 1, "extra": heads, "shared": shared, "aux": aux}
+        new = _chosen(ok, state, parts, {"heads": opt_heads, "shared": opt_shared})
+        moved, opt_model = update("model", grads, state.opt["model"], trained)
+        means = averaged(state.ema, moved, state.step, **ema or {}) if state.ema else {}
+        parts = {"params": join_frozen(moved, fixed), "stats": stats, "ema": means}
+        new = _chosen(ok & ~turn.heads_only, new, parts, {"model": opt_model})
+        rate = optimisers["model"].rate(state.step) * state.rate_scale
         return new, {**metrics, "grad_norm": norm, "learning_rate": rate, "ok": ok}
 
-    return jax.jit(
-        step,
-        donate_argnums=0,
-        in_shardings=(shardings, batch_sharding(mesh), None, None),
-        out_shardings=(shardings, replicated(mesh)),
-    )
+    given, returned = (shardings, batch_sharding(mesh), None), (shardings, replicated(mesh))
+    return jax.jit(step, donate_argnums=0, in_shardings=given, out_shardings=returned)
+
+
+def _updated(
+    optimisers: Mapping[str, Optimiser], state: TrainState, group: str, grads: Any, opt: Any, params: Any
+) -> tuple[Any, Any]:
+    return optimisers[group].update(grads, opt, params, step=state.step, scale=state.rate_scale)
+
+
+def _chosen(condition: jax.Array, old: TrainState, new: dict[str, Any], opt: dict[str, Any]) -> TrainState:
+    """The state with new parts and new optimiser states of some groups where the condition holds; else the old one."""
+    before = {name: getattr(old, name) for name in new}, {group: old.opt[group] for group in opt}
+    parts, groups = jax.tree.map(lambda a, b: jnp.where(condition, a, b), (new, opt), before)
+    return old._replace(**parts, opt={**old.opt, **groups})
+
+
+def _elements(batches: Batches, by_image: Mapping[str, int]) -> Batches:
+    """Batches with the streams that come as images `[B * T, ...]` as elements `[B, T, ...]`.
+
+    An element counts where all its images do; its label is that of each of them.
+    """
+
+    def folded(batch: Batch, images: int) -> Batch:
+        parts = {name: x.reshape(-1, images, *x.shape[1:]) for name, x in batch.items()}
+        return {**parts, "label": parts["label"][:, 0], "mask": parts["mask"].all(1)}
+
+    return {name: folded(batch, by_image[name]) if name in by_image else batch for name, batch in batches.items()}
 
 
 def _in_parts(
     objective: Objective, mesh: Mesh, count: int, params_of: Callable, trained: Any, heads: Any, carry: Any,
-    batches: Batches, key: jax.Array, at: Context,
+    batches: Batches, at: Context,
 ) -> tuple[Any, Any, Metrics]:  # fmt: skip
     """Gradients of the loss of each of `count` parts, averaged; (by trained and heads, (stats, aux), metrics).
 
@@ -116,13 +137,13 @@ def _in_parts(
 
     def loss_of(trained: Any, heads: Any, carry: Any, part: Batches, key: jax.Array) -> tuple[Any, Any]:
         outputs, stats = _embed(objective, params_of(trained), carry, part, key)
-        loss, (aux, metrics) = _loss(objective, mesh, heads, carry[1], outputs, part, at)
+        loss, (aux, metrics) = _loss(objective, mesh, heads, carry[1], outputs, part, at._replace(key=key))
         return loss, ((stats, aux), metrics)
 
     def one(carry: Any, inputs: Any) -> tuple[Any, Any]:
         index, weight, part = inputs
         differentiate = jax.grad(loss_of, argnums=(0, 1), has_aux=True)
-        grads, (carry, metrics) = differentiate(trained, heads, carry, part, jax.random.fold_in(key, index))
+        grads, (carry, metrics) = differentiate(trained, heads, carry, part, jax.random.fold_in(at.key, index))
         return carry, jax.tree.map(lambda x: x * weight.astype(x.dtype), (grads, metrics))
 
     parts = dealt(batches, count)
@@ -136,19 +157,19 @@ def _in_parts(
 
 def _cached(
     objective: Objective, mesh: Mesh, count: int, params_of: Callable, trained: Any, heads: Any, carry: Any,
-    batches: Batches, key: jax.Array, at: Context,
+    batches: Batches, at: Context,
 ) -> tuple[Any, Any, Metrics]:  # fmt: skip
     """As `_in_parts`, of the loss of the whole batch, which is embedded in `count` parts."""
     (stats, aux), parts = carry, dealt(batches, count)
     params, first = params_of(trained), jax.tree.map(lambda x: x[0], parts)
-    refuse_batch_statistics(lambda stats, part: _embed(objective, params, (stats, aux), part, key)[1], stats, first)
+    refuse_batch_statistics(lambda stats, part: _embed(objective, params, (stats, aux), part, at.key)[1], stats, first)
 
     def embed(trained: Any, inputs: Any) -> dict[str, Any]:
         index, part = inputs
-        return _embed(objective, params_of(trained), carry, part, jax.random.fold_in(key, index))[0]
+        return _embed(objective, params_of(trained), carry, part, jax.random.fold_in(at.key, index))[0]
 
     def loss(heads: Any, outputs: dict[str, Any]) -> tuple[Any, Any]:
-        return _loss(objective, mesh, heads, aux, outputs, batches, at)
+        return _loss(objective, mesh, heads, aux, outputs, batches, at._replace(key=jax.random.fold_in(at.key, count)))
 
     grads, (aux, metrics) = cached_gradients(embed, loss, trained, heads, (jnp.arange(count), parts))
     return grads, (stats, aux), metrics
@@ -165,9 +186,9 @@ def _embed(objective: Objective, params: Any, carry: Any, part: Batches, key: ja
 def _loss(
     objective: Objective, mesh: Mesh, heads: Any, aux: Any, outputs: dict[str, Any], batches: Batches, at: Context
 ) -> tuple[Any, Any]:
-    # The loss sees descriptors split over `data` alone, so that the prototypes' split over `model` is free.
-    outputs = jax.lax.with_sharding_constraint(outputs, NamedSharding(mesh, P(DATA)))
+    outputs = jax.lax.with_sharding_constraint(outputs, outputs_sharding(mesh, outputs))
     extra, shared = heads
+    at = at._replace(key=jax.random.fold_in(at.key, len(objective.streams)))  # those before it are the embeddings'
     loss, aux, metrics = objective.loss({**extra, **shared} if shared else extra, aux, outputs, batches, at)
     return loss, (aux, {"loss": loss, **metrics})
 

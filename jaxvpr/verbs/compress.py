@@ -29,7 +29,7 @@ def run(config: ConfigDict, folder: Path, checkpoint: str, images: str, out: Pat
         raise UserError("compress wants to know to how many numbers: --config=RECIPE,pca.dim=512")
     if out.suffix != ".safetensors":
         raise UserError(f"--out={out}: a model that describes itself is a .safetensors file; end the name so")
-    what, variables = which.variables(config, folder, checkpoint)
+    what, variables = which.uncompressed(config, folder, checkpoint)
     log.info("compressing %s", what)
     model = compressed.fitted(config, variables, readers.folder.paths(images) if images else None)
     if hosts.is_first():

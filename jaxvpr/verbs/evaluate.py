@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxvpr import builders
 from jaxvpr.errors import UserError
-from jaxvpr.runs import compressed, database_file
+from jaxvpr.runs import database_file, which
 from jaxvpr.verbs import results
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def run(
     Where the folder holds a class database of these weights, queries are localised by classification too.
     """
     mesh = builders.mesh(config)
-    model = compressed.chosen(config, folder, checkpoint)
+    model = which.chosen(config, folder, checkpoint)
     log.info("measuring %s", model.what)
     if bool(database) != bool(queries):
         raise UserError("--database and --queries go together: two folders of images")

@@ -16,7 +16,7 @@ from data_pipelines.whole import write_bytes, write_json
 from jaxvpr import builders, models, weights
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
-from jaxvpr.runs import compressed
+from jaxvpr.runs import which
 from jaxvpr.weights import stablehlo
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def run(config: ConfigDict, folder: Path, checkpoint: str, out: Path, family: st
         )
     if family:
         weights.left_out(family, builders.shapes(config))  # an unknown name is answered before minutes of loading
-    what, config, variables, _ = compressed.chosen(config, folder, checkpoint, fresh=True)
+    what, config, variables, _ = which.chosen(config, folder, checkpoint, fresh=True)
     log.info("weights: %s", what)
     out.parent.mkdir(parents=True, exist_ok=True)
     write = _program if out.suffix == PROGRAM else _weights

@@ -11,7 +11,7 @@ from data_pipelines import readers
 from jaxvpr import builders
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
-from jaxvpr.runs import compressed, database_file
+from jaxvpr.runs import database_file, which
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def run(config: ConfigDict, folder: Path, checkpoint: str, images: str, out: Pat
     """
     if out.suffix != ".npy":
         raise UserError(f"--out={out}: descriptors are written as .npy; end the name so")
-    what, config, variables, _ = compressed.chosen(config, folder, checkpoint)
+    what, config, variables, _ = which.chosen(config, folder, checkpoint)
     log.info("weights: %s", what)
     places = readers.read("folder", images)
     found = builders.describer(config, builders.mesh(config))(variables, places.path)

@@ -9,11 +9,11 @@ from ml_collections import ConfigDict
 from jaxvpr import builders
 from jaxvpr.errors import UserError
 from jaxvpr.models.costs import parameter_count
-from jaxvpr.runs import model_file, which
+from jaxvpr.runs import model_file
 
 
 def run(config: ConfigDict, folder: Path, file: str) -> Path:
-    """Reads an original's file and writes it into `folder` as our model, which carries its recipe and preprocessing.
+    """Reads an original's file and writes it into `folder` as our model carries its recipe and preprocessing.
 
     Args:
       file: of weights; empty takes the recipe's own (`weights=FILE`).
@@ -24,8 +24,8 @@ def run(config: ConfigDict, folder: Path, file: str) -> Path:
     source = file or config.init
     if not source:
         raise UserError("import needs a file: --config=configs/zoo.py:METHOD,weights=FILE")
-    what, variables = which.variables(config, folder, source) if file else (source, builders.initial_variables(config))
+    variables = builders.initial_variables(config, then=file)
     folder.mkdir(parents=True, exist_ok=True)
     written = model_file.save_model(folder, config, variables)
-    print(f"read {what}: {parameter_count(variables):,} parameters\nwrote {written}")
+    print(f"read {source}: {parameter_count(variables):,} parameters\nwrote {written}")
     return written

@@ -20,7 +20,7 @@ from jaxvpr.parallel import hosts
 from jaxvpr.reports.pictures import predictions_picture
 from jaxvpr.reports.terminal import Figure, Row, show
 from jaxvpr.retrieval import search
-from jaxvpr.runs import compressed, database_file
+from jaxvpr.runs import database_file, which
 from jaxvpr.runs.database_file import COLUMNS, Database
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def run(
     """
     if top < 1:
         raise UserError(f"--top={top} must be at least 1")
-    what, config, variables, _ = compressed.chosen(config, folder, checkpoint)
+    what, config, variables, _ = which.chosen(config, folder, checkpoint)
     log.info("weights: %s", what)
     known = database_file.read(database, config, variables)
     paths = readers.folder.paths(images)

@@ -6,7 +6,8 @@ import pytest
 
 from configs import common
 from data_pipelines.augment import Augment
-from data_pipelines.loaders import Draw, ImageSource
+from data_pipelines.draws import Draw
+from data_pipelines.image_source import ImageSource
 from data_pipelines.panorama import Panorama
 from data_pipelines.places import Paths
 from jaxvpr.builders.training_images import image_source

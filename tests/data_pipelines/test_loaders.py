@@ -18,20 +18,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_pipelines.augment import Augment
+from data_pipelines.draws import Draw, generator, sequential_draw
 from data_pipelines.errors import DataError
+from data_pipelines.image_source import ImageSource, complaints
 from data_pipelines.images import ImageError, decode, resize
-from data_pipelines.loaders import (
-    ArraySource,
-    Draw,
-    ImageSource,
-    StepReader,
-    batches,
-    complaints,
-    every_image,
-    generator,
-    sequential_draw,
-)
+from data_pipelines.loaders import StepReader, batches, every_image
 from data_pipelines.places import Paths
+from data_pipelines.sources import ArraySource
 
 JITTER = Augment(brightness=0.7, contrast=0.7, saturation=0.7, hue=0.5, scale=(0.5, 1.0), flip=0.5)
 COUNT, BATCH, STEPS, SIZE = 20, 6, 5, (24, 32)
@@ -146,7 +139,7 @@ def test_slices_of_the_hosts_make_the_global_batch(paths, shape, hosts):
 
 def test_frames_of_a_clip_share_their_augmentation_where_asked(paths):
     draw = Draw.of(np.full((2, 3), 4))
-    shared = ImageSource(paths, SIZE, augment=JITTER, shared=True).read(draw, 0, 0, "source")["image"]
+    shared = ImageSource(paths, SIZE, augment=JITTER, frames=3).read(draw, 0, 0, "source")["image"]
     assert np.array_equal(shared[0, 0], shared[0, 1]) and np.array_equal(shared[0, 0], shared[0, 2])
     assert not np.array_equal(shared[0, 0], shared[1, 0])
     free = ImageSource(paths, SIZE, augment=JITTER).read(draw, 0, 0, "source")["image"]

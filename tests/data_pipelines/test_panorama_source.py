@@ -12,9 +12,11 @@ import pytest
 
 from data_pipelines import panorama as panoramas
 from data_pipelines.augment import Augment
+from data_pipelines.draws import Draw, generator
 from data_pipelines.errors import DataError
+from data_pipelines.image_source import ImageSource, complaints
 from data_pipelines.images import ImageError, decode, fit, read
-from data_pipelines.loaders import Draw, ImageSource, StepReader, batches, complaints, generator
+from data_pipelines.loaders import StepReader, batches
 from data_pipelines.minicity import CityConfig, strip_size, write
 from data_pipelines.panorama import SF_XL, Panorama
 from data_pipelines.places import Paths

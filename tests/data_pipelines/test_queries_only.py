@@ -10,9 +10,11 @@ import pytest
 
 from configs import common
 from data_pipelines.augment import Augment
+from data_pipelines.draws import Draw, generator
 from data_pipelines.errors import DataError
+from data_pipelines.image_source import ImageSource
 from data_pipelines.images import decode, resize
-from data_pipelines.loaders import Draw, ImageSource, StepReader, batches, generator
+from data_pipelines.loaders import StepReader, batches
 from data_pipelines.places import Paths
 from jaxvpr.builders.training_images import image_source
 from jaxvpr.errors import UserError
@@ -132,10 +134,9 @@ def test_missing_negatives_stay_black_and_an_unreadable_query_spoils_its_element
     assert np.array_equal(batch["image"][1, 1:], images[1, 1:]), "its flip does not wait for the query"
 
 
-@pytest.mark.parametrize("options", [{"augment": None}, {"augment": Augment(), "shared": True}])
-def test_options_that_contradict_are_refused(paths, options):
-    with pytest.raises(DataError, match=r"queries_only.*augment.*shared"):
-        ImageSource(paths, SIZE, queries_only=True, **options)
+def test_queries_cannot_be_augmented_without_an_augmentation(paths):
+    with pytest.raises(DataError, match=r"queries_only.*augment"):
+        ImageSource(paths, SIZE, queries_only=True)
 
 
 def test_a_recipe_chooses_and_its_mistakes_are_named(paths):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.errors import DataError
+from data_pipelines.image_source import ImageSource
 from data_pipelines.images import decode, resize
-from data_pipelines.loaders import ImageSource
 from data_pipelines.places import Paths
 from data_pipelines.shapes import NOMINAL, MemorySource, MixedReader, distinct, own_sizes, plan, shown, target
 

@@ -12,7 +12,7 @@ from jaxvpr import weights
 from jaxvpr.errors import UserError
 from jaxvpr.fitting import pca as compress
 from jaxvpr.fitting.pca import Pca, affordable, behind, described, enough, fit, fold, peak_bytes, unfold
-from jaxvpr.models import join, looks_across
+from jaxvpr.models import depends_on_batch, join
 from jaxvpr.retrieval.extract import Described
 
 
@@ -258,9 +258,9 @@ def test_statistics_and_a_look_across_the_batch_stay_where_the_inner_aggregator_
     assert set(folded["params"]["aggregator"]) == {"fc"} and folded["params"]["backbone"] == {"a": 1}
     assert unfold(folded) == variables
     across = {"backbone": "dinov2_vits14", "aggregator": "supervlad", "aggregator_options": {"layers": 1}}
-    assert looks_across(join(**across)) and looks_across(join(**behind(across, 2)))
+    assert depends_on_batch(join(**across)) and depends_on_batch(join(**behind(across, 2)))
     alone = {**across, "aggregator_options": {"layers": 1, "cross_image": False}}
-    assert not looks_across(join(**behind(alone, 2)))
+    assert not depends_on_batch(join(**behind(alone, 2)))
 
 
 @pytest.mark.parametrize(

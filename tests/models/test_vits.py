@@ -51,7 +51,7 @@ def gradients(model, images):
 )
 def test_what_nothing_reads_rests_and_all_else_gets_a_gradient(model):
     for path, gradient in gradients(model, IMAGES[type(model)]).items():
-        assert np.any(gradient) != any(re.match(pattern, path) for pattern in model.resting()), path
+        assert np.any(gradient) != any(re.match(pattern, path) for pattern in model.frozen_paths()), path
 
 
 @pytest.mark.parametrize("kind", [DINOv2, ViT])

@@ -17,10 +17,10 @@ def stopping_at(number, make_step):
     def make(*args, **kwargs):
         step = make_step(*args, **kwargs)
 
-        def until(state, batches, slot, at):
-            if at == number:
+        def until(state, batches, turn):
+            if turn.number == number:
                 raise Stopped
-            return step(state, batches, slot, at)
+            return step(state, batches, turn)
 
         return until
 

@@ -24,7 +24,7 @@ def pairs(tmp_path):
 
 
 def test_the_method_of_the_page_learns(pairs, tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setitem(families.OBJECTIVES, "pairs", pairs["from_config"])
+    monkeypatch.setitem(families.FAMILIES, "pairs", pairs["from_config"])
     config = tiny_config.copy_and_resolve_references().unlock()
     config.objective = ConfigDict({"name": "pairs", "M": 10.0, "temperature": 0.1})
     config.steps_per_epoch = 15

@@ -215,7 +215,7 @@ def test_a_teacher_that_looks_across_the_batch_is_refused(config, tmp_path):
 @pytest.mark.parametrize("preset", distill.PRESETS)
 def test_presets_name_a_teacher(preset):
     config = distill.get_config(preset)
-    assert config.name == f"distill-{preset.replace('_', '-')}" and config.objective.name in families.OBJECTIVES
+    assert config.name == f"distill-{preset.replace('_', '-')}" and config.objective.name in families.FAMILIES
     assert builders.shapes(config)["params"]
     method, colon, _ = config.objective.teacher.partition(":")
     assert not colon or method in models.METHODS

@@ -21,13 +21,12 @@ from data_pipelines.readers import read
 from jaxvpr import families
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.errors import UserError
-from jaxvpr.objectives.eigenplaces import KINDS, draw, eigenplaces_objective
+from jaxvpr.objectives.eigenplaces import KINDS, eigenplaces_objective
 from jaxvpr.objectives.objective import Context
 from jaxvpr.parallel.mesh import make_mesh, to_global
 from jaxvpr.training import logs, loop, optimisers
-from jaxvpr.training.optimisers import Optimisers
 from jaxvpr.training.state import init_state
-from jaxvpr.training.step import make_step
+from jaxvpr.training.step import Turn, make_step
 
 SHALLOW = ConfigDict({"widths": (8, 8, 8, 8), "cut": "layer1"})
 
@@ -56,21 +55,22 @@ def city(panoramas=True, **options):
 
 
 def objective(**options):
-    settings = {"batch": 8, "steps": 4, "scale": 20.0, "margin": 0.1, "pad_classes": 32}
-    return eigenplaces_objective(MODEL, *city(), **settings, **options)
+    settings = {"batch": 8, "steps": 4, "scale": 20.0, "margin": 0.1}
+    return eigenplaces_objective(*city(), **settings, **options).embedding_with(MODEL)
 
 
 @pytest.mark.parametrize("panoramas", [True, False])
 def test_a_plan_draws_images_of_both_kinds_from_the_group_of_its_turn(panoramas):
     looks = dict(zip(KINDS, city(panoramas), strict=True))
-    goal = eigenplaces_objective(None, *looks.values(), batch=6, steps=50)
+    goal = eigenplaces_objective(*looks.values(), batch=6, steps=50)
     assert goal.streams == ("lateral", "frontal") and goal.slots == 4 and goal.period == 50
     for index in (0, 3, 6):
         plan, memory = goal.plan(index, np.random.default_rng(index), {}, None)
-        assert int(plan["slot"]) == index % 4 and memory == {}
+        assert plan.slot == index % 4 and memory == {}
         seen = {kind: set() for kind in KINDS}
         for step in range(50):
-            for kind, drawn in pickle.loads(pickle.dumps(goal.draw))(plan, step).items():
+            for kind, draws in pickle.loads(pickle.dumps(plan.draws)).items():
+                drawn = draws.at(step)
                 rows, labels = looks[kind].cells.labels(index % 4)
                 assert [dict(zip(rows, labels, strict=True))[row] for row in drawn.rows] == drawn.label.tolist()
                 assert len(set(drawn.label)) == 6 and drawn.mask.all()
@@ -87,11 +87,13 @@ def test_the_loss_by_hand():
     """Two classes of two dimensions in the group: cosines 1 and 0 at scale 2 and margin 0.5. The third row pads."""
     cells = label_cells(np.array([0, 1]))
     look = Looks(cells, np.zeros(2, np.float32))
-    goal = eigenplaces_objective(None, look, look, batch=1, steps=1, scale=2.0, margin=0.5, weights=(3.0, 0.25))
+    goal = eigenplaces_objective(look, look, batch=1, steps=1, scale=2.0, margin=0.5, weights=(3.0, 0.25))
     heads = jnp.array([[5.0, 0.0], [0.0, 2.0], [9.0, 9.0]])
     batch = {"label": jnp.array([0]), "mask": jnp.array([True])}
     outputs = {"lateral": jnp.array([[1.0, 0.0]]), "frontal": jnp.array([[0.0, 3.0]])}
-    at = Context(step=jnp.int32(0), epoch=jnp.int32(0), progress=jnp.float32(0), slot=jnp.int32(0))
+    at = Context(
+        step=jnp.int32(0), epoch=jnp.int32(0), progress=jnp.float32(0), slot=jnp.int32(0), key=jax.random.key(0)
+    )
     arguments = dict.fromkeys(KINDS, heads), {}, outputs, dict.fromkeys(KINDS, batch), at
     value, aux, metrics = jax.jit(goal.loss)(*arguments)
     # Right: logits 2 (1 - 0.5) = 1 and 0. Wrong: 2 (0 - 0.5) = -1 and 2.
@@ -105,10 +107,10 @@ def test_the_loss_by_hand():
 def stepped(weights=(1.0, 1.0), devices=1, model_axis=1):
     """The states before and after two steps of the second group, on the host, and the metrics of the last."""
     goal, mesh = objective(weights=weights), make_mesh(model_axis, devices=jax.devices()[:devices])
-    tuners = Optimisers.alike(optimisers.build("sgd", rate=5e-3, total=100))
+    tuners = dict.fromkeys(optimisers.GROUPS, optimisers.build("sgd", rate=5e-3, total=100))
     blank = np.zeros((1, 8, 8, 3), np.uint8)
     state, shardings = init_state(MODEL, goal, tuners, mesh, example=blank, frozen=(), seed=0)
-    before = jax.device_get((state.params, state.extra, state.opt_extra))
+    before = jax.device_get((state.params, state.extra, state.opt["heads"]))
     step = make_step(goal, tuners, mesh, shardings, total=100)
     plan, _ = goal.plan(1, np.random.default_rng(0), {}, None)
     images = np.random.default_rng(1)
@@ -122,11 +124,11 @@ def stepped(weights=(1.0, 1.0), devices=1, model_axis=1):
                     "mask": drawn.mask,
                 },
             )
-            for kind, drawn in draw(plan, number).items()
+            for kind, drawn in ((kind, draws.at(number)) for kind, draws in plan.draws.items())
         }
-        state, metrics = step(state, batches, plan["slot"], np.int32(number))
+        state, metrics = step(state, batches, Turn(np.int32(number), np.int32(plan.slot)))
         assert bool(metrics["ok"])
-    return before, jax.device_get((state.params, state.extra, state.opt_extra)), jax.device_get(metrics)
+    return before, jax.device_get((state.params, state.extra, state.opt["heads"])), jax.device_get(metrics)
 
 
 @pytest.fixture
@@ -167,10 +169,10 @@ def test_classes_and_weights_must_fit():
     lateral, frontal = city()
     other, _ = city(groups=2)
     with pytest.raises(ValueError, match=r"lateral.*\[.*frontal.*\["):
-        eigenplaces_objective(None, other, frontal, batch=8, steps=1)
+        eigenplaces_objective(other, frontal, batch=8, steps=1)
     for weights in ((1.0,), (0.0, 0.0), (1.0, -1.0)):
         with pytest.raises(ValueError, match=re.escape(f"weights={weights}")):
-            eigenplaces_objective(None, lateral, frontal, batch=8, steps=1, weights=weights)
+            eigenplaces_objective(lateral, frontal, batch=8, steps=1, weights=weights)
 
 
 @pytest.fixture
@@ -191,10 +193,11 @@ def test_it_learns_from_views_of_panoramas_and_a_stopped_run_goes_on_to_the_bit(
     """Photos of 32 pixels, taken for panoramas: a quarter of each is cut. Step 14 lies inside the second plan."""
     config.panorama.update(size=(32, 32), view=8)
     config.objective.groups, config.steps_per_epoch, config.every_epochs = 1, 12, 2
+    config.objective.margin_warmup = 0.0  # else the loss rises with the margin
     config.checkpoint.every_steps, config.mesh.model = 5, 2
     alone = trained(config, tmp_path / "alone", devices=2)
     found = losses(tmp_path / "alone")
-    assert len(found) == 24 and np.mean(found[-4:]) < 0.9 * np.mean(found[:4])
+    assert len(found) == 24 and np.mean(found[-4:]) < 0.6 * np.mean(found[:4])
     with monkeypatch.context() as patched:
         patched.setattr(loop, "make_step", stopping_at(14, loop.make_step))
         with pytest.raises(Stopped):
@@ -206,7 +209,7 @@ def test_it_learns_from_views_of_panoramas_and_a_stopped_run_goes_on_to_the_bit(
 
 def test_mistakes_are_named(config, photo_tree, tmp_path):
     sets = [read("at_names", photo_tree, split="train")]
-    make = families.OBJECTIVES["eigenplaces"]
+    make = families.FAMILIES["eigenplaces"]
     config.panorama.update(size=(16, 64), view=8)
     with pytest.raises(UserError, match=r"jpg.*\b32x32\b.*panorama\.size=\(16, 64\).*panorama\.size"):
         make(config, sets)

@@ -68,18 +68,19 @@ def test_cliques_train_and_a_stopped_run_ends_as_the_other(config, tmp_path, mon
 def test_two_data_sets_share_the_batches_of_a_recipe_by_weight(config, photo_tree):
     config.more_train_data = ConfigDict({"again": common.data("at_names", str(photo_tree), "train")})
     config.objective.weights, sets = (3, 1), training_sets(config)
-    plan, _ = families.OBJECTIVES["places"](config, sets).plan(0, np.random.default_rng(0), {}, None)
-    assert ((plan["rows"] >= 75).sum(1) == 6).all() and ((plan["rows"] < 75).sum(1) == 18).all()
+    plan, _ = families.FAMILIES["places"](config, sets).objective.plan(0, np.random.default_rng(0), {}, None)
+    rows = plan.draws["source"].rows
+    assert ((rows >= 75).sum(1) == 6).all() and ((rows < 75).sum(1) == 18).all()
     config.objective.weights = (1,)
     with pytest.raises(UserError, match=r"objective\.weights.*\['.*', '.*'\]"):
-        families.OBJECTIVES["places"](config, sets)
+        families.FAMILIES["places"](config, sets)
 
 
 def test_a_memory_compares_with_past_batches():
     """The first batch against a memory that holds but itself is the batch against itself; the second sees the first."""
     places = Places.create("p", Paths.of([f"{i}.jpg" for i in range(12)]), place=np.arange(12) // 3)
     choice, table = Choice("multi_similarity", "multi_similarity"), place_table(places, K=3)
-    alone, remembering = (places_objective(None, table, choice, P=4, steps=2, memory=size) for size in (0, 20))
+    alone, remembering = (places_objective(table, choice, P=4, steps=2, memory=size) for size in (0, 20))
     _, ring = remembering.init(jax.random.key(0), 5)
     rng, values = np.random.default_rng(0), []
     for step in range(2):

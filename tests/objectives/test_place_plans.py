@@ -51,7 +51,7 @@ def looks(sets, seed=0):
 
 def drawn(plan, index=0, memory=None, embed=None):
     made, kept = plan(index, np.random.default_rng([7, index]), {} if memory is None else memory, embed)
-    return made["rows"], made["labels"], kept
+    return made.draws["source"].rows, made.draws["source"].label, kept
 
 
 def check_batches(rows, labels, sets, K, distance):
@@ -140,7 +140,7 @@ def test_weights_that_do_not_fit_name_their_key():
     sets = [town("a", 30), town("b", 10)]
     for weights in ((1.0,), (1, 0), (1, 1, 1)):
         with pytest.raises(UserError, match=r"objective\.weights.*\['a', 'b'\]"):
-            places_objective(None, place_table(sets, K=3), Choice("triplet"), P=4, steps=1, weights=weights)
+            places_objective(place_table(sets, K=3), Choice("triplet"), P=4, steps=1, weights=weights)
 
 
 def test_cliques_of_images_without_position_are_refused_before_anything_runs():
@@ -148,7 +148,7 @@ def test_cliques_of_images_without_position_are_refused_before_anything_runs():
     sets = [there, lost]
     cliques = Cliques(place_table(sets, K=1, of=[1]), 2)
     with pytest.raises(DataError, match=r"1 of 2.*lost.*position"):
-        places_objective(None, place_table(sets, K=3, of=[0]), Choice("triplet"), P=4, steps=1, cliques=cliques)
+        places_objective(place_table(sets, K=3, of=[0]), Choice("triplet"), P=4, steps=1, cliques=cliques)
 
 
 def test_a_data_set_without_place_numbers_gives_cliques_but_no_places(tiny_config):
@@ -159,9 +159,9 @@ def test_a_data_set_without_place_numbers_gives_cliques_but_no_places(tiny_confi
     config.batch, config.steps_per_epoch = 12, 3
     named, bare = town("named", 20), town("bare", 20, east=9e3)
     sets = [named, dataclasses.replace(bare, place=np.full(len(bare), -1))]
-    make = families.OBJECTIVES["places"]
+    make = families.FAMILIES["places"]
     embed, asked = looks(sets)
-    rows, labels, _ = drawn(make(config, sets).plan, embed=embed)
+    rows, labels, _ = drawn(make(config, sets).objective.plan, embed=embed)
     check_batches(rows, labels, sets, 3, 25)
     assert (rows[:, :6] < 60).all() and (rows[:, 6:] >= 60).all() and (np.concatenate(asked) >= 60).all()
     config.objective.cliques.sets = (0,)

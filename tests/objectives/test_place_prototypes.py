@@ -11,10 +11,11 @@ from data_pipelines.place_table import place_table
 from data_pipelines.places import Paths, Places
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.objective import Context
-from jaxvpr.objectives.place_heads import PROTOTYPE_LOSSES, Choice, prototype_head
+from jaxvpr.objectives.place_heads import Choice, prototype_head
 from jaxvpr.objectives.place_plans import Cliques
 from jaxvpr.objectives.places import places_objective
-from jaxvpr.parallel.mesh import batch_sharding, make_mesh, stacked_head_shardings
+from jaxvpr.objectives.prototypes import MARGIN_LOSSES
+from jaxvpr.parallel.mesh import batch_sharding, class_shardings, make_mesh
 
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(16, 6)).astype(np.float32)
@@ -23,6 +24,7 @@ MASK = np.arange(16) != 6
 CHOICES = {
     "cosface": Choice("cosface", loss_options={"scale": 20.0}),
     "arcface": Choice("arcface", "multi_similarity"),
+    "easy_arcface": Choice("easy_arcface", "multi_similarity", loss_options={"scale": 20.0}),
     "subcenter_arcface": Choice("subcenter_arcface", "batch_hard", loss_options={"margin": 0.3, "sub_centers": 2}),
 }
 
@@ -44,12 +46,12 @@ def run(choice, extra, x, labels, mask):
     return jax.value_and_grad(value, (0, 1))(extra, x)
 
 
-HEADS = {name: prototype_head(choice, 5, 8) for name, choice in CHOICES.items()}
+HEADS = {name: prototype_head(choice, 5) for name, choice in CHOICES.items()}
 
 
 def literal(choice, x, w):
     """Loss of descriptors and prototypes [5, S, D] in plain NumPy, float64, angle by angle."""
-    options = {**PROTOTYPE_LOSSES[choice.loss][1], **(choice.loss_options or {})}
+    options = {**MARGIN_LOSSES[choice.loss][1], **(choice.loss_options or {})}
     there = np.flatnonzero(MASK)
     x = x / np.linalg.norm(x, axis=1)[:, None]
     w = w / np.linalg.norm(w, axis=2)[..., None]
@@ -72,6 +74,7 @@ def literal(choice, x, w):
         cosine = (w @ x[i]).max(1)
         own = cosine[LABELS[i]]
         turned = own - options["margin"] if choice.loss == "cosface" else np.cos(np.arccos(own) + options["margin"])
+        turned = own if choice.loss == "easy_arcface" and own <= 0 else turned
         logits = options["scale"] * np.where(np.arange(5) == LABELS[i], turned, cosine)
         losses[i] = np.log(np.exp(logits).sum()) - logits[LABELS[i]]
     weight = count / count.max() if choice.miner != "none" else np.ones(16)
@@ -132,7 +135,7 @@ def test_prototypes_split_over_devices_give_the_same(name):
         pytest.skip("needs eight (simulated) devices")
     mesh = make_mesh(4)
     extra, _ = HEADS[name].init(jax.random.key(1), 6)
-    shardings = stacked_head_shardings(mesh, extra)
+    shardings = class_shardings(mesh, extra, HEADS[name].by_class)
     assert shardings["prototypes"].shard_shape(extra["prototypes"].shape)[:2] == (1, 2)
     rows = batch_sharding(mesh)
     split = jax.jit(
@@ -148,14 +151,14 @@ def test_prototypes_split_over_devices_give_the_same(name):
 
 def test_the_margin_grows_over_its_share_of_the_run():
     full, growing = (
-        prototype_head(Choice("cosface", loss_options={"margin_warmup": warmup, "margin": margin}), 5, 8)
+        prototype_head(Choice("cosface", loss_options={"margin_warmup": warmup, "margin": margin}), 5)
         for warmup, margin in ((0.0, 0.1), (0.5, 0.4))
     )
     extra, _ = full.init(jax.random.key(2), 6)
     slot = jax.tree.map(lambda leaf: leaf[0], extra)
     values = []
     for progress in (0.125, 0.5, 0.9):
-        at = Context(jnp.int32(0), jnp.int32(0), jnp.float32(progress), jnp.int32(0))
+        at = Context(jnp.int32(0), jnp.int32(0), jnp.float32(progress), jnp.int32(0), jax.random.key(0))
         values.append(growing.loss(slot, {}, {"source": X}, batch_of(LABELS, MASK), at)[0])
     expected, _, _ = full.loss(slot, {}, {"source": X}, batch_of(LABELS, MASK), at)
     np.testing.assert_allclose(values[0], expected, rtol=1e-6)
@@ -164,9 +167,9 @@ def test_the_margin_grows_over_its_share_of_the_run():
 
 def test_one_image_a_place_is_enough_without_a_miner():
     single = table(K=1)
-    assert places_objective(None, single, Choice("arcface"), P=2, steps=1).slots == 1
+    assert places_objective(single, Choice("arcface"), P=2, steps=1).slots == 1
     with pytest.raises(UserError, match=r"objective\.K=1"):
-        places_objective(None, single, Choice("arcface", "batch_hard"), P=2, steps=1)
+        places_objective(single, Choice("arcface", "batch_hard"), P=2, steps=1)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +189,7 @@ def test_one_image_a_place_is_enough_without_a_miner():
         (
             Choice("proxy"),
             {},
-            r"loss.*'proxy'.*contrastive, .*listwise_ap, cosface, arcface, subcenter",
+            r"loss.*'proxy'.*contrastive, .*listwise_ap, cosface, arcface, easy_arcface, subcenter",
         ),
         (Choice("subcenter_arcface", loss_options={"sub_centers": 0}), {}, r"sub_centers=0\b.*\b1\b"),
         (
@@ -198,4 +201,4 @@ def test_one_image_a_place_is_enough_without_a_miner():
 )
 def test_what_does_not_go_together_is_refused(choice, parts, message):
     with pytest.raises(UserError, match=message):
-        places_objective(None, table(), choice, P=4, steps=1, **parts)
+        places_objective(table(), choice, P=4, steps=1, **parts)

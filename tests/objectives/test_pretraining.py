@@ -119,10 +119,10 @@ def planned(balanced, place):
     for index in range(3):
         plan, memory = objective.plan(index, np.random.default_rng([9, index]), memory, None)
         plans.append(plan)
-    rows, labels = (np.concatenate([plan[name].ravel() for plan in plans]) for name in ("rows", "labels"))
-    draw = objective.draw(plans[0], 2)["source"]
-    np.testing.assert_array_equal(draw.rows, plans[0]["rows"][2])
-    np.testing.assert_array_equal(draw.label, plans[0]["labels"][2])
+    draws = [plan.draws["source"] for plan in plans]
+    rows, labels = (np.concatenate([getattr(draw, name).ravel() for draw in draws]) for name in ("rows", "label"))
+    np.testing.assert_array_equal(draws[0].at(2).rows, rows[12:18])
+    np.testing.assert_array_equal(draws[0].at(2).label, labels[12:18])
     return rows, labels
 
 
@@ -228,5 +228,5 @@ def test_one_class_is_none():
 @pytest.mark.parametrize("preset", pretrain.PRESETS)
 def test_presets_fit_their_models(preset):
     config = pretrain.get_config(preset)
-    assert config.name == f"pretrain-{preset}" and config.objective.name in families.OBJECTIVES
+    assert config.name == f"pretrain-{preset}" and config.objective.name in families.FAMILIES
     assert builders.shapes(config)["params"]

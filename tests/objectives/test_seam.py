@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from configs import common
-from data_pipelines.loaders import ArraySource, Draw, ImageSource
+from data_pipelines.draws import Draw
+from data_pipelines.image_source import ImageSource
 from data_pipelines.places import Paths
 from data_pipelines.readers import read
-from jaxvpr.objectives.objective import Embed, Objective, embed_images
+from data_pipelines.sources import ArraySource
+from jaxvpr.objectives.objective import Embed, Objective, Plan, embed_images
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.training import logs, loop
 
@@ -37,10 +39,6 @@ class Tiny(nn.Module):
 MODEL = Tiny()
 
 
-def no_head(key, dim):
-    return {}, {}
-
-
 def squares(a, b):
     return jnp.sum(jnp.square(a - b), -1)
 
@@ -52,17 +50,14 @@ class Trial(NamedTuple):
 
 def random_rows(shape):
     def plan(index, rng, memory, embed):
-        return {"rows": rng.integers(0, 25, (STEPS, *shape))}, memory
+        return Plan({"source": pairs_of(rng.integers(0, 25, (STEPS, *shape)))}), memory
 
     return plan
 
 
-def rows_of_plan(plan, step):
-    return {"source": Draw.of(plan["rows"][step], np.arange(len(plan["rows"][step])) // 2)}
-
-
-def two_streams(plan, step):
-    return {"source": Draw.of(plan["rows"][step]), "target": Draw.of(plan["rows"][step][:4])}
+def pairs_of(rows):
+    """Draws of rows, two of which, one after the other, have one label."""
+    return Draw.of_steps(rows, np.tile(np.arange(rows.shape[1]) // 2, (STEPS, 1)))
 
 
 def places_with_memory():
@@ -76,8 +71,8 @@ def places_with_memory():
         return near, {"ring": jnp.concatenate([z, aux["ring"]])[: len(aux["ring"])]}, {"pairs": same.sum() * 1.0}
 
     return Objective(
-        ("source",), STEPS, 1, lambda key, dim: ({}, {"ring": jnp.zeros((12, dim))}),
-        random_rows((8,)), rows_of_plan, embed_images(MODEL), loss,
+        ("source",), STEPS, random_rows((8,)), loss, embed_images(MODEL),
+        lambda key, dim: ({}, {"ring": jnp.zeros((12, dim))}),
     )  # fmt: skip
 
 
@@ -90,7 +85,7 @@ def mined_triplets():
         hardest = np.argsort(-(z @ z.T) + 9 * np.eye(25), axis=1)[:, :3]
         before = memory.get("negatives", np.zeros(25, np.int64))
         rows = np.concatenate([queries[..., None], hardest[queries], before[queries][..., None]], -1)
-        return {"rows": rows}, {"negatives": hardest[:, 0]}
+        return Plan({"source": pairs_of(rows)}), {"negatives": hardest[:, 0]}
 
     def embed(params, stats, aux, batch, key):
         flat = batch["image"].reshape(-1, *batch["image"].shape[2:])
@@ -101,14 +96,16 @@ def mined_triplets():
         gap = squares(z[:, :1], z[:, 1:2]) - squares(z[:, :1], z[:, 2:]) + 0.1
         return jnp.maximum(gap, 0).sum() / len(z), aux, {}
 
-    return Objective(("source",), STEPS, 1, no_head, plan, rows_of_plan, embed, loss)
+    return Objective(("source",), STEPS, plan, loss, embed)
 
 
 def domain_adaptation():
     """A second stream of fewer images, embedded in its own way, and a trained head that two slots share."""
 
     def plan(index, rng, memory, embed):
-        return {"rows": rng.integers(0, 25, (STEPS, 8)), "slot": np.asarray(index % 2)}, memory
+        rows = rng.integers(0, 25, (STEPS, 8))
+        draws = {"source": Draw.of_steps(rows), "target": Draw.of_steps(rows[:, :4])}
+        return Plan(draws, slot=index % 2), memory
 
     def embed_negated(params, stats, aux, batch, key):
         return -MODEL.apply({"params": params}, batch["image"]), stats
@@ -119,8 +116,8 @@ def domain_adaptation():
         return own + jax.nn.softplus(-source).mean() + at.progress * jax.nn.softplus(target).mean(), aux, {}
 
     return Objective(
-        ("source", "target"), STEPS, 2, lambda key, dim: ({"own": jnp.ones((2, dim))}, {}),
-        plan, two_streams, {"source": embed_images(MODEL), "target": embed_negated}, loss,
+        ("source", "target"), STEPS, plan, loss, {"source": embed_images(MODEL), "target": embed_negated},
+        lambda key, dim: ({"own": jnp.ones((2, dim))}, {}), slots=2,
         shared=lambda key: {"domain": jnp.ones((DIM,))},
     )  # fmt: skip
 
@@ -136,7 +133,7 @@ def clips():
     def loss(extra, aux, outputs, batches, at):
         return jnp.square(outputs["source"].mean(0)).sum(), aux, {}
 
-    return Objective(("source",), STEPS, 1, no_head, random_rows((4, 3)), rows_of_plan, embed, loss)
+    return Objective(("source",), STEPS, random_rows((4, 3)), loss, embed)
 
 
 def position_of_cached_descriptors():
@@ -149,7 +146,7 @@ def position_of_cached_descriptors():
         where = batches["source"]["label"].astype(jnp.float32)[:, None] / 4
         return squares(outputs["source"][:, :1], where).mean(), aux, {}
 
-    return Objective(("source",), STEPS, 1, no_head, random_rows((8,)), rows_of_plan, embed, loss)
+    return Objective(("source",), STEPS, random_rows((8,)), loss, embed)
 
 
 def distillation():
@@ -165,7 +162,7 @@ def distillation():
     def loss(extra, aux, outputs, batches, at):
         return squares(*outputs["source"].values()).mean(), aux, {}
 
-    return Objective(("source",), STEPS, 1, init, random_rows((8,)), rows_of_plan, embed, loss)
+    return Objective(("source",), STEPS, random_rows((8,)), loss, embed, init)
 
 
 TRIALS = {f.__name__: f for f in (
@@ -220,10 +217,10 @@ def test_family_trains_stops_and_goes_on(name, photo_tree, tmp_path, monkeypatch
         def breaks(*args, **kwargs):
             step = make_step(*args, **kwargs)
 
-            def run(state, batches, slot, number):
-                if number == STEPS + 2:
+            def run(state, batches, turn):
+                if turn.number == STEPS + 2:
                     raise Stopped
-                return step(state, batches, slot, number)
+                return step(state, batches, turn)
 
             return run
 

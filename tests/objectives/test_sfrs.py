@@ -20,7 +20,7 @@ from jaxvpr.training import logs, loop
 from jaxvpr.training.checkpoint import Checkpoints
 from jaxvpr.training.optimisers import split_frozen
 
-AT = Context(*[jnp.int32(0)] * 4)
+AT = Context(*[jnp.int32(0)] * 4, jax.random.key(0))
 RATE = 3e-3
 COUNTS = np.array([2, 1, 2], np.int32)  # of difficult positives, by query
 
@@ -91,7 +91,14 @@ class Regions:
 
 
 def objective_of(**changes):
-    settings = {"steps": 2, "negatives": 2, "begins": (0, 4, 6), "temperatures": (0.07, 0.06, 0.2), **changes}
+    settings = {
+        "steps": 2,
+        "negatives": 2,
+        "difficult": 2,
+        "begins": (0, 4, 6),
+        "temperatures": (0.07, 0.06, 0.2),
+        **changes,
+    }
     options = settings.pop("options", {"temperature": 0.14})
     return sfrs_objective(Regions(), {}, None, soft_weight=0.5, options=options, **settings)
 
@@ -111,7 +118,7 @@ def test_losses_are_those_of_loops(objective, generation, mask):
 
 def test_generations_begin_where_they_are_told_and_the_last_network_teaches(objective):
     assert [index for index in range(9) if objective.new_generation(index)] == [4, 6]
-    aux = objective.taught({"teacher": "before", "generation": jnp.int32(1)}, "last")
+    aux = objective.inherited({"teacher": "before", "generation": jnp.int32(1)}, "last")
     assert aux == {"teacher": "last", "generation": 2}
 
 
@@ -160,10 +167,10 @@ def trained(config, folder, monkeypatch, stop=None):
     def stopping(*args, **kwargs):
         step = make(*args, **kwargs)
 
-        def run(state, batches, slot, number):
-            if number == stop:
+        def run(state, batches, turn):
+            if turn.number == stop:
                 raise InterruptedError
-            return step(state, batches, slot, number)
+            return step(state, batches, turn)
 
         return run
 
@@ -214,7 +221,7 @@ def test_the_published_recipe():
     model = builders.model(config)
     descriptor, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), builders.blank(config))
     assert descriptor.shape == (1, 64 * 512) and config.pca.dim == 4096
-    trains = split_frozen(variables["params"], (*config.frozen, *model.resting()))[0]
+    trains = split_frozen(variables["params"], (*config.frozen, *model.frozen_paths()))[0]
     assert {path.split("/")[1] for path in trains} == {
         "features_24",
         "features_26",

@@ -66,8 +66,9 @@ def test_difficult_positives_are_those_of_brute_force(queries, reciprocal):
     ground, table, asked = neighbours([town(queries)], "25m", "40m"), looks(), []
     difficult = Difficult(NUMBER, POOL, 6, begins=0 if reciprocal else 1)
     plan, _ = sfrs_plan(ground, MINING, difficult)(0, np.random.default_rng(3), {}, embedding(table, asked))
-    rows, number = plan["rows"].reshape(QUERIES, -1), plan["difficult"].ravel()
-    assert plan["rows"].shape == (3, 8, 2 + 4 + NUMBER)
+    draw = plan.draws["source"]
+    rows, number = draw.rows.reshape(QUERIES, -1), draw.label.ravel()
+    assert draw.rows.shape == (3, 8, 2 + 4 + NUMBER)
     assert number.dtype == np.int32 and (number == NUMBER).any()
     assert not reciprocal or (number < NUMBER).any()
     for line, count, wanted in zip(rows, number, brute(ground, table, rows[:, 0], reciprocal), strict=True):
@@ -82,7 +83,7 @@ def test_triplets_are_those_of_full_mining():
         0, np.random.default_rng(3), {}, embedding(table, [])
     )
     alone, remembered = mined_plan([ground], MINING)(0, np.random.default_rng(3), {}, embedding(table, []))
-    np.testing.assert_array_equal(plan["rows"][..., :6], alone["rows"])
+    np.testing.assert_array_equal(plan.draws["source"].rows[..., :6], alone.draws["source"].rows)
     np.testing.assert_array_equal(memory["negatives"], remembered["negatives"])
 
 
@@ -117,7 +118,8 @@ def test_unreadable_images_are_no_difficult_positives():
     plan, _ = sfrs_plan(ground, MINING, Difficult(NUMBER, POOL, 6))(
         0, np.random.default_rng(3), {}, Embed(lambda rows: table[rows], on_mesh)
     )
-    rows, number = plan["rows"].reshape(QUERIES, -1), plan["difficult"].ravel()
+    draw = plan.draws["source"]
+    rows, number = draw.rows.reshape(QUERIES, -1), draw.label.ravel()
     assert not np.isin(rows[:, 1:], lost).any()
     np.testing.assert_array_equal(number == 0, rows[:, 0] < 0)
     assert (rows[rows[:, 0] < 0] == -1).all()

@@ -132,23 +132,25 @@ def test_floats_are_found_but_for_scores_that_hardly_differ(ground):
 
 
 def planned(plan, index, table, memory=None, **options):
-    return plan(index, np.random.default_rng([3, index]), memory or {}, embedding(table, **options)[0])
+    """Rows of a plan, and what it remembers."""
+    made, memory = plan(index, np.random.default_rng([3, index]), memory or {}, embedding(table, **options)[0])
+    return made.draws["source"].rows, memory
 
 
 def test_a_plan_holds_rows_of_the_table_and_remembers_negatives(ground):
     table = numbers(200)
     plan = mined_plan([ground], Mining("full", 4, pool=12, refresh=30, batch=8))
     drawn, memory = planned(plan, 0, table)
-    assert drawn["rows"].shape == (3, 8, 6), "30 queries make 3 batches of 8"
-    queries = drawn["rows"][..., 0].ravel()
+    assert drawn.shape == (3, 8, 6), "30 queries make 3 batches of 8"
+    queries = drawn[..., 0].ravel()
     assert len(set(queries)) == 24 and np.isin(queries, ground.queries).all()
     asked = np.array([np.flatnonzero(ground.queries == row)[0] for row in queries])
-    np.testing.assert_array_equal(ground.database[memory["negatives"][asked]], drawn["rows"][..., 2:].reshape(24, 4))
+    np.testing.assert_array_equal(ground.database[memory["negatives"][asked]], drawn[..., 2:].reshape(24, 4))
     others = np.setdiff1d(np.arange(len(ground.queries)), asked)
     assert (memory["negatives"][others] == -1).all()
     again, _ = planned(plan, 1, table, memory)
     before = dict(zip(asked.tolist(), memory["negatives"][asked], strict=True))
-    for row in again["rows"].reshape(-1, 6):
+    for row in again.reshape(-1, 6):
         query = int(np.flatnonzero(ground.queries == row[0])[0])
         if query in before:
             old, new = (
@@ -173,7 +175,7 @@ def test_grounds_take_their_turn_and_keep_negatives_of_their_own(ground):
     memory, rows = {}, []
     for index in range(5):
         drawn, memory = planned(plan, index, table, memory)
-        rows.append(drawn["rows"])
+        rows.append(drawn)
     assert [bool((row >= 200).all()) for row in rows] == [False, False, True, True, False]
     assert all(bool((row >= 200).all() | (row < 200).all()) for row in rows), "no negative crosses"
     assert len(memory["negatives"]) == len(ground.queries) + len(other.queries)
@@ -182,7 +184,7 @@ def test_grounds_take_their_turn_and_keep_negatives_of_their_own(ground):
 def test_a_query_whose_positives_cannot_be_read_is_left_out(ground):
     lost = ground.database[ground.positives[0]]
     plan = mined_plan([ground], Mining("partial", 3, pool=60, refresh=len(ground.queries), batch=1))
-    rows = planned(plan, 0, numbers(200), lost=lost)[0]["rows"][:, 0]
+    rows = planned(plan, 0, numbers(200), lost=lost)[0][:, 0]
     out = (rows < 0).all(axis=1)
     assert 1 <= out.sum() < len(rows) and ground.queries[0] not in rows[~out, 0]
     assert (rows[~out] >= 0).all() and not np.isin(rows[~out, 1:], lost).any()

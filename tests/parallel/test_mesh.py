@@ -6,10 +6,10 @@ import pytest
 
 from jaxvpr.parallel.mesh import (
     batch_sharding,
+    class_shardings,
     local_rows,
     make_mesh,
     replicated,
-    stacked_head_shardings,
     to_global,
 )
 
@@ -50,9 +50,13 @@ def test_heads_are_split_by_class_and_nothing_else_is():
         "odd classes": np.zeros((3, 6, 5), np.float32),
         "count": np.zeros(3, np.int32),
         "bias": np.zeros((3, 8), np.float32),
+        "projection": np.zeros((3, 8, 5), np.float32),
     }
-    shardings = stacked_head_shardings(mesh, tree)
+    by_class = ("prototypes", "odd classes", "count", "bias")
+    shardings = class_shardings(mesh, {"head": tree}, by_class)["head"]
     shapes = {name: shardings[name].shard_shape(leaf.shape) for name, leaf in tree.items()}
-    assert shapes == {"prototypes": (3, 2, 5), "odd classes": (3, 6, 5), "count": (3,), "bias": (3, 8)}
+    assert shapes == {
+        "prototypes": (3, 2, 5), "odd classes": (3, 6, 5), "count": (3,), "bias": (3, 8), "projection": (3, 8, 5),
+    }  # fmt: skip
     assert replicated(mesh).shard_shape((7, 2)) == (7, 2)
     assert batch_sharding(mesh).shard_shape((16, 2)) == (2, 2)

@@ -36,11 +36,11 @@ make_step, told = loop.make_step, sys.argv.pop(1) == "told"
 def slow(*args, **kwargs):
     step = make_step(*args, **kwargs)
 
-    def run(state, batches, slot, number):
-        if int(number) == 3 and "--process=1" in sys.argv:
+    def run(state, batches, turn):
+        if int(turn.number) == 3 and "--process=1" in sys.argv:
             os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.5 if int(number) > 3 else 0)
-        return step(state, batches, slot, number)
+        time.sleep(0.5 if int(turn.number) > 3 else 0)
+        return step(state, batches, turn)
 
     return run
 

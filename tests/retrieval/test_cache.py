@@ -101,7 +101,7 @@ def folder(tmp_path):
 def test_the_describer_keeps_what_it_would_give(image, folder, tiny_config, caplog):
     config = tiny_config.copy_and_resolve_references()
     config.image.update(image)
-    config.eval.batch, config.loader.on_error = 7, "skip"
+    config.eval.batch, config.loader.on_error = 2, "skip"  # 8 images on 4 devices
     traced = []
 
     def counted(variables, images):

@@ -7,7 +7,7 @@ import pytest
 from data_pipelines.errors import DataError
 from data_pipelines.partitions import cosplace_cells, label_cells, square_cells
 from data_pipelines.places import Paths, Places
-from jaxvpr.parallel.mesh import make_mesh, stacked_head_shardings
+from jaxvpr.parallel.mesh import class_shardings, make_mesh
 from jaxvpr.retrieval.classes import Classes, ClassPlaces, locate
 
 RNG = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def test_the_database_is_that_of_a_slow_loop_over_groups_on_any_mesh(shape):
     mesh = make_mesh(shape[1] if shape else 1, devices)
     extra = {"prototypes": heads}
     if shape:
-        extra = jax.device_put(extra, stacked_head_shardings(mesh, extra))
+        extra = jax.device_put(extra, class_shardings(mesh, extra, ("prototypes",)))
     found = ClassPlaces.of(cells, images, side=20).database(extra, mesh)
     assert found.prototypes.dtype == np.float32 and found.prototypes.shape == (cells.counts.sum(), 6)
     np.testing.assert_allclose(found.prototypes, expected, atol=1e-6)

@@ -32,7 +32,7 @@ def watched(tiny_config):
     def make(devices, image):
         config = tiny_config.copy_and_resolve_references()
         config.image.update(image)
-        config.eval.batch = BATCH
+        config.eval.batch = -(-BATCH // devices)  # of each device
         compiled = []
 
         def traced(variables, images):

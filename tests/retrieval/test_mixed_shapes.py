@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def config(tiny_config):
     changed = tiny_config.copy_and_resolve_references()
-    changed.eval.batch = 8
+    changed.eval.batch = 1  # of each device
     return changed
 
 
@@ -240,7 +240,7 @@ def test_a_model_that_looks_across_the_batch_sees_no_blank_image(rule, tiny_conf
     config.image.update(size=(32, 32), resize=rule)
     config.eval.batch = 3
     one = make_mesh(devices=jax.devices()[:1])
-    found = Describer(across, one, **describing(config), across=True)({}, images).descriptors
+    found = Describer(across, one, **describing(config), depends_on_batch=True)({}, images).descriptors
     alone = Describer(lambda v, x: x.astype(jnp.float32).mean((1, 2)) / 255, one, **describing(config))(
         {}, images
     ).descriptors

@@ -22,10 +22,10 @@ def main() -> None:
     def counted(*args, **kwargs):
         step = make_step(*args, **kwargs)
 
-        def run(state, batches, slot, number):
-            if int(number) == int(last):
+        def run(state, batches, turn):
+            if int(turn.number) == int(last):
                 os.kill(os.getpid(), getattr(signal, name))
-            return step(state, batches, slot, number)
+            return step(state, batches, turn)
 
         return run
 

@@ -9,20 +9,20 @@ import numpy as np
 import optax
 import pytest
 
-from data_pipelines.loaders import Draw
+from data_pipelines.draws import Draw
 from jaxvpr import models
 from jaxvpr.errors import UserError
 from jaxvpr.losses.measures import References
 from jaxvpr.losses.metric import LOSSES, place_loss
 from jaxvpr.losses.miners import MINERS
-from jaxvpr.objectives.objective import Objective, embed_images
+from jaxvpr.objectives.objective import Objective, Plan, embed_images
 from jaxvpr.objectives.place_heads import empty_ring, pushed
 from jaxvpr.parallel.mesh import make_mesh, to_global
 from jaxvpr.training import optimisers
 from jaxvpr.training.grad_cache import cached_gradients, dealt, gathered, refuse_batch_statistics
 from jaxvpr.training.optimisers import split_frozen
 from jaxvpr.training.state import TrainState, state_shardings
-from jaxvpr.training.step import make_step
+from jaxvpr.training.step import Turn, make_step
 
 ROWS, DIM = 16, 6
 LABEL = np.repeat(np.arange(ROWS // 4, dtype=np.int32), 4)
@@ -113,8 +113,8 @@ def objective(model, streams=("source", "target")):
         nearer = jnp.square(outputs[streams[-1]]["tokens"].mean(1) - outputs["source"]["tokens"].mean(1)[::-1])
         return value + jnp.mean(nearer), ring, {"first": z[0, 0]}
 
-    draw = {stream: Draw.of(np.arange(ROWS)) for stream in streams}
-    return Objective(streams, 4, 2, init, lambda *_: ({}, {}), lambda plan, step: draw, embed, loss)
+    draws = {stream: Draw.of_steps([np.arange(ROWS)] * 4) for stream in streams}
+    return Objective(streams, 4, lambda *_: (Plan(draws), {}), loss, embed, init, slots=2, by_class=("prototypes",))
 
 
 def setup(goal, model, *, parts, mesh=None, images=IMAGES, frozen=()):
@@ -132,15 +132,17 @@ def setup(goal, model, *, parts, mesh=None, images=IMAGES, frozen=()):
         extra=extra,
         shared={},
         aux=aux,
-        opt=tuner.transform.init(split_frozen(params, frozen)[0]),
-        opt_extra=jax.vmap(tuner.transform.init, axis_size=2)(extra),
-        opt_shared=tuner.transform.init({}),
+        opt={
+            "model": tuner.transform.init(split_frozen(params, frozen)[0]),
+            "heads": jax.vmap(tuner.transform.init, axis_size=2)(extra),
+            "shared": tuner.transform.init({}),
+        },
         ema={},
         rate_scale=np.float32(1),
         key=jax.random.key(2),
     )
-    shardings = state_shardings(mesh, state)
-    tuners = optimisers.Optimisers.alike(tuner)
+    shardings = state_shardings(mesh, state, goal.by_class)
+    tuners = dict.fromkeys(optimisers.GROUPS, tuner)
     step = make_step(goal, tuners, mesh, shardings, total=9, frozen=frozen, grad_cache=parts)
     rows = len(images) // ROWS
     batches = {
@@ -151,14 +153,14 @@ def setup(goal, model, *, parts, mesh=None, images=IMAGES, frozen=()):
         for number, stream in enumerate(goal.streams)
     }
     state = jax.device_put(state, shardings)
-    compiled = step.lower(state, batches, np.int32(1), np.int32(0)).compile({"xla_backend_optimization_level": 0})
+    compiled = step.lower(state, batches, Turn(np.int32(0), np.int32(1))).compile({"xla_backend_optimization_level": 0})
     return state, compiled, batches
 
 
 def moved(state, step, batches):
     """How a step moves the trained arrays, the memory it leaves, and what it measures."""
     before = jax.device_get((state.params, state.extra))
-    state, metrics = step(state, batches, np.int32(1), np.int32(0))
+    state, metrics = step(state, batches, Turn(np.int32(0), np.int32(1)))
     assert bool(metrics.pop("ok"))
     after = jax.device_get((state.params, state.extra))
     return jax.tree.map(np.subtract, after, before), jax.device_get(state.aux), jax.device_get(metrics)

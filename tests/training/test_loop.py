@@ -36,8 +36,8 @@ def before_step(monkeypatch, number, act):
     def counted(*args, **kwargs):
         step = make_step(*args, **kwargs)
 
-        def run(state, batches, slot, at):
-            return step(state, act(batches) if int(at) == number else batches, slot, at)
+        def run(state, batches, turn):
+            return step(state, act(batches) if int(turn.number) == number else batches, turn)
 
         return run
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from configs import common
-from data_pipelines.loaders import ArraySource, Draw
+from data_pipelines.draws import Draw
 from data_pipelines.places import Paths
+from data_pipelines.sources import ArraySource
 from jaxvpr.errors import UserError
-from jaxvpr.objectives.objective import Embed, Objective
+from jaxvpr.objectives.objective import Embed, Objective, Plan
 from jaxvpr.parallel import hosts
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.training import logs, loop
@@ -26,16 +27,12 @@ PLAN, EPOCH, ROWS = 2, 6, 20
 MODEL = nn.Dense(3)
 
 
-def draw(plan, step):
-    return {"source": Draw.of(plan["rows"][step])}
-
-
 class Run:
     """A run in parts. It notes what happened: plans made, variables validated, states before each step."""
 
     def __init__(self, folder, monkeypatch, values=None, generations=(), mesh=None, **keys):
         self.folder, self.monkeypatch, self.values = folder, monkeypatch, values
-        self.plans, self.seen, self.validated, self.taught, self.before = [], [], [], [], {}
+        self.plans, self.seen, self.validated, self.inherited, self.before = [], [], [], [], {}
         self.generations, self.clock = generations, 0.0
         self.mesh = mesh or make_mesh(devices=jax.devices()[:2])
         folder.mkdir()
@@ -56,7 +53,8 @@ class Run:
             self.seen.append(embed.rows(np.arange(ROWS)))
             self.clock += 5.0
             hardest = np.argsort(self.seen[-1][:, 0])[:8]  # so that a plan depends on the model of the moment
-            return {"rows": rng.choice(hardest, (PLAN, self.config.batch))}, {"made": np.int64(index + 1)}
+            rows = rng.choice(hardest, (PLAN, self.config.batch))
+            return Plan({"source": Draw.of_steps(rows)}), {"made": np.int64(index + 1)}
 
         def embed(params, stats, aux, batch, key):
             old = MODEL.apply({"params": aux["old"]}, batch["descriptor"])
@@ -67,13 +65,13 @@ class Run:
             value = jnp.square(z @ extra["head"] - 1).mean() + jnp.square(z - jax.lax.stop_gradient(old)).mean()
             return value, aux, {"epoch_of_loss": at.epoch.astype(jnp.float32)}
 
-        def taught(aux, variables):
-            self.taught.append(copied(variables["params"]))
+        def inherited(aux, variables):
+            self.inherited.append(copied(variables["params"]))
             return {"old": variables["params"]}
 
         return Objective(
-            ("source",), PLAN, 1, init, plan, draw, embed, loss,
-            new_generation=lambda index: index in self.generations, taught=taught,
+            ("source",), PLAN, plan, loss, embed, init,
+            new_generation=lambda index: index in self.generations, inherited=inherited,
         )  # fmt: skip
 
     def validate(self, variables, extra):
@@ -94,9 +92,9 @@ class Run:
         def watched(*args, **kwargs):
             step = make_step(*args, **kwargs)
 
-            def run(state, batches, slot, number):
-                self.before[int(number)] = copied(state._replace(key=jax.random.key_data(state.key)))
-                return step(state, batches, slot, number)
+            def run(state, batches, turn):
+                self.before[int(turn.number)] = copied(state._replace(key=jax.random.key_data(state.key)))
+                return step(state, batches, turn)
 
             return run
 
@@ -264,7 +262,7 @@ def test_without_patience_it_goes_on(start):
 GENERATIONS = {"ema.decay": 0.5, "plateau.factor": 0.5, "plateau.patience": 0, "best.measure": "R@5", "epochs": 3}
 
 
-def test_a_new_generation_starts_as_the_first_did_and_keeps_what_it_was_taught(start):
+def test_a_new_generation_starts_as_the_first_did_and_keeps_what_it_inherits(start):
     run = start("run", values=(60.0, 50.0, 40.0), generations=(3, 7), **GENERATIONS)
     outcome = run.train()
     first = run.before[0]
@@ -273,10 +271,10 @@ def test_a_new_generation_starts_as_the_first_did_and_keeps_what_it_was_taught(s
         assert born.step == number and differ(run.before[last].params, first.params)
         assert_same(born._replace(step=first.step, aux=first.aux), first)
     # The first generation ended where it was validated; the second in the middle of an epoch.
-    assert_same(run.taught[0], run.validated[0]["params"])
-    assert_same([run.before[n].aux["old"] for n in (5, 6, 13)], [first.aux["old"], run.taught[0], run.taught[0]])
-    assert_same(run.before[14].aux["old"], run.taught[1])
-    assert differ(run.taught[0], run.taught[1]) and len(run.taught) == 2
+    assert_same(run.inherited[0], run.validated[0]["params"])
+    assert_same([run.before[n].aux["old"] for n in (5, 6, 13)], [first.aux["old"], run.inherited[0], run.inherited[0]])
+    assert_same(run.before[14].aux["old"], run.inherited[1])
+    assert differ(run.inherited[0], run.inherited[1]) and len(run.inherited) == 2
     assert_same(run.seen[3], run.seen[0])  # plans are made with the new one
     assert_same(outcome.initial["params"], first.params)
     # The second generation's first validation cannot be worse than one before it: the rate stays whole.
@@ -287,9 +285,9 @@ def test_a_new_generation_starts_as_the_first_did_and_keeps_what_it_was_taught(s
     for leaves_at in (6, 7, 14):
         assert not parts.train(leaves_at).finished
     again = parts.train()
-    assert len(parts.taught) == 2, "each switch comes once"
+    assert len(parts.inherited) == 2, "each switch comes once"
     assert parts.log() == run.log()
-    assert_same((again.best, parts.taught, parts.before), (outcome.best, run.taught, run.before))
+    assert_same((again.best, parts.inherited, parts.before), (outcome.best, run.inherited, run.before))
 
 
 def test_a_generation_counts_its_own_validations(start):

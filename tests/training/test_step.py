@@ -7,16 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipelines.loaders import Draw
+from data_pipelines.draws import Draw
 from jaxvpr import models
 from jaxvpr.errors import UserError
 from jaxvpr.losses.margins import cosface
-from jaxvpr.objectives.objective import Objective, embed_images
+from jaxvpr.objectives.objective import Objective, Plan, embed_images
 from jaxvpr.parallel.mesh import make_mesh, to_global
 from jaxvpr.training import optimisers
-from jaxvpr.training.optimisers import Optimisers
 from jaxvpr.training.state import init_state
-from jaxvpr.training.step import make_step
+from jaxvpr.training.step import Turn, make_step
 
 CLASSES, DIM, BATCH = 8, 16, 16
 MODEL = models.join(
@@ -40,16 +39,20 @@ def objective(slots=3):
         period=4,
         slots=slots,
         init=lambda key, dim: ({"prototypes": jax.random.normal(key, (slots, CLASSES, dim))}, {}),
-        plan=lambda index, rng, memory, embed: ({}, memory),
-        draw=lambda plan, step: {"source": Draw.of(np.arange(BATCH))},
+        by_class=("prototypes",),
+        plan=lambda index, rng, memory, embed: (Plan({"source": Draw.of_steps([np.arange(BATCH)] * 4)}), memory),
         embed=embed_images(MODEL),
         loss=loss,
     )
 
 
+def alike(optimiser):
+    return dict.fromkeys(optimisers.GROUPS, optimiser)
+
+
 def setup(mesh=None, frozen=(), accumulate=1, name="adam", rate=1e-2):
     mesh = mesh or make_mesh(devices=jax.devices()[:1])
-    tuners = Optimisers.alike(optimisers.build(name, rate=rate, total=100))
+    tuners = alike(optimisers.build(name, rate=rate, total=100))
     state, shardings = init_state(
         MODEL, objective(), tuners, mesh, example=np.zeros((1, 32, 32, 3), np.uint8), frozen=frozen, seed=0
     )
@@ -80,9 +83,9 @@ def leaves(tree):
 
 def test_only_the_drawn_slot_moves():
     mesh, state, step = setup()
-    before = jax.device_get((state.extra, state.opt_extra))
-    state, metrics = step(state, batch(mesh), np.int32(1), np.int32(0))
-    after = jax.device_get((state.extra, state.opt_extra))
+    before = jax.device_get((state.extra, state.opt["heads"]))
+    state, metrics = step(state, batch(mesh), Turn(0, 1))
+    after = jax.device_get((state.extra, state.opt["heads"]))
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         for slot in range(3):
             assert (slot == 1) != np.array_equal(old[slot], new[slot]), (old.shape, slot)
@@ -92,10 +95,10 @@ def test_only_the_drawn_slot_moves():
 @pytest.mark.parametrize("why", ["nan in an image", "batch of another step"])
 def test_a_refused_batch_leaves_no_trace(why):
     mesh, state, step = setup()
-    state, _ = step(state, batch(mesh), np.int32(0), np.int32(0))
+    state, _ = step(state, batch(mesh), Turn(0, 0))
     before = leaves(state)
     number = 1 if "nan" in why else 2
-    state, metrics = step(state, batch(mesh, 1, bad="nan" in why), np.int32(0), np.int32(number))
+    state, metrics = step(state, batch(mesh, 1, bad="nan" in why), Turn(number, 0))
     assert not bool(metrics["ok"])
     assert all(np.array_equal(a, b) for a, b in zip(before, leaves(state), strict=True))
     assert np.isfinite(float(metrics["loss"])) == ("nan" not in why)
@@ -104,7 +107,7 @@ def test_a_refused_batch_leaves_no_trace(why):
 def test_frozen_parameters_rest_and_their_statistics_move():
     mesh, state, step = setup(frozen=("backbone/(conv1|bn1|layer1_)",))
     before = jax.device_get((state.params, state.stats))
-    state, _ = step(state, batch(mesh), np.int32(0), np.int32(0))
+    state, _ = step(state, batch(mesh), Turn(0, 0))
     after = jax.device_get((state.params, state.stats))
     for (path, old), new in zip(jax.tree.leaves_with_path(before[0]), jax.tree.leaves(after[0]), strict=True):
         rests = any(part in jax.tree_util.keystr(path) for part in ("'conv1']['kernel", "bn1", "layer1_"))
@@ -132,13 +135,13 @@ def test_accumulated_parts_weigh_by_their_unmasked_rows():
     results = []
     for accumulate in (1, 4):
         mesh = make_mesh(devices=jax.devices()[:1])
-        tuners = Optimisers.alike(optimisers.build("sgd", rate=0.1, total=100))
+        tuners = alike(optimisers.build("sgd", rate=0.1, total=100))
         goal = objective()._replace(embed=frozen_statistics)
         state, shardings = init_state(
             MODEL, goal, tuners, mesh, example=np.zeros((1, 32, 32, 3), np.uint8), frozen=(), seed=0
         )
         step = make_step(goal, tuners, mesh, shardings, total=100, accumulate=accumulate)
-        state, metrics = step(state, batch(mesh, mask=mask), np.int32(0), np.int32(0))
+        state, metrics = step(state, batch(mesh, mask=mask), Turn(0, 0))
         results.append((leaves((state.params, state.extra)), float(metrics["loss"]), float(metrics["grad_norm"])))
     assert results[0][1:] == pytest.approx(results[1][1:], rel=1e-5)
     for one, other in zip(results[0][0], results[1][0], strict=True):
@@ -153,7 +156,7 @@ def test_eight_devices_equal_one(model_axis):
         _, state, step = setup(mesh, name="sgd", rate=0.005)
         losses = []
         for number in range(3):
-            state, metrics = step(state, batch(mesh, number), np.int32(number % 2), np.int32(number))
+            state, metrics = step(state, batch(mesh, number), Turn(number, number % 2))
             losses.append(float(metrics["loss"]))
         runs.append((losses, leaves((state.params, state.stats, state.extra))))
         if mesh.size > 1 and model_axis > 1:
@@ -170,7 +173,7 @@ def test_batch_norm_statistics_are_those_of_the_global_batch():
     want = np.asarray(images["source"]["image"], np.float32).mean() / 255
     start = jax.device_get({"params": state.params, "batch_stats": state.stats})
     old = start["batch_stats"]["backbone"]["bn1"]["mean"]
-    state, _ = step(state, images, np.int32(0), np.int32(0))
+    state, _ = step(state, images, Turn(0, 0))
     new = jax.device_get(state.stats["backbone"]["bn1"]["mean"])
     trained = jax.jit(partial(MODEL.apply, train=True, mutable=["batch_stats"]))
     _, updated = trained(start, np.asarray(images["source"]["image"]))

@@ -68,7 +68,7 @@ def test_lr_is_that_of_the_heads_of_the_best_step(recipe, run, photo_tree):
     np.testing.assert_allclose([[float(row["east"]), float(row["north"])] for row in rows], at, atol=1e-6)
 
     queries = readers.read("at_names", photo_tree, split="test").select(role="query")
-    _, variables = which.variables(config, run, str(best))
+    _, variables = which.uncompressed(config, run, str(best))
     with jax.numpy_dtype_promotion("standard"):
         shown = builders.describer(config, builders.mesh(config))(variables, queries.path).descriptors
     right = {1: 0, 5: 0, 10: 0}
@@ -113,7 +113,7 @@ def test_classes_of_another_model_do_not_answer(recipe, run, tmp_path, caplog):
     checkpoints, config = Checkpoints(run / "checkpoints", read_only=True), load_config(recipe).unlock()
     best = checkpoints.best_step()
     (other,) = set(checkpoints.steps()) - {best}
-    variables = {step: which.variables(config, run, str(step))[1] for step in (best, other)}
+    variables = {step: which.uncompressed(config, run, str(step))[1] for step in (best, other)}
     prototypes, rows = database(run)
     config.image.size = (40, 40)
     found = database_file.classes_in(run, config, variables[best])
@@ -172,10 +172,10 @@ def test_the_square_a_photo_is_trained_as_is_the_one_that_answers(tiny_config, g
     east, north = (np.array([float(path.split("@")[field]) for path in recipe.images]) for field in (1, 2))
     for number in range(4):
         plan, _ = recipe.objective.plan(number, np.random.default_rng(number), {}, None)
-        own = np.flatnonzero(recipe.classes.slot == plan["slot"])
+        own = np.flatnonzero(recipe.classes.slot == plan.slot)
         assert recipe.classes.label[own].tolist() == list(range(len(own)))
-        drawn = own[plan["labels"].ravel()]
-        rows = plan["rows"].ravel()
+        drawn = own[plan.draws["source"].label.ravel()]
+        rows = plan.draws["source"].rows.ravel()
         assert np.abs(places.east[drawn] - east[rows]).max() <= 10 >= np.abs(places.north[drawn] - north[rows]).max()
         assert (places.east % 20 == 10).all() and np.isnan(places.heading).all()
 

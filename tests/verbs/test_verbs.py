@@ -95,8 +95,8 @@ def test_what_a_run_left_comes_before_what_it_began_from(tiny_config, tmp_path):
     model_file.write_model(begun, config, drawn)
     config.init = str(begun)
     model_file.save_model(folder, config, jax.tree.map(lambda leaf: leaf + 1, drawn))
-    what, found = which.variables(config, folder, "best")
+    what, found = which.uncompressed(config, folder, "best")
     assert what == str(folder / model_file.MODEL_FILE)
     jax.tree.map(lambda got, leaf: np.testing.assert_array_equal(got, leaf + 1), found, drawn)
     config.init = f"{begun}:"
-    assert which.variables(config, folder, "best")[0] == config.init, "another start than the run's"
+    assert which.uncompressed(config, folder, "best")[0] == config.init, "another start than the run's"

@@ -38,7 +38,7 @@ class CRN(nn.Module):
         centroids = self.param("centroids", uniform, (self.clusters, x.shape[-1]))
         return flat(aggregate(local, weights * mask.reshape(*local.shape[:2], 1), centroids))
 
-    def resting(self) -> tuple[str, ...]:
+    def frozen_paths(self) -> tuple[str, ...]:
         """Patterns of the parameters that stay as they start."""
         return ("crn/acc_w/",)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxvpr.models.aggregators.gem import GeM
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import PRECISE, Linear, l2_normalise, resting
+from jaxvpr.models.layers import PRECISE, Linear, frozen_in, l2_normalise
 
 
 class FC(nn.Module):
@@ -34,9 +34,9 @@ class FC(nn.Module):
         x = self.inner(features, train)
         return Linear(self.dim, 2 if self.conv else 0, name="fc")(l2_normalise(x) if self.l2 else x)
 
-    def resting(self) -> tuple[str, ...]:
+    def frozen_paths(self) -> tuple[str, ...]:
         """Patterns of the parameters of `inner` that do not train."""
-        return resting(self.inner, "inner")
+        return frozen_in(self.inner, "inner")
 
 
 class Whiten(nn.Module):
@@ -73,6 +73,6 @@ class Whiten(nn.Module):
         turned = jnp.matmul(x - mean.reshape(1, -1), components.T, precision=PRECISE)
         return turned * jnp.maximum(variance, 1e-24).reshape(1, -1) ** -self.power
 
-    def resting(self) -> tuple[str, ...]:
+    def frozen_paths(self) -> tuple[str, ...]:
         """Patterns of the parameters of `inner` that do not train."""
-        return resting(self.inner, "inner")
+        return frozen_in(self.inner, "inner")

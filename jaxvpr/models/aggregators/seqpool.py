@@ -27,6 +27,6 @@ class SeqPool(nn.Module):
         scores = Linear(1, kernel_init=small_normal, name="attention_pool")(x)
         return jnp.einsum("bnc,bn->bc", x, nn.softmax(scores[..., 0]), precision=PRECISE)
 
-    def resting(self) -> tuple[str, ...]:
+    def frozen_paths(self) -> tuple[str, ...]:
         """Patterns of the parameters that are frozen."""
         return ("attention_pool/",) if self.frozen else ()

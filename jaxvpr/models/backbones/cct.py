@@ -61,8 +61,8 @@ class CCT(nn.Module):
       depth, width, heads, mlp_ratio: blocks, channels, attention heads, hidden channels of a block over its channels.
       stem_width: channels between the two convolutions.
       cut: how many blocks run (`trunc_te` of the Deep VG benchmark and vg-transformers), or None for all.
-      frozen_blocks: how many of the first blocks rest (see `resting`); the tokenizer, the position embedding and the
-        last normalisation do so too, as there (`freeze_te` plus one: 0 freezes no block). None freezes nothing.
+      frozen_blocks: how many of the first blocks are frozen (see `frozen_paths`); the tokenizer, the position
+        embedding and the last normalisation too, as there (`freeze_te` plus one: 0 freezes no block). None: nothing.
       dropout, attention_dropout: after each layer, and of the attention's weights.
       stochastic_depth: probability that the last block's branches are skipped; the others' grow to it linearly.
       remat: recompute each block in the backward pass instead of storing its inner activations.
@@ -109,7 +109,7 @@ class CCT(nn.Module):
         x = LayerNorm(dtype=self.dtype, name="norm")(x)
         return Features(x.reshape(batch, height, width, self.width), x[:, 0])
 
-    def resting(self) -> tuple[str, ...]:
+    def frozen_paths(self) -> tuple[str, ...]:
         """Patterns of the parameters that are frozen."""
         self._blocks()
         if self.frozen_blocks is None:

@@ -29,7 +29,7 @@ class DINOv2(nn.Module):
       side: of the square grid of position embeddings; 37 belongs to images of 518 pixels.
       norm: pass the features through the last LayerNorm (SALAD, MegaLoc, CricaVPR do, BoQ does not). Its parameters
         exist either way, so that files are read and written whole.
-      train_blocks: only the last n blocks learn, and the last LayerNorm; None trains all. See `resting`.
+      train_blocks: only the last n blocks learn, and the last LayerNorm; None trains all. See `frozen_paths`.
       layer: give what block `layer` (from 0) gives, without the last LayerNorm, and run no further (AnyLoc).
       facet: with a `layer`, "token" gives that block's output, "query", "key" or "value" that part of its attention.
       mask_token: keep the parameter that only DINOv2's pre-training reads, so that files are read and written whole;
@@ -84,7 +84,7 @@ class DINOv2(nn.Module):
         cells = x[:, -grid[0] * grid[1] :]
         return Features(cells.reshape(x.shape[0], *grid, self.width), x[:, 0])
 
-    def resting(self) -> tuple[str, ...]:
+    def frozen_paths(self) -> tuple[str, ...]:
         """Patterns of the parameters that are frozen, or that nothing reads: pre-training's token, a norm that is left
         out, what follows a facet in its block."""
         last = self._last()

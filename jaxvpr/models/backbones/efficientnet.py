@@ -90,7 +90,7 @@ class EfficientNet(nn.Module):
       eps, momentum: of the batch normalisations, as in `BatchNorm`.
       drop_path: what the share of images that skip a block in training rises to, linearly, from 0 at the first one.
       cut: the last of torchvision's `features` that runs, 0 (the stem) to 8 (the last convolution).
-      frozen_until: the last frozen one, or None; see `resting`. CosPlace freezes up to 4.
+      frozen_until: the last frozen one, or None; see `frozen_paths`. CosPlace freezes up to 4.
       frozen_bn: "update" keeps updating BatchNorm statistics (and skipping blocks) in frozen stages, as CosPlace does;
         "fixed" runs those stages as in evaluation; "all" also runs BatchNorm of the others on its running averages.
       remat: recompute each block in the backward pass instead of storing its inner activations.
@@ -124,7 +124,7 @@ class EfficientNet(nn.Module):
             x = run(number, x, train)
         return Features(x)
 
-    def resting(self) -> tuple[str, ...]:
+    def frozen_paths(self) -> tuple[str, ...]:
         """Patterns of the parameters of frozen stages."""
         self._check()
         return tuple(f"features_{i}_" for i in range(-1 if self.frozen_until is None else self.frozen_until + 1))

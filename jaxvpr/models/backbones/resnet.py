@@ -72,7 +72,7 @@ class ResNet(nn.Module):
       stem: "torchvision" is a 7x7 convolution of stride 2 and a 3x3 max pooling of stride 2; "small" a 3x3 convolution
         of stride 2 alone, for images of some 64 to 128 pixels.
       cut: the last stage, "layer1" to "layer4".
-      frozen_until: the last frozen stage ("stem", "layer1", ...), or None; see `resting`.
+      frozen_until: the last frozen stage ("stem", "layer1", ...), or None; see `frozen_paths`.
       frozen_bn: "update" keeps updating BatchNorm statistics in frozen stages, as the originals of CosPlace,
         EigenPlaces, Deep VG and MixVPR do; "fixed" runs those stages on their running averages, "all" every stage.
       remat: recompute each block in the backward pass instead of storing its inner activations.
@@ -107,7 +107,7 @@ class ResNet(nn.Module):
                 x = block(self.widths[number], stride, average, self.dtype, name=f"{stage}_{i}")(x)
         return Features(x)
 
-    def resting(self) -> tuple[str, ...]:
+    def frozen_paths(self) -> tuple[str, ...]:
         """Patterns of the parameters of frozen stages."""
         _, frozen = self._stages()
         return tuple("(conv1|bn1)/" if stage == "stem" else f"{stage}_" for stage in sorted(frozen))

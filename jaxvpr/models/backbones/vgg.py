@@ -22,8 +22,8 @@ class VGG(nn.Module):
       cut: the last of torchvision's `features` that runs, 0 to 30. The originals of place recognition (NetVLAD's port,
         SFRS, CosPlace, the Deep VG benchmark) leave out the last ReLU (29) and pooling (30), so that features may be
         negative.
-      frozen_until: the last frozen one, or None; see `resting`. All those originals freeze what comes before the last
-        block: 23.
+      frozen_until: the last frozen one, or None; see `frozen_paths`. All those originals freeze what comes before the
+        last block: 23.
       dtype: type of the computation; parameters stay float32.
     """
 
@@ -50,7 +50,7 @@ class VGG(nn.Module):
                 x = nn.relu(x) if kind == "relu" else max_pool(x, 2, 2)
         return Features(x)
 
-    def resting(self) -> tuple[str, ...]:
+    def frozen_paths(self) -> tuple[str, ...]:
         """Patterns of the parameters of frozen layers."""
         self._check()
         last = -1 if self.frozen_until is None else self.frozen_until

@@ -24,7 +24,7 @@ class ViT(nn.Module):
       antialias: of that interpolation: timm's has it, Hugging Face's has not.
       eps: of LayerNorm: timm's is 1e-6, Hugging Face's 1e-12.
       cut: how many blocks run, None for all; the Deep VG benchmark's `trunc_te`.
-      frozen_blocks: how many of the first blocks rest (see `resting`); the embeddings and the last normalisation
+      frozen_blocks: how many of the first blocks rest (see `frozen_paths`); the embeddings and the last normalisation
         do so too, as there (`freeze_te` plus one: 0 freezes no block). None freezes nothing.
       pooler: keep the layer that Hugging Face's files have beyond the features, so that they are read and written
         whole. Nothing reads it.
@@ -62,7 +62,7 @@ class ViT(nn.Module):
             linear(self.width, self.dtype, "pooler_dense")(x[:, 0])
         return Features(x[:, 1:].reshape(x.shape[0], *grid, self.width), x[:, 0])
 
-    def resting(self) -> tuple[str, ...]:
+    def frozen_paths(self) -> tuple[str, ...]:
         """Patterns of the parameters that are frozen, or that nothing reads."""
         self._blocks()
         unread = ("pooler_dense/",) if self.pooler else ()

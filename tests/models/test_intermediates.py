@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxvpr import models
-from jaxvpr.models.seen import seen
+from jaxvpr.models.intermediates import intermediates
 from jaxvpr.objectives.objective import embed_images
 from jaxvpr.objectives.triplets import embed_elements
 
@@ -27,25 +27,27 @@ def embedding(variables, embed, image):
 
 def test_descriptors_and_maps_are_the_models_own(variables):
     plain = embed_images(MODEL)
-    (descriptors, stats), found = seen(embedding(variables, plain, IMAGES), "descriptor")
+    (descriptors, stats), found = intermediates(embedding(variables, plain, IMAGES), "descriptor")
     alone, alone_stats = embedding(variables, plain, IMAGES)()
     np.testing.assert_array_equal(found, descriptors)
     jax.tree.map(np.testing.assert_array_equal, (descriptors, stats), (alone, alone_stats))
-    _, maps = seen(embedding(variables, plain, IMAGES), "map")
+    _, maps = intermediates(embedding(variables, plain, IMAGES), "map")
     np.testing.assert_array_equal(maps, embedding(variables, embed_images(MODEL, "pooled"), IMAGES)()[0])
     assert maps.shape == (6, 8) and found.shape == (6, 6)
 
 
 def test_triplets_come_image_by_image(variables):
     elements = IMAGES.reshape(2, 3, 16, 16, 3)
-    (described, _), found = seen(embedding(variables, embed_elements(embed_images(MODEL)), elements), "descriptor")
+    (described, _), found = intermediates(
+        embedding(variables, embed_elements(embed_images(MODEL)), elements), "descriptor"
+    )
     np.testing.assert_array_equal(found, described.reshape(6, 6))
 
 
 def test_of_an_image_in_regions_the_first_is_the_whole():
     model = models.join(**SMALL, aggregator="netvlad", aggregator_options={"clusters": 2})
     variables = {"batch_stats": {}, **model.init(KEY, IMAGES)}
-    (regions, _), found = seen(embedding(variables, embed_images(model, "regions"), IMAGES), "descriptor")
+    (regions, _), found = intermediates(embedding(variables, embed_images(model, "regions"), IMAGES), "descriptor")
     np.testing.assert_array_equal(found, regions[:, 0])
 
 
@@ -54,17 +56,17 @@ def test_a_teacher_is_not_watched(variables):
         taught = MODEL.apply(variables, IMAGES[:2])
         return embedding(variables, embed_images(MODEL), IMAGES)()[0], taught
 
-    (descriptors, _), found = seen(run, "descriptor")
+    (descriptors, _), found = intermediates(run, "descriptor")
     np.testing.assert_array_equal(found, descriptors)
     with pytest.raises(ValueError, match=r"no model.*descriptor"):
-        seen(lambda: MODEL.apply(variables, IMAGES), "descriptor")
+        intermediates(lambda: MODEL.apply(variables, IMAGES), "descriptor")
     with pytest.raises(ValueError, match=r"'token'.*\('descriptor', 'map'\)"):
-        seen(run, "token")
+        intermediates(run, "token")
 
 
 def test_gradients_go_through_what_is_seen(variables):
     def length(params, at):
-        _, found = seen(embedding({**variables, "params": params}, embed_images(MODEL), IMAGES), at)
+        _, found = intermediates(embedding({**variables, "params": params}, embed_images(MODEL), IMAGES), at)
         return jnp.sum(found[:, 0])
 
     of = {at: jax.jit(jax.grad(length), static_argnums=1)(variables["params"], at) for at in ("map", "descriptor")}

@@ -1,4 +1,4 @@
-"""Which parameters train under the options of a model: `PlaceModel.resting` names the others."""
+"""Which parameters train under the options of a model: `PlaceModel.frozen_paths` names the others."""
 
 import re
 
@@ -23,7 +23,7 @@ def parts(backbone, size, options):
     "backbone/conv1"."""
     model = join(backbone=backbone, aggregator="gem", backbone_options=options)
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, *size, 3), np.uint8))["params"]
-    paths, patterns = list(flatten_dict(shapes, sep="/")), model.resting()
+    paths, patterns = list(flatten_dict(shapes, sep="/")), model.frozen_paths()
     for pattern in patterns:
         assert any(re.search(pattern, path) for path in paths), f"{pattern} names nothing"
     rests = [any(re.search(pattern, path) for pattern in patterns) for path in paths]
@@ -72,7 +72,7 @@ def test_with_adapters_alone_nothing_else_of_the_backbone_learns():
     options = {**DINO, "adapters": True, "adapters_only": True, "registers": 1}
     model = join(backbone="dinov2_vitb14", aggregator="gem", backbone_options=options)
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 28, 28, 3), np.uint8))["params"]
-    learning = {p for p in flatten_dict(shapes, sep="/") if not any(re.search(q, p) for q in model.resting())}
+    learning = {p for p in flatten_dict(shapes, sep="/") if not any(re.search(q, p) for q in model.frozen_paths())}
     inside = {p for p in flatten_dict(shapes, sep="/") if re.match(r"backbone/blocks_[012]/adapter/", p)}
     assert learning == inside | {"aggregator/p"} and len(inside) > 30
 
@@ -102,5 +102,5 @@ def test_with_adapters_alone_nothing_else_of_the_backbone_learns():
 def test_an_aggregator_rests_as_its_options_say_also_inside_another(aggregator, options, resting):
     model = join(backbone="resnet18", aggregator=aggregator, backbone_options=RESNET, aggregator_options=options)
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.uint8))["params"]
-    found = {p for p in flatten_dict(shapes, sep="/") if any(re.search(q, p) for q in model.resting())}
+    found = {p for p in flatten_dict(shapes, sep="/") if any(re.search(q, p) for q in model.frozen_paths())}
     assert {p.removeprefix("aggregator/").rpartition("/")[0] for p in found} == set(resting.split())

@@ -1,0 +1,200 @@
+"""Where the rows of a draw are read: image files (`image_source`), clips of them, and tables of numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from data_pipelines.draws import EVERYTHING, Batch, Draw
+from data_pipelines.errors import DataError
+from data_pipelines.image_source import ImageSource
+from data_pipelines.images import Array
+
+BOOKKEEPING = ("label", "row", "mask", "bad")  # of a batch: all but what a model is shown
+
+
+class Source(Protocol):
+    """Where a stream's arrays come from. Must be picklable."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        ...
+
+    def read(self, draw: Draw, seed: int, step: int, stream: str, part: slice = EVERYTHING) -> Batch:
+        """The elements `part` of the global batch: what a model is shown by name, and `BOOKKEEPING`.
+
+        label int32 [b], row int64 [b, ...], mask bool [b] (elements that count), bad bool [b] (unreadable ones).
+        """
+        ...
+
+    def take(self, rows: Array) -> Source:
+        """The source of some of the rows alone, numbered anew."""
+        ...
+
+    def names(self, rows: Array) -> list[str]:
+        """What an error calls these rows: a file, or a row of one."""
+        ...
+
+    def complaints(self, batch: Batch) -> list[str]:
+        """Why the bad elements of a batch are bad, a line each: what a run that skips them prints."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ClipSource:
+    """Reads clips: a row of a draw is the number of a clip, which is expanded to its frames.
+
+    All frames of a clip are augmented alike. A clip with fewer frames than the longest shows its last one again in
+    their place, so that no statistics of a batch see black images; `frames` of the batch says which count.
+
+    Attributes:
+      images: what reads the frames. `queries_only` augments the first clip of an element, all its frames alike.
+      clips: int64 [N, F], rows of images in order; -1 pads behind the last frame of a clip.
+
+    Raises:
+      DataError: for a clip without a first frame.
+    """
+
+    images: ImageSource
+    clips: Array
+
+    def __post_init__(self):
+        empty = np.flatnonzero(self.clips[:, 0] < 0)
+        if len(empty):
+            raise DataError(f"clip {empty[0]} has no first frame: -1 may only follow the frames of a clip")
+        object.__setattr__(self, "images", dataclasses.replace(self.images, frames=self.clips.shape[1]))
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def read(self, draw: Draw, seed: int, step: int, stream: str, part: slice = EVERYTHING) -> Batch:
+        """As `ImageSource.read`: image uint8 [b, F, H, W, 3] or [b, T, F, H, W, 3]; and frames bool [b, F] or
+        [b, T, F], False where a frame only pads."""
+        batch = self.images.read(self._expanded(draw), seed, step, stream, part)
+        return self._folded(batch, draw.rows[part])
+
+    def read_images(self, draw: Draw, seed: int, step: int, stream: str, part: slice = EVERYTHING) -> Batch:
+        """As `ImageSource.read_images`, with clips in place of images: arrays are [clips, F, ...]."""
+        (start, stop, _), length = part.indices(draw.rows.size), self.clips.shape[1]
+        frames = slice(start * length, stop * length)
+        batch = self.images.read_images(self._expanded(draw), seed, step, stream, frames)
+        bad = np.logical_or.reduce(batch["bad"].reshape(-1, length), axis=1)
+        per_clip = {
+            "label": batch["label"][::length],
+            "mask": batch["mask"].reshape(-1, length).all(axis=1),
+            "bad": bad,
+        }
+        return self._folded({**batch, **per_clip}, draw.rows.ravel()[start:stop])
+
+    def _expanded(self, draw: Draw) -> Draw:
+        """The draw of all frames: [..., T * F] rows in place of T clips."""
+        clips = self.clips[np.maximum(draw.rows, 0)]
+        # The number of the last frame up to each place: where frames end, the last one stands again.
+        last = np.maximum.accumulate(np.where(clips >= 0, np.arange(clips.shape[-1]), 0), axis=-1)
+        rows = np.where(draw.rows[..., None] >= 0, np.take_along_axis(clips, last, -1), -1)
+        return draw._replace(rows=rows.reshape(len(rows), -1))
+
+    def _folded(self, batch: Batch, rows: Array) -> Batch:
+        images, length = batch["image"], self.clips.shape[1]
+        return {
+            **batch,
+            "image": images.reshape(*rows.shape, length, *images.shape[-3:]),
+            "frames": (self.clips[np.maximum(rows, 0)] >= 0) & (rows[..., None] >= 0),
+            "row": rows,
+        }
+
+    def take(self, rows: Array) -> ClipSource:
+        """The source of some of the clips alone."""
+        return dataclasses.replace(self, clips=self.clips[rows])
+
+    def names(self, rows: Array) -> list[str]:
+        """A clip is called after its first and its last frame."""
+        ends = [(clip[clip >= 0][0], clip[clip >= 0][-1]) for clip in self.clips[rows]]
+        return [f"{self.images.paths[first]} to {self.images.paths[last]}" for first, last in ends]
+
+    def complaints(self, batch: Batch) -> list[str]:
+        """Why the bad elements of a batch are bad; a line each file."""
+        rows = np.unique(batch["row"][batch["bad"]])
+        frames = self.clips[rows[rows >= 0]]
+        return self.images.complaints({"row": frames, "bad": np.ones(len(frames), bool)})
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Reads rows of a `.npy` file, memory-mapped: cached descriptors or feature maps instead of images.
+
+    Attributes:
+      file: float array [N, ...].
+      name: the key of the batch that holds the rows.
+      rows: int64 [M], which rows of the file are meant; None: all.
+    """
+
+    file: str
+    name: str = "descriptor"
+    rows: Array | None = None
+
+    def __len__(self) -> int:
+        return len(np.load(self.file, mmap_mode="r")) if self.rows is None else len(self.rows)
+
+    def read(self, draw: Draw, seed: int, step: int, stream: str, part: slice = EVERYTHING) -> Batch:
+        """{name: float32 [*rows.shape, ...], label, row, mask, bad}; zeros where the row is -1."""
+        rows = draw.rows[part]
+        values = np.load(self.file, mmap_mode="r")[self._in_file(np.maximum(rows, 0))].astype(np.float32)
+        values[rows < 0] = 0
+        batch = {"label": draw.label[part], "row": rows, "mask": draw.mask[part], "bad": np.zeros(len(rows), bool)}
+        return {self.name: values, **batch}
+
+    def _in_file(self, rows: Array) -> Array:
+        return rows if self.rows is None else self.rows[rows]
+
+    def take(self, rows: Array) -> ArraySource:
+        """The source of some of the rows alone."""
+        return dataclasses.replace(self, rows=self._in_file(np.asarray(rows)))
+
+    def names(self, rows: Array) -> list[str]:
+        """Rows of the file."""
+        return [f"{self.file}, row {row}" for row in self._in_file(np.asarray(rows))]
+
+    def complaints(self, batch: Batch) -> list[str]:
+        """None: every row can be read."""
+        return []
+
+
+@dataclass(frozen=True, eq=False)
+class TargetSource:
+    """A source whose rows have numbers to predict, such as positions.
+
+    Attributes:
+      source: what the model is shown.
+      targets: {name: float [N, ...]}, read beside it under these names.
+    """
+
+    source: Any
+    targets: Mapping[str, Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, draw: Draw, seed: int, step: int, stream: str, part: slice = EVERYTHING) -> Batch:
+        """The batch of the source, and {name: float32 [*rows.shape, ...]}, zeros where the row is -1."""
+        batch, rows = self.source.read(draw, seed, step, stream, part), draw.rows[part]
+        for name, values in self.targets.items():
+            batch[name] = values[np.maximum(rows, 0)].astype(np.float32)
+            batch[name][rows < 0] = 0
+        return batch
+
+    def take(self, rows: Array) -> TargetSource:
+        """The source of some of the rows alone."""
+        return TargetSource(self.source.take(rows), {name: values[rows] for name, values in self.targets.items()})
+
+    def names(self, rows: Array) -> list[str]:
+        """As of the source."""
+        return self.source.names(rows)
+
+    def complaints(self, batch: Batch) -> list[str]:
+        """As of the source."""
+        return self.source.complaints(batch)

@@ -1,0 +1,73 @@
+"""Where weights come from, as text: `[SCHEME:]NAME[:PATTERN]`. The one grammar of `init`, `--checkpoint`,
+`objective.teacher` and `jaxvpr.load`.
+
+- `FILE` or `file:FILE`: a file of weights under the names of any family of docs/models.md.
+- `run:FOLDER`: the model that a training left in its folder.
+- `METHOD:FILE`: the original's file of a published method of docs/models.md.
+
+PATTERN is a regular expression of our parameter paths: only those are read, the others keep what they had.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxvpr.errors import UserError
+
+GRAMMAR = "FILE[:PATTERN], run:FOLDER[:PATTERN] or METHOD:FILE[:PATTERN]"
+MODEL_FILE = "model.safetensors"  # what a training leaves in its folder
+METHOD = re.compile(r"[a-z][a-z0-9-]*")
+
+
+class WeightSource(NamedTuple):
+    """A parsed text.
+
+    Attributes:
+      scheme: "file", "run", or the name of a published method.
+      name: the file or folder.
+      pattern: "" for all parameters.
+    """
+
+    scheme: str
+    name: str
+    pattern: str = ""
+
+    @property
+    def file(self) -> Path:
+        """The file of weights."""
+        return Path(self.name) / MODEL_FILE if self.scheme == "run" else Path(self.name)
+
+    @property
+    def method(self) -> str:
+        """The published method; "" where the text names none."""
+        return "" if self.scheme in ("file", "run") else self.scheme
+
+
+def parse(text: str) -> WeightSource:
+    """Reads a text of the grammar. What begins with neither a scheme nor what looks like a method is a file."""
+    head, _, rest = text.partition(":")
+    if rest and (head in ("file", "run") or (METHOD.fullmatch(head) and not Path(head).is_file())):
+        name, _, pattern = rest.partition(":")
+        return WeightSource(head, name, pattern)
+    return WeightSource("file", head, rest)
+
+
+def check(key: str, text: str, hint: str = "") -> WeightSource:
+    """A parsed text whose file is there and whose pattern is a regular expression.
+
+    Args:
+      key: what the text is the value of, for the message. hint: what else could be meant, likewise.
+
+    Raises:
+      UserError: otherwise.
+    """
+    source = parse(text)
+    if not source.file.is_file():
+        raise UserError(f"{key}={text}: no such file of weights as {source.file}{hint}. It is {GRAMMAR}")
+    try:
+        re.compile(source.pattern)
+    except re.error as error:
+        raise UserError(f"{key}: {source.pattern!r} is no regular expression: {error}") from error
+    return source

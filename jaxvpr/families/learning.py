@@ -1,0 +1,134 @@
+"""What a family hands over, and how the parts that it leaves out are filled in for families of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from data_pipelines.places import Paths, Places
+from data_pipelines.sources import Source
+from jaxvpr import builders
+from jaxvpr.errors import UserError
+from jaxvpr.models import Variables
+from jaxvpr.objectives.objective import Embed, Objective
+from jaxvpr.retrieval.classes import ClassPlaces, unfit
+from jaxvpr.retrieval.describer import Describer
+from jaxvpr.retrieval.evaluator import Benchmark, measure
+from jaxvpr.training import early_stop
+from jaxvpr.training.recipe import Recipe
+
+
+class Learning(NamedTuple):
+    """What a family learns from. All but the objective may be left out: it is then that of a family of images.
+
+    Attributes:
+      objective: what is drawn and learned. Its rows number what its sources hold.
+      sources: {stream: where its rows are read}; the training images of all sets, one after the other, augmented.
+      model: what is trained; the recipe's `PlaceModel`.
+      example: an input of the model with a batch of one, an array or a tree of them; a blank image.
+      start: fills freshly initialised variables with the weights to start from; those of the recipe's `init`.
+      embed: variables -> what describes training rows by them, for plans that mine; descriptors of training images.
+      validate: (variables, trained heads) -> {measure: value}; recalls of the recipe's `val_data`.
+      measures: {each measure that `validate` gives: "max" or "min", what is better}; any may be `best.measure`.
+      frozen: patterns of parameter paths that do not train; those that the model's options freeze.
+      classes: where the classes of the heads lie, for `eval.localize`; nowhere.
+    """
+
+    objective: Objective
+    sources: Mapping[str, Source] | None = None
+    model: Any = None
+    example: Any = None
+    start: Callable[[Variables], Variables] | None = None
+    embed: Callable[[Variables], Embed] | None = None
+    validate: Callable[[Variables, Any], dict[str, float]] | None = None
+    measures: Mapping[str, str] | None = None
+    frozen: tuple[str, ...] | None = None
+    classes: ClassPlaces | None = None
+
+
+def complete(
+    config: ConfigDict, learning: Learning, sets: Sequence[Places], over: Mesh, validation: list[Benchmark]
+) -> Recipe:
+    """What the loop trains: the family's parts, and those of a family of images for the rest.
+
+    Raises:
+      UserError: for keys that the family cannot serve.
+    """
+    model = builders.model(config) if learning.model is None else learning.model
+    paths = Paths.concat([images.path for images in sets])
+    describer = builders.describer(config, over)
+    _check_classes(config, learning.classes, validation)
+    measures = learning.measures or _measures(config, validation, learning.classes)
+    if measures:
+        early_stop.deciding(measures, config.best.measure)
+    sources = learning.sources
+    if sources is None:
+        sources = dict.fromkeys(learning.objective.streams, builders.training_source(config, sets))
+    return Recipe(
+        model=model,
+        objective=learning.objective.embedding_with(model),
+        sources=sources,
+        example=builders.blank(config) if learning.example is None else learning.example,
+        start=learning.start or (lambda drawn: builders.initial_variables(config, drawn=drawn, images=sets[0].path)),
+        embed=learning.embed or partial(_embed, describer, paths),
+        validate=learning.validate or partial(_validate, describer, validation, config, learning.classes, over),
+        measures=measures,
+        images=paths,
+        frozen=model.frozen_paths() if learning.frozen is None else learning.frozen,
+        classes=learning.classes,
+    )
+
+
+def _check_classes(config: ConfigDict, classes: ClassPlaces | None, validation: Sequence[Benchmark]) -> None:
+    if config.eval.localize and classes is None:
+        raise UserError(
+            "config.eval.localize=True answers with trained classes of places, as those of objective.name='cells'; "
+            f"objective.name={config.objective.name!r} with domain.method={config.domain.method!r} trains none. Set "
+            "eval.localize=false"
+        )
+    if classes and "LR@" in config.best.measure:
+        for bench in validation:
+            if why := unfit(classes.places, bench.queries, tuple(bench.positives)):
+                raise UserError(f"config.best.measure={config.best.measure!r}: val_data.{bench.name} has none, {why}")
+
+
+def _measures(config: ConfigDict, validation: Sequence[Benchmark], classes: ClassPlaces | None) -> dict[str, str]:
+    kinds = ("R", "LR") if classes else ("R",)
+    return {
+        f"{bench.name}/{kind}@{n}": "max"
+        for bench in validation
+        for kind in kinds
+        for n in builders.recall_ns(config, bench)
+    }
+
+
+def _embed(describer: Describer, paths: Paths, variables: Variables) -> Embed:
+    return Embed(
+        rows=lambda rows: describer(variables, paths.take(rows)).descriptors,
+        on_mesh=lambda rows: describer.on_mesh(variables, paths.take(rows)),
+    )
+
+
+def _validate(
+    describer: Describer,
+    validation: list[Benchmark],
+    config: ConfigDict,
+    places: ClassPlaces | None,
+    over: Mesh,
+    variables: Variables,
+    extra: Any,
+) -> dict[str, float]:
+    """Recall at the first threshold of every validation set, `<set>/R@<N>` in per cent; with classes that lie in
+    `places` also how often they localise, `<set>/LR@<N>`."""
+    classes = places.database(extra, over) if places else None
+    values: dict[str, float] = {}
+    for bench in validation:
+        found = measure(describer, variables, bench, builders.recall_ns(config, bench), classes=classes)
+        for name, recalls in (("R", found.recalls), ("LR", found.located)):
+            for first in list(recalls.values())[:1]:
+                values |= {f"{bench.name}/{name}@{n}": value for n, value in first.of_all.items()}
+    return values

@@ -1,0 +1,120 @@
+"""The loop's settings from the keys of a recipe, each checked before anything begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxvpr.errors import UserError
+from jaxvpr.objectives.objective import Objective
+from jaxvpr.training import early_stop, optimisers
+from jaxvpr.training.ema import averaged
+from jaxvpr.training.plateau import Watch, plateau
+from jaxvpr.training.schedules import Schedule
+
+Follow = Callable[[Watch, float, int], Watch]
+# Group of `optimisers.GROUPS` -> the recipe's key.
+KEYS = {"model": "optimizer", "heads": "optimizer_extra", "shared": "optimizer_shared"}
+
+
+class Deciding(NamedTuple):
+    """Which measure of a validation decides which checkpoint is the best.
+
+    Attributes:
+      config: the recipe, whose `best.measure` names it.
+      measures: {measure: "max" or "min", what is better}; one that is not there is better the higher it is.
+    """
+
+    config: ConfigDict
+    measures: Mapping[str, str]
+
+    def name(self, measured: Mapping[str, float]) -> str | None:
+        """Its name, of those of a validation; None where there are none. UserError for one that is not there."""
+        return early_stop.deciding(measured, self.config.best.measure)
+
+    def lower_is_better(self, name: str | None) -> bool:
+        return self.measures.get(name or "") == "min"
+
+    def score(self, name: str, value: float) -> float:
+        """The value as a number that is better the higher it is."""
+        return -value if self.lower_is_better(name) else value
+
+
+def optimiser_groups(config: ConfigDict) -> dict[str, optimisers.Optimiser]:
+    """The optimiser of each group.
+
+    Raises:
+      UserError: for settings that make no sense; names the key.
+    """
+    return {group: _optimiser(config, key) for group, key in KEYS.items()}
+
+
+def _optimiser(config: ConfigDict, group: str) -> optimisers.Optimiser:
+    options, epoch = config[group].to_dict(), config.steps_per_epoch
+    name, schedule = options.pop("name"), options.pop("schedule")
+    try:
+        return optimisers.build(name, total=config.epochs * epoch, period=epoch, schedule_name=schedule, **options)
+    except UserError as error:
+        raise UserError(f"config.{group}: {error}") from error
+
+
+def split_by_image(config: ConfigDict, mesh: Mesh, objective: Objective) -> dict[str, int]:
+    """{stream: images of an element} of the streams whose elements are fewer than the devices can split, so that their
+    images are split.
+
+    Raises:
+      UserError: for a batch that the devices cannot split either way, or a plan that does not fit an epoch.
+    """
+    period = objective.period
+    if config.steps_per_epoch % period:
+        raise UserError(
+            f"steps_per_epoch={config.steps_per_epoch} must be a multiple of the {period} steps that a plan of "
+            f"objective.name={config.objective.name!r} lasts"
+        )
+    if config.accumulate > 1 and config.grad_cache > 1:
+        raise UserError(
+            f"accumulate={config.accumulate} and grad_cache={config.grad_cache} both take the batch in parts. The loss "
+            "sees each part alone with accumulate, the whole batch with grad_cache; set one of them to 1"
+        )
+    name = "grad_cache" if config.grad_cache > 1 else "accumulate"
+    step, parts = mesh.size * config[name], config[name]
+    if config.batch % step == 0:
+        return {}
+    fits = [config.batch * images % mesh.size == 0 for images in objective.images.values()]
+    if fits and all(fits) and config.batch % parts == 0:
+        return dict(objective.images)
+    elements = f" elements of {max(objective.images.values())} images" if objective.images else ""
+    raise UserError(
+        f"batch={config.batch}{elements} must be a multiple of {step} = devices x {name} = {mesh.size} x {parts}"
+        + (f", or its images one of {mesh.size} and the batch one of {parts}" if elements else "")
+    )
+
+
+def averages(config: ConfigDict) -> dict[str, Any]:
+    """How weights are averaged; empty for not at all. UserError for a decay or warm-up that makes no sense."""
+    averaged({}, {}, jnp.int32(0), **config.ema)  # says what is wrong before anything has begun
+    return config.ema.to_dict() if config.ema.decay else {}
+
+
+def follow(config: ConfigDict, rate: Schedule, deciding: Deciding) -> Follow:
+    """(watch, value, step) -> watch: what a validation after this step means for the learning rate.
+
+    Raises:
+      UserError: for a rule that makes no sense, or nothing to validate on.
+    """
+    if not config.plateau.factor:
+        return lambda watch, value, step: watch
+    if not config.val_data:
+        raise UserError(
+            f"plateau.factor={config.plateau.factor} lowers the learning rate where validation gets no better, and the "
+            "recipe validates on nothing; give it val_data, or set plateau.factor=0"
+        )
+    keys = config.plateau.to_dict()
+    if deciding.measures and deciding.lower_is_better(deciding.name(dict.fromkeys(deciding.measures, 0.0))):
+        keys["mode"] = "min"
+    rule = plateau(**keys, validations=-(-config.epochs // config.every_epochs))
+    return lambda watch, value, step: rule(watch, value, float(rate(jnp.int32(step))))

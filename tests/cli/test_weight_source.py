@@ -1,0 +1,43 @@
+"""Where weights come from, as text."""
+
+import pytest
+
+from jaxvpr.cli.weight_source import check, parse
+from jaxvpr.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed", "file", "method"),
+    [
+        ("a/b.pth", ("file", "a/b.pth", ""), "a/b.pth", ""),
+        ("b.pth:^backbone", ("file", "b.pth", "^backbone"), "b.pth", ""),
+        ("b.pth:^(?:a|b)", ("file", "b.pth", "^(?:a|b)"), "b.pth", ""),
+        ("file:megaloc:^x", ("file", "megaloc", "^x"), "megaloc", ""),
+        ("run:runs/city", ("run", "runs/city", ""), "runs/city/model.safetensors", ""),
+        ("run:city:^back/(?!x:y)", ("run", "city", "^back/(?!x:y)"), "city/model.safetensors", ""),
+        ("megaloc:m.pth", ("megaloc", "m.pth", ""), "m.pth", "megaloc"),
+        ("deepvg-vgg16-gem:m.pth:^agg", ("deepvg-vgg16-gem", "m.pth", "^agg"), "m.pth", "deepvg-vgg16-gem"),
+        ("run", ("file", "run", ""), "run", ""),
+    ],
+)  # fmt: skip
+def test_texts_by_hand(text, parsed, file, method):
+    source = parse(text)
+    assert source == parsed and str(source.file) == file and source.method == method
+
+
+def test_a_file_that_is_there_is_no_method(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").write_bytes(b"")
+    assert parse("weights:^backbone") == ("file", "weights", "^backbone")
+
+
+def test_what_is_not_there_and_what_is_no_pattern_is_said(tmp_path):
+    file = tmp_path / "w.pth"
+    with pytest.raises(UserError, match=r"config\.init=.*w\.pth: no such file.*; hint.*run:FOLDER.*METHOD:FILE"):
+        check("config.init", str(file), "; hint")
+    with pytest.raises(UserError, match=rf"--checkpoint=run:{tmp_path}: no such file.*model\.safetensors"):
+        check("--checkpoint", f"run:{tmp_path}")
+    file.write_bytes(b"")
+    with pytest.raises(UserError, match=r"config\.init: '\(' is no regular expression"):
+        check("config.init", f"{file}:(")
+    assert check("config.init", f"{file}:^a").pattern == "^a"

@@ -49,9 +49,9 @@ def places_training(config: ConfigDict, grad_cache: int = 1) -> Training:
     table = place_table(Places.create("noise", names, place=np.repeat(np.arange(keys.P), keys.K)), K=keys.K)
     choice = Choice(keys.loss, keys.miner, keys.loss_options.to_dict(), keys.miner_options.to_dict())
     objective = places_objective(table, choice, P=keys.P, steps=1)
-    left_out = {"schedule"} | optimisers.SCHEDULE_OPTIONS
-    options = {key: value for key, value in config.optimizer.items() if key not in left_out}
-    tuners = dict.fromkeys(optimisers.GROUPS, optimisers.build(total=1, **options))
+    constant = {key: value for key, value in config.optimizer.items() if key not in optimisers.SCHEDULE_OPTIONS}
+    optimiser = optimisers.from_keys(constant | {"schedule": "constant"}, total=1)
+    tuners = dict.fromkeys(optimisers.GROUPS, optimiser)
     return _training(config, model, objective, tuners, grad_cache)
 
 

@@ -103,9 +103,11 @@ def optimiser(trained: list[nn.Parameter], keys: dict[str, Any]) -> torch.optim.
       KeyError: for another one.
     """
     shared = {"lr": keys["rate"], "weight_decay": keys["weight_decay"], "fused": True}
+    options = keys["options"]  # their defaults are torch's
+    betas = (options.get("b1", 0.9), options.get("b2", 0.999))
     makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
         "sgd": lambda: torch.optim.SGD(trained, momentum=keys["momentum"], **shared),
-        "adamw": lambda: torch.optim.AdamW(trained, betas=(keys["b1"], keys["b2"]), eps=keys["eps"], **shared),
+        "adamw": lambda: torch.optim.AdamW(trained, betas=betas, eps=options.get("eps", 1e-8), **shared),
     }
     return makers[keys["name"]]()
 

@@ -12,12 +12,12 @@ descriptors afterwards, and belongs to no training.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def city() -> ConfigDict:
     """The embedded city: GeM and a linear layer to 128 dimensions behind a small ResNet, 32 places of 4 images."""
-    config = common.places_in_city("apgem-city")
+    config = trainings.places_in_city("apgem-city")
     _listwise(config, P=32, K=4, dim=128)
     config.steps_per_epoch = 50
     return config
@@ -51,7 +51,7 @@ def landmarks() -> ConfigDict:
 
 def gsv_cities() -> ConfigDict:
     """The same loss on GSV-Cities: ResNet-50, 2048 dimensions, 256 places of 4 images; the optimiser is Conv-AP's."""
-    config = common.places_of_gsv_cities("apgem-gsv-cities", P=256, epochs=30)
+    config = trainings.places_of_gsv_cities("apgem-gsv-cities", P=256, epochs=30)
     config.model.backbone = "resnet50"
     config.model.backbone_options = ConfigDict({"frozen_until": "layer2"})
     config.image = common.image((320, 320), "pil_bilinear")

@@ -10,12 +10,12 @@ for `resnet50`.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def city() -> ConfigDict:
     """The embedded city: 2 x 16 queries after the third stage of a small ResNet, 256 dimensions."""
-    config = common.places_in_city("boq-city")
+    config = trainings.places_in_city("boq-city")
     config.model.backbone_options = ConfigDict({"cut": "layer3"})
     config.model.aggregator = "boq"
     config.model.aggregator_options = ConfigDict({"dim": 64, "queries": 16, "rows": 4, "head_dim": 16})
@@ -48,7 +48,7 @@ def resnet50() -> ConfigDict:
 
 
 def _authors(name: str, rows: int) -> ConfigDict:
-    config = common.places_of_gsv_cities(name, P=128, epochs=40)
+    config = trainings.places_of_gsv_cities(name, P=128, epochs=40)
     config.model.aggregator = "boq"
     config.model.aggregator_options = ConfigDict({"dim": 512, "queries": 64, "layers": 2, "rows": rows})
     config.augment.magnitude = 15

@@ -4,16 +4,22 @@ A recipe takes `base()`, changes what it is about, and says in its docstring wha
 that is not here does not exist: the command line refuses it.
 """
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from ml_collections import ConfigDict
 
+# Recipes take these as `common.cells(...)` and so on.
+from configs.objectives import cells as cells
+from configs.objectives import mined_triplets as mined_triplets
+from configs.objectives import places as places
+
 T = TypeVar("T")
 
 
 def base() -> ConfigDict:
-    """The defaults: the embedded city on any machine."""
+    """The defaults of all keys, locked. A recipe adds at least `train_data` to train, or `test_data` to measure."""
     config = ConfigDict()
     config.name = ""
     config.seed = 0
@@ -22,7 +28,14 @@ def base() -> ConfigDict:
     config.init = ""
     # A published method (docs/models.md) whose architecture and preprocessing fill `model` and `image` below.
     config.method = ""
+    for add in (_model, _data, _training, _running):
+        add(config)
+    # Locked: a recipe that misspells a key fails instead of adding one.
+    return config.lock()
 
+
+def _model(config: ConfigDict) -> None:
+    """What the model is, and how images become its input."""
     config.model = ConfigDict(
         {
             "backbone": "resnet18",
@@ -56,6 +69,9 @@ def base() -> ConfigDict:
     # looks somewhere sees `view` columns of them. () is ordinary images.
     config.panorama = ConfigDict({"size": (), "view": 512})
 
+
+def _data(config: ConfigDict) -> None:
+    """Data sets, and the adaptation to one without labels."""
     # Data sets, each made by `data` below. The reader "minicity" writes the city first if it is not there.
     config.city = ConfigDict({})
     config.train_data = ConfigDict({})
@@ -83,7 +99,10 @@ def base() -> ConfigDict:
     )
     config.target_data = ConfigDict({})
 
-    config.objective = ConfigDict({"name": "cells"})
+
+def _training(config: ConfigDict) -> None:
+    """What is learned, for how long, and by which optimiser."""
+    config.objective = cells()
     config.epochs = 50
     config.steps_per_epoch = 10_000
     config.batch = 32
@@ -104,12 +123,13 @@ def base() -> ConfigDict:
     # another, "LR@1" with `eval.localize`, "" for the first of all. After `patience` validations in a row that are no
     # better the run ends; 0: never.
     config.best = ConfigDict({"measure": "", "patience": 0})
-    # All learning rates times `factor` where the measure of `best` gets no better: torch's
-    # ReduceLROnPlateau, `jaxvpr.training.plateau`. 0 is none.
-    config.plateau = ConfigDict(
-        {"factor": 0.0, "patience": 10, "mode": "max", "threshold": 1e-4, "cooldown": 0, "min_rate": 0.0}
-    )
+    # All learning rates times `factor` where the measure of `best` gets no better: torch's ReduceLROnPlateau. 0 is
+    # none. `options` are further arguments of `jaxvpr.training.plateau.plateau`: threshold, cooldown, min_rate, mode.
+    config.plateau = ConfigDict({"factor": 0.0, "patience": 10, "options": ConfigDict({})})
 
+
+def _running(config: ConfigDict) -> None:
+    """What comes before and after training, and how a run uses its machine."""
     # An aggregator with clusters (netvlad, crn, vlad, ...) that no file of weights gives starts from k-means of the
     # local features of so many images; 0 leaves it random. The Deep VG benchmark takes 500.
     config.clusters = ConfigDict({"images": 0, "per_image": 100, "iterations": 100})
@@ -129,8 +149,6 @@ def base() -> ConfigDict:
     # are the database. They are measured in validation and left in the run's folder for the verb localize.
     config.eval = ConfigDict({"batch": 64, "recalls": (1, 5, 10, 20, 100), "baselines": True, "localize": False})
     config.log_seconds = 10.0
-    # Locked: a recipe that misspells a key fails instead of adding one.
-    return config.lock()
 
 
 # Of the colours of ImageNet, which nearly all weights were trained with.
@@ -160,7 +178,9 @@ def optimizer(name: str, rate: float, **changes) -> ConfigDict:
     """An optimiser's keys, with torch's meanings: `jaxvpr.training.schedules.schedule` explains those of the schedule.
 
     `factors` are (pattern, factor) pairs that scale the rate of parameters by path; `layer_decay` is the factor from
-    one block of a transformer to the one before it. `lambd`, `alpha` and `t0` are ASGD's.
+    one block of a transformer to the one before it. `options` are further arguments of the optimiser by that name, as
+    torch calls them: `nesterov` of sgd; `b1`, `b2` and `eps` of adam, adamw and radam; `lambd`, `alpha` and `t0` of
+    asgd. Each may be given to this function.
     """
     keys = {
         "name": name,
@@ -177,18 +197,13 @@ def optimizer(name: str, rate: float, **changes) -> ConfigDict:
         "gamma": 0.1,
         "weight_decay": 0.0,
         "momentum": 0.9,
-        "nesterov": False,
-        "b1": 0.9,
-        "b2": 0.999,
-        "eps": 1e-8,
-        "lambd": 1e-4,
-        "alpha": 0.75,
-        "t0": 1e6,
         "clip": 0.0,
         "factors": (),
         "layer_decay": 1.0,
     }
-    return ConfigDict({**keys, **changes})
+    options = {key: value for key, value in changes.items() if key not in keys}
+    own = {key: value for key, value in changes.items() if key in keys}
+    return ConfigDict({**keys, **own, "options": ConfigDict(options)})
 
 
 def data(
@@ -201,7 +216,7 @@ def data(
     role: str = "",
     **options,
 ) -> ConfigDict:
-    """A data set: which reader (`data_pipelines.readers`), where, which split, and what else the reader is told.
+    """A data set: which reader (`data_pipelines.readers`), where, which split, and further arguments of the reader.
 
     `thresholds` say which database images answer a query: "25m", "1m_5deg", "1frame", "label", "list". `conditions`
     ("night", "rain") keeps only the images taken in one of them, of a set to measure on only such queries; () is all.
@@ -209,145 +224,6 @@ def data(
     """
     keys = {"reader": reader, "root": root, "split": split, "thresholds": thresholds}
     return ConfigDict({**keys, "conditions": conditions, "role": role, "options": ConfigDict(options)})
-
-
-def places(*, P: int, K: int, by: str, min_distance: float = 0.0, by_city: bool = False) -> ConfigDict:
-    """The keys of the objective `places`, with the loss and the miner of GSV-Cities.
-
-    Any loss of `jaxvpr.losses.metric` or `jaxvpr.losses.margins` and any miner go by name. `weights` has a number for
-    each data set that places are drawn from, `train_data` first; () lets all places weigh the same. `cliques.share` of
-    a batch's places are cliques: images within `distance` metres and `angle` degrees of each other (180: any), among
-    `similar` places that look like one, as the model of every `refresh` epochs sees them. They come from the data sets
-    numbered `cliques.sets` (0 is `train_data`; () is all), the other places from the others, where there are others.
-    `memory` is how many past descriptors a batch is compared with, and `head_steps` how many first steps train the
-    prototypes of a margin loss alone.
-    """
-    return ConfigDict(
-        {
-            "name": "places",
-            "P": P,
-            "K": K,
-            "partition": ConfigDict({"by": by, "M": 10.0, "alpha": 30.0}),
-            "min_distance": min_distance,
-            "by_city": by_city,
-            "weights": (),
-            "cliques": ConfigDict(
-                {"share": 0.0, "sets": (), "similar": 15, "distance": 25.0, "angle": 180.0, "refresh": 1}
-            ),
-            "loss": "multi_similarity",
-            "loss_options": ConfigDict({"alpha": 1.0, "beta": 50.0, "base": 0.0}),
-            "miner": "multi_similarity",
-            "miner_options": ConfigDict({}),
-            "memory": 0,
-            "head_steps": 0,
-        }
-    )
-
-
-def mined_triplets(**changes) -> ConfigDict:
-    """The keys of the objective `mined_triplets` with the values of the Deep VG benchmark (Berton et al., CVPR 2022).
-
-    A database image within `positive` of a query may be its positive, one beyond `soft` is a negative: thresholds as of
-    a test, such as "10m" or "2m_30deg". `mining` is "full", "partial" or "random"
-    (`jaxvpr.objectives.triplet_plans`); each plan takes `refresh` queries and looks for their `negatives` among `pool`
-    database images, 0 for all. `weighted` draws queries of the night and sideways ones more often. Several data sets
-    are "merged", so that negatives cross them, or used "in_turn", one an epoch. Any loss of `jaxvpr.losses.triplets`
-    goes by name. The search takes up to `memory_mib` on each device, beside the descriptors.
-    """
-    keys = {
-        "name": "mined_triplets",
-        "mining": "partial",
-        "positive": "10m",
-        "soft": "25m",
-        "negatives": 10,
-        "pool": 1000,
-        "refresh": 1000,
-        "weighted": False,
-        "sets": "merged",
-        "loss": "triplet",
-        "loss_options": ConfigDict({"margin": 0.1, "squared": False}),
-        "memory_mib": 1024,
-    }
-    unknown = sorted(set(changes) - set(keys))
-    if unknown:
-        raise ValueError(f"mined_triplets has no key {unknown}; there are {list(keys)}")
-    return ConfigDict({**keys, **changes})
-
-
-def deep_vg(name: str, dataset: str, root: str) -> ConfigDict:
-    """What trainings of the Deep VG benchmark share: ResNet-18 to conv4, 480 x 640 pixels, 4 queries a step.
-
-    An epoch has 5000 queries, and the run ends after 3 that bring R@5 no further. Aggregator and objective are the
-    recipe's.
-    """
-    config = base()
-    config.name = name
-    config.model.backbone_options = ConfigDict({"cut": "layer3"})
-    config.frozen = ("backbone/(conv1|bn1|layer1_|layer2_)",)
-    config.image = image((480, 640), "pil_bilinear")
-    config.train_data = data("at_names", root, "train")
-    config.val_data = ConfigDict({f"{dataset}_val": data("at_names", root, "val")})
-    config.test_data = ConfigDict({dataset: data("at_names", root, "test")})
-    config.batch, config.epochs, config.steps_per_epoch = 4, 1000, 1250
-    config.optimizer = optimizer("adam", 1e-5)
-    config.best.measure, config.best.patience = "R@5", 3
-    return config
-
-
-def in_city(name: str) -> ConfigDict:
-    """A small ResNet on the embedded city of 2 x 2 blocks: its data, 64 pixels, light augmentation."""
-    config = base()
-    config.name = name
-    config.model.backbone = "resnet_small"
-    config.image = image((64, 64), "area")
-    config.train_data = data("minicity", "data/minicity", "train")
-    config.val_data = ConfigDict({"minicity_val": data("minicity", "data/minicity", "val")})
-    config.test_data = ConfigDict({"minicity": data("minicity", "data/minicity", "test")})
-    config.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, scale=(0.75, 1.0))
-    return config
-
-
-def places_in_city(name: str) -> ConfigDict:
-    """Metric learning on places of the embedded city of 2 x 2 blocks, by a small ResNet from random weights.
-
-    A place is a cell of 10 m and 30 degrees; a batch has 16 of them, at least 25 m apart, of 4 images. The aggregator
-    is the recipe's to choose.
-    """
-    config = in_city(name)
-    config.objective = places(P=16, K=4, by="cell", min_distance=25.0)
-    config.batch = 64
-    config.epochs, config.steps_per_epoch, config.every_epochs = 12, 100, 2
-    config.optimizer = optimizer("adamw", 2e-3, schedule="cosine", warmup=60)
-    return config
-
-
-def small_dino(config: ConfigDict, **options) -> None:
-    """Puts a DINOv2 of 4 blocks and 96 channels into a recipe of the embedded city, with random weights.
-
-    A patch has 14 pixels whatever the model's size; images of 64 are enlarged to 112, so that it covers 8 of theirs.
-    """
-    config.model.backbone = "dinov2_vits14"
-    config.model.backbone_options = ConfigDict({"width": 96, "depth": 4, "heads": 3, "side": 8, **options})
-    config.image = image((112, 112), "linear")
-    config.optimizer.rate = 1e-3
-
-
-def places_of_gsv_cities(name: str, P: int, epochs: int) -> ConfigDict:
-    """Training on GSV-Cities as its authors and those after them do it: P places of 4 images of one city.
-
-    Multi-similarity loss and miner, RandAugment of 3 operations, validated on Pitts30k. Backbone, aggregator, size of
-    the images and optimiser are the recipe's. An epoch is a pass over the 62,514 places.
-    """
-    config = base()
-    config.name = name
-    config.train_data = data("gsv_cities", "data/gsv_cities")
-    config.val_data = ConfigDict({"pitts30k_val": data("at_names", "data/pitts30k", "val")})
-    config.test_data = ConfigDict({"pitts30k": data("at_names", "data/pitts30k", "test")})
-    config.objective = places(P=P, K=4, by="place", by_city=True)
-    config.augment.randaugment = 3
-    config.batch = 4 * P
-    config.epochs, config.steps_per_epoch = epochs, 62_514 // P
-    return config
 
 
 def choose(preset: str, presets: Mapping[str, Callable[[], ConfigDict]]) -> ConfigDict:
@@ -365,5 +241,7 @@ def chosen(preset: str, presets: Mapping[str, Callable[[], T]]) -> Callable[[], 
     """The function of a preset; the first one if none is named. Raises as `choose`."""
     name = preset or next(iter(presets))
     if name not in presets:
-        raise ValueError(f"no preset {name!r}; there are {list(presets)}")
+        near = difflib.get_close_matches(name, list(presets), 1)
+        hint = f": did you mean {near[0]}?" if near else "."
+        raise ValueError(f"no preset {name!r}{hint} There are {', '.join(presets)}")
     return presets[name]

@@ -10,7 +10,7 @@ Measured results stand in docs/results.md.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def city() -> ConfigDict:
@@ -19,15 +19,9 @@ def city() -> ConfigDict:
     Few images (75,000 in all) leave no time for the paper's settings: classes are few (N = L = 2), the scale is 20, and
     the margin grows from 0 to 0.2.
     """
-    config = common.base()
-    config.name = "cosplace-city"
-    config.model.backbone = "resnet_small"
+    config = trainings.in_city("cosplace-city")
     config.model.aggregator_options = ConfigDict({"dim": 256, "fc_norm": True, "l2_before": False})
-    config.image = common.image((64, 64), "area")
-    config.train_data = common.data("minicity", "data/minicity", "train")
-    _measure_on(config, "minicity", "data/minicity")
-    config.objective = _cells(M=10.0, alpha=30.0, N=2, L=2, groups=8, min_images=3, scale=20.0, margin=0.2, warmup=0.8)
-    config.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, scale=(0.75, 1.0))
+    config.objective = common.cells(N=2, min_images=3, scale=20.0, margin=0.2, margin_warmup=0.8)
     config.epochs, config.steps_per_epoch, config.every_epochs = 48, 25, 8
     config.batch = 64
     config.optimizer = common.optimizer("adam", 4e-3, schedule="cosine", warmup=60)
@@ -81,7 +75,7 @@ def sf_xl() -> ConfigDict:
     config.train_data = common.data("at_names", "data/sf_xl/processed", "train")
     config.val_data = ConfigDict({"sf_xl_val": common.data("at_names", "data/sf_xl/processed", "val")})
     config.test_data = ConfigDict({"sf_xl_v1": common.data("at_names", "data/sf_xl/processed", "test")})
-    config.objective = _cells(M=10.0, alpha=30.0, N=5, L=2, groups=8, min_images=10, scale=30.0, margin=0.4, warmup=0.0)
+    config.objective = common.cells()  # the paper's values
     return config
 
 
@@ -89,24 +83,6 @@ def _measure_on(config: ConfigDict, name: str, root: str) -> None:
     """Validation and test of an embedded city."""
     config.val_data = ConfigDict({f"{name}_val": common.data("minicity", root, "val")})
     config.test_data = ConfigDict({name: common.data("minicity", root, "test")})
-
-
-def _cells(
-    *, M: float, alpha: float, N: int, L: int, groups: int, min_images: int, scale: float, margin: float, warmup: float
-) -> ConfigDict:
-    return ConfigDict(
-        {
-            "name": "cells",
-            "partition": ConfigDict(
-                {"by": "cell", "M": M, "alpha": alpha, "N": N, "L": L, "groups": groups, "min_images": min_images}
-            ),
-            "loss": "cosface",
-            "scale": scale,
-            "margin": margin,
-            "margin_warmup": warmup,
-            "head_steps": 0,
-        }
-    )
 
 
 PRESETS = {"city": city, "tiny": tiny, "city_large": city_large, "sf_xl": sf_xl}

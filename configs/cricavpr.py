@@ -9,13 +9,13 @@ A descriptor depends on the other images of its batch, in training as in evaluat
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def city() -> ConfigDict:
     """The embedded city: all of a DINOv2 of 4 blocks learns, its adapters too, and one layer of the encoder."""
-    config = common.places_in_city("cricavpr-city")
-    common.small_dino(config, adapters=True)
+    config = trainings.places_in_city("cricavpr-city")
+    trainings.small_dino(config, adapters=True)
     config.model.aggregator = "cricavpr"
     config.model.aggregator_options = ConfigDict({"layers": 1, "heads": 4, "hidden": 192, "cuts": ((4,), (3, 5))})
     config.eval.batch = 16
@@ -28,7 +28,7 @@ def cricavpr() -> ConfigDict:
     The weights of `facebookresearch/dinov2` hold all of the backbone but the adapters, as the pattern says. Here the
     encoder looks across all 288 images of a batch; the authors' looks across the 144 that each of two devices has.
     """
-    config = common.places_of_gsv_cities("cricavpr-gsv-cities", P=72, epochs=10)
+    config = trainings.places_of_gsv_cities("cricavpr-gsv-cities", P=72, epochs=10)
     config.model.backbone = "dinov2_vitb14"
     config.model.backbone_options = ConfigDict({"adapters": True, "adapters_only": True})
     config.model.aggregator = "cricavpr"

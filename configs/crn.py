@@ -11,12 +11,12 @@ another file: "init=FILE:^(backbone|aggregator/(conv|centroids))", with quotes f
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def city() -> ConfigDict:
     """The embedded city of 2 x 2 blocks: 16 clusters behind a small ResNet, from `configs/netvlad.py`."""
-    config = common.in_city("crn-city")
+    config = trainings.in_city("crn-city")
     config.model.backbone_options = ConfigDict({"frozen_bn": "all"})  # as the first stage
     config.objective = common.mined_triplets(negatives=5, pool=500, refresh=250, positive="5m_20deg")
     config.batch, config.epochs, config.steps_per_epoch = 10, 6, 50
@@ -26,7 +26,7 @@ def city() -> ConfigDict:
 
 def pitts30k() -> ConfigDict:
     """The benchmark's ResNet-18 to conv4 on Pitts30k, from `configs/netvlad.py:pitts30k`. Its figure is R@1 86.8."""
-    config = common.deep_vg("crn-pitts30k", "pitts30k", "data/pitts30k")
+    config = trainings.deep_vg("crn-pitts30k", "pitts30k", "data/pitts30k")
     config.objective = common.mined_triplets(mining="full")
     _second_stage(config, "netvlad-pitts30k", clusters=64)
     return config
@@ -34,7 +34,7 @@ def pitts30k() -> ConfigDict:
 
 def msls() -> ConfigDict:
     """The same on MSLS in the '@' format, from `configs/netvlad.py:msls`."""
-    config = common.deep_vg("crn-msls", "msls", "data/msls")
+    config = trainings.deep_vg("crn-msls", "msls", "data/msls")
     config.objective = common.mined_triplets(mining="partial", weighted=True)
     _second_stage(config, "netvlad-msls", clusters=64)
     return config

@@ -10,7 +10,7 @@ objective.teacher=salad-dinov2b:/data/dino_salad.ckpt
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def city() -> ConfigDict:
@@ -20,7 +20,7 @@ def city() -> ConfigDict:
     objective.loss=similarity 64.0; the teacher 77.0; the same student without one, trained as CosPlace for 1,200 steps,
     54.2.
     """
-    config = common.in_city("distill-city")
+    config = trainings.in_city("distill-city")
     config.model.backbone_options = ConfigDict({"widths": (8, 16, 32, 64)})
     config.model.aggregator_options = ConfigDict({"dim": 64, "fc_norm": True, "l2_before": False})
     config.objective = teacher("runs/cosplace-city/model.safetensors")

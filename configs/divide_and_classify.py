@@ -12,7 +12,7 @@ queries with one of the first N classes within the threshold. `eval.localize=tru
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def city() -> ConfigDict:
@@ -21,9 +21,11 @@ def city() -> ConfigDict:
     Measured on 2026-11-21, one seed, 600 queries within 25 m: LR@1 64.7, LR@5 92.2, LR@10 98.2 by classification among
     39 classes, R@1 70.2 by retrieval among 1,872 images. Squares of 10 m (91 classes): LR@1 65.2, LR@5 89.3, R@1 73.2.
     """
-    config = common.in_city("divide-city")
+    config = trainings.in_city("divide-city")
     config.model.aggregator_options = ConfigDict({"dim": 256, "fc_norm": True, "l2_before": False})
-    config.objective = _squares(M=20.0, N=2, min_images=3, loss="arcface", scale=20.0, margin=0.2, warmup=0.8)
+    config.objective = common.cells(
+        by="square", M=20.0, N=2, groups=0, min_images=3, loss="arcface", scale=20.0, margin=0.2, margin_warmup=0.8
+    )
     config.epochs, config.steps_per_epoch, config.every_epochs = 48, 25, 8
     config.batch = 64
     config.optimizer = common.optimizer("adam", 4e-3, schedule="cosine", warmup=60)
@@ -67,28 +69,15 @@ def sf_xl() -> ConfigDict:
     config.train_data = common.data("at_names", "data/sf_xl/processed", "train")
     config.val_data = ConfigDict({"sf_xl_val": common.data("at_names", "data/sf_xl/processed", "val")})
     config.test_data = ConfigDict({"sf_xl_v1": common.data("at_names", "data/sf_xl/processed", "test")})
-    config.objective = _squares(M=20.0, N=2, min_images=10, loss="easy_arcface", scale=100.0, margin=0.2, warmup=0.0)
+    config.objective = common.cells(
+        by="square", M=20.0, N=2, groups=0, min_images=10, loss="easy_arcface", scale=100.0, margin=0.2
+    )
     config.batch, config.epochs, config.steps_per_epoch = 64, 500, 2000
     config.optimizer = common.optimizer("adam", 1e-4)
     config.optimizer_extra = common.optimizer("adam", 1e-2)
     config.plateau.factor = 0.1
     config.best.measure, config.eval.localize = "LR@1", True
     return config
-
-
-def _squares(*, M: float, N: int, min_images: int, loss: str, scale: float, margin: float, warmup: float) -> ConfigDict:
-    """The keys of the objective. `groups` of 0 takes all N x N; `margin` is in radians."""
-    return ConfigDict(
-        {
-            "name": "cells",
-            "partition": ConfigDict({"by": "square", "M": M, "N": N, "groups": 0, "min_images": min_images}),
-            "loss": loss,
-            "scale": scale,
-            "margin": margin,
-            "margin_warmup": warmup,
-            "head_steps": 0,
-        }
-    )
 
 
 PRESETS = {"city": city, "tiny": tiny, "sf_xl": sf_xl}

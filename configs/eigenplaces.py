@@ -10,7 +10,7 @@ The first two take some three minutes on two cores. Measured results stand in do
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def city() -> ConfigDict:
@@ -20,7 +20,7 @@ def city() -> ConfigDict:
     The city is small: with the paper's cells of 15 m and N = 3 a group would have 3 to 10 classes. Of the 12 views of a
     panorama the classes look at two, so that 1,206 of the 7,488 images are ever seen.
     """
-    config = common.in_city("eigenplaces-city")
+    config = trainings.in_city("eigenplaces-city")
     config.model.aggregator_options = ConfigDict({"dim": 256, "fc_norm": True, "l2_before": False})
     config.objective = _looks(M=7.5, N=1, min_images=3, scale=20.0, margin=0.4, warmup=0.8)
     config.epochs, config.steps_per_epoch, config.every_epochs = 48, 25, 8

@@ -10,7 +10,7 @@ Any loss of `jaxvpr.losses.metric` or, over a prototype of each place, of `jaxvp
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def city() -> ConfigDict:
@@ -18,7 +18,7 @@ def city() -> ConfigDict:
 
     Measured on 2026-11-21, one seed: R@1 70.0 of 600 queries within 25 m, in 2 min 43 s on two cores.
     """
-    config = common.places_in_city("convap-city")
+    config = trainings.places_in_city("convap-city")
     config.model.aggregator = "convap"
     config.model.aggregator_options = ConfigDict({"dim": 64, "rows": 2, "columns": 2})
     return config
@@ -43,7 +43,7 @@ def gsv_cities() -> ConfigDict:
 
     Wants `init=` with torchvision's ImageNet weights, whose first two stages rest.
     """
-    config = common.places_of_gsv_cities("convap-gsv-cities", P=100, epochs=30)
+    config = trainings.places_of_gsv_cities("convap-gsv-cities", P=100, epochs=30)
     config.model.backbone = "resnet50"
     config.model.backbone_options = ConfigDict({"frozen_until": "layer2"})
     config.model.aggregator = "convap"

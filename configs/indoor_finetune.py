@@ -23,7 +23,7 @@ objective.refresh=500,steps_per_epoch=125
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 THRESHOLDS = ("1m", "5m", "10m", "25m")
 FLOORS = {
@@ -46,7 +46,7 @@ def indoor() -> ConfigDict:
     Measured on 2026-11-21, one seed: R@1 of 300 queries within 1, 5, 10 and 25 m 6.0, 55.3, 60.7 and 64.0, from 5.7,
     53.3, 60.0 and 63.7 before; upper bounds 13.7, 99.7, 100 and 100.
     """
-    config = common.in_city("indoor-city")
+    config = trainings.in_city("indoor-city")
     config.init = "runs/cosplace-city/model.safetensors"
     config.model.backbone_options = ConfigDict({"frozen_bn": "all"})
     config.model.aggregator_options = ConfigDict({"dim": 256, "fc_norm": True, "l2_before": False})  # as it was trained

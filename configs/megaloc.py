@@ -9,13 +9,13 @@ more_train_data.msls.root=/data/msls,more_train_data.sf_xl.root=/data/sf_xl
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def city() -> ConfigDict:
     """Two thirds of each batch from the embedded city that is tested, a third from a modern one."""
-    config = common.places_in_city("megaloc-city")
-    common.small_dino(config)
+    config = trainings.places_in_city("megaloc-city")
+    trainings.small_dino(config)
     config.model.aggregator = "megaloc"
     config.model.aggregator_options = ConfigDict(
         {"dim": 256, "clusters": 16, "cluster_dim": 32, "token_dim": 64, "hidden": 128, "dropout": 0.1}
@@ -34,7 +34,7 @@ def megaloc() -> ConfigDict:
     MSLS: a fifth of each batch each. Shares, sizes and the optimiser are ours, after SALAD. Wants `init=` with the
     weights of `facebookresearch/dinov2`.
     """
-    config = common.places_of_gsv_cities("megaloc", P=60, epochs=40)
+    config = trainings.places_of_gsv_cities("megaloc", P=60, epochs=40)
     config.model.backbone = "dinov2_vitb14"
     config.model.backbone_options = ConfigDict({"train_blocks": 4})
     config.model.aggregator = "megaloc"

@@ -8,12 +8,12 @@ The weights belong to one size of the map: images are described at the size of t
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def city() -> ConfigDict:
     """The embedded city: maps of 8x8 cells after the third stage of a small ResNet, 256 dimensions."""
-    config = common.places_in_city("mixvpr-city")
+    config = trainings.places_in_city("mixvpr-city")
     config.model.backbone_options = ConfigDict({"cut": "layer3"})
     config.model.aggregator = "mixvpr"
     config.model.aggregator_options = ConfigDict({"dim": 64, "rows": 4, "cells": (8, 8)})
@@ -25,7 +25,7 @@ def mixvpr() -> ConfigDict:
 
     Wants `init=` with torchvision's ImageNet weights, whose first two stages rest.
     """
-    config = common.places_of_gsv_cities("mixvpr-gsv-cities", P=120, epochs=80)
+    config = trainings.places_of_gsv_cities("mixvpr-gsv-cities", P=120, epochs=80)
     config.model.backbone = "resnet50"
     config.model.backbone_options = ConfigDict({"cut": "layer3", "frozen_until": "layer2"})
     config.model.aggregator = "mixvpr"

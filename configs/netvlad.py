@@ -15,7 +15,7 @@ docs/results.md.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def city() -> ConfigDict:
@@ -24,7 +24,7 @@ def city() -> ConfigDict:
     Every image is a query to whom all others are the database. `init=` (nothing) starts from random weights, from which
     triplets learn slowly.
     """
-    config = common.in_city("netvlad-city")
+    config = trainings.in_city("netvlad-city")
     config.init = "runs/cosplace-city/model.safetensors:backbone"
     # Mined batches have more images by day than the city has: averages of theirs would undo what the network knows.
     config.model.backbone_options = ConfigDict({"frozen_bn": "all"})
@@ -59,7 +59,7 @@ def pitts30k() -> ConfigDict:
 
     Its figure is R@1 86.4. Wants `init=` with torchvision's ImageNet weights.
     """
-    config = common.deep_vg("netvlad-pitts30k", "pitts30k", "data/pitts30k")
+    config = trainings.deep_vg("netvlad-pitts30k", "pitts30k", "data/pitts30k")
     _clusters(config)
     config.objective = common.mined_triplets(mining="full")
     return config
@@ -67,7 +67,7 @@ def pitts30k() -> ConfigDict:
 
 def msls() -> ConfigDict:
     """The same on MSLS in the '@' format, by partial mining; queries of the night and sideways ones more often."""
-    config = common.deep_vg("netvlad-msls", "msls", "data/msls")
+    config = trainings.deep_vg("netvlad-msls", "msls", "data/msls")
     _clusters(config)
     config.objective = common.mined_triplets(mining="partial", weighted=True)
     return config
@@ -75,7 +75,7 @@ def msls() -> ConfigDict:
 
 def pitts250k() -> ConfigDict:
     """NetVLAD of VGG-16 to conv5 on Pitts250k, as its PyTorch port has it: SGD, halved every 5 of 30 epochs."""
-    config = common.deep_vg("netvlad-pitts250k", "pitts250k", "data/pitts250k")
+    config = trainings.deep_vg("netvlad-pitts250k", "pitts250k", "data/pitts250k")
     config.model.backbone, config.model.backbone_options = "vgg16", ConfigDict({"frozen_until": 23})
     config.frozen = ()
     _clusters(config)

@@ -39,18 +39,7 @@ def squeezenet() -> ConfigDict:
     config.val_data = ConfigDict({"held_out": held_out})
     config.test_data = ConfigDict({"nordland": common.data("frames", root, "test", thresholds=within, train=2400)})
 
-    partition = ConfigDict({"by": "place", "min_images": 6})
-    config.objective = ConfigDict(
-        {
-            "name": "cells",
-            "partition": partition,
-            "loss": "cosface",
-            "scale": 20.0,
-            "margin": 0.2,
-            "margin_warmup": 0.5,
-            "head_steps": 0,
-        }
-    )
+    config.objective = common.cells(by="place", min_images=6, scale=20.0, margin=0.2, margin_warmup=0.5)
     config.augment.update(brightness=0.4, contrast=0.4, saturation=0.8, hue=0.1, scale=(0.8, 1.0), ratio=(1.8, 2.2))
     config.frozen = ("backbone/features_0",)
     config.epochs, config.steps_per_epoch, config.batch = 4, 55, 96

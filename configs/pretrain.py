@@ -12,7 +12,7 @@ to validate on, such as val_data.pitts30k.root=FOLDER,val_data.pitts30k.split=va
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def city() -> ConfigDict:
@@ -22,7 +22,7 @@ def city() -> ConfigDict:
     mean of its map finds R@1 37.3 of 600 queries within 25 m, untrained 9.7. Conv-AP (configs/gsv_cities.py, epochs=2,
     200 steps) reaches R@1 53.8 from this backbone, 15.8 from random weights.
     """
-    config = common.in_city("pretrain-city")
+    config = trainings.in_city("pretrain-city")
     config.model.aggregator = "spoc"
     config.objective = classes(by="cell", min_images=3)
     # 7,356 images: 115 batches are a pass.

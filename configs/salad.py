@@ -13,13 +13,13 @@ Trained at 224 pixels, the model is measured at 322 in the paper:
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def city() -> ConfigDict:
     """The embedded city: a DINOv2 of 4 blocks, 16 clusters of 16 numbers beside a token of 64."""
-    config = common.places_in_city("salad-city")
-    common.small_dino(config)
+    config = trainings.places_in_city("salad-city")
+    trainings.small_dino(config)
     config.model.aggregator = "salad"
     config.model.aggregator_options = ConfigDict(
         {"clusters": 16, "cluster_dim": 16, "token_dim": 64, "hidden": 128, "dropout": 0.1}
@@ -40,7 +40,7 @@ def salad() -> ConfigDict:
 
     Wants `init=` with the weights of `facebookresearch/dinov2`.
     """
-    config = common.places_of_gsv_cities("salad-gsv-cities", P=60, epochs=4)
+    config = trainings.places_of_gsv_cities("salad-gsv-cities", P=60, epochs=4)
     config.model.backbone = "dinov2_vitb14"
     config.model.backbone_options = ConfigDict({"train_blocks": 4})
     config.model.aggregator = "salad"

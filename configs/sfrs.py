@@ -11,7 +11,7 @@ with the last one as its teacher.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def city() -> ConfigDict:
@@ -20,7 +20,7 @@ def city() -> ConfigDict:
     `init` names what `configs/cosplace.py` left. Measured on 2026-11-21, one seed, 600 queries within 25 m: R@1 73.8,
     and 70.2 before training.
     """
-    config = common.in_city("sfrs-city")
+    config = trainings.in_city("sfrs-city")
     config.init = "runs/cosplace-city/model.safetensors:backbone"
     config.model.aggregator = "netvlad"
     config.model.aggregator_options = ConfigDict({"clusters": 8})

@@ -1,4 +1,4 @@
-"""The door: `python -m jaxvpr.main [VERB] --config=FILE[:preset][,key=value ...]`, or `jaxvpr` where it is
+"""The command `python -m jaxvpr.main [VERB] --config=FILE[:PRESET][,KEY=VALUE ...]`, or `jaxvpr` where it is
 installed."""
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from data_pipelines import progress
 from data_pipelines.errors import DataError
 from jaxvpr.cli import arguments as command_line
-from jaxvpr.cli import sweep_file
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import memory
 
@@ -41,11 +40,13 @@ def main(arguments: Sequence[str]) -> int:
       after Ctrl-C.
     """
     progress.to_console(*LOGGERS)
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(command_line.usage())
+    if not arguments:
+        print(command_line.help_text())
         return 0
     try:
         return _run(command_line.parse(arguments))
+    except SystemExit:  # the help was printed
+        return 0
     except (UserError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -62,75 +63,42 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(command: command_line.Command) -> int:
     memory.keep_freed()
-    asked = sweep_file.load(command.flags["config"], command.changes) if command.verb == "sweep" else None
     # JAX is imported once the command is known to make sense: a typing error is answered at once.
     from jaxvpr.parallel import hosts, mesh, program_cache
     from jaxvpr.runs import workdir
-    from jaxvpr.verbs import compress, evaluate, export, extract, import_weights, localize, sweep, train
 
-    flags, config = command.flags, command.config
-    coordinator, processes, process = flags.get("coordinator", ""), *_processes(flags)
-    hosts.start(coordinator, processes, process)
+    verb = runs()[command.verb]
+    hosts.start(*command.hosts)
     program_cache.keep_programs()
     if not hosts.is_first():
         for logger in LOGGERS:
             logging.getLogger(logger).setLevel(logging.WARNING)
-    name = asked.name if asked else config.name
-    folder = Path(flags.get("workdir") or workdir.default(name))
-    log.info("%s %s on %s, workdir %s", command.verb, name, mesh.devices(), folder)
-    checkpoint = flags["checkpoint"]
-    if asked:
-        return sweep.run(asked, folder)
-    if command.verb == "train":
-        train.run(config, folder)
-    elif command.verb == "evaluate":
-        evaluate.run(config, folder, checkpoint, flags.get("database", ""), flags.get("queries", ""))
-    elif command.verb == "extract":
-        extract.run(config, folder, checkpoint, _needed("images", flags), Path(_needed("out", flags)))
-    elif command.verb == "compress":
-        compress.run(config, folder, checkpoint, flags.get("images", ""), Path(_needed("out", flags)))
-    elif command.verb == "import":
-        import_weights.run(config, folder, "" if checkpoint == command_line.DEFAULTS["checkpoint"] else checkpoint)
-    elif command.verb == "export":
-        export.run(config, folder, checkpoint, Path(_needed("out", flags)), flags.get("family", ""))
-    else:
-        localize.run(
-            config, folder, checkpoint, _needed("images", flags), Path(_needed("database", flags)),
-            Path(flags.get("out") or folder / "localize"), _whole("top", flags, int(command_line.DEFAULTS["top"])),
-        )  # fmt: skip
-    return 0
+    folder = command.workdir or workdir.default(command.config.name)
+    log.info("%s %s on %s, workdir %s", command.verb, command.config.name, mesh.devices(), folder)
+    result = verb(command.config, folder, **command.flags)
+    return result if command.verb == "sweep" else 0
 
 
-def _processes(flags: dict[str, str]) -> tuple[int, int]:
-    """How many processes there are and which this is."""
-    processes, process = _whole("processes", flags, 0), _whole("process", flags, -1)
-    named = flags.get("coordinator", "") not in ("", "auto")
-    if named and not 0 <= process < processes:
-        raise UserError(
-            f"--coordinator={flags['coordinator']} needs --processes=N and --process=0 to N-1, a number of its own for "
-            f"each process; got --processes={processes} --process={process}"
-        )
-    return processes, process
+def runs() -> dict[str, Callable[..., Any]]:
+    """What each verb runs, with the configuration, the folder of the run and the verb's flags by name."""
+    from jaxvpr.verbs import compress, evaluate, export, extract, import_weights, localize, sweep, train
 
-
-def _needed(flag: str, flags: dict[str, str]) -> str:
-    if not flags.get(flag):
-        raise UserError(f"this verb needs --{flag}: {command_line.FLAGS[flag]}")
-    return flags[flag]
-
-
-def _whole(flag: str, flags: dict[str, str], default: int) -> int:
-    text = flags.get(flag, str(default))
-    try:
-        return int(text)
-    except ValueError:
-        raise UserError(f"--{flag}={text!r} is no whole number") from None
+    return {
+        "train": train.run,
+        "evaluate": evaluate.run,
+        "extract": extract.run,
+        "localize": localize.run,
+        "compress": compress.run,
+        "import": import_weights.run,
+        "export": export.run,
+        "sweep": sweep.run,
+    }
 
 
 def console() -> None:
     """The `jaxvpr` command.
 
-    A host that fails alone leaves at once: the ordinary way out waits for the other hosts, which wait for this one.
+    A host that fails alone leaves at once: an ordinary exit waits for the other hosts, which wait for this one.
     """
     try:
         status = main(sys.argv[1:])

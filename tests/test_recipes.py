@@ -19,8 +19,7 @@ from jaxvpr.families import FAMILIES, triplets
 from jaxvpr.losses.metric import options_of
 from jaxvpr.losses.triplets import LOSSES
 from jaxvpr.objectives.place_heads import Choice
-from jaxvpr.training.optimisers import build as build_optimiser
-from jaxvpr.training.optimisers import split_frozen
+from jaxvpr.training.optimisers import from_keys, split_frozen
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 FILES = {file.stem: runpy.run_path(str(file)).get("PRESETS", {}) for file in sorted(FOLDER.glob("*.py"))}
@@ -53,12 +52,8 @@ def parameters(name):
 
 
 def optimiser(keys, config):
-    """As the loop builds it: every key but the names is an option."""
-    options = {key: value for key, value in keys.items() if key not in ("name", "schedule")}
-    period = config.steps_per_epoch
-    return build_optimiser(
-        keys.name, total=config.epochs * period, period=period, schedule_name=keys.schedule, **options
-    )
+    """As the loop builds it."""
+    return from_keys(keys, total=config.epochs * config.steps_per_epoch, period=config.steps_per_epoch)
 
 
 def count(shapes):

@@ -63,10 +63,10 @@ def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
     return benchmark(name, images, split, spec.thresholds, lists)
 
 
-def two_folders(config: ConfigDict, database: str, queries: str) -> Benchmark:
-    """A benchmark of two folders of images with coordinates, within 25 m."""
+def two_folders(database: str, queries: str, thresholds: tuple[str, ...]) -> Benchmark:
+    """A benchmark of two folders of images with coordinates; `thresholds` as of `evaluator.benchmark`."""
     parts = [readers.read("folder", folder, role=role) for folder, role in ((database, "database"), (queries, "query"))]
-    return benchmark(Path(queries).resolve().parent.name, Places.concat(parts), "test", ("25m",))
+    return benchmark(Path(queries).resolve().parent.name, Places.concat(parts), "test", thresholds)
 
 
 def recall_ns(config: ConfigDict, bench: Benchmark) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import objectives
 from data_pipelines.images import DEVICE_RULES, RULES
 from jaxvpr.cli import weight_source
 from jaxvpr.errors import UserError
@@ -15,7 +16,7 @@ from jaxvpr.training.early_stop import deciding
 # The smallest number that makes sense; an error far inside the program would not name the key.
 AT_LEAST = {
     "seed": 0, "epochs": 0, "steps_per_epoch": 1, "every_epochs": 1, "batch": 1, "accumulate": 1, "mesh.model": 1,
-    "grad_cache": 1, "ema.warmup": 0, "plateau.patience": 0, "plateau.cooldown": 0, "best.patience": 0,
+    "grad_cache": 1, "ema.warmup": 0, "plateau.patience": 0, "best.patience": 0,
     "loader.threads": 0, "loader.workers": 0, "loader.prefetch": 1, "checkpoint.keep": 1, "checkpoint.every_steps": 0,
     "eval.batch": 1, "clusters.images": 0, "clusters.per_image": 1, "clusters.iterations": 1, "image.multiple": 1,
     "pca.dim": 0, "pca.images": 1, "pca.memory_mib": 1,
@@ -56,6 +57,12 @@ def check_training(config: ConfigDict) -> None:
     Raises:
       UserError: names the key and what it may be.
     """
+    if missing := objectives.lacking(config.objective):
+        name = config.objective.get("name", "cells")
+        raise UserError(
+            f"config.objective lacks {', '.join(missing)}, which objective.name={name!r} needs; a recipe has all keys "
+            f"from config.objective = common.{name}(...)"
+        )
     if config.model.aggregator == "crn" and not config.init:
         raise UserError(
             "config.model.aggregator='crn' is trained in a second stage, from a trained NetVLAD, and config.init names "
@@ -75,7 +82,7 @@ def _check_image(image: ConfigDict) -> None:
     size = tuple(image.size)
     if size and (len(size) != 2 or any(not isinstance(side, int) or side < 1 for side in size)):
         raise UserError(
-            f"config.image.size={size} must be (height, width) in whole pixels, or () for each image's own size"
+            f"config.image.size={size} must be (height, width) in pixels, two integers, or () for each image's own size"
         )
     rules = (*RULES, *DEVICE_RULES)
     if image.resize not in rules:
@@ -97,8 +104,8 @@ def _check_panorama(panorama: ConfigDict) -> None:
     size, view = tuple(panorama.size), panorama.view
     if size and (len(size) != 2 or any(not isinstance(side, int) or side < 1 for side in size)):
         raise UserError(
-            f"config.panorama.size={size} must be (height, width) in whole pixels, or () for images that are no "
-            "panoramas"
+            f"config.panorama.size={size} must be (height, width) in pixels, two integers, or () for images that are "
+            "not panoramas"
         )
     if view < 1 or (size and view > size[1]):
         most = f"1 to {size[1]}, the columns of the whole circle" if size else "1 or more columns"
@@ -116,4 +123,4 @@ def _check_patterns(config: ConfigDict) -> None:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise UserError(f"config.{key}: {pattern!r} is no regular expression: {error}") from error
+            raise UserError(f"config.{key}: {pattern!r} is not a regular expression: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -12,10 +12,46 @@ from ml_collections import ConfigDict
 from configs import common
 from jaxvpr.errors import UserError
 
-DATA_SETS = ("more_train_data", "val_data", "test_data")
+# Groups of data sets by name, and groups that are one data set, each with the reader of a set that a change begins.
+DATA_SETS = {"more_train_data": "at_names", "val_data": "at_names", "test_data": "at_names"}
+DATA_SET = {"train_data": "at_names", "target_data": "folder"}
 ALIASES = {"weights": "init"}
-OWN_OPTIONS = ("loss", "miner")
+# A key that names a function, and the key of its arguments beside it.
+OWN_OPTIONS = {"loss": "loss_options", "miner": "miner_options", "name": "options"}
 FREE = frozenset(("backbone_options", "aggregator_options", "loss_options", "miner_options", "options", "city"))
+CLOSES = {"(": ")", "[": "]", "{": "}"}
+
+
+def split_changes(text: str) -> list[str]:
+    """The parts of a text between its commas, but for commas within brackets or quotes.
+
+    A quote counts where a Python literal may begin, so that the apostrophe of a file name is none; a bracket behind a
+    backslash, as in a regular expression, is none either.
+
+    Raises:
+      UserError: for a bracket or quote that is never closed.
+    """
+    parts, inside, quote, before = [""], [], "", ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote and before != "\\" else quote
+        elif character in "'\"" and (parts[-1].rstrip() or "=")[-1] in "=([{,:":
+            quote = character
+        elif character in CLOSES and before != "\\":
+            inside.append(CLOSES[character])
+        elif inside and character == inside[-1] and before != "\\":
+            inside.pop()
+        if character == "," and not inside and not quote:
+            parts.append("")
+        else:
+            parts[-1] += character
+        before = character
+    if missing := quote or "".join(inside):
+        raise UserError(
+            f"a closing {missing[-1]} is missing in {parts[-1]}; a value with a lone bracket or quote goes into a flag "
+            "of its own, --config.KEY=VALUE"
+        )
+    return parts
 
 
 def override_all(config: ConfigDict, changes: Sequence[tuple[str, str]]) -> None:
@@ -28,20 +64,21 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     """Sets a dotted key from text, checked against the type of what is there.
 
     A group of free options (`backbone_options`, `options` of a reader, `city`) takes new keys, or a dict in place of
-    all it holds, and `NAME` in one of `DATA_SETS` may be a new data set; elsewhere an unknown key is an error. `method`
-    fills in what it stands for, and another loss or miner has its own defaults instead of the options of the recipe's.
+    all it holds; elsewhere an unknown key is an error. A key of a data set that does not exist yet begins it, and a
+    dict stands for a whole data set or a whole group of them: `val_data={}` drops all, `val_data.NAME={}` one. `method`
+    fills in what it stands for, and another loss, miner or optimiser has its own defaults instead of the options of the
+    recipe's.
 
     Raises:
       UserError: unknown key (lists those beside it) or a value of another type.
     """
     key = ALIASES.get(key, key)
     *parents, last = key.split(".")
-    if len(parents) > 1 and parents[0] in DATA_SETS and parents[1] not in config[parents[0]]:
-        with config.unlocked():
-            config[parents[0]][parents[1]] = common.data("at_names", "")
-    if parents[:1] == ["target_data"] and not config.target_data:
-        with config.unlocked():
-            config.target_data = common.data("folder", "")
+    value = _parsed(text)
+    if isinstance(value, dict) and _is_data(key):
+        _replace_data(config, key, value)
+        return
+    _begin_data_set(config, parents)
     group: Any = config
     for depth, part in enumerate(parents):
         if not isinstance(group, ConfigDict) or part not in group:
@@ -50,7 +87,7 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     free = bool(parents) and parents[-1] in FREE
     if not isinstance(group, ConfigDict) or (last not in group and not free):
         raise UserError(_no_key(key, last, group))
-    value, old = _parsed(text), group.get(last)
+    old = group.get(last)
     whole = last in FREE and isinstance(value, dict)
     if isinstance(old, ConfigDict) and not whole:
         raise UserError(f"config.{key} is a group; its keys are {sorted(old)}")
@@ -59,10 +96,49 @@ def override(config: ConfigDict, key: str, text: str) -> None:
             group[last] = ConfigDict(value)
         else:
             group[last] = value if last not in group else _as_type_of(key, old, value, text)
-        if last in OWN_OPTIONS and f"{last}_options" in group and group[last] != old:
-            group[f"{last}_options"] = ConfigDict({})
+        if OWN_OPTIONS.get(last) in group and group[last] != old:
+            group[OWN_OPTIONS[last]] = ConfigDict({})
     if key == "method":
         fill_method(config)
+
+
+def as_text(value: Any) -> str:
+    """A value as `override` reads it."""
+    return value if isinstance(value, str) else repr(value)
+
+
+def _is_data(key: str) -> bool:
+    """Whether a key is a data set or a group of data sets, not one of its keys."""
+    group, *name = key.split(".")
+    return (group in DATA_SETS and len(name) < 2) or (group in DATA_SET and not name)
+
+
+def _begin_data_set(config: ConfigDict, parents: Sequence[str]) -> None:
+    """Makes the data set that a key belongs to, where the recipe has none of that name."""
+    group, *name = parents or [""]
+    with config.unlocked():
+        if group in DATA_SETS and name and name[0] not in config[group]:
+            config[group][name[0]] = common.data(DATA_SETS[group], "")
+        if group in DATA_SET and not config[group]:
+            config[group] = common.data(DATA_SET[group], "")
+
+
+def _replace_data(config: ConfigDict, key: str, value: dict[str, Any]) -> None:
+    """Puts what a dict says in place of a data set, or of a group of them; an empty one drops it.
+
+    Raises:
+      UserError: for a set to drop that is not there, and as `override` for the keys of a set.
+    """
+    group, _, name = key.partition(".")
+    if name and not value and name not in config[group]:
+        raise UserError(unknown(f"data set config.{key} to drop", name, config[group]))
+    with config.unlocked():
+        if not name:
+            config[group] = ConfigDict({})
+        elif name in config[group]:
+            del config[group][name]
+    for inner, content in value.items():
+        override(config, f"{key}.{inner}", as_text(content))
 
 
 def fill_method(config: ConfigDict) -> None:
@@ -71,13 +147,10 @@ def fill_method(config: ConfigDict) -> None:
         return
     from jaxvpr import models  # imports JAX, which no other recipe needs before it is known to make sense
 
-    try:
-        described = models.describe(config.method)
-    except ValueError as error:
-        begun = [name for name in models.METHODS if name.startswith(config.method)]
-        near = begun or difflib.get_close_matches(config.method, list(models.METHODS), 5, 0.5)
-        hint = f". Did you mean {', '.join(near[:5])}?" if near else "."
-        raise UserError(f"config.method: {error}{hint} docs/models.md describes them") from error
+    if config.method not in models.METHODS:
+        answer = unknown(f"method {config.method!r}", config.method, models.METHODS)
+        raise UserError(f"config.method: {answer}; docs/models.md describes them")
+    described = models.describe(config.method)
     with config.unlocked():
         for key in ("backbone", "aggregator"):
             config.model[key] = described.model[key]
@@ -105,16 +178,24 @@ def _as_type_of(key: str, old: Any, value: Any, text: str) -> Any:
         items = tuple(value) if isinstance(value, list | tuple) else (value,)
         return tuple(_as_type_of(key, old[0], item, str(item)) for item in items) if old else items
     if old is not None and type(old) is not type(value):
-        raise UserError(f"config.{key}={text!r} is no {type(old).__name__}; its value so far is {old!r}")
+        raise UserError(f"config.{key}={text!r} is not of type {type(old).__name__}, as its value so far is: {old!r}")
     return value
 
 
 def _no_key(key: str, part: str, group: Any) -> str:
     keys = sorted(group) if isinstance(group, ConfigDict) else []
-    near = did_you_mean(part, [*keys, *ALIASES] if key == part else keys)
-    return f"no key config.{key}{near}; there are {keys}"
+    return unknown(f"key config.{key}", part, keys, ALIASES if key == part else ())
 
 
-def did_you_mean(name: str, names: Any) -> str:
-    near = difflib.get_close_matches(name, list(names), 1)
-    return f" (did you mean {near[0]}?)" if near else ""
+def unknown(what: str, name: str, names: Iterable[str], aliases: Iterable[str] = ()) -> str:
+    """Says that there is no such thing: first which names are near it, names that it begins or similar ones, then all.
+
+    Args:
+      what: the thing with its name, as the message begins: "verb 'trian'".
+      aliases: further names that it may be meant for, which are not listed.
+    """
+    known = list(names)
+    meant = [*known, *aliases]
+    near = [one for one in meant if name and one.startswith(name)] or difflib.get_close_matches(name, meant, 1)
+    hint = f": did you mean {' or '.join(near[:5])}?" if near else "."
+    return f"no {what}{hint} There {'is' if len(known) == 1 else 'are'} {', '.join(known) or 'none'}"

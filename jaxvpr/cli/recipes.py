@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import difflib
 import runpy
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvpr.cli.overrides import fill_method, override_all
+from jaxvpr.cli.overrides import fill_method, override_all, split_changes, unknown
 from jaxvpr.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]  # where configs/ lies beside the package
+NO_RECIPES = ("__init__.py", "common.py", "objectives.py", "trainings.py")
 FUNCTIONS = {"get_config": "train", "get_sweep": "sweep"}
 
 
 def load_config(text: str) -> ConfigDict:
     """Runs the recipe of `FILE[:preset][,key=value ...]`.
 
-    A file that is not found from the working directory is looked up among those that come with the package.
+    A file that is not found from the working directory is looked up among those that come with the package. A recipe
+    that gives itself no name has that of its file.
 
     Raises:
       UserError: no such file, no `get_config` in it, no such preset or key.
     """
     config, changes = run_file(text, "get_config")
+    if not config.name:
+        with config.unlocked():
+            config.name = Path(text.partition(",")[0].partition(":")[0]).stem
     fill_method(config)
     override_all(config, changes)
     return config
@@ -32,18 +38,20 @@ def load_config(text: str) -> ConfigDict:
 def run_file(text: str, name: str) -> tuple[Any, list[tuple[str, str]]]:
     """What the function `name` of `FILE[:preset][,key=value ...]` returns, and the (key, text) of the changes.
 
+    A comma within brackets or quotes belongs to a value: `image.size=(48,48)`.
+
     Raises:
       UserError: as `load_config`.
     """
-    head, *changes = text.split(",")
+    head, *changes = split_changes(text)
     file, _, preset = head.partition(":")
     path = find_config(file)
     if path.suffix != ".py":  # Python would also run what stands in a zip, which weights of PyTorch are
-        raise UserError(f"{file} is no recipe, a Python file (.py); weights go behind one: RECIPE.py,weights=FILE")
+        raise UserError(f"{file} is not a recipe, a Python file (.py); weights go behind one: RECIPE.py,weights=FILE")
     try:
         found = runpy.run_path(str(path))
     except (ImportError, SyntaxError) as error:
-        raise UserError(f"{file} is no recipe that Python can run: {error}") from error
+        raise UserError(f"{file} is not a recipe that Python can run: {error}") from error
     if name not in found:
         other = next((verb for function, verb in FUNCTIONS.items() if function in found), "")
         raise UserError(f"{file} has no function {name}(preset)" + f"; the verb for it is {other}" * bool(other))
@@ -58,14 +66,16 @@ def run_file(text: str, name: str) -> tuple[Any, list[tuple[str, str]]]:
 
 def find_config(file: str) -> Path:
     """The path of a recipe, in the working directory or beside the package."""
-    beside = ROOT
-    for candidate in (Path(file), beside / file, beside / "configs" / file):
+    for candidate in (Path(file), ROOT / file, ROOT / "configs" / file):
         if candidate.is_file():
             return candidate
-    raise UserError(f"no recipe {file!r} here or with the package; those that come along: {', '.join(shipped())}")
+    named = {path: Path(path).stem for path in (*shipped(), *shipped("sweeps/"))}
+    near = difflib.get_close_matches(Path(file).stem, list(named.values()), 1)
+    meant = next((path for path, stem in named.items() if stem in near), "")
+    raise UserError(unknown(f"recipe {file!r} here or with the package", meant, named))
 
 
 def shipped(folder: str = "") -> list[str]:
-    beside = ROOT / "configs" / folder
-    names = (path.name for path in beside.glob("*.py") if path.name not in ("__init__.py", "common.py"))
+    """The recipes that come with the package, or its sweeps, which lie in the folder `sweeps/` of configs/."""
+    names = (path.name for path in (ROOT / "configs" / folder).glob("*.py") if path.name not in NO_RECIPES)
     return sorted(f"configs/{folder}{name}" for name in names)

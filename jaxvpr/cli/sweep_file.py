@@ -43,7 +43,7 @@ class Run(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """What a sweep file asks for; `rows` and `columns` are empty where its table has no two axes."""
+    """The content of a sweep file, checked; `rows` and `columns` are empty where its table has no two axes."""
 
     name: str
     recipe: str
@@ -62,27 +62,27 @@ def load(text: str, changes: Sequence[tuple[str, str]] = ()) -> Sweep:
     Raises:
       UserError: for a file, preset, key or value that is not one (names the run), and for runs that are the same.
     """
-    asked, given = recipes.run_file(text, "get_sweep")
+    given, changed = recipes.run_file(text, "get_sweep")
     file = text.partition(",")[0]
-    _check_shape(file, asked)
-    seeds = _seeds(file, asked)
+    _check_shape(file, given)
+    seeds = _seeds(file, given)
     runs = [
         run
-        for name, own in asked["runs"].items()
-        for run in _of_one_name(f"{file}, run {name!r}", name, own, seeds[name], asked, [*given, *changes])
+        for name, own in given["runs"].items()
+        for run in _of_one_name(f"{file}, run {name!r}", name, own, seeds[name], given, [*changed, *changes])
     ]
     _check_apart(file, runs)
-    return Sweep(asked["name"], asked["recipe"], asked.get("rows", ""), asked.get("columns", ""), tuple(runs))
+    return Sweep(given["name"], given["recipe"], given.get("rows", ""), given.get("columns", ""), tuple(runs))
 
 
 def _of_one_name(
-    where: str, name: str, own: Mapping[str, Any], seeds: int, asked: Mapping[str, Any], for_all: list[tuple[str, str]]
+    where: str, name: str, own: Mapping[str, Any], seeds: int, given: Mapping[str, Any], for_all: list[tuple[str, str]]
 ) -> list[Run]:
     runs = []
     for number in range(seeds):
         try:
-            config = recipes.load_config(own.get("recipe", asked["recipe"]))
-            changes = [(key, _as_text(value)) for key, value in own.items() if key != "recipe"]
+            config = recipes.load_config(own.get("recipe", given["recipe"]))
+            changes = [(key, overrides.as_text(value)) for key, value in own.items() if key != "recipe"]
             overrides.override_all(config, changes)
             overrides.override_all(config, for_all)
             checks.check(config)
@@ -91,7 +91,7 @@ def _of_one_name(
             raise UserError(f"{where}: {error}") from error
         if not config.test_data:
             raise UserError(
-                f"{where}: the recipe {own.get('recipe', asked['recipe'])} has no test_data, by which a sweep compares"
+                f"{where}: the recipe {own.get('recipe', given['recipe'])} has no test_data, by which a sweep compares"
             )
         folder = f"{name}-seed{config.seed + number}" if number else name
         with config.unlocked():
@@ -100,40 +100,36 @@ def _of_one_name(
     return runs
 
 
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else repr(value)
-
-
-def _check_shape(file: str, asked: Any) -> None:
-    if not isinstance(asked, Mapping) or not {"name", "recipe", "runs"} <= set(asked) <= set(KEYS):
-        has = sorted(asked) if isinstance(asked, Mapping) else type(asked).__name__
+def _check_shape(file: str, given: Any) -> None:
+    if not isinstance(given, Mapping) or not {"name", "recipe", "runs"} <= set(given) <= set(KEYS):
+        has = sorted(given) if isinstance(given, Mapping) else type(given).__name__
         raise UserError(f"{file}: get_sweep must return a dict with name, recipe and runs, of {list(KEYS)}; got {has}")
-    for key in set(asked) - {"runs", "seeds"}:
-        if not isinstance(asked[key], str):
-            raise UserError(f"{file}: {key}={asked[key]!r} must be a text")
-    runs = asked["runs"]
+    for key in set(given) - {"runs", "seeds"}:
+        if not isinstance(given[key], str):
+            raise UserError(f"{file}: {key}={given[key]!r} must be a string")
+    runs = given["runs"]
     if not isinstance(runs, Mapping) or not runs or not all(isinstance(own, Mapping) for own in runs.values()):
         raise UserError(f"{file}: runs must be {{name: {{key: value, ...}}, ...}} with one run or more")
-    if ("rows" in asked) != ("columns" in asked):
+    if ("rows" in given) != ("columns" in given):
         raise UserError(f"{file}: rows and columns go together, the titles of a table's two axes")
-    for name in [asked["name"], *runs]:
+    for name in [given["name"], *runs]:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise UserError(f"{file}: {name!r} names a folder: letters, digits and any of _ . + = - after the first")
-        if "rows" in asked and name in runs and not re.fullmatch(r"[^+]+\+[^+]+", name):
+        if "rows" in given and name in runs and not re.fullmatch(r"[^+]+\+[^+]+", name):
             raise UserError(f"{file}: the table has rows and columns, so run {name!r} must be called ROW+COLUMN")
 
 
-def _seeds(file: str, asked: Mapping[str, Any]) -> dict[str, int]:
+def _seeds(file: str, given: Mapping[str, Any]) -> dict[str, int]:
     """How many seeds each run has."""
-    given = asked.get("seeds", 1)
-    some = given if isinstance(given, Mapping) else dict.fromkeys(asked["runs"], given)
-    unknown = sorted(set(some) - set(asked["runs"]))
+    seeds = given.get("seeds", 1)
+    some = seeds if isinstance(seeds, Mapping) else dict.fromkeys(given["runs"], seeds)
+    unknown = sorted(set(some) - set(given["runs"]))
     if unknown:
-        raise UserError(f"{file}: seeds names {unknown}; the runs are {list(asked['runs'])}")
+        raise UserError(f"{file}: seeds names {unknown}; the runs are {list(given['runs'])}")
     for name, count in some.items():
         if type(count) is not int or count < 1:
-            raise UserError(f"{file}: seeds of {name!r} must be a whole number from 1 up, not {count!r}")
-    return {name: some.get(name, 1) for name in asked["runs"]}
+            raise UserError(f"{file}: seeds of {name!r} must be an integer from 1 up, not {count!r}")
+    return {name: some.get(name, 1) for name in given["runs"]}
 
 
 def _check_apart(file: str, runs: Sequence[Run]) -> None:

@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvpr.errors import UserError
 from jaxvpr.training.directions import DIRECTIONS
+from jaxvpr.training.options import checked
 from jaxvpr.training.schedules import Schedule, schedule
 
 
@@ -141,6 +142,23 @@ def build(
         raise TypeError(f"unknown options {unknown}; there are {sorted(SCHEDULE_OPTIONS | set(OPTIONS))}")
     transform = DIRECTIONS[name](**{**OPTIONS, **options}, weight_decay=weight_decay)
     return Optimiser(transform, schedule(schedule_name, rate, total=total, **course), clip, tuple(factors), layer_decay)
+
+
+def from_keys(keys: Mapping[str, Any], *, total: int, period: int = 1) -> Optimiser:
+    """An optimiser from a group of a recipe: `name`, `schedule`, `options`, and arguments of `build` and `schedule`.
+
+    Args:
+      keys: all of the group; its `options` are further arguments of that optimiser alone.
+      total, period: steps of the run and of an epoch.
+
+    Raises:
+      UserError: as `build`, and for an option that the optimiser does not have, which lists those it has.
+    """
+    given = dict(keys)
+    name, schedule_name, options = given.pop("name"), given.pop("schedule"), given.pop("options")
+    if name in DIRECTIONS:  # else `build` says which there are
+        given |= checked(f"the optimiser {name}", DIRECTIONS[name], options, given)
+    return build(name, total=total, period=period, schedule_name=schedule_name, **given)
 
 
 OPTIONS: dict[str, Any] = {

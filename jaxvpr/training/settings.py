@@ -13,6 +13,7 @@ from jaxvpr.errors import UserError
 from jaxvpr.objectives.objective import Objective
 from jaxvpr.training import early_stop, optimisers
 from jaxvpr.training.ema import averaged
+from jaxvpr.training.options import checked
 from jaxvpr.training.plateau import Watch, plateau
 from jaxvpr.training.schedules import Schedule
 
@@ -54,10 +55,9 @@ def optimiser_groups(config: ConfigDict) -> dict[str, optimisers.Optimiser]:
 
 
 def _optimiser(config: ConfigDict, group: str) -> optimisers.Optimiser:
-    options, epoch = config[group].to_dict(), config.steps_per_epoch
-    name, schedule = options.pop("name"), options.pop("schedule")
+    epoch = config.steps_per_epoch
     try:
-        return optimisers.build(name, total=config.epochs * epoch, period=epoch, schedule_name=schedule, **options)
+        return optimisers.from_keys(config[group].to_dict(), total=config.epochs * epoch, period=epoch)
     except UserError as error:
         raise UserError(f"config.{group}: {error}") from error
 
@@ -113,8 +113,13 @@ def follow(config: ConfigDict, rate: Schedule, deciding: Deciding) -> Follow:
             f"plateau.factor={config.plateau.factor} lowers the learning rate where validation gets no better, and the "
             "recipe validates on nothing; give it val_data, or set plateau.factor=0"
         )
-    keys = config.plateau.to_dict()
-    if deciding.measures and deciding.lower_is_better(deciding.name(dict.fromkeys(deciding.measures, 0.0))):
-        keys["mode"] = "min"
-    rule = plateau(**keys, validations=-(-config.epochs // config.every_epochs))
+    known = dict.fromkeys(deciding.measures, 0.0)
+    mode = "min" if known and deciding.lower_is_better(deciding.name(known)) else "max"
+    keys, validations = config.plateau.to_dict(), -(-config.epochs // config.every_epochs)
+    options = keys.pop("options")
+    try:
+        options = checked("reduction on a plateau", plateau, options, (*keys, "validations"))
+    except UserError as error:
+        raise UserError(f"config.plateau: {error}") from error
+    rule = plateau(**{"mode": mode, **keys, **options}, validations=validations)
     return lambda watch, value, step: rule(watch, value, float(rate(jnp.int32(step))))

@@ -19,14 +19,14 @@ def run(config: ConfigDict, folder: Path, checkpoint: str, images: str, out: Pat
     """Fits a PCA behind a model and writes both as one model file that describes itself.
 
     Args:
-      checkpoint: as `which.variables`.
+      checkpoint: as of `which.chosen`.
       images: folder of images to fit it on; "" for those that the recipe trains on.
 
     Raises:
       UserError: for a recipe without `pca.dim`, another ending of `out`, or as `fitted`.
     """
     if not config.pca.dim:
-        raise UserError("compress wants to know to how many numbers: --config=RECIPE,pca.dim=512")
+        raise UserError("compress needs the number of dimensions to keep: --config=RECIPE,pca.dim=512")
     if out.suffix != ".safetensors":
         raise UserError(f"--out={out}: a model that describes itself is a .safetensors file; end the name so")
     what, variables = which.uncompressed(config, folder, checkpoint)

@@ -12,19 +12,19 @@ from jaxvpr.models.costs import parameter_count
 from jaxvpr.runs import model_file
 
 
-def run(config: ConfigDict, folder: Path, file: str) -> Path:
-    """Reads an original's file and writes it into `folder` as our model carries its recipe and preprocessing.
+def run(config: ConfigDict, folder: Path, checkpoint: str = "") -> Path:
+    """Reads an original's file and writes it into `folder` as our model, which carries its recipe and preprocessing.
 
     Args:
-      file: of weights; empty takes the recipe's own (`weights=FILE`).
+      checkpoint: a file of weights; empty takes the recipe's own (`weights=FILE`).
 
     Raises:
       UserError: no file was named, or it does not fit the recipe's model.
     """
-    source = file or config.init
+    source = checkpoint or config.init
     if not source:
         raise UserError("import needs a file: --config=configs/zoo.py:METHOD,weights=FILE")
-    variables = builders.initial_variables(config, then=file)
+    variables = builders.initial_variables(config, then=checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     written = model_file.save_model(folder, config, variables)
     print(f"read {source}: {parameter_count(variables):,} parameters\nwrote {written}")

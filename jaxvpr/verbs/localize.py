@@ -27,9 +27,16 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    config: ConfigDict, folder: Path, checkpoint: str, images: str, database: Path, out: Path, top: int
+    config: ConfigDict,
+    folder: Path,
+    checkpoint: str,
+    images: str,
+    database: Path,
+    out: Path | None = None,
+    top: int = 5,
 ) -> list[dict[str, Any]]:
-    """Ranks the places of a database for every photo; prints them, and writes a table and pictures to `out`.
+    """Ranks the places of a database for every photo; prints them, and writes a table and pictures to `out`,
+    by default `localize` in the run's folder.
 
     The database is of photos (`extract`) or of the classes that a training left (`runs/NAME/classes.npy`).
 
@@ -41,6 +48,7 @@ def run(
     """
     if top < 1:
         raise UserError(f"--top={top} must be at least 1")
+    out = out or folder / "localize"
     what, config, variables, _ = which.chosen(config, folder, checkpoint)
     log.info("weights: %s", what)
     known = database_file.read(database, config, variables)

@@ -21,7 +21,6 @@ from jaxvpr.retrieval import costs, metrics, protocol
 from jaxvpr.retrieval.baselines import thumbnail
 from jaxvpr.retrieval.classes import Classes
 from jaxvpr.retrieval.evaluator import Benchmark, Evaluated, measure
-from jaxvpr.training import logs
 
 Model = tuple[ConfigDict, Variables]
 
@@ -83,10 +82,19 @@ def _print(config: ConfigDict, one: Evaluated) -> None:
 
 
 def write(
-    config: ConfigDict, folder: Path, found: list[Evaluated], variables: Variables,
+    config: ConfigDict, folder: Path, found: list[Evaluated], variables: Variables, log: Sequence[Mapping[str, Any]],
     seconds: float | None = None, planning: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """`metrics.json` and `report.html`."""
+    """Writes `metrics.json` and `report.html` into a folder.
+
+    Args:
+      folder: to write to.
+      log: of the training, for the report's curves; empty where there was none.
+      seconds, planning: what the training took, and its plans alone.
+
+    Returns:
+      The content of `metrics.json`.
+    """
     results = [
         metrics.result(
             _facts(config, one),
@@ -116,7 +124,7 @@ def write(
     if hosts.is_first():
         metrics.write_metrics(folder, results, spent, extra)
         with slow("writing the report"):
-            report = _report(folder / "report.html", config, found, results, spent, logs.read(folder))
+            report = _report(folder / "report.html", config, found, results, spent, log)
         print(f"wrote {folder / metrics.FILE} and {report}")
     return {"results": results, "costs": spent, **extra}
 

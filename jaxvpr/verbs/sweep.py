@@ -36,35 +36,35 @@ CAUSE = "\n\nTraceback (most recent call last):"  # between what went wrong and 
 MEASURED = tuple(key for key in workdir.FREE if key not in ("test_data.", "pca.", "eval.localize"))
 
 
-def run(asked: Sweep, folder: Path) -> int:
+def run(sweep: Sweep, folder: Path) -> int:
     """Trains every run of a sweep that is not finished, and writes its tables and its page after each.
 
     A run that fails is written down and the next one begins. SIGTERM and the first Ctrl-C stop the sweep.
 
     Returns:
-      0 if every run is finished, 1 if some failed, 130 if the sweep was told to stop.
+      0 if every run is finished, 1 if some failed, 130 if the sweep was stopped.
 
     Raises:
       UserError: if the folder holds runs of another configuration.
     """
-    for run in asked.runs:
+    for run in sweep.runs:
         _check(run, folder / run.folder)
     # All hosts act on what the first one finds: on a slow file system another may not see it yet.
-    done = hosts.of_first(lambda: np.array([_finished(folder / run.folder) for run in asked.runs], np.int32),
-                          (len(asked.runs),))  # fmt: skip
+    done = hosts.of_first(lambda: np.array([_finished(folder / run.folder) for run in sweep.runs], np.int32),
+                          (len(sweep.runs),))  # fmt: skip
     log.info("%d runs, %d of them finished already", len(done), int(done.sum()))
-    _write(asked, folder)
+    _write(sweep, folder)
     with hosts.leave_on_sigterm() as leave:
-        for number, run in enumerate(asked.runs):
+        for number, run in enumerate(sweep.runs):
             if done[number]:
                 continue
             log.info("run %d of %d: %s, seed %d", number + 1, len(done), run.name, run.seed)
             ended = _train(run, folder / run.folder)
-            _write(asked, folder)
+            _write(sweep, folder)
             if not ended or leave(0):
-                log.warning("told to stop; the same command goes on where this one stopped")
+                log.warning("stopped before the end; the same command resumes")
                 return 130
-    return _summed_up(asked, folder)
+    return _summed_up(sweep, folder)
 
 
 def _check(run: Run, here: Path) -> None:
@@ -79,7 +79,7 @@ def _finished(here: Path) -> bool:
 
 
 def _train(run: Run, here: Path) -> bool:
-    """Trains or resumes one run; False where it was told to leave before its end."""
+    """Trains or resumes one run; False where it was stopped before its end."""
     if hosts.is_first():
         (here / FAILURE).unlink(missing_ok=True)
     try:
@@ -107,20 +107,20 @@ def _message(error: Exception) -> str:
     return str(error) if isinstance(error, UserError | DataError) else f"{type(error).__name__}: {error}"
 
 
-def _write(asked: Sweep, folder: Path) -> None:
+def _write(sweep: Sweep, folder: Path) -> None:
     if hosts.is_first():
-        write_sweep(folder, _document(asked, folder))
+        write_sweep(folder, _document(sweep, folder))
 
 
-def _document(asked: Sweep, folder: Path) -> dict[str, Any]:
+def _document(sweep: Sweep, folder: Path) -> dict[str, Any]:
     """The content of `sweep.json`."""
-    return asked._asdict() | {"runs": [record(run, folder, asked) for run in asked.runs]}
+    return sweep._asdict() | {"runs": [record(run, folder, sweep) for run in sweep.runs]}
 
 
-def record(run: Run, folder: Path, asked: Sweep) -> dict[str, Any]:
+def record(run: Run, folder: Path, sweep: Sweep) -> dict[str, Any]:
     """What a run has come to, from the files in its folder: an entry of `runs` in `sweep.json`."""
     here = folder / run.folder
-    row, _, column = run.name.partition("+") if asked.rows else ("", "", "")
+    row, _, column = run.name.partition("+") if sweep.rows else ("", "", "")
     document = metrics.read_metrics(here / metrics.FILE) if _finished(here) else {"results": [], "costs": {}}
     failure = (here / FAILURE).read_text() if (here / FAILURE).is_file() else ""
     state = "failed" if failure else "waiting"
@@ -156,13 +156,13 @@ def record(run: Run, folder: Path, asked: Sweep) -> dict[str, Any]:
     }
 
 
-def _summed_up(asked: Sweep, folder: Path) -> int:
-    failed = [run.folder for run in asked.runs if not _finished(folder / run.folder)]
+def _summed_up(sweep: Sweep, folder: Path) -> int:
+    failed = [run.folder for run in sweep.runs if not _finished(folder / run.folder)]
     if hosts.is_first():
-        terminal.sweep(_document(asked, folder))
+        terminal.sweep(_document(sweep, folder))
         print(f"wrote {folder / 'sweep.html'}, sweep.md, sweep.csv and sweep.json")
     for name in failed:
         log.error("failed: %s (%s)", name, folder / name / FAILURE)
     if failed:
-        log.error("%d of %d runs failed; the same command tries them again", len(failed), len(asked.runs))
+        log.error("%d of %d runs failed; the same command tries them again", len(failed), len(sweep.runs))
     return int(bool(failed))

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from jaxvpr import builders, families
 from jaxvpr.parallel import hosts
 from jaxvpr.runs import compressed, database_file, model_file, workdir
-from jaxvpr.training import loop
+from jaxvpr.training import logs, loop
 from jaxvpr.verbs import results
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ def run(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     """Trains or resumes a recipe, measures the best checkpoint, and writes metrics, model and report into the folder.
 
     Returns:
-      The content of `metrics.json`, or None where the run was told to leave before its end or there is no test data.
+      The content of `metrics.json`, or None where the run was stopped before its end or there is no test data.
     """
     workdir.claim(folder, config)
     mesh = builders.mesh(config)
@@ -31,7 +31,7 @@ def run(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     compressed.check(config, len(recipe.images))
     outcome = loop.train(config, folder, recipe, mesh)
     if not outcome.finished:
-        log.warning("told to leave; the same command goes on where this one stopped")
+        log.warning("stopped before the end; the same command resumes")
         return None
     baselines, best = {"untrained": (config, outcome.initial)}, outcome.best
     if config.pca.dim:
@@ -49,4 +49,5 @@ def run(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
         return None
     log.info("measuring step %d, the best in validation", outcome.best_step)
     found = results.measured(config, mesh, best, tests, baselines, classes)
-    return results.write(config, folder, found, best, outcome.seconds, outcome.planning_seconds)
+    log_lines = logs.read(folder)
+    return results.write(config, folder, found, best, log_lines, outcome.seconds, outcome.planning_seconds)

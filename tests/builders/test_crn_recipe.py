@@ -11,7 +11,7 @@ import pytest
 from jaxvpr import builders, weights
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.runs import model_file
-from jaxvpr.training.optimisers import build as build_optimiser
+from jaxvpr.training.optimisers import from_keys
 
 CITY = "configs/crn.py"
 FROM = load_config(CITY).init.partition(":")[2]
@@ -70,7 +70,7 @@ def test_both_stages_are_of_one_network_and_one_mining(preset):
 
 def test_the_context_learns_ten_times_as_fast(second):
     keys = load_config(f"{CITY}:pitts30k").optimizer.to_dict()
-    tuner = build_optimiser(keys.pop("name"), total=100, schedule_name=keys.pop("schedule"), **keys)
+    tuner = from_keys(keys, total=100)
     paths = weights.to_torch("jaxvpr", {"params": second[2]["params"]})
     factors = tuner.factors_of([name.replace(".", "/") for name in paths])
     rates = {path: float(tuner.rate(0)) * factor for path, factor in factors.items()}

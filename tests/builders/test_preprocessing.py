@@ -48,7 +48,7 @@ def test_the_keys_are_those_of_a_published_preprocessing():
 def test_evaluate(door, weights, changes, shown, trained_run, tmp_path):
     status, out, err = door("evaluate", *weights, *flags(changes), f"--workdir={tmp_path}")
     assert status == 0 and f"| 25m | {shown} | 32-D" in out and "thumbnail" in out, err
-    entry = json.loads((tmp_path / "metrics.json").read_text())
+    entry = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
     protocol = entry["results"][0]["protocol"]
     assert protocol["image_size"] == ([] if changes is OWN else [40, 24]) and entry["costs"]["flops_per_image"] > 0
     assert protocol["resize"] == ("none" if changes is OWN else "tensor_linear_antialias")
@@ -90,7 +90,7 @@ def test_crops_are_told_of(door, weights, changes, said, facts, tmp_path):
     one = ["--config.eval.baselines=false", f"--workdir={tmp_path}"]
     status, out, err = door("evaluate", *weights, *flags(changes), *one)
     assert status == 0 and f"| 25m | {said} | 32-D" in out, err
-    protocol = json.loads((tmp_path / "metrics.json").read_text())["results"][0]["protocol"]
+    protocol = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())["results"][0]["protocol"]
     assert (protocol["image_size"], protocol["resize"], protocol["cropped_from"]) == facts
     assert protocol["multiple"] == 8
 

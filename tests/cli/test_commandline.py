@@ -1,59 +1,136 @@
 """The command line: what it understands, and that a mistake is answered by name with what exists."""
 
+import inspect
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
-from jaxvpr.cli import arguments, checks
-from jaxvpr.cli.arguments import parse, usage
+from jaxvpr.cli import checks
+from jaxvpr.cli.arguments import parse
 from jaxvpr.cli.overrides import override
 from jaxvpr.cli.recipes import load_config
+from jaxvpr.cli.verbs import VERBS, flags_of
 from jaxvpr.errors import UserError
+from jaxvpr.main import runs
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_verb_flags_and_changes(tiny_recipe):
     command = parse(
         ["evaluate", f"--config={tiny_recipe},batch=16", "--workdir", "some/where", "--config.optimizer.rate=1",
-         "--config.image.size=(48,64)", "--config.eval.recalls=5", "--config.val_data.val.thresholds=25m,10m",
+         "--config.image.size", "(48,64)", "--config.eval.recalls=5", "--config.val_data.val.thresholds=25m,10m",
          "--config.loader.on_error=skip", "--config.model.backbone_options.frozen_bn=fixed"]
     )  # fmt: skip
     config = command.config
-    assert (command.verb, command.flags["workdir"], command.flags["checkpoint"]) == ("evaluate", "some/where", "best")
+    assert (command.verb, command.workdir, command.hosts) == ("evaluate", Path("some/where"), ("", 0, -1))
+    assert command.flags == {"checkpoint": "best", "database": "", "queries": "", "threshold": None, "out": None}
     assert (config.batch, config.image.size, config.eval.recalls) == (16, (48, 64), (5,))
     assert config.optimizer.rate == 1.0 and isinstance(config.optimizer.rate, float)
     assert config.val_data.val.thresholds == ("25m,10m",) and config.loader.on_error == "skip"
     assert config.model.backbone_options.frozen_bn == "fixed", "a group of free options takes a new key"
     assert config.is_locked and config.model.backbone_options.is_locked
     assert parse([f"--config={tiny_recipe}"]).verb == "train"
+    several = ["--coordinator=a:1", "--processes=2", "--process", "1"]
+    assert parse([f"--config={tiny_recipe}", *several]).hosts == ("a:1", 2, 1)
+
+
+def test_values_of_flags_have_their_types(tiny_recipe):
+    folders = ["--database=d", "--queries=q", "--threshold=10m", "--threshold=2m_30deg"]
+    assert parse(["evaluate", f"--config={tiny_recipe}", *folders]).flags["threshold"] == ["10m", "2m_30deg"]
+    flags = parse(["localize", f"--config={tiny_recipe}", "--images=i", "--database=d.npy", "--top", "3"]).flags
+    assert flags == {"checkpoint": "best", "images": "i", "database": Path("d.npy"), "out": None, "top": 3}
+    sweep = parse(["sweep", "--config=configs/sweeps/mining.py:city,init=,seed=5", "--config.image.size=(32,32)"])
+    assert sweep.config.name == "mining-city" and {run.config.image.size for run in sweep.config.runs} == {(32, 32)}
+    assert [run.seed for run in sweep.config.runs[:3]] == [5, 6, 7]
+
+
+def test_every_verb_takes_its_flags():
+    """`main` calls each by the names of its flags."""
+    table = runs()
+    assert set(table) == set(VERBS)
+    for verb, run in table.items():
+        parameters = list(inspect.signature(run).parameters.values())
+        assert parameters[0].name == ("sweep" if verb == "sweep" else "config") and parameters[1].name == "folder"
+        assert [one.name for one in parameters[2:]] == [flag.name for flag in VERBS[verb].flags], verb
+        needed = {one.name for one in parameters[2:] if one.default is inspect.Parameter.empty}
+        assert needed >= {flag.name for flag in VERBS[verb].flags if flag.required}
 
 
 def test_shipped_recipes_are_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("configs/cosplace.py:tiny", "cosplace.py:tiny"):
         assert load_config(name).name == "cosplace-tiny"
-    assert all(flag in usage() for flag in arguments.FLAGS) and "configs/cosplace.py" in usage()
 
 
-@pytest.mark.parametrize("verb_first", [[], ["-h"], ["train", "--help"]])
-def test_help_needs_nothing(door, verb_first):
-    status, out, _ = door(*verb_first)
-    assert status == 0 and "--workdir" in out
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"], ["--config=configs/cosplace.py", "--help"]])
+def test_help_lists_the_verbs_and_needs_nothing(door, arguments):
+    status, out, err = door(*arguments)
+    assert status == 0 and not err
+    for verb, described in VERBS.items():
+        assert re.search(rf"^ +{verb} +{described.summary.split()[0]}", out, re.M), verb
+    assert "configs/cosplace.py" in out and "configs/sweeps/losses.py" in out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_says_what_it_does_its_flags_and_an_example(door, verb):
+    status, out, _ = door(verb, "--help")
+    assert status == 0 and " ".join(out.split()).count(VERBS[verb].summary) == 1
+    assert all(f"--{flag.name} " in out for flag in flags_of(verb)) and VERBS[verb].example in out
+    others = {flag.name for other in VERBS for flag in flags_of(other)} - {flag.name for flag in flags_of(verb)}
+    assert not any(f"  --{name} " in out for name in others)
+
+
+def test_an_example_of_a_verb_is_a_command_that_makes_sense(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    for verb, described in VERBS.items():
+        assert parse(described.example.split()[1:]).verb == verb
+
+
+def test_a_mistake_is_answered_without_jax():
+    program = (
+        "import sys; from jaxvpr.main import main; status = main(sys.argv[1:]); "
+        "sys.exit(0 if status == 2 and not {'jax', 'flax', 'torch', 'scipy'} & set(sys.modules) else 1)"
+    )
+    for arguments in (["trian"], ["--config=configs/cosplace.py", "--config.bach=3"], ["evaluate", "--config=x.py"]):
+        done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT, check=False, capture_output=True)
+        assert done.returncode == 0, done.stderr
 
 
 MISTAKES = {
-    "verb": (["trian"], r"'trian'.*\btrain\b.*\['train', 'evaluate', 'extract', 'loc"),
-    "two verbs": (["train", "extract", "--config=R"], "verb.*'train extract'"),
-    "flag": (["--confg=R"], r"--confg\b.*\bconfig\b.*--config, --workdir"),
-    "flag without value": (["--config"], "--config=VALUE"),
-    "flag eats no other flag": (["--workdir", "--config=R"], "--workdir=VALUE"),
+    "verb": (["trian"], r"'trian': did you mean train\? There are train, evaluate, extract, loc"),
+    "two verbs": (["train", "extract", "--config=R"], "'extract' is not expected.*one verb"),
+    "verb behind flags": (["--config=R", "extract"], "'extract' is not expected.*verb comes first"),
+    "flag": (["--confg=R"], r"--confg: did you mean --config\? There are --config, --workdir"),
+    "flag of one verb": (["evaluate", "--config=R", "--top=3"], "evaluate has no flag --top; localize has it"),
+    "flag of others": (["--config=R", "--out=x"], "train has no flag --out; evaluate, extract, .*export have it"),
+    "shortened flag": (["--config=R", "--work=x"], "--work: did you mean --workdir"),
+    "flag without value": (["--config"], "--config: needs a value"),
+    "change without a value": (["--config=R", "--config.seed"], "--config.seed=VALUE"),
+    "flag with nothing": (["--config=R", "--workdir="], "--workdir: needs a value"),
+    "flag eats no other flag": (["--workdir", "--config=R"], "--workdir: needs a value"),
     "no recipe": (["train"], r"--config=FILE.*configs/cosplace\.py"),
-    "recipe": (["--config=no.py"], r"'no\.py'.*configs/cosplace\.py"),
-    "preset": (["--config=configs/cosplace.py:town"], r"preset.*'town'.*\['city', 'tiny'"),
-    "key": (["--config=R,bach=3"], r"config\.bach\b.*\bbatch\b.*\['accumulate'"),
-    "key with another word": (["--config=R,weight=a.pth"], r"config\.weight\b.*\bweights\b.*\['accumulate'"),
+    "no images": (["extract", "--config=R", "--out=x.npy"], "extract needs --images=FOLDER"),
+    "one folder": (["evaluate", "--config=R", "--queries=x"], "--database.*--queries.*together"),
+    "threshold of a recipe": (["evaluate", "--config=R", "--threshold=1m"], r"--database.*test_data\.NAME\.thresholds"),
+    "recipe": (["--config=cosplce.py"], r"'cosplce\.py'.*: did you mean configs/cosplace\.py\? There are conf"),
+    "recipe like none": (["--config=no.py"], r"'no\.py'.*package\. There are configs/apgem\.py"),
+    "preset": (["--config=configs/cosplace.py:cty"], r"preset 'cty': did you mean city\? There are city, tiny"),
+    "key": (["--config=R,bach=3"], r"config\.bach: did you mean batch\? There are accumulate"),
+    "key with another word": (["--config=R,weight=a.pth"], r"config\.weight: did you mean weights\? There are acc"),
+    "method": (["--config=configs/zoo.py:salad"], r"'salad': did you mean salad-dinov2s or .*There are netvlad-vgg16"),
+    "open bracket": (["--config=R,image.size=(32,32"], r"closing \) is missing in image\.size=\(32,32;"),
+    "open quote": (["--config=R,frozen=('a"], r"closing ' is missing in frozen=\('a;"),
+    "set to drop": (["--config=R,val_data.vla={}"], r"config\.val_data\.vla to drop: did you mean val\?"),
+    "key of a new set": (["--config=R,test_data.x.rot=a"], r"config\.test_data\.x\.rot: did you mean root\?"),
+    "key in a set as a dict": (["--config=R,train_data={'rot':1}"], r"config\.train_data\.rot: did you mean root\?"),
     "inner key": (["--config=R", "--config.model.backbon=x"], r"config\.model\.backbon\b.*\bbackbone\b"),
-    "outer key": (["--config=R", "--config.modle.backbone=x"], r"config\.modle\b.*\bmodel\b.*\['accumulate'"),
+    "outer key": (["--config=R", "--config.modle.backbone=x"], r"config\.modle\b.*\bmodel\b.* There are acc"),
     "key below a value": (["--config=R", "--config.batch.size=3"], r"\bkey\b.*config\.batch\.size"),
     "value of another type": (["--config=R", "--config.batch=many"], r"config\.batch='many'.*\bint\b"),
     "bool for a number": (["--config=R", "--config.batch=true"], r"config\.batch='true'.*\bint\b"),
@@ -100,7 +177,7 @@ MISTAKES = {
         ["--config=R", "--config.optimizer.factors=('a',2)"],
         r"config\.optimizer\.factors.*pairs.*'a'",
     ),
-    "number": (["localize", "--config=R", "--images=x", "--database=y", "--top=few"], "--top='few'.*whole number"),
+    "number": (["localize", "--config=R", "--images=x", "--database=y", "--top=few"], "--top: 'few' is not an integer"),
     "hosts": (["--config=R", "--coordinator=localhost:1"], r"--coordinator=localhost:1\b.*--processes=N.*--process=0"),
 }
 
@@ -137,7 +214,7 @@ def test_recipes_that_are_none(refused, tmp_path):
         assert re.search(answer, refused(f"--config={file}"))
 
 
-def test_a_float_takes_a_whole_number_and_text_stays_text():
+def test_a_float_takes_an_integer_and_text_stays_text():
     config = ConfigDict({"rate": 0.5, "name": "x", "flag": False, "options": {}, "none": ()}).lock()
     for key, text in (("rate", "2"), ("name", "7"), ("flag", "True"), ("options.deep", "[1, 2]"), ("none", "a")):
         override(config, key, text)

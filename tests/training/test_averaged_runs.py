@@ -26,7 +26,7 @@ def config(tiny_config):
     config.frozen = (FROZEN,)
     config.optimizer.update({"schedule": "constant", "warmup": 0, "rate": 0.01})
     config.ema.decay = DECAY
-    config.plateau.update({"factor": 0.5, "patience": 0, "cooldown": 1})
+    config.plateau.update({"factor": 0.5, "patience": 0, "options": {"cooldown": 1}})
     return config.lock()
 
 
@@ -100,7 +100,9 @@ def test_what_is_kept_is_averaged_and_a_run_told_to_leave_ends_as_one_left_alone
 REFUSED = {
     r"decay.*warmup.*\b1\.5\b": {"ema.decay": 1.5},
     r"factor=1\.5\b.*\b0\b.*\b1\b": {"plateau.factor": 1.5},
-    "mode='most'.*'min'.*'max'": {"plateau.mode": "most"},
+    "mode='most'.*'min'.*'max'": {"plateau.options": {"mode": "most"}},
+    r"config\.plateau: options\.coldown=1: .*no such argument; .*cooldown \(int\)": {"plateau.options": {"coldown": 1}},
+    r"config\.optimizer: options\.t0=1: .*adam has no .*; there are b1 \(float\), b2": {"optimizer.options": {"t0": 1}},
     r"\b4 validations.*patience=2\b.*\b5\b": {"plateau.patience": 2},
     r"\b2 validations.*patience=": {"every_epochs": 3},
     r"plateau\.factor=.*val_data": {"val_data": {}},

@@ -86,11 +86,12 @@ def test_evaluate_finds_what_the_training_found(door, recipe, small, tmp_path):
     ):
         status, _, err = door("evaluate", recipe, f"--workdir={folder}", "--config.eval.baselines=false", *more)
         assert status == 0 and said in err and FITTING not in err, err
-        assert measured(folder)["recall"] == expected
+        assert measured(folder / "evaluate")["recall"] == expected
     file.unlink()
     status, _, err = door("evaluate", recipe, f"--workdir={small}")
     assert status == 0 and FITTING in err, err
-    assert measured(small)["recall"] == expected and "uncompressed" in measured(small)["baselines"]
+    found = measured(small / "evaluate")
+    assert found["recall"] == expected and "uncompressed" in found["baselines"]
 
 
 def test_a_pca_of_other_weights_or_keys_is_fitted_anew(door, recipe, small):
@@ -98,7 +99,7 @@ def test_a_pca_of_other_weights_or_keys_is_fitted_anew(door, recipe, small):
     for more in (["--config.pca.whiten=true"], ["--config.pca.images=60", "--config.pca.dim=4"]):
         status, _, err = door("evaluate", recipe, *quiet, *more)
         assert status == 0 and FITTING in err, err
-    assert measured(small)["protocol"]["dimension"] == 4
+    assert measured(small / "evaluate")["protocol"]["dimension"] == 4
     said = [door("evaluate", recipe, *quiet, f"--checkpoint={step}").err for step in (6, 12)]
     assert sum(KEPT in err for err in said) == sum(FITTING in err for err in said) == 1, "the best has the PCA"
 

@@ -104,7 +104,7 @@ def test_evaluate_measures_the_same(door, recipe, run, tmp_path):
     (copy / "metrics.json").unlink()
     answer = door("evaluate", f"--config={recipe}", f"--workdir={copy}")
     assert answer.status == 0, answer.err
-    assert localized(copy) == localized(run)
+    assert localized(copy / "evaluate") == localized(run)
     assert "by classification  LR@1" in answer.out and "cosine with prototypes (exact)" in answer.out
 
 

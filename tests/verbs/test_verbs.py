@@ -13,6 +13,7 @@ from jaxvpr import builders, weights
 from jaxvpr.retrieval import metrics
 from jaxvpr.runs import model_file, which
 from jaxvpr.training import logs
+from jaxvpr.verbs import evaluate
 
 
 def recalls(folder):
@@ -48,7 +49,11 @@ def test_evaluate_finds_what_the_training_found(door, tiny_recipe, trained_run, 
     step = {"best": best, "last": 12, "6": 6, "12": 12, "FILE": best}[which]
     assert "measuring " + (checkpoint if which == "FILE" else f"step {step} of") in err
     if step == best:
-        assert recalls(run) == recalls(trained_run)
+        assert recalls(run / "evaluate") == recalls(trained_run)
+    assert not (run / "metrics.json").exists(), "the folder of a run is the training's"
+    charts = re.findall("(?s)<svg.*?</svg>", (trained_run / "report.html").read_text())
+    report = (run / "evaluate" / "report.html").read_text()
+    assert len(charts) > 1 and sum(chart in report for chart in charts) >= 1, "with the curves of its training"
 
 
 def test_a_good_run_warns_of_nothing(door, tiny_recipe, trained_run, tmp_path, caplog):
@@ -64,12 +69,31 @@ def test_evaluate_two_folders(door, tiny_recipe, trained_run, photo_tree, tmp_pa
     images = photo_tree / "images" / "test"
     folders = [f"--database={images / 'database'}", f"--queries={images / 'queries'}"]
     model = f"--checkpoint={trained_run / 'model.safetensors'}"
-    status, _, err = door("evaluate", f"--config={tiny_recipe}", model, *folders, f"--workdir={tmp_path}")
+    command = ["evaluate", f"--config={tiny_recipe},eval.baselines=false", model, *folders, f"--workdir={tmp_path}"]
+    status, _, err = door(*command)
     assert status == 0, err
-    assert recalls(tmp_path) == recalls(trained_run)
-    document = metrics.read_metrics(tmp_path / "metrics.json")
+    (made,) = tmp_path.iterdir()
+    assert re.fullmatch("evaluate-test-[0-9a-f]{8}", made.name) and (made / "report.html").is_file()
+    assert recalls(made) == recalls(trained_run)
+    document = metrics.read_metrics(made / "metrics.json")
     assert not {"planning_seconds", "training_seconds"} & set(document["costs"])
-    assert document["results"][0]["protocol"]["split"] == "test" and (tmp_path / "report.html").is_file()
+    assert document["results"][0]["protocol"]["split"] == "test"
+    out = tmp_path / "elsewhere"
+    thresholds = ["--threshold=10m", "--threshold=1km", "--threshold=10m"]
+    assert re.search("'1km' is not understood.*25m", door(*command, *thresholds, f"--out={out}").err)
+    assert door(*command, "--threshold=1000m", "--threshold=25m", f"--out={out}").status == 0
+    (found,) = recalls(out)
+    assert list(found) == ["1000m", "25m"] and found["25m"] == recalls(trained_run)[0]["25m"]
+    assert found["1000m"] == {"1": 100.0, "5": 100.0, "10": 100.0}, "no place is so far away"
+    assert set(tmp_path.iterdir()) == {made, out}
+
+
+def test_results_of_other_data_lie_in_other_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = evaluate._name("a/test/database", "a/test/queries")
+    assert here == evaluate._name(str(tmp_path / "a/test/database"), "a/test/../test/queries")
+    others = {evaluate._name(*pair) for pair in (("b/test/database", "a/test/queries"), ("a/test/database", "a/val/q"))}
+    assert len({here, evaluate._name("", ""), *others}) == 4
 
 
 def test_evaluate_says_what_it_lacks(refused, tiny_recipe, trained_run, photo_tree, tmp_path):
@@ -78,6 +102,8 @@ def test_evaluate_says_what_it_lacks(refused, tiny_recipe, trained_run, photo_tr
     assert re.search(r"no checkpoint.*--workdir=FOLDER.*--checkpoint=FILE", said)
     run = f"--workdir={trained_run}"
     assert re.search(r"\bstep 7\b.*\[6, 12\]", refused("evaluate", recipe, run, "--checkpoint=7"))
+    said = refused("evaluate", recipe, run, f"--out={trained_run}")
+    assert re.search(rf"--out={re.escape(str(trained_run))} is the folder of a run.*another folder", said)
     said = refused("evaluate", recipe, run, "--checkpoint=none.pth")
     assert re.search(r"--checkpoint=none\.pth.*no such file", said)
     assert re.search("--database.*--queries.*together", refused("evaluate", recipe, run, f"--database={photo_tree}"))

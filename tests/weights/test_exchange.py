@@ -24,7 +24,7 @@ SMALL += ["--config.image.size=(64,48)", "--config.image.resize=pil_bilinear"]
 def exported(tmp_path_factory):
     """A random initialisation of a small CosPlace, written by the command as a .safetensors file."""
     out = tmp_path_factory.mktemp("exported") / "model.safetensors"
-    config = parse(["export", f"--config={METHOD}", *SMALL]).config
+    config = parse(["export", f"--config={METHOD}", *SMALL, f"--out={out}"]).config
     with jax.numpy_dtype_promotion("standard"):
         export.run(config, out.parent / "none", "best", out)
     return out
@@ -115,7 +115,7 @@ def test_an_imported_run_is_measured_and_new_sets_can_be_named(exported, door, r
         f"--workdir={run}", "--config.eval.recalls=(1,5)",
     )  # fmt: skip
     assert answer.status == 0, answer.err
-    assert json.loads((run / "metrics.json").read_text())["results"][0]["dataset"] == "mine"
+    assert json.loads((run / "evaluate" / "metrics.json").read_text())["results"][0]["dataset"] == "mine"
     nowhere = refused("evaluate", f"--config={METHOD},weights={exported}", *SMALL)
     assert "--database" in nowhere and "test_data.NAME.reader=READER" in nowhere
 
@@ -144,9 +144,9 @@ def test_parity_sees_other_weights(exported):
 
 
 MISTAKES = {
-    "method": (["export", "--config=configs/zoo.py:salat", "--out=a.pth"], r"method.*'salat'.*\[.*'cosp"),
+    "method": (["export", "--config=configs/zoo.py:salat", "--out=a.pth"], r"method.*'salat'.*cosplace-vgg16-64, "),
     "no method": (["export", "--config=configs/zoo.py", "--out=a.pth"], r"zoo\.py.*\bmethod\b.*\bcolon\b"),
-    "method begun": (["export", "--config=configs/zoo.py:salad", "--out=a.pth"], "salad-dinov2s, salad-"),
+    "method begun": (["export", "--config=configs/zoo.py:salad", "--out=a.pth"], "mean salad-dinov2s or salad-"),
     "own size": (["export", f"--config={METHOD}", "--out=a.stablehlo"], r"program.*--config\.image\.size="),
     "nothing to train on": (["train", f"--config={METHOD}"], r"train_data.*configs/cosplace\.py"),
     "no weights": (

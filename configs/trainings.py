@@ -1,0 +1,81 @@
+"""Trainings that several recipes begin from: a data set, its sizes and its schedule, to which each adds its method."""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def deep_vg(name: str, dataset: str, root: str) -> ConfigDict:
+    """What trainings of the Deep VG benchmark share: ResNet-18 to conv4, 480 x 640 pixels, 4 queries a step.
+
+    An epoch has 5000 queries, and the run ends after 3 that bring R@5 no further. Aggregator and objective are the
+    recipe's.
+    """
+    config = common.base()
+    config.name = name
+    config.model.backbone_options = ConfigDict({"cut": "layer3"})
+    config.frozen = ("backbone/(conv1|bn1|layer1_|layer2_)",)
+    config.image = common.image((480, 640), "pil_bilinear")
+    config.train_data = common.data("at_names", root, "train")
+    config.val_data = ConfigDict({f"{dataset}_val": common.data("at_names", root, "val")})
+    config.test_data = ConfigDict({dataset: common.data("at_names", root, "test")})
+    config.batch, config.epochs, config.steps_per_epoch = 4, 1000, 1250
+    config.optimizer = common.optimizer("adam", 1e-5)
+    config.best.measure, config.best.patience = "R@5", 3
+    return config
+
+
+def in_city(name: str) -> ConfigDict:
+    """A small ResNet on the embedded city of 2 x 2 blocks: its data, 64 pixels, light augmentation."""
+    config = common.base()
+    config.name = name
+    config.model.backbone = "resnet_small"
+    config.image = common.image((64, 64), "area")
+    config.train_data = common.data("minicity", "data/minicity", "train")
+    config.val_data = ConfigDict({"minicity_val": common.data("minicity", "data/minicity", "val")})
+    config.test_data = ConfigDict({"minicity": common.data("minicity", "data/minicity", "test")})
+    config.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, scale=(0.75, 1.0))
+    return config
+
+
+def places_in_city(name: str) -> ConfigDict:
+    """Metric learning on places of the embedded city of 2 x 2 blocks, by a small ResNet from random weights.
+
+    A place is a cell of 10 m and 30 degrees; a batch has 16 of them, at least 25 m apart, of 4 images. The aggregator
+    is the recipe's to choose.
+    """
+    config = in_city(name)
+    config.objective = common.places(P=16, K=4, by="cell", min_distance=25.0)
+    config.batch = 64
+    config.epochs, config.steps_per_epoch, config.every_epochs = 12, 100, 2
+    config.optimizer = common.optimizer("adamw", 2e-3, schedule="cosine", warmup=60)
+    return config
+
+
+def small_dino(config: ConfigDict, **options) -> None:
+    """Puts a DINOv2 of 4 blocks and 96 channels into a recipe of the embedded city, with random weights.
+
+    A patch has 14 pixels whatever the model's size; images of 64 are enlarged to 112, so that it covers 8 of theirs.
+    """
+    config.model.backbone = "dinov2_vits14"
+    config.model.backbone_options = ConfigDict({"width": 96, "depth": 4, "heads": 3, "side": 8, **options})
+    config.image = common.image((112, 112), "linear")
+    config.optimizer.rate = 1e-3
+
+
+def places_of_gsv_cities(name: str, P: int, epochs: int) -> ConfigDict:
+    """Training on GSV-Cities as its authors and those after them do it: P places of 4 images of one city.
+
+    Multi-similarity loss and miner, RandAugment of 3 operations, validated on Pitts30k. Backbone, aggregator, size of
+    the images and optimiser are the recipe's. An epoch is a pass over the 62,514 places.
+    """
+    config = common.base()
+    config.name = name
+    config.train_data = common.data("gsv_cities", "data/gsv_cities")
+    config.val_data = ConfigDict({"pitts30k_val": common.data("at_names", "data/pitts30k", "val")})
+    config.test_data = ConfigDict({"pitts30k": common.data("at_names", "data/pitts30k", "test")})
+    config.objective = common.places(P=P, K=4, by="place", by_city=True)
+    config.augment.randaugment = 3
+    config.batch = 4 * P
+    config.epochs, config.steps_per_epoch = epochs, 62_514 // P
+    return config

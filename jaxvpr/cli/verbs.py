@@ -1,0 +1,148 @@
+"""The verbs of the command line and their flags, each in one place; `jaxvpr VERB --help` is made from it.
+
+The flags of a verb are the parameters of `run` in its file of `jaxvpr/verbs/`, which `main` calls by name.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Flag(NamedTuple):
+    """A flag, `--name=VALUE`.
+
+    Attributes:
+      name: without dashes.
+      value: what stands for the value in the help.
+      help: what it is for.
+      kind: makes the value from text; raises `ArgumentTypeError` with the reason where it cannot.
+      default: the value where the flag is not given; None leaves it to the verb.
+      required: an error where it is not given.
+      repeated: may be given several times; the value is a list.
+    """
+
+    name: str
+    value: str
+    help: str
+    kind: Callable[[str], Any] = str
+    default: Any = None
+    required: bool = False
+    repeated: bool = False
+
+
+class Verb(NamedTuple):
+    """A verb: what it does in one sentence, an example, and its own flags, beside those that all verbs have."""
+
+    summary: str
+    example: str
+    flags: tuple[Flag, ...] = ()
+    several_hosts: bool = True
+
+
+def integer(text: str) -> int:
+    """The integer of a text, for `Flag.kind`."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not an integer") from None
+
+
+COMMON = (
+    Flag("config", "FILE[:PRESET][,KEY=VALUE ...]", "the recipe, a Python file, and changes to its keys"),
+    Flag("workdir", "FOLDER", "folder of the run: checkpoints, logs, results (default: runs/NAME_OF_THE_RECIPE)", Path),
+)
+HOSTS = (
+    Flag("coordinator", "HOST:PORT", "several hosts: the address of process 0, or auto", default=""),
+    Flag("processes", "N", "several hosts: the number of processes", integer, default=0),
+    Flag("process", "N", "several hosts: the number of this process, from 0", integer, default=-1),
+)
+CHECKPOINT = Flag(
+    "checkpoint", "NAME", "best, last or a step of the workdir, or a file of weights (default: best)", default="best"
+)
+RECIPE, ZOO = "--config=configs/cosplace.py", "--config=configs/zoo.py:megaloc,weights=model.safetensors"
+
+VERBS = {
+    "train": Verb(
+        "Trains a recipe, or resumes it where it was stopped, and measures the best checkpoint on its test sets.",
+        f"jaxvpr train {RECIPE} --config.batch=32",
+    ),
+    "evaluate": Verb(
+        "Measures a checkpoint on the recipe's test sets, or on two folders of images with coordinates.",
+        f"jaxvpr evaluate {RECIPE} --database=FOLDER --queries=FOLDER --threshold=10m --threshold=25m",
+        (
+            CHECKPOINT,
+            Flag("database", "FOLDER", "database images, instead of the recipe's test sets", default=""),
+            Flag("queries", "FOLDER", "query images that go with --database", default=""),
+            Flag(
+                "threshold", "THRESHOLD", "how near a correct image is, with --database: 10m or 2m_30deg "
+                "(default: 25m); may be repeated", repeated=True,
+            ),
+            Flag(
+                "out", "FOLDER", "where to write metrics.json and report.html (default: WORKDIR/evaluate, and with "
+                "--database a folder for each pair of folders, WORKDIR/evaluate-NAME-DIGEST)", Path,
+            ),
+        ),
+    ),
+    "extract": Verb(
+        "Writes the descriptors of a folder of photos.",
+        f"jaxvpr extract {RECIPE} --images=FOLDER --out=places.npy",
+        (
+            CHECKPOINT,
+            Flag("images", "FOLDER", "photos to describe", required=True),
+            Flag("out", "FILE.npy", "descriptors to write", Path, required=True),
+        ),
+    ),
+    "localize": Verb(
+        "Ranks the places of a database for every photo of a folder, in a table and pictures.",
+        f"jaxvpr localize {RECIPE} --images=PHOTOS --database=places.npy --out=answers",
+        (
+            CHECKPOINT,
+            Flag("images", "FOLDER", "photos to localize", required=True),
+            Flag("database", "FILE.npy", "descriptors from extract, or the classes.npy of a run", Path, required=True),
+            Flag("out", "FOLDER", "where to write table and pictures (default: WORKDIR/localize)", Path),
+            Flag("top", "N", "how many places to name for each photo (default: 5)", integer, default=5),
+        ),
+    ),
+    "compress": Verb(
+        "Fits a PCA behind a model and writes both as one model file.",
+        f"jaxvpr compress {RECIPE},pca.dim=128 --out=small.safetensors",
+        (
+            CHECKPOINT,
+            Flag("images", "FOLDER", "photos to fit the PCA on (default: those that the recipe trains on)", default=""),
+            Flag("out", "FILE.safetensors", "model to write", Path, required=True),
+        ),
+    ),
+    "import": Verb(
+        "Reads the weights of a published model and writes them into the workdir as a model of ours.",
+        f"jaxvpr import {ZOO} --workdir=runs/megaloc",
+        (Flag("checkpoint", "FILE", "weights to read (default: weights=FILE of the recipe)", default=""),),
+        several_hosts=False,
+    ),
+    "export": Verb(
+        "Writes a model under the names of the original's weights, or as a StableHLO program.",
+        f"jaxvpr export {ZOO} --out=megaloc.stablehlo",
+        (
+            CHECKPOINT,
+            Flag("out", "FILE", "file to write: .safetensors, .pth or .stablehlo", Path, required=True),
+            Flag("family", "NAME", "whose names the weights get (default: those of the recipe's method)", default=""),
+        ),
+        several_hosts=False,
+    ),
+    "sweep": Verb(
+        "Trains the runs of a sweep file one after the other and compares them in one table.",
+        "jaxvpr sweep --config=configs/sweeps/losses.py",
+    ),
+}  # fmt: skip
+
+
+def flags_of(verb: str) -> tuple[Flag, ...]:
+    """All flags that a verb takes."""
+    return (*COMMON, *VERBS[verb].flags, *(HOSTS if VERBS[verb].several_hosts else ()))
+
+
+def verbs_with(flag: str) -> list[str]:
+    """The verbs that take a flag, given without dashes."""
+    return [verb for verb in VERBS if any(one.name == flag for one in flags_of(verb))]

@@ -1,0 +1,74 @@
+"""Changes behind a comma and in flags: how they are split, and what they do to a recipe's data sets."""
+
+import pytest
+
+from configs import common
+from jaxvpr.cli.arguments import parse
+from jaxvpr.cli.overrides import override_all, split_changes
+from jaxvpr.cli.recipes import load_config
+from jaxvpr.errors import UserError
+
+FRESH = {"reader": "at_names", "root": "", "split": "", "thresholds": ("25m",), "conditions": (), "role": "",
+         "options": {}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("x.py", ["x.py"]),
+        ("x.py:p,a=1,b=2", ["x.py:p", "a=1", "b=2"]),
+        ("x.py,image.size=(32,32),seed=1", ["x.py", "image.size=(32,32)", "seed=1"]),
+        ("x.py,a={'b': [1,2], 'c': (3,)},d=", ["x.py", "a={'b': [1,2], 'c': (3,)}", "d="]),
+        ("x.py,a=',',b=\"(\",c=1", ["x.py", "a=','", 'b="("', "c=1"]),
+        ("x.py,a=('it\\',s',),b=1", ["x.py", "a=('it\\',s',)", "b=1"]),
+        ("x.py,root=/it's/here,b=1", ["x.py", "root=/it's/here", "b=1"]),
+        ("x.py,init=f:^(b|a/(c|d)),s=1", ["x.py", "init=f:^(b|a/(c|d))", "s=1"]),
+        (r"x.py,init=f:a\(b,s=1", ["x.py", r"init=f:a\(b", "s=1"]),
+        ("x.py,root=a),b=1", ["x.py", "root=a)", "b=1"]),
+    ],
+)
+def test_commas_within_brackets_and_quotes_belong_to_a_value(text, parts):
+    assert split_changes(text) == parts
+
+
+@pytest.mark.parametrize("text", ["x.py,a=(1,b=2", "x.py,a={1]", "x.py,a='1,b=2"])
+def test_what_is_never_closed_is_refused(text):
+    with pytest.raises(UserError, match=r"closing . is missing in a=.*--config\.KEY=VALUE"):
+        split_changes(text)
+
+
+def test_a_comma_and_a_flag_mean_the_same(tiny_recipe):
+    changes = [
+        "image.size=(48,64)",
+        "val_data={}",
+        "model.aggregator_options={'dim': 16, 'fc_norm': True}",
+        "optimizer.factors=(('backbone/', 0.1), ('conv,', 2.0))",
+        "test_data.test.thresholds=('10m','25m')",
+    ]
+    behind = parse([f"--config={','.join([str(tiny_recipe), *changes])}"]).config
+    flags = parse([f"--config={tiny_recipe}", *(f"--config.{change}" for change in changes)]).config
+    assert behind == flags and behind.image.size == (48, 64) and not behind.val_data
+    assert behind.model.aggregator_options.to_dict() == {"dim": 16, "fc_norm": True}
+    assert behind.optimizer.factors == (("backbone/", 0.1), ("conv,", 2.0))
+    assert behind.test_data.test.thresholds == ("10m", "25m")
+
+
+def test_data_sets_are_dropped_and_put_in_place(tiny_recipe):
+    def data(*changes):
+        return load_config(",".join([str(tiny_recipe), *changes]))
+
+    assert not data("val_data={}").val_data and not data("test_data.test={}").test_data
+    assert not data("train_data={}").train_data
+    assert list(data("test_data.test={}", "test_data.b.root=/b").test_data) == ["b"]
+    alone = data("val_data={'b': {'root': '/b', 'reader': 'csv', 'options': {'file': 'a.csv'}}}").val_data
+    assert alone.to_dict() == {"b": FRESH | {"root": "/b", "reader": "csv", "options": {"file": "a.csv"}}}
+    other = data("val_data.val={'root': '/b', 'thresholds': ('5m', '10m')}", "val_data.val.split=val").val_data
+    assert other.to_dict() == {"val": FRESH | {"root": "/b", "thresholds": ("5m", "10m"), "split": "val"}}
+
+
+def test_a_recipe_without_training_data_takes_some():
+    config = common.base()
+    override_all(config, [("train_data.root", "/a"), ("target_data.root", "/b"), ("more_train_data.c.root", "/c")])
+    assert config.train_data.to_dict() == FRESH | {"root": "/a"}
+    assert config.target_data.to_dict() == FRESH | {"root": "/b", "reader": "folder"}
+    assert config.more_train_data.c.to_dict() == FRESH | {"root": "/c"}

@@ -102,12 +102,12 @@ def described(city: City) -> Iterator[tuple[Array, Array, Array]]:
         yield images[: city.database - first], beside, asked
 
 
-Found = tuple[Array, Array, Array, Array]  # as `hardest.Hardest`: positive, its distance, negatives, their distances
+Found = tuple[Array, Array, Array, Array]  # positive, its distance, negatives, their distances
 
 
 def ours(city: City, case: str, memory_mib: int) -> Callable[[], Found]:
     """Our search of a cache that lies on the devices."""
-    from jaxvpr.mining.search_all import hardest
+    from jaxvpr.mining.hard_examples import hard_examples
     from jaxvpr.parallel.mesh import make_mesh
     from jaxvpr.retrieval.cache import keep
 
@@ -129,9 +129,9 @@ def ours(city: City, case: str, memory_mib: int) -> Callable[[], Found]:
     def mine() -> Found:
         options: dict[str, Any] = {"k": K, "memory_mib": memory_mib}
         if case == WHOLE:
-            return hardest(cache, queries, city.positives, but=city.near, **options)
+            return hard_examples(cache, queries, city.positives, but=city.near, **options)
         among = without(as_lists(np.hstack([city.pools, city.previous])), city.near)
-        return hardest(cache, queries, city.positives, only=among, **options)
+        return hard_examples(cache, queries, city.positives, only=among, **options)
 
     return mine
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import side_by_side
-from data_pipelines.eigen import Looks, eigen_classes
+from data_pipelines.eigen import Views, eigen_classes
 from data_pipelines.partitions import Cells, cosplace_cells
 from data_pipelines.places import Paths
 from data_pipelines.readers import names
@@ -137,7 +137,7 @@ def ours_as_lists(cells: Cells) -> list:
     return [whole[a:b] for a, b in zip(cells.groups[:-1], cells.groups[1:], strict=True)]
 
 
-def looks_as_lists(lateral: Looks, frontal: Looks) -> list:
+def looks_as_lists(lateral: Views, frontal: Views) -> list:
     """As `peer_looks` gives them."""
     rows = [np.split(looks.cells.rows, looks.cells.indptr[1:-1]) for looks in (lateral, frontal)]
     whole = [

@@ -6,7 +6,7 @@ that is not here does not exist: the command line refuses it.
 
 import difflib
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
@@ -214,6 +214,7 @@ def data(
     thresholds: tuple[str, ...] = ("25m",),
     conditions: tuple[str, ...] = (),
     role: str = "",
+    partition: Mapping[str, Any] | None = None,
     **options,
 ) -> ConfigDict:
     """A data set: which reader (`data_pipelines.readers`), where, which split, and further arguments of the reader.
@@ -221,9 +222,19 @@ def data(
     `thresholds` say which database images answer a query: "25m", "1m_5deg", "1frame", "label", "list". `conditions`
     ("night", "rain") keeps only the images taken in one of them, of a set to measure on only such queries; () is all.
     `role` ("database", "query") keeps those images of a set to train on; a set to measure on has both.
+    `partition` ({"by": "cell", "M": 10.0, "alpha": 30.0}) says what the places of a set to train on are, where that is
+    not what `objective.partition` says; a key that is left out, "" or 0 is the objective's.
+
+    Raises:
+      ValueError: for a key of `partition` that does not exist.
     """
+    own = {"by": "", "M": 0.0, "alpha": 0.0}
+    unknown = sorted(set(partition or {}) - set(own))
+    if unknown:
+        raise ValueError(f"a partition has no key {unknown}; there are {list(own)}")
     keys = {"reader": reader, "root": root, "split": split, "thresholds": thresholds}
-    return ConfigDict({**keys, "conditions": conditions, "role": role, "options": ConfigDict(options)})
+    groups = {"partition": ConfigDict({**own, **(partition or {})}), "options": ConfigDict(options)}
+    return ConfigDict({**keys, "conditions": conditions, "role": role, **groups})
 
 
 def choose(preset: str, presets: Mapping[str, Callable[[], ConfigDict]]) -> ConfigDict:

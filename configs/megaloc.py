@@ -30,9 +30,9 @@ def city() -> ConfigDict:
 def megaloc() -> ConfigDict:
     """The paper's network from all its data sets: DINOv2-B and 8448 dimensions.
 
-    GSV-Cities by its places, MegaScenes and ScanNet by folders of a class, SF-XL by cells of the map, and cliques of
-    MSLS: a fifth of each batch each. Shares, sizes and the optimiser are ours, after SALAD. Wants `init=` with the
-    weights of `facebookresearch/dinov2`.
+    GSV-Cities by its places, MegaScenes and ScanNet by folders of a class, SF-XL by cells of 10 m and 30 degrees, and
+    cliques of MSLS: a fifth of each batch each. Shares, sizes and the optimiser are ours, after SALAD. Wants `init=`
+    with the weights of `facebookresearch/dinov2`.
     """
     config = trainings.places_of_gsv_cities("megaloc", P=60, epochs=40)
     config.model.backbone = "dinov2_vitb14"
@@ -45,9 +45,9 @@ def megaloc() -> ConfigDict:
     config.more_train_data = ConfigDict(
         {
             "megascenes": common.data("classes", "data/megascenes"),
-            "msls": common.data("at_names", "data/msls", "train"),
+            "msls": common.data("at_names", "data/msls", "train", partition={"by": "cell"}),
             "scannet": common.data("classes", "data/scannet"),
-            "sf_xl": common.data("at_names", "data/sf_xl/processed", "train"),
+            "sf_xl": common.data("at_names", "data/sf_xl/processed", "train", partition={"by": "cell"}),
         }
     )
     config.objective.by_city = False

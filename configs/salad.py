@@ -61,7 +61,8 @@ def cliquemining() -> ConfigDict:
     """
     config = salad()
     config.name = "salad-cliquemining"
-    config.more_train_data = ConfigDict({"msls": common.data("at_names", "data/msls", "train")})
+    msls = common.data("at_names", "data/msls", "train", partition={"by": "cell"})
+    config.more_train_data = ConfigDict({"msls": msls})
     config.objective.cliques.update(share=0.5, sets=(1,), similar=15, distance=25.0)
     config.epochs, config.steps_per_epoch = 4, 1000
     return config

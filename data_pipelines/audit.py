@@ -16,7 +16,7 @@ def audit(places: Places) -> dict:
       A dict of
         name, images: what and how many.
         counts: {split: {role: images}}; "-" where neither is meant.
-        conditions: {condition: images}; "-" where unknown.
+        conditions: {condition: images}; "-" where unknown. An image of two conditions counts for both.
         zones: {UTM zone: images}; "local" for the data set's own frame.
         extent_metres: {zone: [east span, north span]} of the known positions.
         unknown: {column: images without a value}, for the columns that some images lack; a column that all lack is in
@@ -24,12 +24,12 @@ def audit(places: Places) -> dict:
         places: number of places and [fewest, median, most] images of one, where `place` is known.
         time: [first, last] as ISO 8601, where known.
     """
-    missing = {column: int(np.count_nonzero(_unknown(getattr(places, column)))) for column in COLUMNS}
+    missing = {column: int(np.count_nonzero(_unknown(places, column))) for column in COLUMNS}
     return {
         "name": places.name,
         "images": len(places),
         "counts": _counts(places),
-        "conditions": _tally(places.condition, places.conditions),
+        "conditions": _conditions(places),
         "zones": {_zone(z): int(np.count_nonzero(places.zone == z)) for z in np.unique(places.zone)},
         "extent_metres": _extent(places),
         "unknown": {c: n for c, n in missing.items() if 0 < n < len(places) and c not in ("zone", "split", "role")},
@@ -39,7 +39,10 @@ def audit(places: Places) -> dict:
     }
 
 
-def _unknown(values: Array) -> Array:
+def _unknown(places: Places, column: str) -> Array:
+    values = getattr(places, column)
+    if column == "condition":
+        return values == 0
     if values.dtype.kind == "M":
         return np.isnat(values)
     return np.isnan(values) if values.dtype.kind == "f" else values < 0
@@ -56,9 +59,10 @@ def _counts(places: Places) -> dict:
     }
 
 
-def _tally(codes: Array, names: tuple[str, ...]) -> dict[str, int]:
-    counts = np.bincount(codes.astype(np.int64) + 1, minlength=len(names) + 1)
-    return {name: int(n) for name, n in zip(("-", *names), counts, strict=True) if n}
+def _conditions(places: Places) -> dict[str, int]:
+    unknown = _unknown(places, "condition")
+    counts = {"-": unknown, **{name: places.having(name) for name in places.conditions}}
+    return {name: int(rows.sum()) for name, rows in counts.items() if rows.any()}
 
 
 def _zone(zone: int) -> str:

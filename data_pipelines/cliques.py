@@ -2,11 +2,11 @@
 
 CliqueMining (Izquierdo and Civera, "Close, But Not There: Boosting Geographic Distance Sensitivity in Visual Place
 Recognition", ECCV 2024). Their batches are 30 places of 4 images within 25 metres, from groups of 16 places that look
-alike. Four differences are meant. A place whose descriptor equals the drawn one's is the likeliest beside it; the
-published code never draws it. Cliques of K images are found wherever there are some, and not as parts of the first
-large one in a graph library's order. Where all cities have had their turn and a batch is not full, they get another
-turn; the published code would wait for ever. Where two data sets show one town, the places of a batch keep their
-distance across both.
+alike. Four differences from the published code are intended. A place whose descriptor equals that of the drawn place is
+the likeliest to be drawn with it; the published code never draws it. Cliques of K images are found wherever there are
+some, not only as parts of the first large clique in a graph library's order. Where all cities have been used and a
+batch is not full, they are used again; the published code would loop for ever. Where two data sets show one town, the
+places of a batch keep their distance across both.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from data_pipelines.place_batches import PlaceBatches
 from data_pipelines.place_table import PlaceTable
 
 Array = np.ndarray
-TRIES = 4  # draws of similar places for each place of a batch, before what is missing is padded
+TRIES = 4  # groups of similar places that are drawn for each place of a batch, before the rest of it is padded
 
 
 class Beside(NamedTuple):
-    """Images that stand in a batch already: their positions (float64 [n, 2], metres) and frames (int64 [n])."""
+    """Images that a batch holds already: their positions (float64 [n, 2], metres) and frames (int64 [n])."""
 
     positions: Array
     frame: Array
@@ -52,27 +52,26 @@ def clique_batches(
     """Draws batches of P cliques of K images each, from places that look alike.
 
     A city is drawn (in proportion to its places, each at most once in a round), then one of its places, then `similar`
-    others with a chance that falls linearly with the distance of their descriptors. In the graph of all their images,
-    which joins those nearer than `distance` and turned by no more than `angle`, cliques of K images are taken as the
-    batch's places until there is none; each takes all images nearer than `distance` with it. So the images of one place
-    are all nearer than `distance` to each other, and none is to those of another. Then the next city is drawn, until
-    there are P places.
+    others with a probability that falls linearly with the distance of their descriptors. The graph of all their images
+    has an edge between images nearer than `distance` whose headings differ by at most `angle`. Cliques of K images are
+    taken from it as the batch's places until there is none; with each, all images nearer than `distance` to it are
+    removed. So images of one place are all nearer than `distance` to each other, and farther from those of any other.
+    Then the next city is drawn, until there are P places.
 
     Args:
       table: the places; `place_table(..., K=1)` keeps the small ones too, whose images may make a clique together.
       descriptors: float [places, D], of `representatives(table, …)`; to be refreshed as the model learns.
       P, K: places in a batch and images of each.
       steps: how many batches.
-      rng: the only source of chance; equal states and descriptors give equal batches.
+      rng: the only source of randomness; equal states and descriptors give equal batches.
       distance: metres, between images.
-      angle: degrees between the headings of a place's images at most; 180 does not ask. For images that look to all
-        sides from one spot.
-      similar: how many similar places are drawn beside one.
+      angle: most degrees between the headings of a place's images; 180 sets no limit. For data sets whose images look
+        in all directions from one spot.
+      similar: how many similar places are drawn with each drawn place.
       beside: for each batch, images that it holds already: no clique has an image nearer than `distance` to them.
 
     Returns:
-      `PlaceBatches`. The label of a place is the lowest row of its images: different within a batch, and equal in two
-      batches only for cliques that share that image.
+      `PlaceBatches`. The label of a place is the lowest row of its images: places of a batch never share it.
 
     Raises:
       DataError: descriptors, positions or headings that are missing, no clique of K images at all.
@@ -83,8 +82,8 @@ def clique_batches(
     cities = _cities(table, descriptors)
     rows = np.full((steps, P, K), -1, np.int64)
     for step in range(steps):
-        there = [] if beside is None else [beside[step]]
-        drawn = _batch(table, cities, there, P=P, K=K, rng=rng, distance=distance, angle=angle, similar=similar)
+        present = [] if beside is None else [beside[step]]
+        drawn = _batch(table, cities, present, P=P, K=K, rng=rng, distance=distance, angle=angle, similar=similar)
         for slot, clique in enumerate(drawn):
             rows[step, slot] = table.rows[clique]
     if steps and (rows < 0).all():
@@ -93,12 +92,14 @@ def clique_batches(
             f"no {K} images within {distance:g} m of each other{away} were found in {' and '.join(table.names)} "
             f"({len(table)} places, {len(table.rows)} images). Lower K, or change the distance."
         )
+    # The lowest row names a clique: cliques of one batch share no image, and the same clique has the same label in
+    # every batch, without a table of those seen so far. A padded slot has -1.
     labels = np.repeat(rows.min(axis=-1), K, axis=-1).astype(np.int32)
     return PlaceBatches(rows.reshape(steps, P * K), labels, labels >= 0)
 
 
 def check(table: PlaceTable, *, distance: float, angle: float, similar: int) -> None:
-    """Whether cliques can be drawn from the places at all, before anything is described.
+    """Whether cliques can be drawn from the places at all; called before the minutes that descriptors take.
 
     Raises:
       DataError: options that make no sense, images without the position or heading that they need.
@@ -121,7 +122,10 @@ def check(table: PlaceTable, *, distance: float, angle: float, similar: int) -> 
 
 
 class _City:
-    """The places of a city (int64, all in one frame) and their descriptors, side by side in memory."""
+    """The places of a city (int64, all in one frame) and their descriptors.
+
+    The descriptors are copied side by side once, as every draw multiplies all of them with one.
+    """
 
     def __init__(self, members: Array, frame: int, descriptors: Array):
         self.members, self.frame, self.descriptors = members, frame, descriptors[members]
@@ -130,22 +134,25 @@ class _City:
     def group(self, similar: int, rng: np.random.Generator) -> Array:
         """A place and up to `similar` others that look like it (int64)."""
         place = int(rng.integers(len(self.members)))
-        chance = self._chances(place)
-        others = min(similar, int(np.count_nonzero(chance)))
-        beside = rng.choice(len(chance), others, replace=False, p=chance) if others else np.zeros(0, np.int64)
-        return self.members[np.append(place, beside)]
+        probability = self._probabilities(place)
+        # `choice` without replacement fails where fewer places than asked for have a probability.
+        others = min(similar, int(np.count_nonzero(probability)))
+        alike = rng.choice(len(probability), others, replace=False, p=probability) if others else np.zeros(0, np.int64)
+        return self.members[np.append(place, alike)]
 
-    def _chances(self, place: int) -> Array:
-        """Chance of each place to stand beside one (float64): the farthest distance less its own; none for itself."""
+    def _probabilities(self, place: int) -> Array:
+        """float64 [places], proportional to the farthest distance minus a place's own; 0 for the place itself."""
+        # One product with all places; distances between all pairs would be [places, places].
         products = self.descriptors @ self.descriptors[place]
+        # Rounding can make the square of a tiny distance negative. float64, as `choice` wants a sum of 1 to 1e-8.
         apart = np.sqrt(np.maximum(self.squares + self.squares[place] - 2 * products, 0)).astype(np.float64)
         apart[place] = 0
-        chance = apart.max() - apart
-        chance[place] = 0
-        if not chance.any():  # all are as far: none is more similar than another
-            chance[:] = 1
-            chance[place] = 0
-        return chance / max(chance.sum(), np.finfo(np.float64).tiny)
+        probability = apart.max() - apart
+        probability[place] = 0
+        if not probability.any():  # all are as far: none is more similar than another
+            probability[:] = 1
+            probability[place] = 0
+        return probability / max(probability.sum(), np.finfo(np.float64).tiny)
 
 
 def _cities(table: PlaceTable, descriptors: Array) -> list[_City]:
@@ -155,6 +162,7 @@ def _cities(table: PlaceTable, descriptors: Array) -> list[_City]:
             f"clique batches need a finite descriptor of each of {len(table)} places, [{len(table)}, D]; these have "
             f"shape {descriptors.shape} or hold NaN"
         )
+    # Metres of two frames cannot be compared: a city that lies in two is two.
     order = np.lexsort((table.frame, table.city))
     ends = np.flatnonzero((np.diff(table.city[order]) != 0) | (np.diff(table.frame[order]) != 0)) + 1
     return [_City(members, int(table.frame[members[0]]), descriptors) for members in np.split(order, ends)]
@@ -163,7 +171,7 @@ def _cities(table: PlaceTable, descriptors: Array) -> list[_City]:
 def _batch(
     table: PlaceTable,
     cities: list[_City],
-    there: list[Beside],
+    present: list[Beside],
     *,
     P: int,
     K: int,
@@ -175,13 +183,15 @@ def _batch(
     """Up to P cliques, each int64 [K], indices into `table.rows`."""
     share = np.array([len(city.members) for city in cities]) / len(table)
     cliques: list[Array] = []
-    used = {city.frame: [one.positions[one.frame == city.frame] for one in there] for city in cities}
+    # Positions that new cliques keep away from, by frame.
+    used = {city.frame: [one.positions[one.frame == city.frame] for one in present] for city in cities}
     turns: list[int] = []
-    for _ in range(max(len(cities), TRIES * P)):
+    for _ in range(max(len(cities), TRIES * P)):  # bounded: sparse data ends in padding, not in an endless loop
         if len(cliques) == P:
             break
         turns = turns or rng.choice(len(cities), len(cities), replace=False, p=share).tolist()[::-1]
         city = cities[turns.pop()]
+        # Cliques are searched in the order of the images: shuffled, so that no image always comes first.
         images = rng.permutation(table.images(city.group(similar, rng)))
         taken = np.concatenate([np.zeros((0, 2)), *used[city.frame]])
         images = images[~_near(table.positions[images], taken, distance).any(axis=1)]
@@ -194,7 +204,7 @@ def _batch(
 
 
 def _near(positions: Array, others: Array, distance: float) -> Array:
-    """bool [n, m], which positions are nearer than `distance`."""
+    """bool [n, m], which positions are nearer than `distance`: n and m are images of one group, some hundreds."""
     difference = positions[:, None] - others
     return np.hypot(difference[..., 0], difference[..., 1]) < distance
 
@@ -206,11 +216,13 @@ def _aligned(heading: Array, angle: float) -> Array:
 
 
 def _disjoint_cliques(joined: Array, near: Array, K: int, wanted: int) -> list[list[int]]:
-    """Up to `wanted` cliques of K vertices, each the first in lexical order that no vertex near an earlier one is in.
+    """Up to `wanted` cliques of K vertices, none of which has a vertex near one of another; greedily, in lexical order.
+
+    The order is part of the result: a graph library's search would give other cliques with every release of it.
 
     Args:
-      joined, near: bool [n, n], symmetric and true on the diagonal: which may share a clique, and which are so near
-        that no two cliques may have them.
+      joined, near: bool [n, n], symmetric and true on the diagonal: which vertices have an edge, and which are so near
+        that they cannot be in two cliques.
     """
     alive = np.ones(len(joined), bool)
     cliques: list[list[int]] = []
@@ -218,7 +230,7 @@ def _disjoint_cliques(joined: Array, near: Array, K: int, wanted: int) -> list[l
         if len(cliques) == wanted:
             break
         if alive[first]:
-            alive[first] = False  # from here on it is in a clique now, or in none
+            alive[first] = False  # it is in a clique now or in none: every clique has one lowest vertex
             rest = _completed(joined, np.flatnonzero(joined[first] & alive), K - 1)
             if rest is not None:
                 cliques.append([first, *rest])
@@ -227,7 +239,10 @@ def _disjoint_cliques(joined: Array, near: Array, K: int, wanted: int) -> list[l
 
 
 def _completed(joined: Array, candidates: Array, missing: int) -> list[int] | None:
-    """The first `missing` of `candidates`, in lexical order, that are all joined; None where there are none."""
+    """The first `missing` of `candidates`, in lexical order, with edges between all of them; None where there are none.
+
+    Exponential in K at worst, and K is 4: candidates shrink with each vertex that is taken.
+    """
     if missing == 0:
         return []
     for k in range(len(candidates) - missing + 1):

@@ -20,12 +20,13 @@ ANGLES = (0, 90)  # degrees from the second principal axis: of the lateral class
 
 
 @dataclass(frozen=True)
-class Looks:
-    """Groups of classes of images that look at one point each.
+class Views:
+    """Groups of classes whose images all look at one point.
 
     Attributes:
       cells: the images of each class.
-      view: float32 [len(cells.rows)], degrees clockwise from north to cut out of each panorama; NaN for whole images.
+      view: float32 [len(cells.rows)], the heading of the view to cut out of each panorama, in degrees clockwise from
+        north; NaN for images that are no panoramas.
     """
 
     cells: Cells
@@ -46,14 +47,13 @@ def eigen_classes(
     groups: int | None = None,
     panoramas: bool = False,
     names: Sequence[str] | None = None,
-) -> tuple[Looks, Looks]:
+) -> tuple[Views, Views]:
     """Cuts images into EigenPlaces' classes, lateral and frontal, and their groups.
 
-    A cell is that of `square_cells`, its group as there. With `panoramas` every row of a cell is an image of both its
-    classes. Otherwise the rows at one position and time are a viewpoint, which stands for a panorama: cells and focal
-    points are those of viewpoints, and of each the image whose heading is nearest to the point's bearing is taken. A
-    cell is kept where both its classes have `min_images`. Groups come in the order in which their first image of a
-    kept class comes in the rows.
+    Cells and groups are those of `square_cells`. With `panoramas` every row of a cell is an image of both its classes.
+    Otherwise the rows at one position and time are one viewpoint, which is treated as a panorama: cells and focal
+    points are computed from viewpoints, and each viewpoint gives the image whose heading is nearest to the bearing of
+    the point. A cell is kept where both its classes have `min_images`. Groups are numbered by their first image.
 
     Args:
       east, north: metres, float [rows], all in one UTM zone.
@@ -82,13 +82,15 @@ def eigen_classes(
     if panoramas:
         cells = square_cells(east, north, M=M, N=N, min_images=min_images, groups=groups)
         views = _bearings(cells, east, north, distance)
-        lateral, frontal = (Looks(cells, view.astype(np.float32)) for view in views)
+        lateral, frontal = (Views(cells, view.astype(np.float32)) for view in views)
         return lateral, frontal
     taken = _nearest_views(east, north, heading, np.asarray(time), M, distance, turn, min_images)
+    # Both kinds get their groups from one partition of the images of either: their heads train in the same step and
+    # must have the same number of classes.
     either = np.union1d(*taken)
     cells = square_cells(east[either], north[either], M=M, N=N, groups=groups)
-    cells = replace(cells, rows=either[cells.rows], total=len(east))
-    lateral, frontal = (_among(cells, rows) for rows in taken)
+    cells = replace(cells, rows=either[cells.rows], total=len(east))  # rows of the columns given, not of `either`
+    lateral, frontal = (_only_rows(cells, rows) for rows in taken)
     return lateral, frontal
 
 
@@ -106,6 +108,7 @@ def _nearest_views(
     """The images of all lateral and of all frontal classes, of the cells that have enough for both: rows, sorted."""
     order, starts = _viewpoints(east, north, time)
     first = order[starts]
+    # Of viewpoints, one row each: a cell's principal axes must not depend on how many views a viewpoint was cut into.
     cells = square_cells(east[first], north[first], M=M, N=1)
     taken, counts = [], []
     sizes = np.diff(np.append(starts, len(order)))
@@ -114,10 +117,12 @@ def _nearest_views(
     for view in _bearings(cells, east[first], north[first], distance):
         bearing = np.empty(len(first))
         bearing[cells.rows] = view
+        # Degrees from each view's heading to the bearing, in [0, 180]: float64 [rows], in `order`.
         off = np.abs((heading[order] - np.repeat(bearing, sizes) + 180) % 360 - 180)
+        # The argmin of each viewpoint; NumPy has no `argmin.reduceat`. Of two headings that are as near, the first row:
+        # the first position in `nearest` from the viewpoint's start on.
         least = np.minimum.reduceat(off, starts)
         nearest = np.flatnonzero(off == np.repeat(least, sizes))
-        # Of two headings as near, the first row: its place among `nearest` is the first behind its viewpoint's start.
         nearest = nearest[np.searchsorted(nearest, starts)]
         near = least <= turn
         taken.append((order[nearest[near]], label[near]))
@@ -135,6 +140,7 @@ def _nearest_views(
 
 def _viewpoints(east: Array, north: Array, time: Array) -> tuple[Array, Array]:
     """Rows ordered so that those of one position and time stand together, lowest first, and where each begins."""
+    # As integers, since NaT does not equal itself: images of unknown time at one position are one viewpoint.
     columns = time.astype("datetime64[s]").view(np.int64), north, east
     order = np.lexsort(columns)
     new = np.zeros(len(order), bool)
@@ -145,14 +151,15 @@ def _viewpoints(east: Array, north: Array, time: Array) -> tuple[Array, Array]:
     return order, np.flatnonzero(new)
 
 
-def _among(cells: Cells, rows: Array) -> Looks:
-    """The classes of `cells` with those of their images alone that are among `rows`."""
-    mine = np.zeros(cells.total, bool)
-    mine[rows] = True
-    kept = mine[cells.rows]
+def _only_rows(cells: Cells, rows: Array) -> Views:
+    """The classes of `cells` with only those of their images that `rows` holds."""
+    chosen = np.zeros(cells.total, bool)
+    chosen[rows] = True
+    kept = chosen[cells.rows]
+    # How many of the first i images are kept: it turns old offsets of classes into new ones.
     before = np.concatenate([[0], np.cumsum(kept)])
-    mine_alone = replace(cells, rows=cells.rows[kept], indptr=before[cells.indptr])
-    return Looks(mine_alone, np.full(len(mine_alone.rows), np.nan, np.float32))
+    fewer = replace(cells, rows=cells.rows[kept], indptr=before[cells.indptr])
+    return Views(fewer, np.full(len(fewer.rows), np.nan, np.float32))
 
 
 def _all_known(names: Sequence[str] | None, **columns: Array) -> None:

@@ -262,7 +262,7 @@ def middle(full: Size, size: Size) -> tuple[slice, slice]:
     has it. ValueError where the image is smaller."""
     if full[0] < size[0] or full[1] < size[1]:
         raise ValueError(f"cannot crop {size} from an image of {full}: resize it first")
-    top, left = (round((whole - part) / 2) for whole, part in zip(full, size, strict=True))
+    top, left = (round((side - part) / 2) for side, part in zip(full, size, strict=True))
     return slice(top, top + size[0]), slice(left, left + size[1])
 
 

@@ -1,7 +1,7 @@
 """Batches of P places with K images each, for losses that compare images of the same and of other places.
 
-So trains GSV-Cities (Ali-bey et al., Neurocomputing 2022), whose batches run through the cities, and what came after.
-A batch is [P * K] images, those of one place side by side.
+GSV-Cities trains on them (Ali-bey et al., Neurocomputing 2022; each batch is of one city), and most work since. A batch
+is [P * K] images, those of one place side by side.
 """
 
 from __future__ import annotations
@@ -46,22 +46,20 @@ def place_batches(
     """Draws batches of P places and K = `table.K` images of each, without repetition within a batch.
 
     Places come in shuffled passes: each is used once before any is used twice, as far as the distance allows. A place
-    that is too near to one of the batch waits for the next. Images of a place are drawn anew each time. A call begins
-    with a new pass.
+    that is too near to one of the batch waits for the next. Images are drawn anew each time, passes at each call.
 
     Args:
       table: the places; labels are their numbers in it.
       P: places in a batch.
-      rng: the only source of chance, `np.random.default_rng([seed, epoch])`: equal states give equal batches.
+      rng: the only source of randomness, `np.random.default_rng([seed, epoch])`: equal states give equal batches.
       steps: how many batches; None makes one pass over all places.
-      min_distance: metres that the mean positions of a batch's places are apart at least; 0 does not ask.
-      by_city: every batch is of one city. The batches of a pass come in shuffled order, so that a pass that is cut off
-        favours no city.
+      min_distance: metres that the mean positions of a batch's places are apart at least; 0 sets no limit.
+      by_city: every batch is of one city; the batches of a pass are shuffled, so that a part of one favours no city.
       weights: one for each data set. In proportion to them data sets share each batch, or with `by_city` the batches;
         each goes through passes of its own. None lets all places weigh the same.
-      last: what becomes of a batch that no place is left for at the end of a pass: "pad" fills it with -1, "drop"
-        leaves it out, "fill" takes from the next pass what it lacks. Batches of one city have no such next pass: there
-        "fill" drops. Data sets that are mixed by weight are always filled.
+      last: what happens to the last batch of a pass where fewer than P places are left: "pad" fills it with -1, "drop"
+        leaves it out, "fill" takes the others from the next pass. With `by_city` there is no next pass of the same
+        city, and "fill" drops. Batches that data sets share by weight are always filled.
 
     Raises:
       DataError: an option that makes no sense, no full batch with "drop", places that are all too near.
@@ -73,11 +71,13 @@ def place_batches(
         )
     if steps is None and weights is not None:
         raise DataError("weights need a number of steps: data sets that are mixed by weight have no common pass")
+    # Found once, before drawing: which places exclude each other does not depend on the batch.
     near = _neighbours(table, min_distance)
     shares = None if weights is None else shares_of(table, weights)
     if shares is not None and not by_city:
         drawn = _mixed(_members(table, shares), shares, near, P=P, steps=steps or 0, rng=rng)
     elif last == "fill" and not by_city and steps is not None:
+        # One data set with a share of everything: `_mixed` goes over the end of a pass, `_Passes` does not.
         drawn = _mixed([np.arange(len(table))], np.ones(1), near, P=P, steps=steps, rng=rng)
         _check_fullest(drawn, min(P, 2), [np.arange(len(table))])
     else:
@@ -89,6 +89,7 @@ def place_batches(
         drawn = (
             passes[0].one() if steps is None else _alternate(passes, np.ones(1) if shares is None else shares, steps)
         )
+    # All batches have one shape, so that one compiled step serves them all.
     chosen = np.array([batch + [-1] * (P - len(batch)) for batch in drawn], np.int64).reshape(len(drawn), P)
     return _with_images(table, chosen, rng)
 
@@ -109,12 +110,13 @@ class _Passes:
                 batches.append(_taken(queue, self.P, self.near, []))
         _check_fullest(batches, self.P if self.last == "drop" else min(self.P, 2), self.groups)
         full = [batch for batch in batches if self.last == "pad" or len(batch) == self.P]
+        # Groups were emptied one after the other: without this a pass would train city by city.
         return [full[k] for k in self.rng.permutation(len(full))] if len(self.groups) > 1 else full
 
     def following(self) -> list[int]:
         """The next batch, of a new pass where the last one is over."""
         if not self.waiting:
-            self.waiting = self.one()[::-1]
+            self.waiting = self.one()[::-1]  # `pop` takes from the end
         return self.waiting.pop()
 
 
@@ -134,8 +136,10 @@ def _alternate(passes: list[_Passes], shares: Array, steps: int) -> list[list[in
 
 
 def _turns(shares: Array, total: int) -> Array:
-    """int64 [total], whose turn it is: evenly spread, so that any stretch holds all in proportion to their shares."""
-    counts = np.ceil(shares * total).astype(np.int64) + 1
+    """int64 [total], the data set of each turn: evenly spread, so that any stretch of turns keeps the shares."""
+    # Not drawn at random: batches of one composition keep the loss comparable from step to step. Data set s has its
+    # turns at (i + 1/2) / share: merging these moments in order interleaves all sets, whatever their shares.
+    counts = np.ceil(shares * total).astype(np.int64) + 1  # one to spare, as rounding may ask for it
     moments = np.concatenate([(np.arange(count) + 0.5) / share for count, share in zip(counts, shares, strict=True)])
     return np.repeat(np.arange(len(shares)), counts)[np.argsort(moments, kind="stable")[:total]]
 
@@ -148,7 +152,11 @@ def _members(table: PlaceTable, shares: Array) -> list[Array]:
 def _mixed(
     members: list[Array], shares: Array, near: dict[int, list[int]], *, P: int, steps: int, rng: np.random.Generator
 ) -> list[list[int]]:
-    """Batches that several groups of places share; what rounding takes from one in a step, it gets in a later one."""
+    """Batches that several data sets share; what rounding takes from one in a batch, it gets back in a later one.
+
+    Args:
+      members: the places of each data set. shares: float64, one for each, which sum to 1.
+    """
     queues: list[list[int]] = [[] for _ in members]
     batches = []
     for turns in _turns(shares, steps * P).reshape(steps, P):
@@ -156,7 +164,7 @@ def _mixed(
         for s, wanted in enumerate(np.bincount(turns, minlength=len(shares)).tolist()):
             got = _taken(queues[s], wanted, near, batch)
             if len(got) < wanted and len(queues[s]) < len(members[s]):
-                # What is left of a pass comes before the next one.
+                # `_taken` pops from the end: what is left of a pass, having waited for distance, comes before the next.
                 queues[s][:0] = rng.permutation(members[s]).tolist()
                 got += _taken(queues[s], wanted - len(got), near, batch + got)
             batch += got
@@ -165,26 +173,32 @@ def _mixed(
 
 
 def _taken(queue: list[int], wanted: int, near: dict[int, list[int]], batch: list[int]) -> list[int]:
-    """Takes up to `wanted` places off the end of `queue` that go with `batch`; those passed over stay, in order."""
+    """Takes up to `wanted` places off the end of `queue` that are near none of `batch`; the others stay, in order.
+
+    Greedy on purpose: a largest set of places that are far from each other is NP-hard to find, and the places passed
+    over are first in line for the next batch.
+    """
+    # A set of excluded places: each candidate costs one look-up, not a distance to all of the batch.
     blocked = set(batch)
     for place in batch:
         blocked.update(near.get(place, ()))
     taken: list[int] = []
-    over: list[int] = []
+    skipped: list[int] = []
     while queue and len(taken) < wanted:
         place = queue.pop()
         if place in blocked:
-            over.append(place)
+            skipped.append(place)
             continue
         taken.append(place)
         blocked.add(place)
         blocked.update(near.get(place, ()))
-    queue.extend(reversed(over))
+    queue.extend(reversed(skipped))
     return taken
 
 
 def _neighbours(table: PlaceTable, distance: float) -> dict[int, list[int]]:
     """place → places nearer than `distance`, for those that have any."""
+    # A dictionary, since few places have neighbours: no table of places x places.
     near: dict[int, list[int]] = {}
     if distance > 0:
         one, other = near_pairs(table, distance)
@@ -199,7 +213,7 @@ def _groups(table: PlaceTable, by_city: bool, members: Array | None) -> list[Arr
     members = np.arange(len(table)) if members is None else members
     if not by_city:
         return [members]
-    order = members[np.argsort(table.city[members], kind="stable")]
+    order = members[np.argsort(table.city[members], kind="stable")]  # stable: equal seeds give equal batches
     return np.split(order, np.flatnonzero(np.diff(table.city[order])) + 1)
 
 
@@ -223,13 +237,14 @@ def shares_of(table: PlaceTable, weights: Sequence[float]) -> Array:
 
 def _with_images(table: PlaceTable, chosen: Array, rng: np.random.Generator) -> PlaceBatches:
     """K different images of each place of `chosen` (int64 [steps, P], -1 pads), all sets of K being equally likely."""
-    K, place = table.K, np.maximum(chosen, 0)
+    K, place = table.K, np.maximum(chosen, 0)  # a padded slot draws from place 0, and is masked below
     size = np.diff(table.indptr)[place]
     picked = np.empty((*chosen.shape, K), np.int64)
-    for k in range(
-        K
-    ):  # Floyd's sampling: the k-th is of the first size - K + k + 1, and the last of these if it was drawn
-        top = size - K + k
+    # Floyd's sampling without replacement, for all places at once: K draws each, where a permutation of every place
+    # would cost its size. The k-th draw is of the first size - K + k + 1 images; one that is taken already is replaced
+    # by the last of these, which no earlier draw could reach.
+    for k in range(K):
+        top = size - K + k  # [steps, P]
         drawn = rng.integers(0, top + 1)
         picked[..., k] = np.where((picked[..., :k] == drawn[..., None]).any(axis=-1), top, drawn)
     picked = rng.permuted(picked, axis=-1)  # Floyd's sets are fair, their order is not

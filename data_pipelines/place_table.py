@@ -14,7 +14,7 @@ from data_pipelines.places import Places
 from data_pipelines.readers.names import PLACE_BITS
 
 Array = np.ndarray
-MOST_PAIRS = 20_000_000  # of places near each other: beyond, a distance is meant that no batch can keep
+MOST_PAIRS = 20_000_000  # of places near each other; with more, no batch could keep the distance
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def place_table(
         raise DataError(f"city has shape {cities.shape}, but the data sets have {len(place)} images")
     chosen = np.unique(np.arange(len(sets)) if of is None else of)
     taken = np.isin(source, chosen)
+    # Data set first: equal numbers in two data sets are two places. `lexsort` is stable: images stay in order of rows.
     order = np.lexsort((place, source))
     order = order[(place[order] >= 0) & taken[order]]
     starts = np.flatnonzero(_changes(place[order]) | _changes(source[order]))
@@ -102,10 +103,14 @@ def place_table(
     rows = order[kept]
     indptr = np.concatenate([[0], np.cumsum(counts[enough])])
     first = rows[indptr[:-1]]
+    # Numbered from 0 over the places that are kept, as batches index by city. Pairs, since two data sets may number
+    # different cities alike.
     _, city_of = np.unique(np.stack([source[first], cities[first]]), axis=1, return_inverse=True)
-    # Of all images that have a place: the frame of a city must not depend on K.
-    _, among = np.unique(np.stack([source[order], cities[order]]), axis=1, return_inverse=True)
-    east, north, frame = (column[kept] for column in _positions(sets, order, among.reshape(-1), source[order]))
+    # And over all images that have a place: which frame a city is put into must not depend on K, or tables of the same
+    # data sets with other K could not be compared.
+    _, city_of_image = np.unique(np.stack([source[order], cities[order]]), axis=1, return_inverse=True)
+    positions = _positions(sets, order, city_of_image.reshape(-1), source[order])
+    east, north, frame = (column[kept] for column in positions)
     _one_frame_each(sets, place[first], frame, indptr)
     mean_east, mean_north = (np.add.reduceat(metres, indptr[:-1]) / counts[enough] for metres in (east, north))
     heading = np.concatenate([one.heading for one in sets])[rows]
@@ -131,12 +136,14 @@ def near_pairs(table: PlaceTable, distance: float) -> tuple[Array, Array]:
             f"{len(unknown)} of {len(table)} places have images without position (the first in {name}), so that no "
             f"distance of {distance:g} m between places can be kept. Take min_distance=0, or leave those places out."
         )
+    # A tree, not a matrix of places x places: SF-XL has hundreds of thousands of places.
     pairs = [np.zeros((0, 2), np.int64)]
     reach = distance * (1 + 1e-9)  # squares are compared in the tree, distances here: neither's rounding loses a pair
     for frame in np.unique(table.frame):
         places = np.flatnonzero(table.frame == frame)
         tree = KDTree(np.stack([table.east[places], table.north[places]], axis=1))
-        if tree.count_neighbors(tree, reach) - len(places) > 2 * MOST_PAIRS:  # which counts a pair twice, a place once
+        # Counted before they are listed, as the list is what fills the memory. A pair counts twice, a place once.
+        if tree.count_neighbors(tree, reach) - len(places) > 2 * MOST_PAIRS:
             raise DataError(
                 f"a distance of {distance:g} m between places is too far for {' and '.join(table.names)}: each of "
                 f"{len(table)} places has hundreds nearer than that. Lower min_distance."
@@ -153,22 +160,32 @@ def _changes(values: Array) -> Array:
 
 
 def _positions(sets: Sequence[Places], rows: Array, city: Array, source: Array) -> tuple[Array, Array, Array]:
-    """East, north (float64, metres) and frame (int64) of `rows`, each city in one frame where that can be."""
+    """East, north (float64, metres) and frame (int64) of `rows`, each city in one frame where that can be.
+
+    Args:
+      city: int64 [rows], 0 up to the number of cities. source: int64 [rows], which data set.
+    """
     east, north, zone = (np.concatenate([getattr(one, c) for one in sets])[rows] for c in ("east", "north", "zone"))
     zone = zone.astype(np.int64)
-    pairs, count = np.unique(np.stack([city, zone]), axis=1, return_counts=True)
+    # Distances between places are kept within a frame alone: a city on the border of two zones, such as London, would
+    # have places side by side that count as incomparable.
+    pairs, count = np.unique(np.stack([city, zone]), axis=1, return_counts=True)  # [2, (city, zone) that occur]
     for one in np.flatnonzero(np.bincount(pairs[0]) == 2):
         (lower, upper), images = pairs[1, pairs[0] == one], count[pairs[0] == one]
+        # Neighbours are zones that differ by 1, 60 and 1 among them, or the same zone north and south of the equator
+        # (100 apart). Others, and local frames (-1), stay apart.
         if lower < 1 or (upper - lower) % 100 % 60 not in (0, 1, 59):
             continue
         into, other = (lower, upper) if images[0] >= images[1] else (upper, lower)
         moved = np.flatnonzero((city == one) & (zone == other))
         degrees = geo.from_utm(east[moved], north[moved], zone[moved])
         east[moved], north[moved], zone[moved] = geo.to_utm(*degrees, int(into))
+    # Local metres of two data sets have nothing in common: each data set has a frame of its own, below the zones.
     return east, north, np.where(zone < 1, -1 - source, zone)
 
 
 def _one_frame_each(sets: Sequence[Places], place: Array, frame: Array, indptr: Array) -> None:
+    # The least and the greatest frame of each place's images; `indptr` is ascending, as `reduceat` wants.
     mixed = np.flatnonzero(np.maximum.reduceat(frame, indptr[:-1]) != np.minimum.reduceat(frame, indptr[:-1]))
     if len(mixed):
         zones = np.unique(frame[indptr[mixed[0]] : indptr[mixed[0] + 1]]).tolist()

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.answers import Answers
+from data_pipelines.conditions import check_bits, check_conditions, moved_bits
 from data_pipelines.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -112,7 +114,7 @@ COLUMNS: dict[str, tuple[Any, Any]] = {
     "time": (np.dtype("datetime64[s]"), np.datetime64("NaT", "s")),
     "sequence": (np.int64, -1),
     "frame": (np.int64, -1),
-    "condition": (np.int16, -1),
+    "condition": (np.int64, 0),
     "view": (np.int8, -1),
     "split": (np.int8, -1),
     "role": (np.int8, -1),
@@ -132,9 +134,13 @@ class Places:
       place: identity of the place, -1 where unknown.
       time: when the image was taken, NaT where unknown.
       sequence, frame: which drive and where in it, -1 where unknown.
-      condition: index into `conditions` (day, night, snow, ...), -1 where unknown.
+      condition: set of `conditions` (day, night, snow, ...) as bits, 0 where unknown: bit k says that conditions[k]
+        holds. Ask `having` and `conditions_of` instead of reading bits.
       view: where the camera looks relative to its vehicle, index into `VIEWS`, -1 where unknown.
       split, role: index into `SPLITS` and `ROLES`, -1 where neither is meant.
+      conditions: what the bits of `condition` are called, at most 63 names.
+      answers: the answers that the data set publishes, of its rows with role query in their order, as positions among
+        its rows with role database; None where it publishes none.
     """
 
     name: str
@@ -152,18 +158,20 @@ class Places:
     split: Array
     role: Array
     conditions: tuple[str, ...] = ()
+    answers: Answers | None = None
 
     @classmethod
     def create(cls, name: str, path: Paths, *, conditions: Sequence[str] = (), **columns) -> Places:
         """Builds a table from the columns that are known; a scalar fills its column.
 
         Raises:
-          DataError: for an unknown column or one of another length.
+          DataError: for an unknown column or one of another length, too many conditions, or bits without a name.
         """
+        check_conditions(name, conditions)
         unknown = sorted(set(columns) - set(COLUMNS))
         if unknown:
             raise DataError(f"{name}: no such column {unknown}; there are {sorted(COLUMNS)}")
-        table: dict[str, Array] = {}
+        table: dict[str, Any] = {}
         for column, (dtype, missing) in COLUMNS.items():
             values = np.asarray(columns.get(column, missing), dtype)
             if values.ndim == 0:
@@ -171,26 +179,61 @@ class Places:
             if values.shape != (len(path),):
                 raise DataError(f"{name}: column {column} has shape {values.shape}, but there are {len(path)} paths")
             table[column] = values
+        check_bits(name, table["condition"], conditions)
         return cls(name=name, path=path, conditions=tuple(conditions), **table)
 
     def __len__(self) -> int:
         return len(self.path)
 
     def take(self, rows: Array) -> Places:
-        """The sub-table of `rows` (int [M] or bool [N]), in that order."""
+        """The sub-table of `rows` (int [M] or bool [N]), in that order.
+
+        It keeps the published answers of its queries within its database. It has none without queries, without a
+        database, or with one database image twice.
+        """
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         columns = {column: getattr(self, column)[rows] for column in COLUMNS}
-        return replace(self, path=self.path.take(rows), **columns)
+        answers = self.answers.of_rows(rows, self._of("query"), self._of("database")) if self.answers else None
+        return replace(self, path=self.path.take(rows), answers=answers, **columns)
+
+    def _of(self, role: str) -> Array:
+        return self.role == ROLES.index(role)
+
+    def with_answers(self, answers: Answers, where: str = "") -> Places:
+        """The same table with published answers.
+
+        Args:
+          answers: of the rows with role query, as positions among the rows with role database.
+          where: the file that they come from, for errors; the data set's name by default.
+
+        Raises:
+          DataError: where the table has other numbers of queries or of database images.
+        """
+        answers.check(where or self.name, int(self._of("query").sum()), int(self._of("database").sum()))
+        return replace(self, answers=answers)
+
+    def having(self, *names: str) -> Array:
+        """bool [N], the images that any of these conditions holds for.
+
+        Raises:
+          DataError: for a condition that the data set does not know; lists those it does.
+        """
+        unknown = [name for name in names if name not in self.conditions]
+        if unknown:
+            there = f"there are {list(self.conditions)}" if self.conditions else "its images say nothing of conditions"
+            raise DataError(f"{self.name}: no condition {unknown[0]!r}; {there}")
+        wanted = sum(1 << self.conditions.index(name) for name in set(names))
+        return (self.condition & wanted) != 0
+
+    def conditions_of(self, row: int) -> tuple[str, ...]:
+        """The conditions of one image, in the order of `conditions`."""
+        return tuple(name for k, name in enumerate(self.conditions) if int(self.condition[row]) >> k & 1)
 
     def select(self, *, split: str | None = None, role: str | None = None, condition: str | None = None) -> Places:
-        """The rows of one split, role and condition; None leaves that column free."""
-        keep = np.ones(len(self), bool)
-        for column, value, names in (
-            ("split", split, SPLITS),
-            ("role", role, ROLES),
-            ("condition", condition, self.conditions),
-        ):
+        """The rows of one split and role that a condition holds for; None leaves that column free."""
+        keep = np.ones(len(self), bool) if condition is None else self.having(condition)
+        for column, value, names in (("split", split, SPLITS), ("role", role, ROLES)):
             if value is not None:
                 if value not in names:
                     raise DataError(f"{self.name}: no {column} {value!r}; there are {list(names)}")
@@ -198,21 +241,16 @@ class Places:
         return self.take(keep)
 
     def only(self, *, conditions: Sequence[str] = (), role: str | None = None) -> Places:
-        """The rows of one role, and of them those taken in any of some conditions; what is empty leaves its column
-        free.
+        """The rows of one role, and of them those that any of some conditions holds for; what is empty leaves its
+        column free.
 
         Raises:
           DataError: for a condition or role that does not exist, or where no row is left.
         """
         of_role = self.select(role=role or None)
-        unknown = [condition for condition in conditions if condition not in self.conditions]
-        if unknown:
-            there = f"there are {list(self.conditions)}" if self.conditions else "its images say nothing of conditions"
-            raise DataError(f"{self.name}: no condition {unknown[0]!r}; {there}")
-        codes = [self.conditions.index(condition) for condition in conditions]
-        kept = of_role.take(np.isin(of_role.condition, codes)) if conditions else of_role
+        kept = of_role.take(of_role.having(*conditions)) if conditions else of_role
         if not len(kept):
-            counts = {name: int((of_role.condition == code).sum()) for code, name in enumerate(self.conditions)}
+            counts = {name: int(of_role.having(name).sum()) for name in self.conditions}
             raise DataError(
                 f"{self.name}: none of {len(self)} images is left of role {role or 'any'!r} and conditions "
                 f"{list(conditions) or 'any'}; that role has {len(of_role)}: {counts}"
@@ -221,13 +259,24 @@ class Places:
 
     @staticmethod
     def concat(parts: Sequence[Places], name: str | None = None) -> Places:
-        """One table of several; the vocabularies of conditions are joined."""
+        """One table of several, with all their conditions.
+
+        It keeps published answers where one part alone has queries or a database. Of several parts' databases nobody
+        has said which images of one answer a query of another: then it has none.
+
+        Raises:
+          DataError: where the parts have more than 63 conditions together.
+        """
+        name = name or parts[0].name
         vocabulary = tuple(dict.fromkeys(c for part in parts for c in part.conditions))
+        check_conditions(name, vocabulary)
         columns = {c: np.concatenate([getattr(part, c) for part in parts]) for c in COLUMNS if c != "condition"}
-        codes = [np.array([vocabulary.index(c) for c in part.conditions] + [-1], np.int16) for part in parts]
-        columns["condition"] = np.concatenate([code[p.condition] for code, p in zip(codes, parts, strict=True)])
+        bits = [moved_bits(part.condition, part.conditions, vocabulary) for part in parts]
+        columns["condition"] = np.concatenate(bits)
         path = Paths.concat([part.path for part in parts])
-        return Places(name=name or parts[0].name, path=path, conditions=vocabulary, **columns)
+        with_roles = [part for part in parts if (part._of("query") | part._of("database")).any()]
+        answers = with_roles[0].answers if len(with_roles) == 1 else None
+        return Places(name=name, path=path, conditions=vocabulary, answers=answers, **columns)
 
     def single_zone(self) -> int:
         """The one UTM zone (or -1) that all rows share.
@@ -245,4 +294,4 @@ class Places:
         return int(zones[0]) if len(zones) else -1
 
 
-assert [f.name for f in fields(Places)][2:-1] == list(COLUMNS)
+assert [f.name for f in fields(Places)][2:-2] == list(COLUMNS)

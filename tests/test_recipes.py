@@ -13,6 +13,7 @@ from data_pipelines.minicity import CityConfig, strip_size
 from data_pipelines.places import Paths
 from data_pipelines.readers import READERS
 from jaxvpr import builders
+from jaxvpr.builders import datasets
 from jaxvpr.builders.training_images import image_source
 from jaxvpr.cli import checks, recipes
 from jaxvpr.families import FAMILIES, triplets
@@ -235,7 +236,7 @@ def test_descriptors_are_as_long_as_published(name, dim):
 
 def test_a_second_embedded_city_has_settings_of_its_own(monkeypatch):
     monkeypatch.setattr(
-        builders.datasets.readers, "read", lambda reader, root, split, **options: (reader, root, options["city"])
+        datasets.readers, "read", lambda reader, root, split, **options: (reader, root, options["city"])
     )
     config = recipe("megaloc:city")
     assert builders.places(config, config.train_data) == ("minicity", "data/minicity", {})

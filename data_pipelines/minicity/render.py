@@ -44,8 +44,8 @@ def strip(city: City, shot: Shot, azimuth: Array) -> Array:
 def _sky(city: City, shot: Shot, azimuth: Array) -> Array:
     """float32 [rows, C, 3]: one of three skies of the condition, turned by an angle of the shot's own."""
     turned = azimuth / city.lens.pitch + between(0, city.lens.columns, shot.key, 21)
-    whole = city.sky(shot.condition, int(between(0, 3, shot.key, 20)))
-    return whole[:, np.round(turned).astype(int) % city.lens.columns]
+    sky_strip = city.sky(shot.condition, int(between(0, 3, shot.key, 20)))
+    return sky_strip[:, np.round(turned).astype(int) % city.lens.columns]
 
 
 def views(city: City, shot: Shot, heading: float, count: int) -> Array:
@@ -64,10 +64,10 @@ def panorama(city: City, shot: Shot, heading: float) -> Array:
     return strip(city, shot, azimuth)
 
 
-def cut(city: City, whole: Array, shot: Shot, count: int) -> Array:
+def cut(city: City, circle: Array, shot: Shot, count: int) -> Array:
     """uint8 RGB [count, S, S, 3]: views of a panorama, evenly around the circle, the first at its middle column."""
     lens = city.lens
-    padded = np.concatenate([whole, whole[:, : lens.wide]], 1)
+    padded = np.concatenate([circle, circle[:, : lens.wide]], 1)
     starts = (lens.columns // 2 - lens.wide // 2 + np.arange(count) * lens.columns // count) % lens.columns
     parts = (padded[:, start : start + lens.wide] for start in starts)
     return np.stack([_develop(city, part, shot, k) for k, part in enumerate(parts)])

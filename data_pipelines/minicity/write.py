@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data_pipelines.atomic import write_bytes
 from data_pipelines.cores import cores
 from data_pipelines.errors import DataError
 from data_pipelines.minicity.city import City, Shot
@@ -25,7 +26,6 @@ from data_pipelines.minicity.poses import FOLDERS, TRAIN, Cameras, cameras, file
 from data_pipelines.minicity.randomness import Array
 from data_pipelines.minicity.render import cut, panorama, views
 from data_pipelines.progress import Bar
-from data_pipelines.whole import write_bytes
 
 log = logging.getLogger(__name__)
 MARKER, PARTIAL = "minicity.json", "minicity.partial.json"
@@ -122,17 +122,17 @@ def _begin(root: Path, config: CityConfig) -> None:
     for folder in FOLDERS + (("panoramas",) if config.panoramas else ()):
         (root / "images" / folder).mkdir(parents=True, exist_ok=True)
     if not (root / PARTIAL).exists():
-        _write_whole(root / PARTIAL, json.dumps(_marker(config), indent=1).encode())
+        _write_atomic(root / PARTIAL, json.dumps(_marker(config), indent=1).encode())
 
 
 def _finish(root: Path, config: CityConfig, shots: Cameras) -> None:
-    _write_whole(root / MARKER, json.dumps({**_marker(config), "images": shots.images()}, indent=1).encode())
+    _write_atomic(root / MARKER, json.dumps({**_marker(config), "images": shots.images()}, indent=1).encode())
     (root / PARTIAL).unlink(missing_ok=True)
     for left in root.rglob("*.part"):  # of a run that was killed
         left.unlink(missing_ok=True)
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def _write_atomic(path: Path, content: bytes) -> None:
     """Writes a file, in a tree that two runs may write at once: what one of them put in place serves the other."""
     try:
         write_bytes(path, content)
@@ -188,15 +188,15 @@ def _render_one(root: Path, config: CityConfig, city: City, shots: Cameras, row:
     if there and (strip is None or strip.exists()):
         return
     if strip:
-        whole = panorama(city, shot, start)
-        _write_whole(strip, encode(whole, config.quality))
+        circle = panorama(city, shot, start)
+        _write_atomic(strip, encode(circle, config.quality))
         if there:
             return
-        pictures = cut(city, whole, shot, count)
+        pictures = cut(city, circle, shot, count)
     else:
         pictures = views(city, shot, start, count)
     for file, picture in zip(files, pictures, strict=True):
-        _write_whole(file, encode(picture, config.quality))
+        _write_atomic(file, encode(picture, config.quality))
 
 
 def encode(image: Array, quality: int) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.conditions import condition_bits
 from data_pipelines.errors import DataError
 from data_pipelines.places import ROLES, SPLITS, Paths, Places
 from data_pipelines.readers import listing, names
@@ -95,13 +96,14 @@ def _places(name: str, paths: Paths, split: int | Array, folders: Sequence[str],
     role = np.array([ROLES.index("query" if f.split("_")[0] == "queries" else "database") for f in folders])[of]
     beside = np.array([names.condition_of_note(os.fsencode(f.partition("_")[2])) for f in folders])[of]
     codes = columns.pop("condition")
+    # The -1 appended makes "unknown" the first of `present` even where every image has a condition.
     present, condition = np.unique(np.append(np.where(codes < 0, beside, codes), -1), return_inverse=True)
     return Places.create(
         name,
         paths,
         split=split,
         role=role,
-        condition=condition.reshape(-1)[:-1] - 1,
+        condition=condition_bits(condition.reshape(-1)[:-1] - 1),
         conditions=[names.CONDITIONS[code] for code in present[1:]],
         **columns,
     )

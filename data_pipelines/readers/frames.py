@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.conditions import condition_bits
 from data_pipelines.errors import DataError
 from data_pipelines.places import ROLES, SPLITS, Paths, Places
 from data_pipelines.readers import listing
@@ -51,11 +52,13 @@ def read(
     frame = np.arange(len(names))
     split = np.where(frame < train, SPLITS.index("train"), SPLITS.index("test"))
     name = name or Path(root).absolute().name
+    conditions = tuple(dict.fromkeys((database, query)))
     parts = []
-    for code, (folder, role) in enumerate(((database, "database"), (query, "query"))):
+    for folder, role in ((database, "database"), (query, "query")):
         paths = Paths.of((f"{folder}/{one}" for one in names), root)
         columns = {"frame": frame, "place": frame // per_place, "split": split, "role": ROLES.index(role)}
-        parts.append(Places.create(name, paths, condition=code, conditions=(database, query), **columns))
+        columns["condition"] = condition_bits(conditions.index(folder))
+        parts.append(Places.create(name, paths, conditions=conditions, **columns))
     return Places.concat(parts, name)
 
 

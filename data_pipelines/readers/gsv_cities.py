@@ -106,11 +106,11 @@ def _files(root: Path, cities: Sequence[str] | None) -> list[Path]:
 
 def _read_city(file: Path) -> _City:
     table = _columns(file)
-    whole: Callable[[str], int] = int
-    place_id = _converted(file, table, "place_id", whole, np.int64, 0, 2**names.PLACE_BITS - 1)
-    year = _converted(file, table, "year", whole, np.int64, 1, 9999)
-    month = _converted(file, table, "month", whole, np.int64, 1, 12)
-    bearing = _converted(file, table, "northdeg", whole, np.int64, -9999, 9999)
+    integer: Callable[[str], int] = int
+    place_id = _converted(file, table, "place_id", integer, np.int64, 0, 2**names.PLACE_BITS - 1)
+    year = _converted(file, table, "year", integer, np.int64, 1, 9999)
+    month = _converted(file, table, "month", integer, np.int64, 1, 12)
+    bearing = _converted(file, table, "northdeg", integer, np.int64, -9999, 9999)
     latitude = _converted(file, table, "lat", float, np.float64, -84, 84)
     longitude = _converted(file, table, "lon", float, np.float64, -180, 180)
     for column in ("city_id", "panoid"):

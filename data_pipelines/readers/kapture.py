@@ -50,7 +50,7 @@ def read(folder: Path) -> Records:
     records = _Rows(folder / "sensors" / "records_camera.txt", "timestamp, device, image")
     names = records.column(2)
     order = sorted(range(len(names)), key=names.__getitem__)
-    timestamp, devices = records.whole(0)[order], np.array(records.column(1))[order]
+    timestamp, devices = records.integers(0)[order], np.array(records.column(1))[order]
     images = [names[row] for row in order]
     if (folder / "sensors" / "trajectories.txt").is_file():
         turn, shift, known = _camera_poses(folder / "sensors", timestamp, devices)
@@ -66,7 +66,7 @@ def _camera_poses(sensors: Path, timestamp: Array, devices: Array) -> tuple[Arra
     turn, shift, known = np.full((len(devices), 3, 3), np.nan), np.full((len(devices), 3), np.nan), devices == ""
     table = _Rows(sensors / "trajectories.txt", f"timestamp, device, {POSE}")
     pose_turn, pose_shift = table.poses(2)
-    index = dict(zip(zip(table.whole(0).tolist(), table.column(1), strict=True), range(len(table)), strict=True))
+    index = dict(zip(zip(table.integers(0).tolist(), table.column(1), strict=True), range(len(table)), strict=True))
     rigs = _rigs(sensors / "rigs.txt")
     for camera in np.unique(devices):
         rows, device = np.flatnonzero(devices == camera), str(camera)
@@ -130,9 +130,9 @@ class _Rows:
     def column(self, k: int) -> list[str]:
         return [cells[k] for cells in self.cells]
 
-    def whole(self, k: int) -> Array:
+    def integers(self, k: int) -> Array:
         """int64 [rows], a column of whole numbers."""
-        return np.array([self._converted(row, k, _whole, "a whole number") for row in range(len(self))], np.int64)
+        return np.array([self._converted(row, k, _integer, "a whole number") for row in range(len(self))], np.int64)
 
     def poses(self, first: int) -> tuple[Array, Array]:
         """Rotations [rows, 3, 3] and translations [rows, 3] of the columns from `first` on."""
@@ -160,7 +160,7 @@ class _Rows:
             raise self.error(row, f"{self.fields.split(', ')[k]} is {self.cells[row][k]!r}, not {kind}") from error
 
 
-def _whole(text: str) -> int:
+def _integer(text: str) -> int:
     number = int(text)
     if abs(number) >= 1 << 62:
         raise ValueError(f"{number} is too large")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.answers import Answers
 from data_pipelines.errors import DataError
 from data_pipelines.places import ROLES, Places
 from data_pipelines.readers import listing
@@ -34,10 +35,11 @@ def read(
 ) -> Places:
     """Reads the folders `query` and `database` of `root`; `frame` numbers the images of each in sorted order.
 
-    `ground_truth` counts in these numbers, the database's rows come first.
+    The database's rows come first. A published list beside them (`ground_truth`) becomes `Places.answers`; it counts
+    in these numbers. Without one there are no answers.
 
     Raises:
-      DataError: a missing or empty folder, or a file that is no image.
+      DataError: a missing or empty folder, a file that is no image, or a list that is not of these images.
     """
     root = listing.folder(root)
     name = name or Path(root).absolute().name
@@ -45,7 +47,17 @@ def read(
     for role, folder in (("database", database), ("query", query)):
         paths = listing.images(root / folder)
         parts.append(Places.create(name, paths, role=ROLES.index(role), frame=np.arange(len(paths))))
-    return Places.concat(parts, name)
+    places = Places.concat(parts, name)
+    file = _list_file(root)
+    if file is None:
+        return places
+    indptr, indices = ground_truth(root, file.name)
+    left_out = max(len(parts[1]) + 1 - len(indptr), 0)  # queries behind the last that the list names
+    return places.with_answers(Answers(np.append(indptr, np.repeat(indptr[-1], left_out)), indices), str(file))
+
+
+def _list_file(root: Path, file: str | None = None) -> Path | None:
+    return next((root / name for name in ((file,) if file else FILES) if (root / name).is_file()), None)
 
 
 def ground_truth(root: str | os.PathLike[str], file: str | None = None) -> tuple[Array, Array]:
@@ -65,10 +77,10 @@ def ground_truth(root: str | os.PathLike[str], file: str | None = None) -> tuple
     Raises:
       DataError: no list, or a row that cannot be read; names file and row.
     """
-    found = [Path(root) / f for f in ((file,) if file else FILES) if (Path(root) / f).is_file()]
-    if not found:
+    found = _list_file(Path(root), file)
+    if found is None:
         raise DataError(f"no list of positives in {root}; expected {file or ' or '.join(FILES)}")
-    pairs = _csv_pairs(found[0]) if found[0].suffix == ".csv" else _npy_pairs(found[0])
+    pairs = _csv_pairs(found) if found.suffix == ".csv" else _npy_pairs(found)
     sets: dict[int, set[int]] = {}
     for query, references in pairs:
         sets.setdefault(query, set()).update(references)
@@ -111,7 +123,7 @@ def _pair(row, where: str, split: Callable) -> tuple[int, list[int]]:
     """One query and its references as whole numbers that are not negative."""
     try:
         query, references = row
-        numbers = [_whole(query), *(_whole(reference) for reference in split(references))]
+        numbers = [_integer(query), *(_integer(reference) for reference in split(references))]
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: {row!r} is not a query's number and its references' numbers") from error
     if min(numbers) < 0:
@@ -119,7 +131,7 @@ def _pair(row, where: str, split: Callable) -> tuple[int, list[int]]:
     return numbers[0], numbers[1:]
 
 
-def _whole(number) -> int:
+def _integer(number) -> int:
     value = int(number)
     if not isinstance(number, str) and value != number:
         raise ValueError(f"{number} is not whole")

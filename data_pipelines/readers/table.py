@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines import geo
+from data_pipelines.conditions import check_conditions, condition_bits
 from data_pipelines.errors import DataError
 from data_pipelines.places import ROLES, SPLITS, VIEWS, Paths, Places
 from data_pipelines.readers import listing
@@ -38,7 +39,8 @@ def read(
 
     Paths are relative to `root` (or absolute). Degrees are projected to UTM; metres are taken as they are, in a local
     frame unless `zone` says otherwise. Places and sequences are whole numbers or any text (numbered in sorted order).
-    Times are ISO 8601. An empty cell means unknown, except for path and coordinates. Other columns are ignored.
+    Times are ISO 8601. A condition is one name, or several with `;` between them, such as `night;rain`. An empty cell
+    means unknown, except for path and coordinates. Other columns are ignored.
 
     Args:
       root: folder of the images.
@@ -56,16 +58,8 @@ def read(
     """
     root = listing.folder(root)
     table = _Table(_file(root, file), columns or {})
-    latitude, east = table.numbers("lat", required=True), table.numbers("east", required=True)
-    longitude, north = table.numbers("lon", required=True), table.numbers("north", required=True)
-    if (latitude is None) != (longitude is None) or (east is None) != (north is None):
-        raise DataError(f"{table.file}: needs both of lat and lon, or of east and north; its header is {table.header}")
-    zones: Array | int = -1 if zone is None else zone
-    if latitude is not None and longitude is not None:
-        table.check("lat", np.abs(latitude) <= 84, "degrees within ±84")
-        table.check("lon", np.abs(longitude) <= 180, "degrees within ±180")
-        east, north, zones = geo.to_utm(latitude, longitude, zone)
-    condition, conditions = table.words("condition")
+    east, north, zones = table.positions(zone)
+    condition, conditions = table.conditions()
     known = {
         "east": east,
         "north": north,
@@ -157,6 +151,20 @@ class _Table:
             self.check(column, np.isfinite(values) if required else ~np.isinf(values), "a number")
         return values
 
+    def positions(self, zone: int | None) -> tuple[Array | None, Array | None, Array | int]:
+        """East, north and UTM zone of the rows, from degrees where the file has them; see `read`."""
+        latitude, east = self.numbers("lat", required=True), self.numbers("east", required=True)
+        longitude, north = self.numbers("lon", required=True), self.numbers("north", required=True)
+        if (latitude is None) != (longitude is None) or (east is None) != (north is None):
+            raise DataError(
+                f"{self.file}: needs both of lat and lon, or of east and north; its header is {self.header}"
+            )
+        if latitude is None or longitude is None:
+            return east, north, -1 if zone is None else zone
+        self.check("lat", np.abs(latitude) <= 84, "degrees within ±84")
+        self.check("lon", np.abs(longitude) <= 180, "degrees within ±180")
+        return geo.to_utm(latitude, longitude, zone)
+
     def headings(self) -> Array | None:
         values = self.numbers("heading")
         if values is None:
@@ -172,6 +180,21 @@ class _Table:
         vocabulary = sorted(set(cells) - {""})
         number = {"": -1, **{word: k for k, word in enumerate(vocabulary)}}
         return np.array([number[cell] for cell in cells]), vocabulary
+
+    def conditions(self) -> tuple[Array | int, list[str]]:
+        """`Places.condition` of the rows, 0 for empty cells, and the sorted names that occur."""
+        cells = self.cells("condition")
+        if cells is None:
+            return 0, []
+        names = [[name.strip() for name in cell.split(";")] if cell else [] for cell in cells]
+        for row, several in enumerate(names):
+            if "" in several:
+                raise self.error(row, "condition", "a name, or names with ';' between them, such as night;rain")
+        vocabulary = sorted({name for several in names for name in several})
+        check_conditions(f"{self.file}, column {self.header[self.index['condition']]}", vocabulary)
+        number = {name: k for k, name in enumerate(vocabulary)}
+        bits = [condition_bits(np.array([number[name] for name in several], np.int64)) for several in names]
+        return np.array([np.bitwise_or.reduce(one) for one in bits], np.int64), vocabulary
 
     def labels(self, column: str) -> Array | None:
         """Whole numbers as they are; where any cell is another text, indices into the sorted texts; -1 for empty."""

@@ -17,9 +17,9 @@ from jaxvpr.builders.training_images import (
     check_panoramas,
     image_source,
     only,
+    partitioned,
     training_sets,
     training_source,
-    with_places,
 )
 
 __all__ = [
@@ -38,11 +38,11 @@ __all__ = [
     "mesh",
     "model",
     "only",
+    "partitioned",
     "places",
     "recall_ns",
     "shapes",
     "training_sets",
     "training_source",
     "two_folders",
-    "with_places",
 ]

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines import readers
 from data_pipelines.minicity import CityConfig
-from data_pipelines.places import Places
+from data_pipelines.places import ROLES, Places
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.retrieval.evaluator import Benchmark, benchmark
@@ -44,23 +44,22 @@ def benchmarks(config: ConfigDict, specs: ConfigDict) -> list[Benchmark]:
 
 
 def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
-    lists = readers.pairs.ground_truth(spec.root) if "list" in spec.thresholds else None
     images, split, conditions = _all_places(config, spec), spec.split or "all", _conditions(spec)
     if spec.get("role", ""):
         raise UserError(
             f"the data set {name} has role={spec.role!r}: what is measured on needs database and queries. Leave role "
             "empty; it is for data to train on"
         )
-    if conditions and lists:
+    if spec.get("partition", {}).get("by"):
         raise UserError(
-            f"the data set {name} has conditions={conditions}, and the published list of its threshold 'list' is of "
-            "all queries; leave conditions empty, or measure within metres"
+            f"the data set {name} has partition.by={spec.partition.by!r}, which is for data to train on: what is "
+            f"measured on is cut by its thresholds, {tuple(spec.thresholds)}. Leave it empty"
         )
     if conditions:
-        queries = images.only(conditions=conditions, role="query")
-        images = Places.concat([images.select(role="database"), queries])
+        images.only(conditions=conditions, role="query")  # an error where no query is left
+        images = images.take((images.role != ROLES.index("query")) | images.having(*conditions))
         split = f"{split} ({', '.join(conditions)})"
-    return benchmark(name, images, split, spec.thresholds, lists)
+    return benchmark(name, images, split, spec.thresholds)
 
 
 def two_folders(database: str, queries: str, thresholds: tuple[str, ...]) -> Benchmark:

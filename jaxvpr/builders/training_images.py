@@ -20,19 +20,37 @@ from jaxvpr.builders.network import image_size
 from jaxvpr.errors import UserError
 
 PARTITIONS = ("cell", "place")
+PARTITIONED = ("places", "pretraining")  # objectives that ask `partitioned` what places are
 
 
 def training_sets(config: ConfigDict) -> list[Places]:
     """The data sets that a recipe trains on: `train_data`, and those of `more_train_data` in the order of their names.
 
     Raises:
-      UserError: where there is none.
+      UserError: where there is none, or one has a partition of its own that the objective would not look at.
     """
     if not config.train_data:
         raise UserError(f"the recipe {config.name} has no train_data to train on; configs/cosplace.py has, for one")
-    return [
-        places(config, spec) for spec in (config.train_data, *(s for _, s in sorted(config.more_train_data.items())))
-    ]
+    specs = _specs(config)
+    for key, spec in specs.items():
+        if _own_partition(spec) and config.objective.name not in PARTITIONED:
+            raise UserError(
+                f"{key}.partition={_own_partition(spec)} is for the objectives {', '.join(PARTITIONED)}, and this "
+                f"recipe's is {config.objective.name!r}. Leave it empty; objective.partition, where there is one, says "
+                "how its one data set is cut"
+            )
+    return [places(config, spec) for spec in specs.values()]
+
+
+def _specs(config: ConfigDict) -> dict[str, ConfigDict]:
+    """The data sets to train on, in the order of their rows, by their keys in the recipe."""
+    more = {f"more_train_data.{name}": spec for name, spec in sorted(config.more_train_data.items())}
+    return {"train_data": config.train_data, **more}
+
+
+def _own_partition(spec: ConfigDict) -> dict[str, str | float]:
+    """What the data set itself says of its partition; "" and 0 say nothing."""
+    return {key: value for key, value in spec.get("partition", {}).items() if value}
 
 
 def only(config: ConfigDict, sets: Sequence[Places]) -> Places:
@@ -49,18 +67,33 @@ def only(config: ConfigDict, sets: Sequence[Places]) -> Places:
     return sets[0]
 
 
-def with_places(partition: ConfigDict, images: Places) -> Places:
+def partitioned(config: ConfigDict, sets: Sequence[Places]) -> list[Places]:
+    """The data sets of `training_sets` with places: by their own `partition`, where they have one, else by that of the
+    objective.
+
+    Raises:
+      UserError: for an unknown `by`; names its key.
+    """
+    found = []
+    for (key, spec), images in zip(_specs(config).items(), sets, strict=True):
+        own = _own_partition(spec)
+        partition = ConfigDict({**config.objective.partition, **own})
+        found.append(with_places(partition, images, f"{key if 'by' in own else 'objective'}.partition"))
+    return found
+
+
+def with_places(partition: ConfigDict, images: Places, key: str = "objective.partition") -> Places:
     """The images with the places that the data set gives them, or with cells of the map as places.
 
     Metres of two UTM zones are never compared: each zone has cells of its own, numbered as those of another city.
 
     Raises:
-      UserError: for an unknown `partition.by`.
+      UserError: for an unknown `partition.by`, under the name `key`.
     """
     if partition.by == "place":
         return images
     if partition.by != "cell":
-        raise UserError(f"objective.partition.by={partition.by!r} does not exist; there are {list(PARTITIONS)}")
+        raise UserError(f"{key}.by={partition.by!r} does not exist; there are {list(PARTITIONS)}")
     sides = {"M": partition.M, "alpha": partition.alpha}
     place = np.full(len(images), -1, np.int64)
     for number, zone in enumerate(np.unique(images.zone)):

@@ -1,7 +1,8 @@
-"""Which training images may answer a query, and which may not: the geography that triplets are mined under.
+"""Potential positives and definite negatives of every query, by position: what triplets are mined from.
 
-Every query has its potential positives (within 10 m, say) and all database images that are no definite negatives
-(within 25 m). Both are compressed rows; nothing of size queries x database exists.
+A potential positive is a database image within a narrow threshold (10 m, say); every image beyond a wider one (25 m) is
+a definite negative. Kept are the images within each threshold, as compressed rows: nothing of size queries x database
+exists.
 """
 
 from __future__ import annotations
@@ -47,11 +48,10 @@ class Neighbours(NamedTuple):
 def neighbours(
     sets: Sequence[Places], positive: str, soft: str, *, weighted: bool = False, first: int = 0
 ) -> Neighbours:
-    """The geography of several data sets as of one.
+    """The neighbours of all queries of several data sets, with one database of all of them.
 
-    Positives lie in the data set and UTM zone of their query; a negative may come from any. So it is as if each data
-    set were shifted far away from the others. A data set that has no queries gives every image as a query, to whom
-    all other images are the database.
+    Positives lie in the data set and UTM zone of their query; a negative may come from any, as if the data sets lay far
+    apart. Of a data set without queries every image is a query, and all other images are its database.
 
     Args:
       sets: rows are counted over all of them, one after the other.
@@ -66,14 +66,17 @@ def neighbours(
         the data sets is about.
     """
     _check_thresholds(positive, soft)
-    asking, answering, (hard, near) = _within(sets, (positive, soft), first)
-    hard = without(hard, _themselves(asking, answering))
-    if without(hard, near).indices.size:
+    queries, database, (close, near) = _within(sets, (positive, soft), first)
+    # An image that is both query and database would be its own best positive, at distance 0.
+    close = without(close, _themselves(queries, database))
+    # Checked on the lists, not on the numbers of the thresholds: "10m_40deg" and "25m_30deg" contradict each other
+    # only where images do.
+    if without(close, near).indices.size:
         raise UserError(
             f"objective.soft={soft!r} is stricter than objective.positive={positive!r}: an image could be a positive "
             "and a negative of one query. Give a soft threshold that holds every positive"
         )
-    keep = hard.counts > 0
+    keep = close.counts > 0
     names = ", ".join(places.name for places in sets)
     if not keep.any():
         raise UserError(
@@ -81,16 +84,16 @@ def neighbours(
             f"objective.positive={positive!r} (negatives lie beyond objective.soft={soft!r}). Widen the threshold, or "
             "look at the coordinates"
         )
-    weights = _night_sideways(Places.concat(list(sets)), asking[keep] - first) if weighted else np.ones(keep.sum())
+    weights = _night_sideways(Places.concat(list(sets)), queries[keep] - first) if weighted else np.ones(keep.sum())
     skipped = int((~keep).sum())
     log.info(
         "%s: %d queries, %d skipped that have no positive; %d database images",
         names,
         keep.sum(),
         skipped,
-        len(answering),
+        len(database),
     )
-    return Neighbours(asking[keep], answering, hard.take(keep), near.take(keep), weights / weights.sum(), skipped)
+    return Neighbours(queries[keep], database, close.take(keep), near.take(keep), weights / weights.sum(), skipped)
 
 
 def _check_thresholds(positive: str, soft: str) -> None:
@@ -103,22 +106,22 @@ def _check_thresholds(positive: str, soft: str) -> None:
 
 
 def _within(sets: Sequence[Places], thresholds: Sequence[str], first: int) -> tuple[Array, Array, list[Positives]]:
-    """Rows of all queries and of the database, and for each threshold what lies within it, as positions in the latter.
+    """Rows of all queries and of the database, and for each threshold the images within it, as positions in the latter.
 
-    Data sets, and UTM zones of one, are looked at apart.
+    Data sets, and the UTM zones of one, are searched one at a time: their metres cannot be compared.
     """
-    queries, database, images = [], [], 0
+    queries, database, images = [], [], 0  # images: how many the database has so far
     lists: list[list[Positives]] = [[] for _ in thresholds]
     for places in sets:
-        asks, answers = _roles(places)
+        roles = _roles(places)
         for zone in np.unique(places.zone):
-            asking, answering = (np.flatnonzero(role & (places.zone == zone)) for role in (asks, answers))
+            of_queries, of_database = (np.flatnonzero(role & (places.zone == zone)) for role in roles)
             for text, parts in zip(thresholds, lists, strict=True):
-                found = parse_threshold(text)(places.take(answering), places.take(asking))
+                found = parse_threshold(text)(places.take(of_database), places.take(of_queries))
                 parts.append(Positives(found.indptr, found.indices + images))
-            queries.append(first + asking)
-            database.append(first + answering)
-            images += len(answering)
+            queries.append(first + of_queries)
+            database.append(first + of_database)
+            images += len(of_database)
         first += len(places)
     return np.concatenate(queries), np.concatenate(database), [_joined(parts) for parts in lists]
 
@@ -138,25 +141,29 @@ def _roles(places: Places) -> tuple[Array, Array]:
 
 
 def _joined(parts: Sequence[Positives]) -> Positives:
-    """The lists of all queries, one part's queries after the other's."""
+    """One list of several, the queries of each part after those of the one before."""
     ends = np.cumsum([0] + [len(part.indices) for part in parts])
     indptr = [part.indptr[1:] + end for part, end in zip(parts, ends, strict=False)]
     return Positives(np.concatenate([[0], *indptr]), np.concatenate([part.indices for part in parts]))
 
 
 def _themselves(queries: Array, database: Array) -> Positives:
-    """The position of each query in the database, where it is an image of it."""
+    """Of each query the database image that it is itself, as its position; none where it is no database image."""
+    # Rows of the database ascend within a zone only, so that the binary search goes through a sorted order.
     order = np.argsort(database)
-    at = np.minimum(np.searchsorted(database, queries, sorter=order), len(database) - 1)
+    at = np.minimum(np.searchsorted(database, queries, sorter=order), len(database) - 1)  # behind the last: no match
     position = order[at]
     own = database[position] == queries
     return Positives(np.concatenate([[0], np.cumsum(own)]), position[own])
 
 
 def _night_sideways(places: Places, queries: Array) -> Array:
-    """1 for every query, and for those of the night as much in all as there are queries; the same for sideways ones."""
+    """float64 [Q]: 1 for every query, and queries at night share as much weight again as all have; so do sideways ones.
+
+    A query that is both gets both, as in MSLS's published code.
+    """
     weights = np.ones(len(queries))
-    night = places.condition == (places.conditions.index("night") if "night" in places.conditions else -2)
+    night = places.having("night") if "night" in places.conditions else np.zeros(len(places), bool)
     for name, rare in (("taken at night", night[queries]), ("that look sideways", places.view[queries] == SIDEWAYS)):
         if not rare.any():
             raise UserError(

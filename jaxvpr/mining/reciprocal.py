@@ -1,7 +1,8 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017) of a few candidates, without a matrix of all pairs.
 
-Two images are alike if they have the same neighbours: those that find each other. The lists of all images come from one
-search of the cache by itself; distances are computed for listed pairs alone.
+Two images are alike if they have the same k-reciprocal neighbours: images that are each among the nearest of the other.
+The lists of all images come from one search of the cache with its own rows; distances are computed for listed pairs
+alone.
 """
 
 from __future__ import annotations
@@ -10,23 +11,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxvpr.mining.search_all import hardest
+from jaxvpr.mining.search_all import search_all
+from jaxvpr.mining.search_lists import search_lists
 from jaxvpr.mining.shards import power_above
 from jaxvpr.retrieval.cache import Cache, vectors
 from jaxvpr.retrieval.positives import Positives
 
 Array = np.ndarray
 
-BLOCK = 1024  # rows whose descriptors visit the host together
+BLOCK = 1024  # rows whose descriptors lie on the host together
 
 
 class Encoded(NamedTuple):
-    """Which rows are alike to some, and how much.
+    """The weighted sets of k-reciprocal neighbours of M rows.
 
     Attributes:
-      members: of each, rows of the cache.
-      shares: float32, of each member; those of one row sum to 1.
-      farthest: float32, the squared distance of each to the row farthest from it.
+      members: of each row, the rows of the cache in its set.
+      shares: float32, the weight of each member, beside `members.indices`; those of one row sum to 1.
+      farthest: float32 [M], the squared distance of each row to the row farthest from it.
     """
 
     members: Positives
@@ -48,7 +50,7 @@ def reciprocal_distances(
       queries: int [Q], rows of the cache. candidates: int [Q, m], rows of the cache, -1 pads.
       k: neighbours of an image, beside itself.
       own: weight of the plain distance.
-      memory_mib: as in `hardest`.
+      memory_mib: as in `hard_examples`.
 
     Returns:
       float32 [Q, m]; infinite where there is no candidate, or where it could not be read.
@@ -59,22 +61,25 @@ def reciprocal_distances(
     lists, place = _lists(candidates)
     plain = np.full(candidates.shape, np.inf, np.float32)
     plain[place] = _squares(cache, queries, lists, memory_mib)
-    position, asked = np.searchsorted(rows, candidates), np.searchsorted(rows, queries)
+    of_candidate, of_query = np.searchsorted(rows, candidates), np.searchsorted(rows, queries)
     shared, scratch = np.zeros(candidates.shape, np.float32), np.zeros(cache.count, np.float32)
     indptr, indices = encoded.members.indptr, encoded.members.indices
-    for query, its_candidates in enumerate(position):
-        mine = slice(indptr[asked[query]], indptr[asked[query] + 1])
+    for query, positions in enumerate(of_candidate):
+        # The query's set as a dense vector [N], into which each candidate's set is looked up: one scratch for all
+        # queries, cleared where it was written, as a matrix [Q, N] would be the one that the module avoids.
+        mine = slice(indptr[of_query[query]], indptr[of_query[query] + 1])
         scratch[indices[mine]] = encoded.shares[mine]
         for number in np.flatnonzero(np.isfinite(plain[query])):
-            theirs = slice(indptr[its_candidates[number]], indptr[its_candidates[number] + 1])
+            theirs = slice(indptr[positions[number]], indptr[positions[number] + 1])
             shared[query, number] = np.minimum(scratch[indices[theirs]], encoded.shares[theirs]).sum()
         scratch[indices[mine]] = 0
-    relative = np.square(plain / encoded.farthest[asked][:, None])
+    relative = np.square(plain / encoded.farthest[of_query][:, None])
+    # Shares of a set sum to 1, so that the sum of maxima is 2 - that of minima: J = shared / (2 - shared).
     return (1 - own) * (1 - shared / (2 - shared)) + own * relative
 
 
 def expanded(nearest: Array, rows: Array, k: int) -> Positives:
-    """The k-reciprocal neighbours of `rows`, with those of neighbours that have most of theirs in common with them.
+    """The k-reciprocal neighbours of `rows`, and those (of k / 2) of each neighbour that shares two thirds of its set.
 
     Args:
       nearest: int64 [N, k + 1], each row's nearest rows, itself among them; -1 pads.
@@ -86,8 +91,10 @@ def expanded(nearest: Array, rows: Array, k: int) -> Positives:
     members = []
     for row in rows:
         own = mutual[row][mutual[row] >= 0]
-        theirs = half[own]
+        theirs = half[own]  # [len(own), k / 2 + 1]; -1 pads
         known = theirs >= 0
+        # Two thirds of a neighbour's set must lie in `own` as it was, not as it grows: the order of neighbours must
+        # not matter.
         common = (np.isin(theirs, own) & known).sum(1)
         alike = theirs[common > 2 / 3 * known.sum(1)]
         members.append(np.union1d(own, alike[alike >= 0]))
@@ -96,11 +103,12 @@ def expanded(nearest: Array, rows: Array, k: int) -> Positives:
 
 
 def reciprocal(nearest: Array, k: int) -> Array:
-    """Those of each row's k + 1 nearest that have it among theirs: int64 [N, k + 1], the others -1."""
+    """Of each row's k + 1 nearest those that have the row among their own k + 1: int64 [N, k + 1], the others -1."""
     lists = nearest[:, : k + 1]
     kept = np.full(lists.shape, -1, np.int64)
     for start in range(0, len(lists), BLOCK):
         part = lists[start : start + BLOCK]
+        # [rows, k + 1, k + 1]: a block of rows at a time, as that of all rows is too large for many images.
         back = lists[np.maximum(part, 0)] == np.arange(start, start + len(part))[:, None, None]
         kept[start : start + BLOCK] = np.where(back.any(2) & (part >= 0), part, -1)
     return kept
@@ -111,19 +119,18 @@ def _nearest(cache: Cache, k: int, memory_mib: float) -> Array:
     found = np.empty((cache.count, k), np.int64)
     for start in range(0, cache.count, BLOCK):
         rows = np.arange(start, min(start + BLOCK, cache.count))
-        none = _none(len(rows))
-        found[rows] = hardest(cache, vectors(cache, rows), none, k=k, but=none, memory_mib=memory_mib).negatives
+        _, found[rows] = search_all(cache, vectors(cache, rows), _none(len(rows)), k, memory_mib)
     return found
 
 
 def _encoded(cache: Cache, rows: Array, members: Positives, memory_mib: float) -> Encoded:
+    """Weights exp(-u^2) of the members, u being the squared distance as a share of that to the farthest row."""
     farthest = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), BLOCK):
         part = slice(start, min(start + BLOCK, len(rows)))
-        none = _none(part.stop - start)
-        # Of unit vectors, the nearest to what lies opposite is the farthest.
-        opposite = hardest(cache, -vectors(cache, rows[part]), none, k=1, but=none, memory_mib=memory_mib)
-        farthest[part] = 4 - opposite.negative_distances[:, 0]
+        # Of unit vectors |x + y|^2 = 4 - |x - y|^2: what is nearest to -x is farthest from x.
+        opposite = -vectors(cache, rows[part])
+        farthest[part] = 4 - search_all(cache, opposite, _none(len(opposite)), 1, memory_mib)[0][:, 0]
     owner = np.repeat(np.arange(len(rows)), members.counts)
     relative = _squares(cache, rows, members, memory_mib) / np.maximum(farthest, 1e-12)[owner]
     weights = np.exp(-np.square(relative))
@@ -134,15 +141,17 @@ def _encoded(cache: Cache, rows: Array, members: Positives, memory_mib: float) -
 def _squares(cache: Cache, rows: Array, lists: Positives, memory_mib: float) -> Array:
     """float32 [P], squared distances of rows to what they list, as `lists.indices`; infinite where that is missing."""
     squares = np.full(len(lists.indices), np.inf, np.float32)
-    longest = power_above(lists.counts.max(initial=0))  # few lengths are compiled for
+    longest = power_above(lists.counts.max(initial=0))  # few lengths, as each is a program to compile
     for start in range(0, len(rows), BLOCK):
         part = np.arange(start, min(start + BLOCK, len(rows)))
         own = lists.take(part)
-        found = hardest(cache, vectors(cache, rows[part]), _none(len(part)), k=longest, only=own, memory_mib=memory_mib)
-        query, column = np.nonzero(found.negatives >= 0)
+        distances, found = search_lists(cache, vectors(cache, rows[part]), own, longest, memory_mib)
+        query, column = np.nonzero(found >= 0)
+        # The search answers by distance, the caller asked in the order of its lists. Keys (query, row) in one number
+        # ascend, as rows do within a list: a binary search puts each answer back where it was asked.
         keys = np.repeat(np.arange(len(part)), own.counts) * cache.count + own.indices
-        at = np.searchsorted(keys, query * cache.count + found.negatives[query, column])
-        squares[lists.indptr[start] + at] = found.negative_distances[query, column]
+        at = np.searchsorted(keys, query * cache.count + found[query, column])
+        squares[lists.indptr[start] + at] = distances[query, column]
     return squares
 
 

@@ -20,6 +20,11 @@ Started = tuple[Array, tuple[jax.Array, jax.Array]]  # numbers of queries; their
 QUERY_BLOCK = 1024  # queries of one search, where memory allows
 
 
+def budget(memory_mib: float) -> int:
+    """How many float32 one search may take of `memory_mib`: half, as `fetched` has two under way."""
+    return int(memory_mib * 2**20) // 4 // 2
+
+
 def power_below(number: int) -> int:
     """The greatest power of two that is not above `number`; at least 1."""
     return 1 << max(0, int(number).bit_length() - 1)
@@ -38,9 +43,10 @@ def block(queries: Array, rows: Array, size: int) -> Array:
 
 
 def fetched(started: Iterator[Started], count: int, k: int) -> tuple[Array, Array]:
-    """What the searches found, in arrays [count, k]; queries that none of them asked for have found nothing.
+    """The results of all searches in arrays [count, k]; a query that is in none of them has infinite distances and -1.
 
-    Each is fetched only when the next was started: the host prepares one while the devices work on another.
+    Each is fetched only when the next was started: the host prepares one while the devices work on another. So two
+    are under way at most, which bounds their memory.
     """
     distances, rows = np.full((count, k), np.inf, np.float32), np.full((count, k), -1, np.int64)
     waiting: Started | None = None
@@ -55,12 +61,13 @@ def fetched(started: Iterator[Started], count: int, k: int) -> tuple[Array, Arra
 
 
 def nothing(lines, k):
-    """What k nearest are before any was looked at: distances and rows [lines, k]."""
+    """The k nearest before any row was compared: distances and rows [lines, k]."""
     return jnp.full((lines, k), jnp.inf, jnp.float32), jnp.full((lines, k), -1, jnp.int32)
 
 
 def local_rows(rows, share, axes):
     """Where rows of the cache lie in this device's memory, which has `share` of each batch; -1 for those of others."""
+    # Row = step * batch + column; of every step a device holds `share` columns, from share * its index on.
     batch = share * jax.lax.axis_size(axes)
     step, column = rows // batch, rows % batch - share * jax.lax.axis_index(axes)
     return jnp.where((rows >= 0) & (column >= 0) & (column < share), step * share + column, -1)
@@ -70,7 +77,10 @@ def merged(best, share, axes):
     """The k best of all devices, as rows of the cache: by distance, then by row."""
     distances, local = best
     k = distances.shape[1]
+    # The inverse of `local_rows`. -1 gives some row or other, but its distance is infinite.
     rows = local // share * share * jax.lax.axis_size(axes) + share * jax.lax.axis_index(axes) + local % share
+    # k of each device suffice, and are all that is sent. Sorted by both keys: devices come in the order of the mesh,
+    # not of the rows, so that a stable sort by distance alone would break ties by layout.
     distances, rows = (jax.lax.all_gather(array, axes, axis=1, tiled=True) for array in (distances, rows))
     distances, rows = (array[:, :k] for array in jax.lax.sort((distances, rows), num_keys=2))
     return distances, jnp.where(jnp.isinf(distances), -1, rows)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from data_pipelines.draws import Draw
-from data_pipelines.eigen import Looks
+from data_pipelines.eigen import Views
 from data_pipelines.samplers import class_picks
 from jaxvpr.objectives.objective import Objective, Plan
 from jaxvpr.objectives.prototypes import Prototypes, head_start
@@ -19,8 +19,8 @@ KINDS = ("lateral", "frontal")
 
 
 def eigenplaces_objective(
-    lateral: Looks,
-    frontal: Looks,
+    lateral: Views,
+    frontal: Views,
     *,
     batch: int,
     steps: int,
@@ -49,7 +49,7 @@ def eigenplaces_objective(
         )
     if len(weights) != 2 or min(weights) < 0 or max(weights) <= 0:
         raise ValueError(f"weights={weights}: give two numbers, of the lateral and of the frontal loss, not both 0")
-    looks = dict(zip(KINDS, (lateral, frontal), strict=True))
+    views = dict(zip(KINDS, (lateral, frontal), strict=True))
     groups, head = len(lateral.cells), Prototypes(lateral.cells.counts, "cosface", scale, margin, margin_warmup)
 
     def init(key, dim):
@@ -59,9 +59,9 @@ def eigenplaces_objective(
     def plan(index, rng, memory, embed):
         group = index % groups
         draws = {}
-        for kind, look in looks.items():
-            picked, labels = class_picks(look.cells, group, batch=batch, steps=steps, rng=rng)
-            draws[kind] = Draw.of_steps(look.cells.rows[picked], labels, look.view[picked])
+        for kind, one in views.items():
+            picked, labels = class_picks(one.cells, group, batch=batch, steps=steps, rng=rng)
+            draws[kind] = Draw.of_steps(one.cells.rows[picked], labels, one.view[picked])
         return Plan(draws, group, head_start(head_steps, index, groups)), memory
 
     def loss(extra, aux, outputs, batches, context):

@@ -13,9 +13,9 @@ import numpy as np
 
 from data_pipelines.draws import Draw
 from jaxvpr.errors import UserError
+from jaxvpr.mining.hard_examples import hard_examples
 from jaxvpr.mining.neighbours import Neighbours
 from jaxvpr.mining.reciprocal import reciprocal_distances, vectors
-from jaxvpr.mining.search_all import hardest
 from jaxvpr.objectives.objective import Embed, Plan, Planner
 from jaxvpr.objectives.triplet_plans import Mining, mined_plan
 from jaxvpr.retrieval.cache import Cache, first
@@ -108,7 +108,7 @@ class _Everything:
         positives = ground.positives.take(
             self._query_order[np.searchsorted(ground.queries, queries, sorter=self._query_order)]
         )
-        near = hardest(
+        near = hard_examples(
             seen, vectors(seen, places), positives, k=wanted.pool, only=positives, memory_mib=memory_mib
         ).negatives
         if wanted.reciprocal:

@@ -21,8 +21,8 @@ import numpy as np
 
 from data_pipelines.draws import Draw
 from jaxvpr.errors import UserError
+from jaxvpr.mining.hard_examples import hard_examples
 from jaxvpr.mining.neighbours import Neighbours
-from jaxvpr.mining.search_all import hardest
 from jaxvpr.objectives.objective import Embed, Plan, Planner
 from jaxvpr.retrieval.positives import Positives, without
 
@@ -165,7 +165,7 @@ def mined(
         looked = np.unique(positives.indices)
         among = None
     queries, cache = embed.rows(ground.queries[asked]), embed.on_mesh(ground.database[looked])
-    search = partial(hardest, cache, queries, _found_in(positives, looked), memory_mib=mining.memory_mib)
+    search = partial(hard_examples, cache, queries, _found_in(positives, looked), memory_mib=mining.memory_mib)
     if mining.mode == "random":
         found = search(k=0)
         return Triplets(_back(found.positive, looked), drawn_negatives(near, size, mining.negatives, rng), -1.0)

@@ -49,7 +49,7 @@ def map_data(database: Places, queries: Places, predictions: Array, positives: P
         return None
     first = np.asarray(predictions)[:, 0]
     predicted = np.where((first >= 0)[:, None], at[first], np.nan)
-    notes = [_condition(queries, row) for row in range(len(queries))]
+    notes = [", ".join(queries.conditions_of(row)) for row in range(len(queries))]
     return MapData(at, to, positives.hits(predictions)[:, 0], predicted, notes)
 
 
@@ -68,7 +68,7 @@ def _item(
         right=hits[: len(first)].tolist(),
         distances=distances[: len(first)].tolist(),
         metres=_metres(database, np.array(first, np.int64), to).tolist(),
-        condition=_condition(queries, row),
+        conditions=queries.conditions_of(row),
         truth=nearest,
         truth_rank=int(hits.argmax()) + 1 if hits.any() else None,
         name=queries.path.relative(row),
@@ -82,8 +82,3 @@ def _positions(places: Places) -> Array:
 
 def _metres(database: Places, rows: Array, to: Array) -> Array:
     return np.hypot(database.east[rows] - to[0], database.north[rows] - to[1])
-
-
-def _condition(places: Places, row: int) -> str:
-    code = int(places.condition[row])
-    return places.conditions[code] if code >= 0 else ""

@@ -28,7 +28,7 @@ class GalleryItem:
       right: one truth value a prediction.
       distances: of the descriptors, squared L2; may be empty.
       metres: from the query to each prediction, NaN where unknown; may be empty.
-      condition: of the query, such as "night".
+      conditions: of the query, such as ("night", "rain").
       truth: path of the nearest positive, None where there is none; shown where no shown prediction is right.
       truth_rank: rank (from 1) of the first right prediction of all, None where there is none.
       name: what the query is called; its file name if empty.
@@ -40,7 +40,7 @@ class GalleryItem:
     right: Sequence[bool]
     distances: Sequence[float] = field(default=())
     metres: Sequence[float] = field(default=())
-    condition: str = ""
+    conditions: Sequence[str] = field(default=())
     truth: str | os.PathLike[str] | None = None
     truth_rank: int | None = None
     name: str = ""
@@ -90,7 +90,7 @@ def draw(
         shown=shown,
         columns=max((1 + len(item.predictions[:shown]) + item.missed(shown) for item in items), default=0),
         pictures=_embedded(items, shown),
-        conditions=sorted({item.condition for item in items if item.condition}),
+        conditions=sorted({name for item in items for name in item.conditions}),
         distance=distance,
         queries=len(items) if queries is None else queries,
         mapped=mapped,

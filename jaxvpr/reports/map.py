@@ -26,7 +26,7 @@ class MapData:
       queries: float [Q, 2].
       right: bool [Q], whether the first prediction is right.
       predicted: float [Q, 2], where the first prediction lies; drawn as a line from a wrong query. May be None.
-      notes: what to show beside each query under the pointer, such as its condition; may be empty.
+      notes: what to show beside each query under the pointer, such as its conditions; may be empty.
     """
 
     database: Array

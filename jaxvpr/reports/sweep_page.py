@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.whole import write_bytes, write_json
+from data_pipelines.atomic import write_bytes, write_json
 from jaxvpr.reports.charts import COLOURS, Series, many_lines
 from jaxvpr.reports.render import render
 from jaxvpr.reports.sweep_tables import (

@@ -74,13 +74,12 @@ class Evaluated(NamedTuple):
     baselines: dict[str, Measured]
 
 
-def benchmark(name: str, places: Places, split: str, thresholds: tuple[str, ...], lists: Any = None) -> Benchmark:
+def benchmark(name: str, places: Places, split: str, thresholds: tuple[str, ...]) -> Benchmark:
     """A benchmark from one table with both roles.
 
     Args:
-      places: rows with role "database" and "query"; others are left out.
+      places: rows with role "database" and "query"; others are left out. Its answers serve the threshold "list".
       thresholds: such as ("25m",); see `positives.parse_threshold`.
-      lists: published positives (indptr, indices), for the threshold "list".
 
     Raises:
       DataError: where one of the roles has no image.
@@ -89,7 +88,7 @@ def benchmark(name: str, places: Places, split: str, thresholds: tuple[str, ...]
     for role, part in (("database", database), ("query", queries)):
         if not len(part):
             raise DataError(f"{name}: no {role} images among {len(places)}; a data set to measure on needs both roles")
-    makers = {text: parse_threshold(text, lists) for text in thresholds}
+    makers = {text: parse_threshold(text, places.answers) for text in thresholds}
     with slow(f"{name}: looking which of {len(database):,} images answer {len(queries):,} queries"):
         positives = {text: make(database, queries) for text, make in makers.items()}
     return Benchmark(name, split, database, queries, positives)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.whole import write_json
+from data_pipelines.atomic import write_json
 from jaxvpr.errors import UserError
 from jaxvpr.retrieval.recall import Recall
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_pipelines.answers import Answers, ranges
 from data_pipelines.errors import DataError
 from data_pipelines.places import Places
 from jaxvpr.errors import UserError
@@ -23,8 +24,10 @@ GRAMMAR = (
     "'25m' (metres), '1m_5deg' (metres and degrees of heading), '1frame' (frames either side), "
     "'label' (equal place) or 'list' (the data set's published list)"
 )
-QUERIES_AT_ONCE = 1 << 15  # of `within_metres`, or fewer where they have many neighbours
-PAIRS_AT_ONCE = 1 << 22  # that it looks at together: some 200 MB of temporaries
+# `within_metres` takes so many queries together, or fewer where they have so many neighbours that there would be more
+# pairs than this: 4 million pairs take some 200 MB of temporaries.
+QUERIES_AT_ONCE = 1 << 15
+PAIRS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Positives:
         """The rows of `queries` (int [M] or bool [Q]), in that order."""
         queries = np.asarray(queries)
         queries = np.flatnonzero(queries) if queries.dtype == bool else queries
-        gather, indptr = _ranges(self.indptr[queries], self.counts[queries])
+        gather, indptr = ranges(self.indptr[queries], self.counts[queries])
         return Positives(indptr, self.indices[gather])
 
     def hits(self, predictions: Array) -> Array:
@@ -67,7 +70,8 @@ class Positives:
             raise ValueError(f"predictions have shape {predictions.shape}, but there are {len(self)} queries")
         if not self.indices.size:
             return np.zeros(predictions.shape, bool)
-        # One ascending list of (query, row) keys answers all memberships with one binary search each.
+        # A set for each query would cost a Python loop, a mask queries x database. Here (query, row) is one number, and
+        # as rows ascend within a query, the keys ascend too: each membership is one binary search.
         stride = max(int(self.indices.max()), int(predictions.max(initial=0))) + 1
         keys = np.repeat(np.arange(len(self)), self.counts) * stride + self.indices
         wanted = np.arange(len(self))[:, None] * stride + predictions
@@ -89,11 +93,13 @@ def within_metres(database: Places, queries: Places, metres: float, degrees: flo
     at, to = _positions(database), _positions(queries)
     headings = (_headings(database), _headings(queries)) if degrees is not None else None
     parts = []
+    # float32 would be too coarse: UTM north has seven digits before the point. The rule itself is applied here to the
+    # tree's candidates, so that a distance of exactly `metres` counts whatever the tree rounds.
     for query, row in _nearby_pairs(at, to, metres):
         delta = at[row] - to[query]
         near = (delta * delta).sum(axis=1) <= metres * metres
         if headings is not None:
-            turn = np.abs(headings[0][row] - headings[1][query]) % 360
+            turn = np.abs(headings[0][row] - headings[1][query]) % 360  # 359 and 1 degree differ by 2
             near &= np.minimum(turn, 360 - turn) <= degrees
         parts.append((query[near], row[near]))
     return _from_pairs(parts, len(queries))
@@ -112,12 +118,13 @@ def within_frames(database: Places, queries: Places, frames: int) -> Positives:
                 f"{places.name}: {len(unknown)} images have no frame number (first: {places.path[unknown[0]]}), "
                 "which a threshold in frames needs; use one in metres, 'label' or 'list'"
             )
+    # In the order of frames the positives of a query are one range: two binary searches, no pairs that fail.
     order = np.argsort(database.frame, kind="stable")
     ordered = database.frame[order]
     starts = np.searchsorted(ordered, queries.frame - frames, side="left")
     counts = np.searchsorted(ordered, queries.frame + frames, side="right") - starts
-    gather, indptr = _ranges(starts, counts)
-    return from_lists(indptr, order[gather])
+    gather, indptr = ranges(starts, counts)
+    return from_lists(indptr, order[gather])  # a range ascends by frame, not by row
 
 
 def same_place(database: Places, queries: Places) -> Positives:
@@ -135,8 +142,8 @@ def same_place(database: Places, queries: Places) -> Positives:
     ordered = database.place[order]
     starts = np.searchsorted(ordered, queries.place, side="left")
     counts = np.searchsorted(ordered, queries.place, side="right") - starts
-    gather, indptr = _ranges(starts, np.where(queries.place >= 0, counts, 0))
-    return Positives(indptr, order[gather])
+    gather, indptr = ranges(starts, np.where(queries.place >= 0, counts, 0))
+    return Positives(indptr, order[gather])  # the sort is stable: rows of one place ascend already
 
 
 def from_lists(indptr: Array, indices: Array) -> Positives:
@@ -146,10 +153,7 @@ def from_lists(indptr: Array, indices: Array) -> Positives:
       DataError: where the rows are not well formed.
     """
     indptr, indices = np.asarray(indptr, np.int64), np.asarray(indices, np.int64)
-    if not len(indptr) or indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
-        raise DataError(f"list of positives: the row offsets do not ascend from 0 to the {len(indices)} indices")
-    if (indices < 0).any():
-        raise DataError(f"list of positives: {int(indices.min())} is no row of a database")
+    Answers(indptr, indices).check_rows()
     query = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     return _from_pairs([(query, indices)], len(indptr) - 1)
 
@@ -164,18 +168,18 @@ def without(positives: Positives, others: Positives) -> Positives:
         raise ValueError(f"lists of {len(positives)} and of {len(others)} queries")
     stride = max(positives.indices.max(initial=-1), others.indices.max(initial=-1)) + 1
     mine, theirs = (np.repeat(np.arange(len(p)) * stride, p.counts) + p.indices for p in (positives, others))
-    found = np.searchsorted(theirs, mine)  # keys ascend, as rows do within a query
-    keep = np.append(theirs, -1)[found] != mine
-    kept = np.concatenate([[0], np.cumsum(keep)])
+    found = np.searchsorted(theirs, mine)  # keys (query, row) ascend, as rows do within a query
+    keep = np.append(theirs, -1)[found] != mine  # the -1 stands behind the last key, and equals none
+    kept = np.concatenate([[0], np.cumsum(keep)])  # how many are kept of the first i: new offsets for old ones
     return Positives(kept[positives.indptr], positives.indices[keep])
 
 
-def parse_threshold(text: str, lists: tuple[Array, Array] | None = None) -> Maker:
+def parse_threshold(text: str, answers: Answers | None = None) -> Maker:
     """Turns '25m', '1m_5deg', '1frame', 'label' or 'list' into a maker `(database, queries) -> Positives`.
 
     Args:
       text: the threshold, as in a config and as a key of `metrics.json`.
-      lists: `(indptr, indices)` of the published list, for 'list'.
+      answers: the published list of the data set (`Places.answers`), for 'list'.
 
     Raises:
       UserError: for other text, with the grammar.
@@ -190,21 +194,18 @@ def parse_threshold(text: str, lists: tuple[Array, Array] | None = None) -> Make
     if text == "label":
         return same_place
     if text == "list":
-        return lambda database, queries: _published(lists, database, queries)
+        return lambda database, queries: _published(answers, database, queries)
     raise UserError(f"threshold {text!r} is not understood; it is one of {GRAMMAR}")
 
 
-def _published(lists: tuple[Array, Array] | None, database: Places, queries: Places) -> Positives:
-    if lists is None:
-        raise UserError(f"threshold 'list': {queries.name} comes without a published list of positives; use {GRAMMAR}")
-    positives = from_lists(*lists)
-    if len(positives) != len(queries) or positives.indices.max(initial=-1) >= len(database):
-        raise DataError(
-            f"{queries.name}: the list of positives has {len(positives)} queries and rows up to "
-            f"{positives.indices.max(initial=-1)}, but there are {len(queries)} queries and "
-            f"{len(database)} database images"
+def _published(answers: Answers | None, database: Places, queries: Places) -> Positives:
+    if answers is None:
+        raise UserError(
+            f"threshold 'list': {queries.name} comes without a published list of positives, which the reader 'pairs' "
+            f"takes from ground_truth.csv or .npy; use {GRAMMAR}"
         )
-    return positives
+    answers.check(queries.name, len(queries), len(database))
+    return from_lists(*answers)
 
 
 def _require_one_zone(database: Places, queries: Places) -> None:
@@ -245,30 +246,26 @@ def _nearby_pairs(at: Array, to: Array, metres: float) -> Iterator[tuple[Array, 
 
     if not len(at) or not len(to):
         return
+    # The tree rounds differently from us: a little more reach, so that no pair on the border is lost here.
     tree, reach = KDTree(at), metres * (1 + 1e-9)
-    # The next block lies on top, so that queries come in order.
+    # Blocks wait on a stack with the next on top, so that queries come in order even where a block is halved.
     waiting = [(start, min(start + QUERIES_AT_ONCE, len(to))) for start in range(0, len(to), QUERIES_AT_ONCE)][::-1]
     while waiting:
         start, stop = waiting.pop()
-        asking, middle = KDTree(to[start:stop]), (start + stop) // 2
-        if middle > start and asking.count_neighbors(tree, reach) > PAIRS_AT_ONCE:
+        block, middle = KDTree(to[start:stop]), (start + stop) // 2
+        # Counting costs a fraction of listing: where images lie dense, memory is bounded by pairs, not by queries.
+        if middle > start and block.count_neighbors(tree, reach) > PAIRS_AT_ONCE:
             waiting += [(middle, stop), (start, middle)]
             continue
-        found = asking.sparse_distance_matrix(tree, reach, output_type="ndarray")
+        found = block.sparse_distance_matrix(tree, reach, output_type="ndarray")
         yield found["i"] + start, found["j"]
-
-
-def _ranges(starts: Array, counts: Array) -> tuple[Array, Array]:
-    """The ranges [start, start + count) one after the other (int64), and their offsets [len + 1]."""
-    offsets = np.zeros(len(starts) + 1, np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1]), offsets
 
 
 def _from_pairs(parts: list[tuple[Array, Array]], queries: int) -> Positives:
     """Compressed rows of (query, row) pairs, sorted and without repetition."""
     query = np.concatenate([np.empty(0, np.int64), *(part[0] for part in parts)])
     row = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
+    # The tree gives pairs in an order of its own; `hits` and `without` search in ascending rows.
     order = np.lexsort((row, query))
     query, row = query[order], row[order]
     fresh = np.ones(len(query), bool)

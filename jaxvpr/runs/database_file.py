@@ -17,9 +17,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from data_pipelines.atomic import write_json
 from data_pipelines.geo import from_utm
 from data_pipelines.places import Paths, Places
-from data_pipelines.whole import write_json
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
 from jaxvpr.retrieval.classes import Classes

@@ -10,7 +10,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from data_pipelines.whole import write_json
+from data_pipelines.atomic import write_json
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 

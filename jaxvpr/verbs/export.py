@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from data_pipelines.atomic import write_bytes, write_json
 from data_pipelines.progress import slow
-from data_pipelines.whole import write_bytes, write_json
 from jaxvpr import builders, models, weights
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables

@@ -130,9 +130,9 @@ def write(
 
 
 def _by_condition(one: Evaluated) -> Mapping[str, Any]:
-    """condition -> threshold -> recall, for the conditions that the queries name."""
+    """condition -> threshold -> recall, for the conditions that the queries name; a query of two counts for both."""
     queries = one.bench.queries
-    rows = {name: queries.condition == code for code, name in enumerate(queries.conditions)}
+    rows = {name: queries.having(name) for name in queries.conditions}
     return {
         name: {threshold: recall.take(chosen) for threshold, recall in one.method.recalls.items()}
         for name, chosen in rows.items()

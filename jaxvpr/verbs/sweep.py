@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from data_pipelines.atomic import write_bytes
 from data_pipelines.errors import DataError
-from data_pipelines.whole import write_bytes
 from jaxvpr.cli.sweep_file import Run, Sweep
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts

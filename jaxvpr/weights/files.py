@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.atomic import replacing
 from data_pipelines.progress import slow
-from data_pipelines.whole import whole
 from jaxvpr.errors import UserError
 from jaxvpr.weights import safetensor_files, torch_files
 
@@ -77,7 +77,7 @@ def _save_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
             f"{path}: writing PyTorch's format needs PyTorch: pip install jaxvpr[torch]. "
             "Or write .safetensors, which needs nothing"
         ) from error
-    with whole(path) as part:
+    with replacing(path) as part:
         torch.save({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}, part)
 
 

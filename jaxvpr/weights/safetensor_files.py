@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialised
 
-from data_pipelines.whole import whole
+from data_pipelines.atomic import replacing
 from jaxvpr.errors import UserError
 
 # The types that weights have. The format knows more, such as complex numbers, which no model here has.
@@ -75,7 +75,7 @@ def save(path: Path, tensors: Mapping[str, np.ndarray], notes: Mapping[str, str]
     # Not its `save_file`, whose files only their owner may read, and which hides the system's errors (a full disk).
     content = memoryview(serialised(arrays, dict(notes) or None))
     start = 8 + int.from_bytes(content[:8], "little")
-    with whole(path) as part, part.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         file.write(content[:8])
         file.write(_ordered(bytes(content[8:start])))
         file.write(content[start:])

@@ -1,11 +1,15 @@
 """Conditions and roles of a data set: what a recipe trains on, and which queries it is measured by."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import common
+from data_pipelines import readers
+from data_pipelines.conditions import condition_bits
 from data_pipelines.errors import DataError
 from data_pipelines.places import Paths, Places
 from jaxvpr import builders
@@ -68,6 +72,27 @@ def test_only_the_queries_of_a_test_are_filtered_and_the_protocol_says_so(root):
     line = protocol.line(facts, "25m")
     assert line.startswith("town test (night, rain) | 3 queries (1 without positive) | 3 database images | 25m |")
     assert measured(root).split == "test" and len(measured(root).queries) == 5
+
+
+def test_conditions_and_the_published_list_go_together(tmp_path, monkeypatch):
+    """Queries of day, night, rain, night and none with answers 0 to 4; of night and rain those are 1, 2 and 3."""
+    for folder, count in (("query", 5), ("ref", 5)):
+        (tmp_path / folder).mkdir()
+        for k in range(count):
+            (tmp_path / folder / f"{k}.jpg").write_bytes(b"")
+    (tmp_path / "ground_truth.csv").write_text("query,references\n" + "".join(f"{k},{k}\n" for k in range(5)))
+
+    def read(root, **options):
+        places = readers.pairs.read(root, **options)
+        bits = condition_bits([-1] * 5 + [0, 1, 2, 1, -1])
+        return dataclasses.replace(places, condition=bits, conditions=("day", "night", "rain"))
+
+    monkeypatch.setitem(readers.READERS, "pairs", read)
+    spec = common.data("pairs", str(tmp_path), thresholds=("list",), conditions=("night", "rain"))
+    (bench,) = builders.benchmarks(common.base(), ConfigDict({"town": spec}))
+    assert [bench.queries.path.relative(row) for row in range(3)] == ["query/1.jpg", "query/2.jpg", "query/3.jpg"]
+    assert [bench.positives["list"][query].tolist() for query in range(3)] == [[1], [2], [3]]
+    assert len(bench.database) == 5 and bench.split == "all (night, rain)"
 
 
 def test_recipes_of_before_these_keys_read_everything(root):

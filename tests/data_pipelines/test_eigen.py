@@ -84,10 +84,10 @@ def test_cells_without_one_of_the_two_classes_are_dropped_and_with_them_their_gr
     with_both, with_one = headed(STREET, [0, 90]), headed(beside, [90])
     places, headings = (np.concatenate(pair) for pair in zip(with_one, with_both, strict=True))
     lateral, frontal = classes(places, headings, turn=31)
-    for looks in (lateral, frontal):
-        assert looks.cells.groups.tolist() == [0, 1] and looks.cells.counts.tolist() == [1]
-        assert looks.cells.keys.tolist() == [[EAST // 15, NORTH // 15, 0]]
-        assert looks.cells.rows.min() >= 5 and looks.cells.total == 15
+    for views in (lateral, frontal):
+        assert views.cells.groups.tolist() == [0, 1] and views.cells.counts.tolist() == [1]
+        assert views.cells.keys.tolist() == [[EAST // 15, NORTH // 15, 0]]
+        assert views.cells.rows.min() >= 5 and views.cells.total == 15
     everything = headed(np.concatenate([beside, STREET]), [0, 90])
     lateral, frontal = classes(*everything, turn=31)
     # The group of the first image comes first: that of the cell beside.
@@ -155,8 +155,8 @@ def test_classes_are_those_of_a_literal_implementation(panoramas):
     assert len(slow) > 40 and len({group for group, *_ in slow.values()}) == 9
     everything = sorted(row for _, *found in slow.values() for images in found for row, _ in images)
     groups = list(dict.fromkeys(slow[int(east[r] // 15), int(north[r] // 15)][0] for r in everything))
-    for kind, looks in enumerate(kinds, 1):
-        cells, numbers = looks.cells, {}
+    for kind, found in enumerate(kinds, 1):
+        cells, numbers = found.cells, {}
         assert len(cells) == 9 and cells.total == 5000
         for number in range(9):
             for label in range(cells.groups[number], cells.groups[number + 1]):
@@ -165,7 +165,7 @@ def test_classes_are_those_of_a_literal_implementation(panoramas):
                 assert group == groups[number]
                 assert cells.rows[part].tolist() == [row for row, _ in images[kind - 1]]
                 expected = [np.nan if view is None else view for _, view in images[kind - 1]]
-                np.testing.assert_allclose(looks.view[part], expected, atol=2e-3)
+                np.testing.assert_allclose(found.view[part], expected, atol=2e-3)
                 numbers[tuple(cells.keys[label, :2])] = number
         assert set(numbers) == set(slow)
 
@@ -176,9 +176,9 @@ def test_panoramas_keep_the_cells_of_the_partition():
     nothing = np.zeros(900), np.full(900, DAY)
     lateral, frontal = eigen_classes(east, north, *nothing, M=15, N=3, min_images=4, groups=5, panoramas=True)
     cells = square_cells(east, north, M=15, N=3, min_images=4, groups=5)
-    for looks in (lateral, frontal):
+    for views in (lateral, frontal):
         for column in ("rows", "indptr", "groups", "keys"):
-            np.testing.assert_array_equal(getattr(looks.cells, column), getattr(cells, column))
+            np.testing.assert_array_equal(getattr(views.cells, column), getattr(cells, column))
     assert (lateral.view != frontal.view).all()
 
 

@@ -69,18 +69,11 @@ def test_columns_that_are_not_given_are_unknown():
 
 
 def test_select_and_concat_join_the_conditions():
-    a = table(condition=[0, 1, -1, 0], conditions=("day", "snow"), split=[0, 1, 2, -1], role=[0, 1, 0, 1], view=2)
-    b = table(2, condition=[0, 1], conditions=("snow", "fog"), split=2, view=[0, -1])
+    a = table(condition=[1, 2, 0, 1], conditions=("day", "snow"), split=[0, 1, 2, -1], role=[0, 1, 0, 1], view=2)
+    b = table(2, condition=[1, 2], conditions=("snow", "fog"), split=2, view=[0, -1])
     both = Places.concat([a, b], "both")
     assert both.conditions == ("day", "snow", "fog") and both.name == "both"
-    assert [both.conditions[c] if c >= 0 else None for c in both.condition] == [
-        "day",
-        "snow",
-        None,
-        "day",
-        "snow",
-        "fog",
-    ]
+    assert [both.conditions_of(row) for row in range(6)] == [("day",), ("snow",), (), ("day",), ("snow",), ("fog",)]
     assert both.view.tolist() == [2, 2, 2, 2, 0, -1] and both.view.dtype == np.int8
     assert both.select(condition="snow").view.tolist() == [2, 0] and both.take(np.array([5, 0])).view.tolist() == [
         -1,
@@ -110,7 +103,7 @@ def test_audit_by_hand():
         split=[0, 0, 2, 2, -1],
         role=[0, 0, 0, 1, -1],
         time=np.array(["2019-01-02", "NaT", "2021-05-06", "2018-01-01", "NaT"], "datetime64[s]"),
-        condition=[0, 1, 1, -1, 1],
+        condition=[1, 2, 2, 0, 2],
         conditions=("day", "night"),
     )
     summary = audit(places)
@@ -135,6 +128,6 @@ def test_audit_line_names_what_is_there_and_what_lacks():
     east, heading = [0.0, 30.0, 10.0, 5.0], [0.0, np.nan, np.nan, 90.0]
     places = Places.create(
         "town", paths, east=east, north=[0.0, 0.0, 20.0, 1.0], zone=133, heading=heading,
-        condition=[0, 0, 1, -1], conditions=["day", "snow"],
+        condition=[1, 1, 2, 0], conditions=["day", "snow"],
     )  # fmt: skip
     assert line(places) == ("town: 4 images, 30 x 20 m in 33S, day 2, snow 1, 2 without heading, 1 without condition")

@@ -43,9 +43,20 @@ def test_every_column(tmp_path):
     assert places.frame.tolist() == [4, -1, 5]
     assert places.time[0] == places.time[2] == np.datetime64("2019-11-03T08:30:00") and np.isnat(places.time[1])
     assert places.split.tolist() == [0, -1, 1] and places.role.tolist() == [0, -1, 1]
-    assert places.conditions == ("day", "snow") and places.condition.tolist() == [1, -1, 0]
+    assert places.conditions == ("day", "snow") and places.condition.tolist() == [2, 0, 1]
     assert places.view.tolist() == [2, -1, 0]
     assert set(read("csv", tmp_path, zone=33).zone) == {33}
+
+
+def test_conditions_of_one_cell_are_separated_by_semicolons(tmp_path):
+    write(tmp_path, "path,light\na.jpg,night; winter\nb.jpg,\nc.jpg,winter\nd.jpg,winter;night;winter\n")
+    places = read("csv", tmp_path, columns={"condition": "light"})
+    assert places.conditions == ("night", "winter") and places.condition.tolist() == [3, 0, 2, 3]
+    assert places.having("night").tolist() == [True, False, False, True]
+    rows = "".join(f"{k}.jpg,c{k}\n" for k in range(64))
+    write(tmp_path, f"path,light\n{rows}")
+    with pytest.raises(DataError, match=r"list\.csv, column light: at most 63\b.*\b64\b"):
+        read("csv", tmp_path, columns={"condition": "light"})
 
 
 def test_metres_stay_as_they_are(tmp_path):
@@ -75,6 +86,7 @@ def test_roles_of_ones_own(tmp_path):
         ("path,frame\na.jpg,1.5\n", {}, r"frame.*'1\.5'.*whole"),
         ("path,time\na.jpg,yesterday\n", {}, "'yesterday'.*ISO 8601"),
         ("path,split\na.jpg,trian\n", {}, r"'trian'.*\['train', 'val', 'test'\]"),
+        ("path,condition\na.jpg,day;;rain\n", {}, r"list\.csv, line 2, column condition: 'day;;rain'.*night;rain"),
         ("path,role\na.jpg,walk\n", {}, r"'walk'.*\['database', 'query', 'target'\]"),
         ("path,view\na.jpg,up\n", {}, r"\bview\b.*'up'.*\['forward', 'backward', 'sideways'\]"),
         ("image\na.jpg\n", {}, r"\bpath\b.*\['image'\].*columns\.path"),

@@ -79,13 +79,15 @@ def test_rows_begin_where_they_are_told_to():
 
 def test_night_and_sideways_weigh_as_msls_has_it():
     """By hand: 8 queries, 2 at night, 1 sideways; weights 1, +8/2 and +8/1."""
-    columns = {"conditions": ("day", "night"), "condition": [0, 1, 1, 0, 0, 0, 0, 0], "view": [0, 0, 2, 1, 0, 0, 0, -1]}
+    columns = {"conditions": ("day", "night"), "condition": [1, 2, 3, 1, 1, 1, 1, 1], "view": [0, 0, 2, 1, 0, 0, 0, -1]}
     images = Places.concat([street([0.0]), street(range(8), "query", **columns)])
     found = neighbours([images], "10m", "25m", weighted=True)
     np.testing.assert_allclose(found.weights, np.array([1, 5, 13, 1, 1, 1, 1, 1]) / 24)
+    both = images.having("day") & images.having("night")
+    assert both.tolist() == [False] * 3 + [True] + [False] * 5, "the one by day and night weighs as the other at night"
     with pytest.raises(UserError, match=r"weighted.*sideways.*MSLS"):
         neighbours(
-            [Places.concat([street([0.0]), street([1], "query", conditions=("night",), condition=0)])],
+            [Places.concat([street([0.0]), street([1], "query", conditions=("night",), condition=1)])],
             "10m",
             "25m",
             weighted=True,

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from jaxvpr.mining.hard_examples import hard_examples
 from jaxvpr.mining.reciprocal import reciprocal, reciprocal_distances
-from jaxvpr.mining.search_all import hardest
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.cache import first, spread, vectors
 from jaxvpr.retrieval.extract import Described
@@ -98,5 +98,5 @@ def test_a_cache_of_the_first_and_rows_of_it():
     held = x.copy()
     np.testing.assert_array_equal(vectors(cache, rows)[:4], held[rows[:4]])
     none = Positives(np.zeros(4, np.int64), np.empty(0, np.int64))
-    found = hardest(first(cache, 50), x[100:103], none, k=60, but=none)
+    found = hard_examples(first(cache, 50), x[100:103], none, k=60, but=none)
     assert sorted(found.negatives[0][found.negatives[0] >= 0]) == [i for i in range(50) if i != 2]

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxvpr.mining import search_all as searching
-from jaxvpr.mining import search_lists as listed
-from jaxvpr.mining.search_all import hardest
+from jaxvpr.mining import search_all, search_lists
+from jaxvpr.mining.hard_examples import hard_examples
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.cache import spread
 from jaxvpr.retrieval.extract import Described
@@ -77,7 +76,7 @@ def test_equals_a_sort_of_all_distances(devices, way):
     positives = drawn_lists(rng, 65, 700, 9)
     others = {way: drawn_lists(rng, 65, 700, 40 if way == "but" else 120)}
     cache = spread(Described(database, missing), mesh(devices), 16)
-    found = hardest(cache, queries, positives, k=10, **others)
+    found = hard_examples(cache, queries, positives, k=10, **others)
     best, negatives = oracle(database, queries, missing, positives, 10, **others)
     np.testing.assert_array_equal(found.positive, best)
     np.testing.assert_array_equal(found.negatives, negatives)
@@ -94,11 +93,11 @@ def agrees(seed, count, queries, devices, model, batch, memory_mib):
     only = without(every_row(queries, count), but)
     best, negatives = oracle(database, asked, missing, positives, 4, but=but)
     cache = spread(Described(database, missing), mesh(devices, model), batch)
-    struck = hardest(cache, asked, positives, k=4, but=but, memory_mib=memory_mib)
+    struck = hard_examples(cache, asked, positives, k=4, but=but, memory_mib=memory_mib)
     np.testing.assert_array_equal(struck.positive, best)
     np.testing.assert_array_equal(struck.negatives, negatives)
     check_distances(database, asked, struck)
-    same(hardest(cache, asked, positives, k=4, only=only, memory_mib=memory_mib), struck)
+    same(hard_examples(cache, asked, positives, k=4, only=only, memory_mib=memory_mib), struck)
 
 
 @pytest.mark.parametrize("layout", [(8, 2, 16), (8, 8, 64), (1, 1, 5), (2, 1, 6)])
@@ -122,7 +121,7 @@ def test_unit_vectors_differ_only_where_distances_nearly_do(devices):
     best, negatives = oracle(database, queries, [], positives, 20, but=but)
     cache = spread(Described(database, np.empty(0, np.int64)), mesh(devices), 64)
     for others in ({"but": but}, {"only": without(every_row(40, 3000), but)}):
-        found = hardest(cache, queries, positives, k=20, **others)
+        found = hard_examples(cache, queries, positives, k=20, **others)
         check_distances(database, queries, found, tolerance=1e-6)
         for got, right in ((found.negatives, negatives), (found.positive[:, None], best[:, None])):
             assert (got != right).mean() < 0.02
@@ -139,7 +138,7 @@ def test_best_positives_alone():
     database = np.array([[2.0, 0], [9, 9], [0, 1], [0, -1]], np.float32)
     cache = spread(Described(database, np.array([1])), mesh(8), 8)
     positives = Positives(np.array([0, 2, 5, 5, 6]), np.array([0, 2, 1, 2, 3, 1]))
-    found = hardest(cache, np.zeros((4, 2), np.float32), positives, k=0)
+    found = hard_examples(cache, np.zeros((4, 2), np.float32), positives, k=0)
     assert found.positive.tolist() == [2, 2, -1, -1], "row 1 could not be read"
     assert found.positive_distances.tolist() == [1, 1, np.inf, np.inf]
     assert found.negatives.shape == found.negative_distances.shape == (4, 0)
@@ -150,14 +149,14 @@ def test_fewer_candidates_than_asked():
     cache = spread(Described(database, np.array([], np.int64)), mesh(2), 2)
     lists = Positives(np.array([0, 2, 2]), np.array([0, 3]))
     zero = np.zeros((2, 1), np.float32)
-    assert hardest(cache, zero, no_lists(2), k=5, but=lists).negatives.tolist() == [
+    assert hard_examples(cache, zero, no_lists(2), k=5, but=lists).negatives.tolist() == [
         [1, 2, -1, -1, -1],
         [1, 3, 2, 0, -1],
     ]
-    found = hardest(cache, zero, no_lists(2), k=5, only=lists)
+    found = hard_examples(cache, zero, no_lists(2), k=5, only=lists)
     assert found.negatives.tolist() == [[3, 0, -1, -1, -1], [-1] * 5]
     assert found.negative_distances[0].tolist() == [1, 9, np.inf, np.inf, np.inf]
-    assert hardest(cache, zero[:0], no_lists(0), k=5, but=no_lists(0)).negatives.shape == (0, 5)
+    assert hard_examples(cache, zero[:0], no_lists(0), k=5, but=no_lists(0)).negatives.shape == (0, 5)
 
 
 def test_memory_is_bounded_by_the_setting():
@@ -185,11 +184,11 @@ def test_memory_is_bounded_by_the_setting():
 
     results = []
     with pytest.MonkeyPatch.context() as patch:
-        for module, name in ((searching, "_rest_on"), (listed, "_listed_on")):
+        for module, name in ((search_all, "_search_on"), (search_lists, "_search_on")):
             patch.setattr(module, name, watched(getattr(module, name)))
         for memory_mib in (2, 16):
             for others in ({"but": no_lists(512)}, {"only": only}):
-                results.append(hardest(cache, queries, no_lists(512), k=10, memory_mib=memory_mib, **others))
+                results.append(hard_examples(cache, queries, no_lists(512), k=10, memory_mib=memory_mib, **others))
     assert taken[2] < 2 and 2 < taken[16] < 16
     for small, large in zip(results[:2], results[2:], strict=True):
         np.testing.assert_allclose(small.negative_distances, large.negative_distances, rtol=1e-5)
@@ -203,9 +202,9 @@ def test_lists_of_another_length_compile_nothing():
     for queries in (33, 40):  # blocks of 64
         most = queries // 2
         asked, lists = integers(rng, queries), drawn_lists(rng, queries, 500, most)
-        hardest(cache, asked, lists, k=3, but=drawn_lists(rng, queries, 500, 20))
+        hard_examples(cache, asked, lists, k=3, but=drawn_lists(rng, queries, 500, 20))
         rows = -(-500 // 16) * 2  # all that a device holds
-        sizes.append(searching._rest_on(cache.mesh, 3, rows)._cache_size())
+        sizes.append(search_all._search_on(cache.mesh, 3, rows)._cache_size())
     assert sizes == [1, 1]
 
 
@@ -213,14 +212,14 @@ def test_mistakes_are_named():
     cache = spread(Described(np.ones((5, 3), np.float32), np.empty(0, np.int64)), mesh(1), 4)
     queries, none = np.ones((2, 3), np.float32), no_lists(2)
     with pytest.raises(ValueError, match=r"\(2, 2\).*\[Q, 3\]"):
-        hardest(cache, queries[:, :2], none, k=1, but=none)
+        hard_examples(cache, queries[:, :2], none, k=1, but=none)
     with pytest.raises(ValueError, match=r"\bonly\b.*\bbut\b"):
-        hardest(cache, queries, none, k=1, but=none, only=none)
+        hard_examples(cache, queries, none, k=1, but=none, only=none)
     with pytest.raises(ValueError, match=r"\bonly\b.*\bbut\b"):
-        hardest(cache, queries, none, k=1)
+        hard_examples(cache, queries, none, k=1)
     with pytest.raises(ValueError, match="k=-1"):
-        hardest(cache, queries, none, k=-1)
+        hard_examples(cache, queries, none, k=-1)
     with pytest.raises(ValueError, match=r"\bbut\b.*\b3 queries.*\b2\b"):
-        hardest(cache, queries, none, k=1, but=no_lists(3))
+        hard_examples(cache, queries, none, k=1, but=no_lists(3))
     with pytest.raises(ValueError, match=r"positives.*\b0 to 5\b.*\b5\b"):
-        hardest(cache, queries, Positives(np.array([0, 1, 1]), np.array([5])), k=0)
+        hard_examples(cache, queries, Positives(np.array([0, 1, 1]), np.array([5])), k=0)

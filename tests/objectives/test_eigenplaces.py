@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from stopping import Stopped, losses, stopping_at, trained
 
 from configs import common
-from data_pipelines.eigen import Looks, eigen_classes
+from data_pipelines.eigen import Views, eigen_classes
 from data_pipelines.errors import DataError
 from data_pipelines.partitions import label_cells
 from data_pipelines.readers import read
@@ -61,8 +61,8 @@ def objective(**options):
 
 @pytest.mark.parametrize("panoramas", [True, False])
 def test_a_plan_draws_images_of_both_kinds_from_the_group_of_its_turn(panoramas):
-    looks = dict(zip(KINDS, city(panoramas), strict=True))
-    goal = eigenplaces_objective(*looks.values(), batch=6, steps=50)
+    views = dict(zip(KINDS, city(panoramas), strict=True))
+    goal = eigenplaces_objective(*views.values(), batch=6, steps=50)
     assert goal.streams == ("lateral", "frontal") and goal.slots == 4 and goal.period == 50
     for index in (0, 3, 6):
         plan, memory = goal.plan(index, np.random.default_rng(index), {}, None)
@@ -71,14 +71,14 @@ def test_a_plan_draws_images_of_both_kinds_from_the_group_of_its_turn(panoramas)
         for step in range(50):
             for kind, draws in pickle.loads(pickle.dumps(plan.draws)).items():
                 drawn = draws.at(step)
-                rows, labels = looks[kind].cells.labels(index % 4)
+                rows, labels = views[kind].cells.labels(index % 4)
                 assert [dict(zip(rows, labels, strict=True))[row] for row in drawn.rows] == drawn.label.tolist()
                 assert len(set(drawn.label)) == 6 and drawn.mask.all()
-                where = dict(zip(looks[kind].cells.rows, looks[kind].view, strict=True))
+                where = dict(zip(views[kind].cells.rows, views[kind].view, strict=True))
                 np.testing.assert_array_equal(drawn.view, [where[row] for row in drawn.rows])
                 assert drawn.view.dtype == np.float32 and np.isnan(drawn.view).all() == (not panoramas)
                 seen[kind] |= set(drawn.rows.tolist())
-        assert all(len(seen[kind]) > 0.6 * len(looks[kind].cells.group(index % 4)[0]) for kind in KINDS)
+        assert all(len(seen[kind]) > 0.6 * len(views[kind].cells.group(index % 4)[0]) for kind in KINDS)
     again, _ = goal.plan(6, np.random.default_rng(6), {}, None)
     jax.tree.map(np.testing.assert_array_equal, plan, again)
 
@@ -86,8 +86,8 @@ def test_a_plan_draws_images_of_both_kinds_from_the_group_of_its_turn(panoramas)
 def test_the_loss_by_hand():
     """Two classes of two dimensions in the group: cosines 1 and 0 at scale 2 and margin 0.5. The third row pads."""
     cells = label_cells(np.array([0, 1]))
-    look = Looks(cells, np.zeros(2, np.float32))
-    goal = eigenplaces_objective(look, look, batch=1, steps=1, scale=2.0, margin=0.5, weights=(3.0, 0.25))
+    one = Views(cells, np.zeros(2, np.float32))
+    goal = eigenplaces_objective(one, one, batch=1, steps=1, scale=2.0, margin=0.5, weights=(3.0, 0.25))
     heads = jnp.array([[5.0, 0.0], [0.0, 2.0], [9.0, 9.0]])
     batch = {"label": jnp.array([0]), "mask": jnp.array([True])}
     outputs = {"lateral": jnp.array([[1.0, 0.0]]), "frontal": jnp.array([[0.0, 3.0]])}

@@ -151,12 +151,14 @@ def test_cliques_of_images_without_position_are_refused_before_anything_runs():
         places_objective(place_table(sets, K=3, of=[0]), Choice("triplet"), P=4, steps=1, cliques=cliques)
 
 
-def test_a_data_set_without_place_numbers_gives_cliques_but_no_places(tiny_config):
-    """As MSLS beside GSV-Cities: its cells stand for places where cliques are looked for."""
+def test_a_data_set_without_place_numbers_gives_cliques_of_its_cells(tiny_config):
+    """As MSLS beside GSV-Cities: a partition of its own."""
     config = tiny_config.copy_and_resolve_references().unlock()
     config.objective = common.places(P=4, K=3, by="place")
     config.objective.cliques.update(share=0.5, sets=(1,))
     config.batch, config.steps_per_epoch = 12, 3
+    bare = common.data("at_names", "", partition={"by": "cell", "M": 10.0, "alpha": 30.0})
+    config.more_train_data = ConfigDict({"bare": bare})
     named, bare = town("named", 20), town("bare", 20, east=9e3)
     sets = [named, dataclasses.replace(bare, place=np.full(len(bare), -1))]
     make = families.FAMILIES["places"]
@@ -164,6 +166,9 @@ def test_a_data_set_without_place_numbers_gives_cliques_but_no_places(tiny_confi
     rows, labels, _ = drawn(make(config, sets).objective.plan, embed=embed)
     check_batches(rows, labels, sets, 3, 25)
     assert (rows[:, :6] < 60).all() and (rows[:, 6:] >= 60).all() and (np.concatenate(asked) >= 60).all()
+    config.more_train_data.bare.partition.by = ""
+    with pytest.raises(DataError, match=r"\bbare\b.*\b1 images"):
+        make(config, sets)
     config.objective.cliques.sets = (0,)
     with pytest.raises(DataError, match=r"\bbare\b.*\b3 images"):
         make(config, sets)

@@ -78,7 +78,7 @@ def test_every_text_of_a_report_is_escaped(tmp_path):
         for step in (1, 2)
     ]
     item = GalleryItem(
-        evil("query.jpg"), [evil("prediction.jpg")], [False], condition=evil("condition of a query"),
+        evil("query.jpg"), [evil("prediction.jpg")], [False], conditions=(evil("condition of a query"),),
         truth=evil("truth.jpg"), name=evil("name"),
     )  # fmt: skip
     # The path of a query that has a name is read, not shown.

@@ -76,7 +76,7 @@ def run(tmp_path_factory):
         Paths.of((f"q{i}.jpg" for i in range(20)), folder),
         east=east[:20] + 3,
         north=4.0,
-        condition=np.arange(20) % 2,
+        condition=1 + np.arange(20) % 2,
         conditions=("day", EVIL),
     )
     positives = within_metres(database, queries, 25)
@@ -93,7 +93,7 @@ def run(tmp_path_factory):
         resize="pil_bilinear",
         dimension=64,
     )
-    conditions = {name: {"25m": found.take(queries.condition == i)} for i, name in enumerate(queries.conditions)}
+    conditions = {name: {"25m": found.take(queries.having(name))} for name in queries.conditions}
     entry = result(facts, {"25m": found}, {"thumbnail": {"25m": found}, "untrained": {"25m": found}}, conditions)
     log = [{"step": i, "loss": 5 / i} for i in range(1, 900)] + [{"step": 300, "val/R@1": 41.5, "loss": None}]
     return {

@@ -73,6 +73,17 @@ LINKS = """async page => {
 }"""
 
 
+FILTER = """async page => {
+  const choice = page.document.querySelector('#gallery select'), found = {};
+  for (const option of [...choice.options]) {
+    choice.value = option.value;
+    choice.dispatchEvent(new page.Event('change'));
+    found[option.value] = [...page.document.querySelectorAll('#gallery .answer')].map(answer => answer.hidden);
+  }
+  return found;
+}"""
+
+
 def look(path, script: str, width: int = 400):
     """What `script` finds in a page of so many pixels."""
     harness = path.parent / "harness.html"
@@ -106,7 +117,8 @@ def report(tmp_path_factory):
         results=[entry],
         loss_log=[{"step": i, "loss": 5 / i, "domain_accuracy": 50.0, "reversal": i / 900} for i in range(1, 900)],
         gallery=[
-            GalleryItem(f"{i}.jpg", ["a.jpg"] * 5, [i == 1] + [False] * 4, number=i, condition="day") for i in (0, 1)
+            GalleryItem(f"{i}.jpg", ["a.jpg"] * 5, [i == 1] + [False] * 4, number=i, conditions=given)
+            for i, given in enumerate([("day",), ("day", 'rain "&')])
         ],
         queries=9,
         map=MapData(rng.uniform(0, (900, 300), (40, 2)), queries, np.arange(9) == 1),
@@ -143,3 +155,7 @@ def test_map_and_list_lead_to_each_other(report):
         "to_the_map": {"hash": "#map-1", "seen": True},
         "whole_map": True,
     }
+
+
+def test_the_gallery_shows_every_query_of_a_condition(report):
+    assert look(report, FILTER) == {"": [False, False], "day": [False, False], 'rain "&': [True, False]}

@@ -135,18 +135,19 @@ def test_the_gallery_keeps_its_budget(tmp_path, monkeypatch):
 def test_items_and_map_of_predictions():
     database = Places.create("d", Paths.of(f"{i}.jpg" for i in range(4)), east=[0.0, 30, 60, 90], north=0.0)
     queries = Places.create(
-        "q", Paths.of(["a", "b"]), east=[1.0, 31], north=0.0, condition=[0, -1], conditions=["snow"]
+        "q", Paths.of(["a", "b"]), east=[1.0, 31], north=0.0, condition=[3, 0], conditions=["snow", "night"]
     )
     predictions, distances = np.array([[3, 1, 0], [1, -1, -1]]), np.array([[0.1, 0.2, 0.3], [0.5, np.inf, np.inf]])
     wrong, right = gallery_items(database, queries, predictions, distances, from_lists([0, 2, 3], [0, 2, 1]))
-    assert (wrong.name, wrong.condition, wrong.truth, wrong.truth_rank) == ("a", "snow", "0.jpg", 3)
+    assert (wrong.name, wrong.conditions, wrong.truth, wrong.truth_rank) == ("a", ("snow", "night"), "0.jpg", 3)
     assert (wrong.predictions, wrong.right, wrong.metres) == (
         ["3.jpg", "1.jpg", "0.jpg"],
         [False, False, True],
         [89, 29, 1],
     )
-    assert (right.name, right.predictions, right.correct, right.condition) == ("b", ["1.jpg"], True, "")
+    assert (right.name, right.predictions, right.correct, right.conditions) == ("b", ["1.jpg"], True, ())
     data = map_data(database, queries, predictions, from_lists([0, 2, 3], [0, 2, 1]))
+    assert data.notes == ["snow, night", ""]
     assert data.right.tolist() == [False, True] and data.predicted.tolist() == [[90, 0], [30, 0]]
     assert map_data(database, Places.create("q", Paths.of(["a"])), predictions[:1], from_lists([0, 0], [])) is None
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipelines.answers import Answers
 from data_pipelines.errors import DataError
 from data_pipelines.places import Paths, Places
 from jaxvpr.errors import UserError
@@ -138,16 +139,16 @@ def test_thresholds_parse():
     assert rows(parse_threshold("30m_5deg")(database, query)) == [[0, 2]]
     assert rows(parse_threshold("2frame")(database, query)) == [[0, 1, 2]]
     assert rows(parse_threshold("label")(database, query)) == [[0, 1]]
-    assert rows(parse_threshold("list", (np.array([0, 1]), np.array([2])))(database, query)) == [[2]]
+    assert rows(parse_threshold("list", Answers(np.array([0, 1]), np.array([2])))(database, query)) == [[2]]
     for text in ("25", "m", "25 m", "-1m", "5deg", "1.5frame", "", "labels", "25m_"):
         with pytest.raises(UserError, match="'1m_5deg'"):
             parse_threshold(text)
     with pytest.raises(UserError, match=r"'list'.*published.*'25m'"):
         parse_threshold("list")(database, query)
     with pytest.raises(DataError, match="2 queries"):
-        parse_threshold("list", (np.array([0, 1, 1]), np.array([2])))(database, query)
+        parse_threshold("list", Answers(np.array([0, 1, 1]), np.array([2])))(database, query)
     with pytest.raises(DataError, match=r"\b1 queries.*\brows\b.*\b3\b"):
-        parse_threshold("list", (np.array([0, 1]), np.array([3])))(database, query)
+        parse_threshold("list", Answers(np.array([0, 1]), np.array([3])))(database, query)
 
 
 def test_hits_and_take():

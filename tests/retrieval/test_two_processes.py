@@ -31,7 +31,7 @@ from jaxvpr.fitting.clusters import cluster_start
 from jaxvpr.builders import describing
 from jaxvpr.retrieval.describer import Describer
 from jaxvpr.retrieval.extract import describe
-from jaxvpr.mining.search_all import hardest
+from jaxvpr.mining.hard_examples import hard_examples
 from jaxvpr.retrieval.positives import Positives
 from jaxvpr.retrieval.search import exact_on_mesh
 
@@ -71,7 +71,7 @@ agreed = begun["params"]["aggregator"]["centroids"]
 # Rows 8 to 14 ask. Those five and four before each are listed, among them row 4, which could not be read.
 cache = keep(apply, {"kernel": kernel}, batches(), 21, mesh, 8)
 lists = Positives(np.arange(8) * 2, np.arange(3, 10).repeat(2) + np.tile([0, 1], 7))
-mined = [hardest(cache, found.descriptors[8:15], lists, k=3, **{way: lists}) for way in ("but", "only")]
+mined = [hard_examples(cache, found.descriptors[8:15], lists, k=3, **{way: lists}) for way in ("but", "only")]
 mined = [part for way in mined for part in way] + [missing(cache), vectors(cache, np.array([20, 1]))]
 np.savez(f"{out}/{processes}_{me}.npz", *found, distances, indices, *mixed, agreed, *mined)
 """

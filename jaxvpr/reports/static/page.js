@@ -9,7 +9,7 @@
       const verdict = buttons.find(b => b.ariaPressed === 'true').value, condition = choice ? choice.value : '';
       for (const answer of all('.answer', gallery))
         answer.hidden = (verdict && answer.dataset.verdict !== verdict)
-          || (condition && answer.dataset.condition !== condition);
+          || (condition && !JSON.parse(answer.dataset.conditions).includes(condition));
     };
     for (const button of buttons) button.onclick = () => {
       for (const other of buttons) other.ariaPressed = String(other === button);

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_pipelines.whole import whole, write_json
+from data_pipelines.atomic import replacing, write_json
 
 
 def test_json_is_the_old_or_the_new(tmp_path):
@@ -17,11 +17,11 @@ def test_json_is_the_old_or_the_new(tmp_path):
 def test_what_fails_halfway_leaves_the_old_file_and_nothing_else(tmp_path):
     file = tmp_path / "x.bin"
     file.write_bytes(b"old")
-    with pytest.raises(RuntimeError), whole(file) as part:
+    with pytest.raises(RuntimeError), replacing(file) as part:
         part.write_bytes(b"ne")
         assert file.read_bytes() == b"old" and part.suffix == ".part"
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["x.bin"] and file.read_bytes() == b"old"
-    with whole(file) as part:
+    with replacing(file) as part:
         part.write_bytes(b"new")
     assert file.read_bytes() == b"new"

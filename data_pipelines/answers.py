@@ -1,0 +1,88 @@
+"""Published answers: which database images a data set itself calls right for each of its queries."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipelines.errors import DataError
+
+Array = np.ndarray
+
+
+class Answers(NamedTuple):
+    """A list of answers in compressed rows.
+
+    Attributes:
+      indptr: int64 [Q + 1]; the answers of query q are `indices[indptr[q]:indptr[q + 1]]`.
+      indices: int64 [A], positions among the N database images.
+    """
+
+    indptr: Array
+    indices: Array
+
+    def check(self, where: str, queries: int, database: int) -> None:
+        """Whether the list fits `queries` queries and `database` images.
+
+        Raises:
+          DataError: begins with `where` and gives both numbers.
+        """
+        self.check_rows()
+        last = int(self.indices.max(initial=-1))
+        if len(self.indptr) - 1 != queries or last >= database:
+            raise DataError(
+                f"{where}: the list of positives has {len(self.indptr) - 1} queries and rows up to {last}, but there "
+                f"are {queries} queries and {database} database images. Read the images that the list was made for, "
+                "or leave the list out"
+            )
+
+    def check_rows(self) -> None:
+        """Whether these are compressed rows at all.
+
+        Raises:
+          DataError: for offsets that do not ascend from 0 to the number of indices, or a negative index.
+        """
+        indptr, indices = self
+        if not len(indptr) or indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
+            raise DataError(f"list of positives: the row offsets do not ascend from 0 to the {len(indices)} indices")
+        if (indices < 0).any():
+            raise DataError(f"list of positives: {int(indices.min())} is no row of a database")
+
+    def of_rows(self, rows: Array, queries: Array, database: Array) -> Answers | None:
+        """The answers within a sub-table of the table that they belong to.
+
+        An answer that the sub-table lacks is left out. None where it has no query or no database image, or one
+        database image twice: a position cannot say which of the two is meant.
+
+        Args:
+          rows: int [M], rows of the table, in the order of the sub-table.
+          queries, database: bool [N], which rows of the table are queries (Q) and which are database images.
+        """
+        rows = np.arange(len(queries))[rows]  # negative rows count from the end
+        asked, kept = ((np.cumsum(role) - 1)[rows[role[rows]]] for role in (queries, database))
+        if not len(asked) or not len(kept) or np.bincount(kept).max() > 1:
+            return None
+        position = np.full(np.count_nonzero(database), -1, np.int64)
+        position[kept] = np.arange(len(kept))
+        counts = np.diff(self.indptr)[asked]
+        gather, _ = ranges(self.indptr[asked], counts)
+        found = position[self.indices[gather]]
+        query = np.repeat(np.arange(len(asked)), counts)[found >= 0]
+        return Answers(offsets(np.bincount(query, minlength=len(asked))), found[found >= 0])
+
+
+def offsets(counts: Array) -> Array:
+    """Where each of some lists begins, one after the other, and where the last ends: int64 [len(counts) + 1]."""
+    found = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=found[1:])
+    return found
+
+
+def ranges(starts: Array, counts: Array) -> tuple[Array, Array]:
+    """The ranges [start, start + count) one after the other (int64), and their offsets [len + 1].
+
+    One `arange` over the total, shifted range by range: no Python loop over the ranges.
+    """
+    begins = offsets(counts)
+    return np.repeat(starts - begins[:-1], counts) + np.arange(begins[-1]), begins

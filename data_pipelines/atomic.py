@@ -1,0 +1,43 @@
+"""Files that are written completely or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary name in the same folder; it becomes `path` when the block ends, and is deleted if it fails.
+
+    A reader sees the old file or the new one, never half of one. The temporary name holds this process's number, so
+    that two processes do not write to one file. It begins with a dot and ends with `.part`, so that no reader of
+    images takes it for one.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a file completely or not at all."""
+    with replacing(path) as part:
+        part.write_bytes(content)
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Writes indented JSON, completely or not at all.
+
+    Raises:
+      ValueError: for numbers that JSON lacks (NaN, infinity).
+    """
+    text = json.dumps(content, indent=2, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())

@@ -1,0 +1,94 @@
+"""The best positive and the hardest negatives of each query, found on the devices that hold the descriptors.
+
+Two searches do the work, each compiled once for the size of a cache and not for what a plan draws: `search_lists` where
+each query has its own short list of candidates, `search_all` where every row is a candidate but for a few.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxvpr.mining import shards
+from jaxvpr.mining.search_all import search_all
+from jaxvpr.mining.search_lists import search_lists
+from jaxvpr.retrieval.cache import Cache
+from jaxvpr.retrieval.positives import Positives
+
+Array = np.ndarray
+Lists = Positives | None
+
+
+class HardExamples(NamedTuple):
+    """What was found for Q queries. Distances are squared L2; nearest first, of equal ones the smaller row.
+
+    Attributes:
+      positive: int64 [Q], the nearest of the query's positives, a row of the cache; -1 where it has none.
+      positive_distances: float32 [Q]; infinite where there is none.
+      negatives: int64 [Q, k], rows of the cache; -1 behind the last where there are fewer than k.
+      negative_distances: float32 [Q, k]; infinite where there is none.
+    """
+
+    positive: Array
+    positive_distances: Array
+    negatives: Array
+    negative_distances: Array
+
+
+def hard_examples(
+    cache: Cache,
+    queries: Array,
+    positives: Positives,
+    *,
+    k: int,
+    only: Lists = None,
+    but: Lists = None,
+    memory_mib: float = 1024,
+) -> HardExamples:
+    """Searches a cache. Images that could not be read are never found.
+
+    Args:
+      queries: float32 [Q, D], the same in every process.
+      positives: of each query the rows of the cache that may be its positive.
+      k: how many negatives; 0 for best positives alone.
+      only: of each query the rows that may be its negatives; or
+      but: of each query the rows that may not, where all others may.
+      memory_mib: what the search may take on each device beside the cache, in MiB: its blocks are cut accordingly. (No
+        block is smaller than one query and one row.)
+
+    Returns:
+      `HardExamples`, the same in every process.
+
+    Raises:
+      ValueError: for shapes or rows that do not fit, or not exactly one of `only` and `but` where k > 0.
+    """
+    _check(cache, queries, positives, k, only, but, memory_mib)
+    # Positives are a few a query, whatever the negatives are: never a search of everything.
+    best, row = search_lists(cache, queries, positives, 1, memory_mib)
+    if k and only is not None:
+        distances, rows = search_lists(cache, queries, only, k, memory_mib)
+    elif k and but is not None:
+        distances, rows = search_all(cache, queries, but, k, memory_mib)
+    else:
+        distances, rows = shards.fetched(iter(()), len(queries), 0)
+    return HardExamples(row[:, 0], best[:, 0], rows, distances)
+
+
+def _check(
+    cache: Cache, queries: Array, positives: Positives, k: int, only: Lists, but: Lists, memory_mib: float
+) -> None:
+    if queries.ndim != 2 or queries.shape[1] != cache.descriptors.shape[2]:
+        raise ValueError(f"queries {queries.shape} must be [Q, {cache.descriptors.shape[2]}], as the cache is")
+    if k < 0 or memory_mib <= 0:
+        raise ValueError(f"k={k} must not be negative, and memory_mib={memory_mib} must be more than nothing")
+    if k and (only is None) == (but is None):
+        raise ValueError("give either the rows that may be negatives (only) or those that may not (but)")
+    for name, lists in (("positives", positives), ("only", only), ("but", but)):
+        if lists is None:
+            continue
+        if len(lists) != len(queries):
+            raise ValueError(f"{name} has lists for {len(lists)} queries, not {len(queries)}")
+        lowest, highest = lists.indices.min(initial=0), lists.indices.max(initial=-1)
+        if lowest < 0 or highest >= cache.count:
+            raise ValueError(f"{name} has rows from {lowest} to {highest}, but the cache holds {cache.count}")

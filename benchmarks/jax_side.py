@@ -126,7 +126,7 @@ def export(variables: dict[str, Any], file: Path, method: str = "", **further: n
     the fifth module of the head.
     """
     if method:
-        weights.write(file, weights.to_torch(models.describe(method).family, jax.device_get(variables)))
+        weights.write(file, weights.to_torch(models.description(method).family, jax.device_get(variables)))
         return
     params, stats = (dict(jax.device_get(variables.get(part, {}))) for part in ("params", "batch_stats"))
     norm = {}

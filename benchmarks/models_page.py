@@ -44,7 +44,7 @@ def costs(module: models.PlaceModel, size: tuple[int, int]) -> Costs:
 
 def method_row(names: Sequence[str]) -> str:
     """The table row of methods that differ in the last part of their names, the descriptor's length."""
-    described, method = models.describe(names[-1]), models.build(names[-1])
+    described, method = models.description(names[-1]), models.build(names[-1])
     preprocess = method.preprocess
     size = target(preprocess.size, preprocess.multiple, preprocess.crop)
     found = costs(method.module, size)

@@ -124,18 +124,6 @@ def crop_resize(image: Array, box: Box, size: Size, rule: str) -> Array:
     return resize(image[top : top + height, left : left + width], size, rule)
 
 
-def random_resized_crop(
-    image: Array,
-    rng: np.random.Generator,
-    size: Size,
-    scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    rule: str = "pil_bilinear",
-) -> Array:
-    """A random part of uint8 [H, W, 3] resized to `size` (torchvision's RandomResizedCrop); see `crop_box`."""
-    return crop_resize(image, crop_box(rng, (image.shape[0], image.shape[1]), scale, ratio), size, rule)
-
-
 @dataclass(frozen=True)
 class Augment:
     """Random changes of one image; picklable, so that it travels to workers.

@@ -17,7 +17,6 @@ FLATTENING = 1 / 298.257223563
 SCALE = 0.9996
 FALSE_EAST = 500_000.0
 FALSE_NORTH = 10_000_000.0  # south of the equator only
-EARTH_RADIUS = 6371008.8  # metres, mean
 
 _n = FLATTENING / (2 - FLATTENING)
 ECCENTRICITY = 2 * np.sqrt(_n) / (1 + _n)
@@ -113,19 +112,6 @@ def from_utm(east: Array, north: Array, zone: Array | int) -> tuple[Array, Array
     phi = chi + sum(d * np.sin(2 * j * chi) for j, d in enumerate(LATITUDE, 1))
     longitude = _middle(zone) + np.degrees(np.arctan2(np.sinh(right), np.cos(up)))
     return np.degrees(phi), np.mod(longitude + 180, 360) - 180
-
-
-def haversine(latitude: Array, longitude: Array, latitude2: Array, longitude2: Array) -> Array:
-    """Great-circle distance in metres between points in degrees, on a sphere (up to 0.5 % off the ellipsoid's)."""
-    phi, phi2 = np.radians(latitude), np.radians(latitude2)
-    half = np.sin((phi2 - phi) / 2) ** 2
-    half = half + np.cos(phi) * np.cos(phi2) * np.sin(np.radians(np.subtract(longitude2, longitude)) / 2) ** 2
-    return 2 * EARTH_RADIUS * np.arcsin(np.sqrt(np.minimum(half, 1)))
-
-
-def heading_difference(a: Array, b: Array) -> Array:
-    """The angle between two headings, in degrees in [0, 180]; NaN where either is."""
-    return 180 - np.abs(np.mod(np.subtract(a, b), 360) - 180)
 
 
 def _middle(zone: Array) -> Array:

@@ -250,13 +250,6 @@ def resize(image: Array, size: Size, rule: str) -> Array:
     return image if image.shape[:2] == tuple(size) else RULES[rule](image, size)
 
 
-def shorter_side(image: Array, length: int, rule: str) -> Array:
-    """Resizes so that the shorter side is `length` pixels, the aspect kept (rounded down, as torchvision's Resize)."""
-    height, width = image.shape[:2]
-    shorter = min(height, width)
-    return resize(image, (int(length * height / shorter), int(length * width / shorter)), rule)
-
-
 def middle(full: Size, size: Size) -> tuple[slice, slice]:
     """Rows and columns of the middle `size` of an image of `full`, both (height, width), where torchvision's CenterCrop
     has it. ValueError where the image is smaller."""

@@ -52,7 +52,7 @@ def initial_variables(
 def _read(config: ConfigDict, variables: Variables, text: str) -> Variables:
     source = weight_source.parse(text)
     method = source.method or config.method
-    family = models.describe(method).family if method else None
+    family = models.description(method).family if method else None
     return weights.init_from(variables, source.file, source.pattern or None, family)
 
 

@@ -150,7 +150,7 @@ def fill_method(config: ConfigDict) -> None:
     if config.method not in models.METHODS:
         answer = unknown(f"method {config.method!r}", config.method, models.METHODS)
         raise UserError(f"config.method: {answer}; docs/models.md describes them")
-    described = models.describe(config.method)
+    described = models.description(config.method)
     with config.unlocked():
         for key in ("backbone", "aggregator"):
             config.model[key] = described.model[key]

@@ -46,7 +46,7 @@ __all__ = [
     "Variables",
     "build",
     "depends_on_batch",
-    "describe",
+    "description",
     "join",
 ]
 
@@ -118,12 +118,12 @@ def build(name: str, dtype: Any = "float32") -> Method:
     Raises:
       ValueError: for a name that does not exist; lists those that do.
     """
-    described = describe(name)
+    described = description(name)
     preprocess = described.preprocess
     return Method(join(**described.model, dtype=dtype, mean=preprocess.mean, std=preprocess.std), preprocess)
 
 
-def describe(name: str) -> Description:
+def description(name: str) -> Description:
     """The description of a method in `METHODS`.
 
     Raises:

@@ -245,10 +245,6 @@ class Checkpoints:
         items = self._manager.restore(step, args=args)
         return Restored(step, items["state"], items["host"] or {}, items["meta"])
 
-    def drop(self, step: int) -> None:
-        """Deletes one checkpoint."""
-        self._manager.delete(step)
-
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Want of space, whichever file of the run met it, becomes a UserError that names the last whole checkpoint."""

@@ -79,7 +79,7 @@ def _weights(config: ConfigDict, variables: Variables, out: Path, family: str) -
 
 
 def _family(config: ConfigDict, variables: Variables) -> str:
-    return models.describe(config.method).family if config.method else weights.family_for(variables)
+    return models.description(config.method).family if config.method else weights.family_for(variables)
 
 
 def _program(config: ConfigDict, variables: Variables, out: Path, _: str) -> dict[str, Any]:

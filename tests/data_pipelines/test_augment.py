@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines import augment
-from data_pipelines.augment import Augment, color_jitter, crop_box, crop_resize, random_resized_crop
+from data_pipelines.augment import Augment, color_jitter, crop_box, crop_resize
 from data_pipelines.images import resize
 from data_pipelines.randaugment import rand_augment
 from data_pipelines.warps import random_perspective, random_rotation
@@ -169,10 +169,9 @@ def test_where_no_try_fits_the_middle_is_kept(full, box):
 def test_a_crop_is_the_resized_box():
     image = photo()
     box = crop_box(np.random.default_rng(5), image.shape[:2], (0.2, 0.5))
-    crop = random_resized_crop(image, np.random.default_rng(5), (20, 30), scale=(0.2, 0.5), rule="area")
+    crop = Augment(flip=0.0, scale=(0.2, 0.5))(image, np.random.default_rng(5), (20, 30), "area")
     top, left, height, width = box
     assert np.array_equal(crop, resize(image[top : top + height, left : left + width], (20, 30), "area"))
-    assert np.array_equal(crop, crop_resize(image, box, (20, 30), "area"))
 
 
 def test_flip_mirrors_as_often_as_asked():
@@ -227,7 +226,7 @@ def test_without_perspective_the_order_is_crop_flip_colours_randaugment_rotation
     image, size = photo(seed), (24, 20)
 
     def expected(rng):
-        result = random_resized_crop(image, rng, size, (0.5, 1.0), rule="area")
+        result = crop_resize(image, crop_box(rng, image.shape[:2], (0.5, 1.0)), size, "area")
         result = result[:, ::-1] if rng.random() < 0.5 else result
         result = color_jitter(np.ascontiguousarray(result), rng, 0.7, 0.7, 0.7, 0.5)
         return rand_augment(result, rng, 2, 15)

@@ -38,7 +38,7 @@ EACH = [names[-1] for names in models_page.grouped()]
 
 @pytest.mark.parametrize("name", EACH)
 def test_length_batch_and_names(name):
-    method, described = models.build(name), models.describe(name)
+    method, described = models.build(name), models.description(name)
     shown = method.preprocess
     height, width = target(shown.size, shown.multiple, shown.crop) if shown.size else (112, 224)
     (batch,) = jax.export.symbolic_shape("batch")
@@ -56,7 +56,7 @@ def test_length_batch_and_names(name):
 
 def test_names_that_differ_in_length_alone_describe_models_that_do():
     for names in models_page.grouped():
-        shapes = {name: models.describe(name) for name in names}
+        shapes = {name: models.description(name) for name in names}
         assert len({(d.model["backbone"], d.preprocess, d.family) for d in shapes.values()}) == 1
     grouped = [name for names in models_page.grouped() for name in names]
     assert sorted(grouped) == sorted(models.METHODS)

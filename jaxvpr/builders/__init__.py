@@ -18,6 +18,7 @@ from jaxvpr.builders.training_images import (
     image_source,
     only,
     partitioned,
+    refuse_partitions,
     training_sets,
     training_source,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "partitioned",
     "places",
     "recall_ns",
+    "refuse_partitions",
     "shapes",
     "training_sets",
     "training_source",

@@ -20,26 +20,27 @@ from jaxvpr.builders.network import image_size
 from jaxvpr.errors import UserError
 
 PARTITIONS = ("cell", "place")
-PARTITIONED = ("places", "pretraining")  # objectives that ask `partitioned` what places are
 
 
 def training_sets(config: ConfigDict) -> list[Places]:
     """The data sets that a recipe trains on: `train_data`, and those of `more_train_data` in the order of their names.
 
     Raises:
-      UserError: where there is none, or one has a partition of its own that the objective would not look at.
+      UserError: where there is none.
     """
     if not config.train_data:
         raise UserError(f"the recipe {config.name} has no train_data to train on; configs/cosplace.py has, for one")
-    specs = _specs(config)
-    for key, spec in specs.items():
-        if _own_partition(spec) and config.objective.name not in PARTITIONED:
+    return [places(config, spec) for spec in _specs(config).values()]
+
+
+def refuse_partitions(config: ConfigDict) -> None:
+    """Raises UserError where a data set has a partition of its own, for families that do not look at it."""
+    for key, spec in _specs(config).items():
+        if own := _own_partition(spec):
             raise UserError(
-                f"{key}.partition={_own_partition(spec)} is for the objectives {', '.join(PARTITIONED)}, and this "
-                f"recipe's is {config.objective.name!r}. Leave it empty; objective.partition, where there is one, says "
-                "how its one data set is cut"
+                f"{key}.partition={own}: objective.name={config.objective.name!r} does not look at it. Leave it empty; "
+                "objective.partition, where there is one, says how its one data set is cut"
             )
-    return [places(config, spec) for spec in specs.values()]
 
 
 def _specs(config: ConfigDict) -> dict[str, ConfigDict]:

@@ -22,6 +22,8 @@ AT_LEAST = {
     "pca.dim": 0, "pca.images": 1, "pca.memory_mib": 1,
 }  # fmt: skip
 
+RECALL = re.compile(r"(^|/)L?R@\d+$")
+
 
 def check(config: ConfigDict) -> None:
     """Looks at values whose type is right and whose meaning is not.
@@ -73,9 +75,10 @@ def check_training(config: ConfigDict) -> None:
             f"config.best.patience={config.best.patience} ends the run where validation gets no better, and the recipe "
             "validates on nothing; give it val_data, or set config.best.patience=0"
         )
-    sets, recalls = sorted(config.val_data), sorted(config.eval.recalls)
-    kinds = ("R", "LR") if config.eval.localize else ("R",)
-    deciding((f"{name}/{kind}@{n}" for name in sets for kind in kinds for n in recalls), config.best.measure)
+    if RECALL.search(config.best.measure):  # other measures are the family's, and it knows whether it has them
+        sets, recalls = sorted(config.val_data), sorted(config.eval.recalls)
+        kinds = ("R", "LR") if config.eval.localize else ("R",)
+        deciding((f"{name}/{kind}@{n}" for name in sets for kind in kinds for n in recalls), config.best.measure)
 
 
 def _check_image(image: ConfigDict) -> None:

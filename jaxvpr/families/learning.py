@@ -36,6 +36,7 @@ class Learning(NamedTuple):
       measures: {each measure that `validate` gives: "max" or "min", what is better}; any may be `best.measure`.
       frozen: patterns of parameter paths that do not train; those that the model's options freeze.
       classes: where the classes of the heads lie, for `eval.localize`; nowhere.
+      partitioned: whether the family looked at the partitions that data sets have of their own; one is refused else.
     """
 
     objective: Objective
@@ -48,6 +49,7 @@ class Learning(NamedTuple):
     measures: Mapping[str, str] | None = None
     frozen: tuple[str, ...] | None = None
     classes: ClassPlaces | None = None
+    partitioned: bool = False
 
 
 def complete(
@@ -61,6 +63,8 @@ def complete(
     model = builders.model(config) if learning.model is None else learning.model
     paths = Paths.concat([images.path for images in sets])
     describer = builders.describer(config, over)
+    if not learning.partitioned:
+        builders.refuse_partitions(config)
     _check_classes(config, learning.classes, validation)
     measures = learning.measures or _measures(config, validation, learning.classes)
     if measures:

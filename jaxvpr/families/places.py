@@ -46,7 +46,7 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
         memory=keys.memory,
         head_steps=keys.head_steps,
     )
-    return Learning(objective)
+    return Learning(objective, partitioned=True)
 
 
 def _parts(keys: ConfigDict, count: int) -> tuple[list[int], list[int]]:

@@ -44,4 +44,4 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
         balanced=keys.balanced,
         head_steps=keys.head_steps,
     )
-    return Learning(objective)
+    return Learning(objective, partitioned=True)

@@ -123,9 +123,10 @@ def named(name_or_file: str | os.PathLike[str]) -> tuple[ConfigDict, Variables]:
     if Path(text).is_dir():
         source = weight_source.WeightSource("run", text)
     recipe = ".py" in text.partition(",")[0]
-    if source.method in models.METHODS:
-        config = load_config(f"configs/zoo.py:{source.method}")
-        config.init = text
+    method, _, rest = text.partition(":")
+    if method in models.METHODS:
+        config = load_config(f"configs/zoo.py:{method}")
+        config.init = rest
     elif source.scheme == "run" and not source.file.is_file():
         raise UserError(f"{source.name} holds no {MODEL_FILE}: a run writes it when it ends")
     elif source.file.suffix == ".safetensors" and not recipe:

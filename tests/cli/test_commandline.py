@@ -171,7 +171,7 @@ MISTAKES = {
         r"config\.best\.measure='test/R@5'.*val/R@1",
     ),
     "patience": (["--config=R", "--config.best.patience=-1"], r"config\.best\.patience=-1\b.*\b0\b"),
-    "weights": (["--config=R", "--config.init=no.pth"], r"config\.init='no\.pth'.*no such file"),
+    "weights": (["--config=R", "--config.init=no.pth"], r"config\.init=no\.pth: no such file"),
     "broken pattern": (["--config=R", "--config.frozen=('(',)"], r"config\.frozen.*'\('.*regular expression"),
     "factors that are no pairs": (
         ["--config=R", "--config.optimizer.factors=('a',2)"],

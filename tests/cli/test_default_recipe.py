@@ -43,7 +43,7 @@ def test_the_defaults_train_on_any_images(bare, door, refused, photo_tree, tmp_p
     [
         (
             "config.objective = ConfigDict({'name': 'cells'})",
-            r"lacks loss, margin, .*, partition\.by, .*name='cells' .*common\.cells\(\.\.\.\)",
+            r"lacks head_steps, loss, margin, .*, partition\.by, .*name='cells' .*common\.cells\(\.\.\.\)",
         ),
         (
             "config.objective = ConfigDict({'name': 'places', 'P': 3})",

@@ -19,6 +19,7 @@ FOR_EXAMPLE = {
     "--config=FILE": "--config=zoo.py:sfrs",
     "--processes=N": "--processes=2",
     "--process=i": "--process=1",
+    "--config=pairs.py": "--config=cosplace.py",  # the recipe that its page adds
 }
 RUNS = ("cosplace-city", "cosplace-by-day", "pretrain-city", "netvlad-city")
 

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipelines.draws import Draw
 from jaxvpr.losses import domain as losses
-from jaxvpr.objectives.domain import adapted
+from jaxvpr.objectives.domain import Adaptation, adapted
 from jaxvpr.objectives.objective import Context, Objective, Plan
 
 STEPS, EPOCHS = 3, 4
@@ -80,7 +80,9 @@ def cross_entropy(params, heads, batches):
 @pytest.mark.parametrize("epoch", [0, 1, 3])
 def test_the_model_climbs_what_the_classifier_descends(linear, epoch):
     own, model = linear
-    goal = adapted(own, model, images=7, width=4, epochs=EPOCHS, weight=3.0, gamma=7.0, hidden=(3,), source=2, target=2)
+    goal = adapted(
+        own, model, Adaptation(weight=3.0, gamma=7.0, hidden=(3,), source=2, target=2), images=7, width=4, epochs=EPOCHS
+    )
     params, heads, batches = parts()
     value, metrics = total(goal, params, heads, batches, epoch)
     entropy = cross_entropy(params, heads, batches)
@@ -101,7 +103,7 @@ def test_the_model_climbs_what_the_classifier_descends(linear, epoch):
 
 def test_accuracy_is_of_both_domains(linear):
     own, model = linear
-    goal = adapted(own, model, images=7, width=4, epochs=1, source=3, target=2)
+    goal = adapted(own, model, Adaptation(source=3, target=2), images=7, width=4, epochs=1)
     params, _, batches = parts()
     batches["source"]["mask"] = jnp.ones(6, bool)
     heads = {"Dense_0": {"kernel": jnp.array([[1.0], [0], [0], [0]]), "bias": jnp.zeros(1)}}
@@ -113,7 +115,9 @@ def test_accuracy_is_of_both_domains(linear):
 @pytest.mark.parametrize("method", ["mmd", "linear_mmd", "coral"])
 def test_distances_stand_in_for_the_classifier(linear, method):
     own, model = linear
-    goal = adapted(own, model, images=7, width=4, epochs=EPOCHS, method=method, weight=2.0, gamma=9, source=2, target=2)
+    goal = adapted(
+        own, model, Adaptation(method=method, weight=2.0, gamma=9, source=2, target=2), images=7, width=4, epochs=EPOCHS
+    )
     params, _, batches = parts()
     z = {s: batches[s]["image"] @ params["Dense_0"]["kernel"] for s in batches}
     masks = batches["source"]["mask"][np.array([0, 3])], batches["target"]["mask"]
@@ -127,7 +131,7 @@ def test_distances_stand_in_for_the_classifier(linear, method):
 
 def test_its_own_batches_stay_and_targets_come_in_passes(linear):
     own, model = linear
-    goal = adapted(own, model, images=7, width=4, epochs=1, source=2, target=2)
+    goal = adapted(own, model, Adaptation(source=2, target=2), images=7, width=4, epochs=1)
     memory, drawn, before = {}, [], {}
     for index in range(7):
         plan, memory = goal.plan(index, np.random.default_rng([1, index]), memory, None)

@@ -14,6 +14,7 @@ from jaxvpr.cli.overrides import override
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.objective import Embed
+from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.training import logs
 from jaxvpr.verbs import train
 
@@ -52,8 +53,8 @@ def test_one_set_trains_by_place_and_one_by_cell(config, tmp_path):
 
 def test_places_of_one_set_and_cells_of_the_other_share_a_batch(config):
     sets = training_sets(config)
-    plan, _ = families.OBJECTIVES["places"](config, sets).plan(0, np.random.default_rng(0), {}, None)
-    assert ((plan["rows"] < 75).sum(1) == 12).all() and plan["rows"].max() >= 75
+    plan, _ = families.FAMILIES["places"](config, sets).objective.plan(0, np.random.default_rng(0), {}, None)
+    assert ((plan.draws["source"].rows < 75).sum(1) == 12).all() and plan.draws["source"].rows.max() >= 75
     named = partitioned(config, sets)
     assert [len(np.unique(images.place)) for images in named] == [25, 25]
     assert (named[0].place == sets[0].place).all() and (sets[1].place == -1).all()
@@ -63,14 +64,14 @@ def test_the_command_line_sets_the_partition_of_a_data_set(config):
     for key, text in (("by", ""), ("M", "0"), ("alpha", "0")):
         override(config, f"more_train_data.street.partition.{key}", text)
     with pytest.raises(UserError, match=r"no place of \['photos\d*'\] has 3 images"):
-        families.OBJECTIVES["places"](config, training_sets(config))
+        families.FAMILIES["places"](config, training_sets(config))
     override(config, "more_train_data.street.partition.by", "cell")
     override(config, "more_train_data.street.partition.M", "60")
     images = partitioned(config, training_sets(config))[1]
     east, north = (np.floor_divide(metres, 60) for metres in (images.east, images.north))
     expected = {*zip(east, north, images.heading // 30, strict=True)}  # alpha is still the objective's 30 degrees
     assert len(np.unique(images.place)) == len(expected)
-    with pytest.raises(UserError, match=r"no key config\.train_data\.partition\.bi\b.*'by'"):
+    with pytest.raises(UserError, match=r"no key config\.train_data\.partition\.bi\b.*\bby\b"):
         override(config, "train_data.partition.bi", "cell")
 
 
@@ -79,13 +80,20 @@ def test_partitions_that_make_no_sense_are_named(config):
     with pytest.raises(UserError, match=r"more_train_data\.street\.partition\.by='street'.*\['cell', 'place'\]"):
         partitioned(config, training_sets(config))
     override(config, "objective.name", "cells")
-    with pytest.raises(UserError, match=r"more_train_data\.street\.partition=.*'street'.*places, pretraining.*'cells'"):
-        training_sets(config)
+    with pytest.raises(UserError, match=r"more_train_data\.street\.partition=.*'street'.*'cells' does not look at it"):
+        builders.refuse_partitions(config)
     override(config, "val_data.val.partition.by", "cell")
     with pytest.raises(UserError, match=r"\bval\b.*partition\.by='cell'.*train.*'25m'"):
         builders.benchmarks(config, config.val_data)
     with pytest.raises(ValueError, match=r"partition.*\['side'\].*\['by', 'M', 'alpha'\]"):
         common.data("at_names", "", partition={"side": 3})
+
+
+def test_a_family_that_does_not_look_at_partitions_refuses_them(tiny_config):
+    config = tiny_config.copy_and_resolve_references()
+    override(config, "train_data.partition.by", "cell")
+    with pytest.raises(UserError, match=r"train_data\.partition=.*'cells' does not look at it"):
+        families.recipe(config, make_mesh(), [])
 
 
 def test_megaloc_draws_from_every_data_set_that_it_names(folders, photo_tree):
@@ -97,6 +105,6 @@ def test_megaloc_draws_from_every_data_set_that_it_names(folders, photo_tree):
     sets = training_sets(config)
     assert [len(images) for images in sets] == [75] * 5
     embed = Embed(rows=lambda rows: np.random.default_rng(0).normal(size=(len(rows), 4)), on_mesh=None)
-    plan, _ = families.OBJECTIVES["places"](config, sets).plan(0, np.random.default_rng(0), {}, embed)
-    of = plan["rows"].reshape(4, 5, 3) // 75
+    plan, _ = families.FAMILIES["places"](config, sets).objective.plan(0, np.random.default_rng(0), {}, embed)
+    of = plan.draws["source"].rows.reshape(4, 5, 3) // 75
     assert (of == of[..., :1]).all() and (np.sort(of[..., 0], axis=1) == np.arange(5)).all()

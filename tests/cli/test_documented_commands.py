@@ -19,7 +19,10 @@ FOR_EXAMPLE = {
     "--config=FILE": "--config=zoo.py:sfrs",
     "--processes=N": "--processes=2",
     "--process=i": "--process=1",
-    "--config=pairs.py": "--config=cosplace.py",  # the recipe that its page adds
+    # Files that the pages add.
+    "--config=pairs.py": "--config=cosplace.py",
+    "--config=my_street.py": "--config=cosplace.py",
+    "--config=my_sweep.py": "--config=sweeps/viewpoints.py",
 }
 RUNS = ("cosplace-city", "cosplace-by-day", "pretrain-city", "netvlad-city")
 

@@ -63,12 +63,12 @@ def teacher_size(recipe: ConfigDict, keys: ConfigDict, own: tuple[int, int]) -> 
     Raises:
       UserError: for a key that is no size.
     """
-    asked = tuple(keys.teacher_size)
-    if asked and (len(asked) != 2 or min(asked) < 1):
+    wanted = tuple(keys.teacher_size)
+    if wanted and (len(wanted) != 2 or min(wanted) < 1):
         raise UserError(
-            f"objective.teacher_size={asked} must be (height, width) in pixels, or () for the teacher's own"
+            f"objective.teacher_size={wanted} must be (height, width) in pixels, or () for the teacher's own"
         )
-    return target(asked or tuple(recipe.image.size) or own, recipe.image.multiple, recipe.image.crop)
+    return target(wanted or tuple(recipe.image.size) or own, recipe.image.multiple, recipe.image.crop)
 
 
 def device_rule(rule: str) -> str:

@@ -121,11 +121,11 @@ def adapt(config: ConfigDict, recipe: Recipe, over: Mesh) -> Recipe:
 
 
 def _width(config: ConfigDict) -> int:
-    """How many features of an image the domains are told by."""
+    """How many features of an image the domains are compared by."""
     embed, key = embed_images(builders.model(config)), jax.random.key(config.seed)
 
-    def look(variables: Variables, images: Any) -> Any:
+    def features(variables: Variables, images: Any) -> Any:
         run = partial(embed, variables["params"], variables["batch_stats"], {}, {"image": images}, key)
         return intermediates(run, config.domain.on)[1]
 
-    return jax.eval_shape(look, builders.shapes(config), builders.blank(config)).shape[-1]
+    return jax.eval_shape(features, builders.shapes(config), builders.blank(config)).shape[-1]

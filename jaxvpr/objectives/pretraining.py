@@ -22,7 +22,7 @@ from jaxvpr.objectives.objective import Memory, Objective, Plan, embed_images
 from jaxvpr.objectives.prototypes import Prototypes, head_start, padded
 
 LOSSES = ("softmax", "arcface", "cosface")
-Drawn = tuple[np.ndarray, np.ndarray, Memory]  # rows and labels [steps, batch], and what the next plan is told
+Drawn = tuple[np.ndarray, np.ndarray, Memory]  # rows and labels [steps, batch], and the memory for the next plan
 
 
 def pretraining_objective(

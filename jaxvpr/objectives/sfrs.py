@@ -129,14 +129,14 @@ def _loss(
     context: Context,
 ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
     z, mask, generation = outputs["source"], batches["source"]["mask"].astype(jnp.float32), aux["generation"]
-    negatives, taught = z["negatives"], generation > 0
+    negatives, has_teacher = z["negatives"], generation > 0
     known = jnp.arange(z["teacher"].shape[1])[None] < batches["source"]["label"][:, None]
-    hard = jnp.where(taught, most_similar(z["query"], negatives), negatives[:, :, 0])
+    hard = jnp.where(has_teacher, most_similar(z["query"], negatives), negatives[:, :, 0])
     soft = soft_cross_entropy(
         z["student"], z["teacher"], known,
         temperature=temperatures[0], teacher_temperature=jnp.asarray(temperatures, jnp.float32)[generation],
     )  # fmt: skip
     queries = jnp.maximum(jnp.sum(mask), 1.0)
     hard_loss = jnp.sum(compare(z["query"], z["positive"], hard) * mask) / (queries * negatives.shape[1])
-    soft_loss = jnp.where(taught, jnp.sum(soft * mask) / queries, 0)
+    soft_loss = jnp.where(has_teacher, jnp.sum(soft * mask) / queries, 0)
     return hard_loss + soft_weight * soft_loss, aux, {"hard": hard_loss, "soft": soft_loss}

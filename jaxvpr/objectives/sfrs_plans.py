@@ -63,17 +63,17 @@ def sfrs_plan(
     if mining.mode != "full":
         raise UserError(f"objective.mining={mining.mode!r}: SFRS looks at all images, which is objective.mining='full'")
     mine = mined_plan([ground], mining, name_of=name_of)
-    everything = _Everything(ground)
+    images = _AllImages(ground)
 
     def plan(index, rng, memory, embed):
-        seen = embed.on_mesh(everything.rows)
-        triplets, memory = mine(index, rng, memory, everything.seen_by(seen))
+        cache = embed.on_mesh(images.rows)
+        triplets, memory = mine(index, rng, memory, images.embed(cache))
         rows = triplets.draws["source"].rows.reshape(-1, 2 + mining.negatives)
         kept = np.flatnonzero(rows[:, 0] >= 0)
         k = difficult.reciprocal if index >= difficult.begins else 0
         found, number = np.full((len(rows), difficult.number), -1, np.int64), np.zeros(len(rows), np.int32)
-        found[kept], number[kept] = everything.difficult(
-            seen, rows[kept, 0], difficult._replace(reciprocal=k), mining.memory_mib
+        found[kept], number[kept] = images.difficult(
+            cache, rows[kept, 0], difficult._replace(reciprocal=k), mining.memory_mib
         )
         shape = mining.steps, mining.batch
         elements = np.hstack([rows, found]).reshape(*shape, -1)
@@ -82,7 +82,7 @@ def sfrs_plan(
     return plan
 
 
-class _Everything:
+class _AllImages:
     """The database of a ground and behind it the queries that are not in it, described once a plan."""
 
     def __init__(self, ground: Neighbours):
@@ -92,27 +92,28 @@ class _Everything:
         self._query_order = np.argsort(ground.queries)
 
     def places(self, rows: Array) -> Array:
-        """Where rows of images stand in a cache of everything."""
+        """Where rows of images stand in a cache of all of them."""
         return self._order[np.searchsorted(self.rows, rows, sorter=self._order)]
 
-    def seen_by(self, seen: Cache) -> Embed:
-        """What answers as the model would, from the cache of everything; the only set asked for is the database."""
+    def embed(self, cache: Cache) -> Embed:
+        """Answers as the model would, from the cache of all images; the only set that mining leaves on the mesh is the
+        database."""
         return Embed(
-            rows=lambda rows: vectors(seen, self.places(rows)),
-            on_mesh=lambda rows: first(seen, len(rows)),
+            rows=lambda rows: vectors(cache, self.places(rows)),
+            on_mesh=lambda rows: first(cache, len(rows)),
         )
 
-    def difficult(self, seen: Cache, queries: Array, wanted: Difficult, memory_mib: int) -> tuple[Array, Array]:
+    def difficult(self, cache: Cache, queries: Array, wanted: Difficult, memory_mib: int) -> tuple[Array, Array]:
         """Rows int64 [Q, number] of the difficult positives of queries, and how many each has; the rest is repeated."""
         ground, places = self._ground, self.places(queries)
         positives = ground.positives.take(
             self._query_order[np.searchsorted(ground.queries, queries, sorter=self._query_order)]
         )
         near = hard_examples(
-            seen, vectors(seen, places), positives, k=wanted.pool, only=positives, memory_mib=memory_mib
+            cache, vectors(cache, places), positives, k=wanted.pool, only=positives, memory_mib=memory_mib
         ).negatives
         if wanted.reciprocal:
-            after = reciprocal_distances(seen, places, near, k=wanted.reciprocal, memory_mib=memory_mib)
+            after = reciprocal_distances(cache, places, near, k=wanted.reciprocal, memory_mib=memory_mib)
         else:
             after = np.where(near >= 0, np.arange(wanted.pool, dtype=np.float32), np.inf)
         found, number = np.empty((len(queries), wanted.number), np.int64), np.empty(len(queries), np.int32)

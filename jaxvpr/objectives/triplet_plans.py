@@ -38,7 +38,7 @@ class Mining(NamedTuple):
     Attributes:
       mode: one of `MINING`.
       negatives: of each triplet.
-      pool: database images that negatives are looked for among; 0 for all. Nothing to "random".
+      pool: database images that negatives are described for among; 0 for all. Nothing to "random".
       refresh: queries of one plan.
       batch: queries of one step; what is left of `refresh` beyond whole batches is not drawn.
       memory_mib: what the search may take on each device, beside the descriptors.
@@ -101,7 +101,7 @@ def mined_plan(
       name_of: row -> what an error calls an image.
 
     Raises:
-      UserError: for settings that make no sense; where a ground has fewer negatives for a query than asked.
+      UserError: for settings that make no sense; where a ground has fewer negatives for a query than wanted.
     """
     mining.check()
     for ground in grounds:
@@ -111,20 +111,20 @@ def mined_plan(
     def plan(index, rng, memory, embed):
         number, began = (index // turn) % len(grounds), time.monotonic()
         ground, wanted = grounds[number], mining.steps * mining.batch
-        asked = draw_queries(ground.weights, wanted, rng)
+        chosen = draw_queries(ground.weights, wanted, rng)
         if mining.mode == "full" and not memory:
             memory = {"negatives": np.full((first[-1], mining.negatives), -1, np.int32)}
-        previous = memory["negatives"][first[number] + asked] if mining.mode == "full" else None
-        found = mined(ground, asked, mining, rng, embed, previous)
-        _require_found(ground, asked, found, mining, name_of)
+        previous = memory["negatives"][first[number] + chosen] if mining.mode == "full" else None
+        found = mined(ground, chosen, mining, rng, embed, previous)
+        _require_found(ground, chosen, found, mining, name_of)
         if previous is not None:
             kept = memory["negatives"].copy()
-            kept[first[number] + asked] = found.negatives
+            kept[first[number] + chosen] = found.negatives
             memory = {"negatives": kept}
-        said = f"; {found.easier:.0%} have their positive nearer than every negative" if found.easier >= 0 else ""
-        log.info("mined %d queries (%s) in %.1f s%s", wanted, mining.mode, time.monotonic() - began, said)
+        easier = f"; {found.easier:.0%} have their positive nearer than every negative" if found.easier >= 0 else ""
+        log.info("mined %d queries (%s) in %.1f s%s", wanted, mining.mode, time.monotonic() - began, easier)
         rows = np.column_stack(
-            [ground.queries[asked], ground.database[found.positive], ground.database[found.negatives]]
+            [ground.queries[chosen], ground.database[found.positive], ground.database[found.negatives]]
         )
         rows[found.positive < 0] = -1
         return Plan({"source": Draw.of_steps(rows.reshape(mining.steps, mining.batch, -1))}), memory
@@ -133,48 +133,47 @@ def mined_plan(
 
 
 def draw_queries(weights: Array, wanted: int, rng: np.random.Generator) -> Array:
-    """int64 [wanted] numbers of queries: none twice, unless there are too few, which are then taken whole first.
+    """int64 [wanted] numbers of queries: none twice, unless there are fewer, which then all come once a pass.
 
     Args:
       weights: float64 [Q], each query's chance; sums to one.
     """
-    whole, rest = divmod(wanted, len(weights))
-    passes = [rng.permutation(len(weights)) for _ in range(whole)]
-    return np.concatenate([*passes, rng.choice(len(weights), rest, replace=False, p=weights)]).astype(np.int64)
+    passes, rest = divmod(wanted, len(weights))
+    every = [rng.permutation(len(weights)) for _ in range(passes)]
+    return np.concatenate([*every, rng.choice(len(weights), rest, replace=False, p=weights)]).astype(np.int64)
 
 
 def mined(
-    ground: Neighbours, asked: Array, mining: Mining, rng: np.random.Generator, embed: Embed, previous: Array | None
+    ground: Neighbours, chosen: Array, mining: Mining, rng: np.random.Generator, embed: Embed, previous: Array | None
 ) -> Triplets:
-    """The triplets of the queries `asked`, as the model sees them now.
+    """The triplets of the queries with the numbers `chosen`, as the model describes them now.
 
     Args:
       previous: int [Q, n], the negatives they had last, -1 where they had none; for full mining.
     """
-    size, positives = len(ground.database), ground.positives.take(asked)
-    near, pool = ground.near.take(asked), mining.pool if 0 < mining.pool < size else size
+    size, positives = len(ground.database), ground.positives.take(chosen)
+    near, pool = ground.near.take(chosen), mining.pool if 0 < mining.pool < size else size
     if mining.mode == "full":
-        looked = np.arange(size)
-        whole = pool == size
-        among = None if whole else without(_pools(len(asked), size, pool, rng, previous), near)
+        described = np.arange(size)
+        candidates = None if pool == size else without(_pools(len(chosen), size, pool, rng, previous), near)
     elif mining.mode == "partial":
         drawn = np.sort(rng.choice(size, pool, replace=False))
-        looked = np.union1d(drawn, positives.indices)
-        among = without(_of_every(drawn, len(asked)), near)
+        described = np.union1d(drawn, positives.indices)
+        candidates = without(_of_every(drawn, len(chosen)), near)
     else:
-        looked = np.unique(positives.indices)
-        among = None
-    queries, cache = embed.rows(ground.queries[asked]), embed.on_mesh(ground.database[looked])
-    search = partial(hard_examples, cache, queries, _found_in(positives, looked), memory_mib=mining.memory_mib)
+        described = np.unique(positives.indices)
+        candidates = None
+    queries, cache = embed.rows(ground.queries[chosen]), embed.on_mesh(ground.database[described])
+    search = partial(hard_examples, cache, queries, _found_in(positives, described), memory_mib=mining.memory_mib)
     if mining.mode == "random":
         found = search(k=0)
-        return Triplets(_back(found.positive, looked), drawn_negatives(near, size, mining.negatives, rng), -1.0)
-    if among is None:
+        return Triplets(_back(found.positive, described), drawn_negatives(near, size, mining.negatives, rng), -1.0)
+    if candidates is None:
         found = search(k=mining.negatives, but=near)
     else:
-        found = search(k=mining.negatives, only=_found_in(among, looked))
+        found = search(k=mining.negatives, only=_found_in(candidates, described))
     easier = found.positive_distances < found.negative_distances[:, 0]
-    return Triplets(_back(found.positive, looked), _back(found.negatives, looked), float(easier.mean()))
+    return Triplets(_back(found.positive, described), _back(found.negatives, described), float(easier.mean()))
 
 
 def drawn_negatives(near: Positives, size: int, count: int, rng: np.random.Generator) -> Array:
@@ -202,13 +201,13 @@ def _of_every(rows: Array, queries: int) -> Positives:
     return Positives(np.arange(queries + 1) * len(rows), np.tile(rows, queries))
 
 
-def _found_in(positives: Positives, looked: Array) -> Positives:
-    """Positions in the database as places in `looked`, ascending, which holds all of them."""
-    return Positives(positives.indptr, np.searchsorted(looked, positives.indices))
+def _found_in(positives: Positives, described: Array) -> Positives:
+    """Positions in the database as places in `described`, ascending, which holds all of them."""
+    return Positives(positives.indptr, np.searchsorted(described, positives.indices))
 
 
-def _back(found: Array, looked: Array) -> Array:
-    return np.where(found >= 0, looked[found], -1)
+def _back(found: Array, described: Array) -> Array:
+    return np.where(found >= 0, described[found], -1)
 
 
 def _require_negatives(ground: Neighbours, mining: Mining, name_of: Callable[[int], str]) -> None:
@@ -216,20 +215,20 @@ def _require_negatives(ground: Neighbours, mining: Mining, name_of: Callable[[in
     left = len(ground.database) - int(ground.near.counts[fewest])
     if left < mining.negatives:
         raise UserError(
-            f"{name_of(ground.queries[fewest])}: objective.negatives={mining.negatives} were asked for, but only "
+            f"{name_of(ground.queries[fewest])}: objective.negatives={mining.negatives} are wanted, but only "
             f"{left} of {len(ground.database)} database images lie beyond objective.soft of this query. Ask for fewer, "
             "or give more images"
         )
 
 
 def _require_found(
-    ground: Neighbours, asked: Array, found: Triplets, mining: Mining, name_of: Callable[[int], str]
+    ground: Neighbours, chosen: Array, found: Triplets, mining: Mining, name_of: Callable[[int], str]
 ) -> None:
     lacking = np.flatnonzero((found.negatives < 0).any(axis=1))
     if len(lacking):
         query = int(lacking[0])
         raise UserError(
-            f"{name_of(ground.queries[asked[query]])}: objective.negatives={mining.negatives} were asked for, but the "
+            f"{name_of(ground.queries[chosen[query]])}: objective.negatives={mining.negatives} are wanted, but the "
             f"pool of objective.pool={mining.pool} images held {int((found.negatives[query] >= 0).sum())} beyond "
             f"objective.soft of this query ({len(lacking)} queries lack some). Take a larger pool, or fewer negatives"
         )

@@ -60,8 +60,8 @@ class Checkpoints:
     Args:
       folder: `<workdir>/checkpoints`.
       keep: how many of the newest are kept, beside the best. Two, so that one cut short has a predecessor.
-      read_only: changes nothing in the folder. Whoever trains sweeps up what a killed run left half written; whoever
-        only looks must not, since a run that is alive may be writing it now.
+      read_only: changes nothing in the folder. A training removes what a killed run left half written; a
+        reader must not, since a run that is alive may be writing it now.
     """
 
     def __init__(self, folder: Path, keep: int = 2, read_only: bool = False):
@@ -128,7 +128,7 @@ class Checkpoints:
         """The validation value of a checkpoint on disk; None where none was taken or it cannot be read."""
         try:
             meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        except Exception:  # orbax raises many kinds for a file cut short; whoever restores this checkpoint hears of it
+        except Exception:  # orbax raises many kinds for a file cut short; restoring this checkpoint reports it
             return None
         return meta.get("value")
 
@@ -145,7 +145,7 @@ class Checkpoints:
           None if there is no checkpoint at all.
 
         Raises:
-          UserError: if there are checkpoints but none can be read, or the step asked for does not exist.
+          UserError: if there are checkpoints but none can be read, or the wanted step does not exist.
         """
         found = self._first_readable(which, lambda step: self._read(step, template))
         if found and which == "last":
@@ -177,12 +177,12 @@ class Checkpoints:
                         "ema": {path: flat[path] for path in kept},
                     },
                 )
-                asked = ocp.args.PyTreeRestore(
+                wanted = ocp.args.PyTreeRestore(
                     template,
                     restore_args=ocp.checkpoint_utils.construct_restore_args(template),
                     partial_restore=True,
                 )
-                state = reader.restore(folder, args=asked)
+                state = reader.restore(folder, args=wanted)
             params = with_averages(state["params"], state.get("ema") or {})
             return step, {"params": params, "batch_stats": state.get("stats", {})}
 
@@ -199,8 +199,8 @@ class Checkpoints:
             kept = handler.metadata(folder).tree.get("extra") or {}
             template = {"extra": jax.tree.map(lambda leaf: np.zeros((0,), leaf.dtype), kept)}
             whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), template)
-            asked = ocp.args.PyTreeRestore(template, restore_args=whole, partial_restore=True)
-            return reader.restore(folder, args=asked)["extra"]
+            wanted = ocp.args.PyTreeRestore(template, restore_args=whole, partial_restore=True)
+            return reader.restore(folder, args=wanted)["extra"]
 
     def _first_readable(self, which: str | int, read: Callable[[int], T]) -> T | None:
         steps = self.steps()

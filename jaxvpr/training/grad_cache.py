@@ -89,12 +89,12 @@ def layer_of_batch_statistics(update: Callable[[Any, Any], Any], stats: Any, inp
         return None
     program = jax.make_jaxpr(update)(stats, inputs).jaxpr
 
-    def looks(asked: list[bool]) -> bool:
-        return any(dce_jaxpr(program, asked)[1][len(paths) :])
+    def depends_on_inputs(wanted: list[bool]) -> bool:
+        return any(dce_jaxpr(program, wanted)[1][len(paths) :])
 
-    if not looks([True] * len(paths)):
+    if not depends_on_inputs([True] * len(paths)):
         return None
-    layer = next(path[:-1] for path in paths if looks([path is other for other in paths]))
+    layer = next(path[:-1] for path in paths if depends_on_inputs([path is other for other in paths]))
     return jax.tree_util.keystr(layer, simple=True, separator="/")
 
 

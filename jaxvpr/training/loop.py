@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outcome:
-    """Trains, or resumes, the recipe until `config.epochs` are done, validation gets no better, or it is told to leave.
+    """Trains, or resumes, the recipe until `config.epochs` are done, validation gets no better, or it is stopped.
 
     Raises:
       UserError: for a non-finite loss or gradient (the workdir then holds the last good state), a full disk, or a
@@ -116,7 +116,7 @@ class _Run:
         return host.step >= self.total or 0 < self.config.best.patience <= host.patience.bad
 
     def period(self, step: Callable, state: TrainState, host: Host, leave: hosts.Leave) -> TrainState:
-        """Trains from `host.step` to the end of its plan, or until told to leave."""
+        """Trains from `host.step` to the end of its plan, or until it is stopped."""
         index, within = divmod(host.step, self.period_steps)
         if host.plan is None:
             state = self._planned(index, state, host)

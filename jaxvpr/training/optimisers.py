@@ -137,11 +137,13 @@ def build(
     """
     if name not in DIRECTIONS:
         raise UserError(f"optimiser {name!r} does not exist; there are {sorted(DIRECTIONS)}")
-    course = {key: options.pop(key) for key in SCHEDULE_OPTIONS & set(options)}
+    schedule_options = {key: options.pop(key) for key in SCHEDULE_OPTIONS & set(options)}
     if unknown := sorted(set(options) - set(OPTIONS)):
         raise TypeError(f"unknown options {unknown}; there are {sorted(SCHEDULE_OPTIONS | set(OPTIONS))}")
     transform = DIRECTIONS[name](**{**OPTIONS, **options}, weight_decay=weight_decay)
-    return Optimiser(transform, schedule(schedule_name, rate, total=total, **course), clip, tuple(factors), layer_decay)
+    return Optimiser(
+        transform, schedule(schedule_name, rate, total=total, **schedule_options), clip, tuple(factors), layer_decay
+    )
 
 
 def from_keys(keys: Mapping[str, Any], *, total: int, period: int = 1) -> Optimiser:

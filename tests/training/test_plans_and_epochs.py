@@ -2,140 +2,14 @@
 a linear layer on five numbers an image, stopped in awkward places and gone on with."""
 
 import json
-from types import SimpleNamespace
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
+from epoch_runs import EPOCH, Run, assert_same, differ
 
-from configs import common
-from data_pipelines.draws import Draw
-from data_pipelines.places import Paths
-from data_pipelines.sources import ArraySource
 from jaxvpr.errors import UserError
-from jaxvpr.objectives.objective import Embed, Objective, Plan
-from jaxvpr.parallel import hosts
-from jaxvpr.parallel.mesh import make_mesh
-from jaxvpr.training import logs, loop
+from jaxvpr.training import logs
 from jaxvpr.training.checkpoint import Checkpoints
 from jaxvpr.training.early_stop import Patience, after, deciding
-from jaxvpr.training.recipe import Recipe
-
-PLAN, EPOCH, ROWS = 2, 6, 20
-MODEL = nn.Dense(3)
-
-
-class Run:
-    """A run in parts. It notes what happened: plans made, variables validated, states before each step."""
-
-    def __init__(self, folder, monkeypatch, values=None, generations=(), mesh=None, **keys):
-        self.folder, self.monkeypatch, self.values = folder, monkeypatch, values
-        self.plans, self.seen, self.validated, self.inherited, self.before = [], [], [], [], {}
-        self.generations, self.clock = generations, 0.0
-        self.mesh = mesh or make_mesh(devices=jax.devices()[:2])
-        folder.mkdir()
-        np.save(folder / "rows.npy", np.random.default_rng(0).normal(size=(ROWS, 5)).astype(np.float32))
-        config = common.base().unlock()
-        config.epochs, config.steps_per_epoch, config.batch = 2, EPOCH, 4
-        config.optimizer = config.optimizer_extra = common.optimizer("adam", 1e-2)
-        config.val_data = {"val": common.data("at_names", "nowhere")}
-        config.update_from_flattened_dict(keys)
-        self.config = config.lock()
-
-    def objective(self):
-        def init(key, dim):
-            return {"head": jax.random.normal(key, (1, dim))}, {"old": MODEL.init(key, jnp.zeros((1, 5)))["params"]}
-
-        def plan(index, rng, memory, embed):
-            self.plans.append(index)
-            self.seen.append(embed.rows(np.arange(ROWS)))
-            self.clock += 5.0
-            hardest = np.argsort(self.seen[-1][:, 0])[:8]  # so that a plan depends on the model of the moment
-            rows = rng.choice(hardest, (PLAN, self.config.batch))
-            return Plan({"source": Draw.of_steps(rows)}), {"made": np.int64(index + 1)}
-
-        def embed(params, stats, aux, batch, key):
-            old = MODEL.apply({"params": aux["old"]}, batch["descriptor"])
-            return {"new": MODEL.apply({"params": params}, batch["descriptor"]), "old": old}, stats
-
-        def loss(extra, aux, outputs, batches, at):
-            z, old = outputs["source"].values()
-            value = jnp.square(z @ extra["head"] - 1).mean() + jnp.square(z - jax.lax.stop_gradient(old)).mean()
-            return value, aux, {"epoch_of_loss": at.epoch.astype(jnp.float32)}
-
-        def inherited(aux, variables):
-            self.inherited.append(copied(variables["params"]))
-            return {"old": variables["params"]}
-
-        return Objective(
-            ("source",), PLAN, plan, loss, embed, init,
-            new_generation=lambda index: index in self.generations, inherited=inherited,
-        )  # fmt: skip
-
-    def validate(self, variables, extra):
-        self.validated.append(copied(variables))
-        done = sum("val/R@1" in record for record in logs.read(self.folder))
-        value = self.values[done] if self.values else float(done)
-        return {"val/R@1": 50.0, "val/R@5": value, "zoo/R@5": 100.0 - value}
-
-    def train(self, leaves_at=99):
-        """One part of the run, up to a step."""
-
-        class Told(hosts.Leave):
-            def __call__(self, step):
-                return step >= leaves_at
-
-        make_step = loop.make_step
-
-        def watched(*args, **kwargs):
-            step = make_step(*args, **kwargs)
-
-            def run(state, batches, turn):
-                self.before[int(turn.number)] = copied(state._replace(key=jax.random.key_data(state.key)))
-                return step(state, batches, turn)
-
-            return run
-
-        def embed(variables):
-            params = copied(variables)
-            return Embed(
-                lambda rows: np.asarray(MODEL.apply(params, source.read(Draw.of(rows), 0, 0, "")["descriptor"])), None
-            )
-
-        source = ArraySource(str(self.folder / "rows.npy"))
-        recipe = Recipe(
-            MODEL, self.objective(), {"source": source}, np.zeros((1, 5), np.float32), lambda v: v, embed,
-            self.validate, Paths.of([]),
-        )  # fmt: skip
-        with self.monkeypatch.context() as patched, jax.numpy_rank_promotion("allow"):
-            patched.setattr(loop.hosts, "Leave", Told)
-            patched.setattr(loop, "make_step", watched)
-            patched.setattr(loop, "time", SimpleNamespace(monotonic=lambda: self.clock))
-            return loop.train(self.config, self.folder, recipe, self.mesh)
-
-    def log(self):
-        return (self.folder / "log.jsonl").read_bytes()
-
-    def steps(self):
-        return sorted(int(path.name) for path in (self.folder / "checkpoints").iterdir() if path.name.isdigit())
-
-
-def copied(tree):
-    """On the host, and not a view of memory that a step takes over."""
-    return jax.tree.map(np.array, jax.device_get(tree))
-
-
-def assert_same(found, wanted):
-    assert jax.tree.structure(found) == jax.tree.structure(wanted)
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def differ(one, other):
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return any(not np.array_equal(a, b) for a, b in pairs)
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+# ruff: noqa: F401 (names that this room hands on)
 """From the keys of a recipe to objects: its model, its data sets, its weights to start from."""
 
 from jaxvpr.builders.datasets import benchmarks, identity, places, recall_ns, two_folders
@@ -22,29 +23,3 @@ from jaxvpr.builders.training_images import (
     training_sets,
     training_source,
 )
-
-__all__ = [
-    "apply",
-    "benchmarks",
-    "blank",
-    "check_panoramas",
-    "describer",
-    "describing",
-    "filled",
-    "fresh_variables",
-    "identity",
-    "image_size",
-    "image_source",
-    "initial_variables",
-    "mesh",
-    "model",
-    "only",
-    "partitioned",
-    "places",
-    "recall_ns",
-    "refuse_partitions",
-    "shapes",
-    "training_sets",
-    "training_source",
-    "two_folders",
-]

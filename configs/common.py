@@ -146,8 +146,8 @@ def _running(config: ConfigDict) -> None:
     config.every_epochs = 1
     config.checkpoint = ConfigDict({"keep": 2, "every_steps": 0})
     # `batch` images are described at a time on each device (by all of them together where descriptors depend on the
-    # batch). With `localize` queries are localised by classification too (LR@N): the classes that the objective "cells" trained
-    # are the database. They are measured in validation and left in the run's folder for the verb localize.
+    # batch). With `localize` queries are localised by classification too (LR@N): the classes that the objective "cells"
+    # trained are the database. They are measured in validation and left in the run's folder for the verb localize.
     config.eval = ConfigDict({"batch": 64, "recalls": (1, 5, 10, 20, 100), "baselines": True, "localize": False})
     config.log_seconds = 10.0
 

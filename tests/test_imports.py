@@ -1,6 +1,7 @@
 """Who may import whom (docs/architecture.md), and which library stands in one or two files alone."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,18 @@ def test_every_room_has_a_rule_and_every_rule_a_room():
         path.stem for path in (ROOT / "jaxvpr").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
     }
     assert rooms == set(BELOW)
+
+
+def test_the_page_on_architecture_has_every_room_and_names_files_that_exist():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = page[page.index("| room |") : page.index("A ConfigDict is read")]
+    missing = [
+        room for room in BELOW if room != "__init__" and f"`jaxvpr/{room}" not in table and f"`{room}" not in table
+    ]
+    assert not missing
+    rooms = [ROOT, ROOT / "jaxvpr", ROOT / "jaxvpr" / "training"]  # walks name files from one of these
+    for name in set(re.findall(r"`([\w/]+\.py)(?::\w+)?`", page)):
+        assert any((room / name).is_file() for room in rooms), name
 
 
 @pytest.mark.parametrize("library", ALONE)

@@ -109,7 +109,7 @@ def ours(city: City, case: str, memory_mib: int) -> Callable[[], Found]:
     """Our search of a cache that lies on the devices."""
     from jaxvpr.mining.hard_examples import hard_examples
     from jaxvpr.parallel.mesh import make_mesh
-    from jaxvpr.retrieval.cache import keep
+    from jaxvpr.retrieval.cache import fill
 
     queries, mesh = np.empty((len(city.spots), city.dimension), np.float32), make_mesh()
     if BLOCK % mesh.size:
@@ -124,14 +124,14 @@ def ours(city: City, case: str, memory_mib: int) -> Callable[[], Found]:
             padded[: len(images)] = images
             yield {"image": padded, "mask": row >= 0, "row": row}
 
-    cache = keep(lambda _, image: image, {}, batches(), city.database, mesh, BLOCK)
+    cache = fill(lambda _, image: image, {}, batches(), city.database, mesh, BLOCK)
 
     def mine() -> Found:
         options: dict[str, Any] = {"k": K, "memory_mib": memory_mib}
         if case == WHOLE:
-            return hard_examples(cache, queries, city.positives, but=city.near, **options)
+            return hard_examples(cache, queries, city.positives, excluded=city.near, **options)
         among = without(as_lists(np.hstack([city.pools, city.previous])), city.near)
-        return hard_examples(cache, queries, city.positives, only=among, **options)
+        return hard_examples(cache, queries, city.positives, allowed=among, **options)
 
     return mine
 

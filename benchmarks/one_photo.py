@@ -47,7 +47,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     config = load_config(CASES[name])
     describer = builders.describer(config, builders.mesh(config))
     describe = partial(describer, jax.device_put(builders.initial_variables(config)), [PHOTO])
-    ways = {"alone": describe, "in a whole batch": partial(describe, beside=config.eval.batch)}
+    ways = {"alone": describe, "in a whole batch": partial(describe, sized_for=config.eval.batch)}
     first = {way: round(seconds(call), 2) for way, call in ways.items()}
     warm: dict[str, list[float]] = {way: [] for way in ways}
     for way in side_by_side.turns(tuple(ways), rounds):

@@ -24,7 +24,7 @@ Array = np.ndarray
 TRIES = 4  # groups of similar places that are drawn for each place of a batch, before the rest of it is padded
 
 
-class Beside(NamedTuple):
+class Occupied(NamedTuple):
     """Images that a batch holds already: their positions (float64 [n, 2], metres) and frames (int64 [n])."""
 
     positions: Array
@@ -47,7 +47,7 @@ def clique_batches(
     distance: float = 25.0,
     angle: float = 180.0,
     similar: int = 15,
-    beside: Sequence[Beside] | None = None,
+    occupied: Sequence[Occupied] | None = None,
 ) -> PlaceBatches:
     """Draws batches of P cliques of K images each, from places that look alike.
 
@@ -68,7 +68,7 @@ def clique_batches(
       angle: most degrees between the headings of a place's images; 180 sets no limit. For data sets whose images look
         in all directions from one spot.
       similar: how many similar places are drawn with each drawn place.
-      beside: for each batch, images that it holds already: no clique has an image nearer than `distance` to them.
+      occupied: for each batch, images that it holds already: no clique has an image nearer than `distance` to them.
 
     Returns:
       `PlaceBatches`. The label of a place is the lowest row of its images: places of a batch never share it.
@@ -82,12 +82,12 @@ def clique_batches(
     cities = _cities(table, descriptors)
     rows = np.full((steps, P, K), -1, np.int64)
     for step in range(steps):
-        present = [] if beside is None else [beside[step]]
+        present = [] if occupied is None else [occupied[step]]
         drawn = _batch(table, cities, present, P=P, K=K, rng=rng, distance=distance, angle=angle, similar=similar)
         for slot, clique in enumerate(drawn):
             rows[step, slot] = table.rows[clique]
     if steps and (rows < 0).all():
-        away = " and away from the other places of a batch" if beside else ""
+        away = " and away from the other places of a batch" if occupied else ""
         raise DataError(
             f"no {K} images within {distance:g} m of each other{away} were found in {' and '.join(table.names)} "
             f"({len(table)} places, {len(table.rows)} images). Lower K, or change the distance."
@@ -171,7 +171,7 @@ def _cities(table: PlaceTable, descriptors: Array) -> list[_City]:
 def _batch(
     table: PlaceTable,
     cities: list[_City],
-    present: list[Beside],
+    present: list[Occupied],
     *,
     P: int,
     K: int,

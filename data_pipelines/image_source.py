@@ -181,9 +181,9 @@ class ImageSource:
         """The files of some rows."""
         return [self.paths[row] for row in rows]
 
-    def complaints(self, batch: Batch) -> list[str]:
+    def read_errors(self, batch: Batch) -> list[str]:
         """Why the bad elements of a batch are bad; see the function of that name."""
-        return complaints(self.paths, batch, self.panorama)
+        return read_errors(self.paths, batch, self.panorama)
 
 
 def _enlarged(size: Size, full: Size, box: Size) -> Size:
@@ -199,7 +199,7 @@ def _scaled(box: tuple[int, int, int, int], full: Size, reduced: Size) -> tuple[
     return top, left, bottom - top, right - left
 
 
-def complaints(paths: Paths, batch: Batch, panorama: Panorama | None = None) -> list[str]:
+def read_errors(paths: Paths, batch: Batch, panorama: Panorama | None = None) -> list[str]:
     """Why the bad elements of a batch are bad, one line a file: what a run that skips them prints and counts.
 
     Of a source with a `panorama`, give that: a file of another size is none of its panoramas.

@@ -97,7 +97,7 @@ def batches(
             gc.collect()  # grain's last exception holds the last batches in a cycle, and they hold shared memory
 
 
-def reading(asked: Mapping[str, int]) -> dict[str, int]:
+def loading_options(asked: Mapping[str, int]) -> dict[str, int]:
     """The `threads`, `workers` and `prefetch` of `batches` that a recipe asks for with its keys of the same names.
 
     `threads=0` is one for each core that this process may use, 16 at most; worker processes share them. Processes that

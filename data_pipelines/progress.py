@@ -36,7 +36,7 @@ class Bar:
       label: what is done, such as "describing".
       total: how many there are; 0 where nobody knows.
       unit: what is counted, plural, for the rate: "images".
-      every: seconds between log lines where there is no terminal; infinity for those of `say` alone.
+      every: seconds between log lines where there is no terminal; infinity for those of `log` alone.
 
     Attributes:
       done: how many are done.
@@ -68,7 +68,7 @@ class Bar:
             self._write(now)
         self._due = self._said + self._every
 
-    def say(self) -> None:
+    def log(self) -> None:
         """Writes a log line now, unless the bar is on a terminal."""
         if _terminal() is None:
             self._write(time.monotonic())

@@ -70,7 +70,9 @@ def _size_or_none(path: str) -> Size:
         return 0, 0
 
 
-def shown(own: Array, size: Sequence[int], multiple: int = 1, crop: bool = False, paths: Paths | None = None) -> Array:
+def shown_sizes(
+    own: Array, size: Sequence[int], multiple: int = 1, crop: bool = False, paths: Paths | None = None
+) -> Array:
     """int32 [N, 2]: the sizes at which a model is shown images.
 
     Args:
@@ -95,13 +97,13 @@ def shown(own: Array, size: Sequence[int], multiple: int = 1, crop: bool = False
     return (np.maximum(np.rint(sizes / multiple), 1) * multiple).astype(np.int32)
 
 
-def target(size: Sequence[int], multiple: int = 1, crop: bool = False) -> Size:
-    """The size that all images are shown at: `size`, or `NOMINAL` where it is empty, rounded or cropped as `shown` does
-    it."""
-    return _size(shown(np.array([NOMINAL]), size, multiple, crop)[0])
+def common_size(size: Sequence[int], multiple: int = 1, crop: bool = False) -> Size:
+    """The size that all images are shown at: `size`, or `NOMINAL` where it is empty, rounded or cropped as by
+    `shown_sizes`."""
+    return _size(shown_sizes(np.array([NOMINAL]), size, multiple, crop)[0])
 
 
-def distinct(sizes: Array) -> int:
+def count_distinct(sizes: Array) -> int:
     """How many different ones there are."""
     return len(np.unique(sizes, axis=0))
 
@@ -125,7 +127,7 @@ def plan(
     order = np.lexsort(sides if exact else (read[:, 1], read[:, 0], *sides))
     result = []
     for group in _runs(show, order):
-        most = batch if fixed or exact else min(batch, enough(len(group), unit))
+        most = batch if fixed or exact else min(batch, padded_length(len(group), unit))
         size = _size(show[group[0]])
         for first in range(0, len(group), most):
             rows = group[first : first + most]
@@ -139,7 +141,7 @@ def _chunks(read: Array, rows: Array, show: Size, length: int, unit: int) -> Ite
     for run in _runs(read, rows):
         size = _size(read[run[0]])
         # Images that are shown as they are read need no further step: their chunk is the batch.
-        padded = np.full(length if size == show else min(length, enough(len(run), unit)), -1, np.int64)
+        padded = np.full(length if size == show else min(length, padded_length(len(run), unit)), -1, np.int64)
         padded[: len(run)] = run
         yield Chunk(size, padded, start)
         start += len(run)
@@ -151,7 +153,7 @@ def _runs(sizes: Array, rows: Array) -> list[Array]:
     return np.split(rows, np.flatnonzero(differs) + 1) if len(rows) else []
 
 
-def enough(images: int, unit: int) -> int:
+def padded_length(images: int, unit: int) -> int:
     """The least `unit` times a power of two that holds so many images."""
     return unit << max(0, -(-images // unit) - 1).bit_length()
 

@@ -39,7 +39,7 @@ class Source(Protocol):
         """What an error calls these rows: a file, or a row of one."""
         ...
 
-    def complaints(self, batch: Batch) -> list[str]:
+    def read_errors(self, batch: Batch) -> list[str]:
         """Why the bad elements of a batch are bad, a line each: what a run that skips them prints."""
         ...
 
@@ -116,11 +116,11 @@ class ClipSource:
         ends = [(clip[clip >= 0][0], clip[clip >= 0][-1]) for clip in self.clips[rows]]
         return [f"{self.images.paths[first]} to {self.images.paths[last]}" for first, last in ends]
 
-    def complaints(self, batch: Batch) -> list[str]:
+    def read_errors(self, batch: Batch) -> list[str]:
         """Why the bad elements of a batch are bad; a line each file."""
         rows = np.unique(batch["row"][batch["bad"]])
         frames = self.clips[rows[rows >= 0]]
-        return self.images.complaints({"row": frames, "bad": np.ones(len(frames), bool)})
+        return self.images.read_errors({"row": frames, "bad": np.ones(len(frames), bool)})
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class ArraySource:
         """Rows of the file."""
         return [f"{self.file}, row {row}" for row in self._in_file(np.asarray(rows))]
 
-    def complaints(self, batch: Batch) -> list[str]:
+    def read_errors(self, batch: Batch) -> list[str]:
         """None: every row can be read."""
         return []
 
@@ -195,6 +195,6 @@ class TargetSource:
         """As of the source."""
         return self.source.names(rows)
 
-    def complaints(self, batch: Batch) -> list[str]:
+    def read_errors(self, batch: Batch) -> list[str]:
         """As of the source."""
-        return self.source.complaints(batch)
+        return self.source.read_errors(batch)

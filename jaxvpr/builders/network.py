@@ -10,8 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from data_pipelines.loaders import reading
-from data_pipelines.shapes import target
+from data_pipelines.loaders import loading_options
+from data_pipelines.shapes import common_size
 from jaxvpr import models
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
@@ -51,7 +51,7 @@ def fresh_variables(config: ConfigDict) -> Variables:
 
 def image_size(config: ConfigDict) -> tuple[int, int]:
     """(height, width) the model is shown images at; where they keep their own size, one that stands for them all."""
-    return target(config.image.size, config.image.multiple, config.image.crop)
+    return common_size(config.image.size, config.image.multiple, config.image.crop)
 
 
 def blank(config: ConfigDict) -> np.ndarray:
@@ -83,7 +83,7 @@ def describing(config: ConfigDict) -> dict[str, Any]:
     return {
         "preprocess": models.Preprocess(**config.image),
         "batch": config.eval.batch,
-        "loading": reading(config.loader),
+        "loading": loading_options(config.loader),
         "on_error": config.loader.on_error,
     }
 

@@ -44,7 +44,7 @@ def initial_variables(
     lacking = sorted({"/".join(key[1:3]) for key, leaf in flatten_dict(given).items() if _absent(leaf)})
     if sources and lacking:
         log.info("%s gives everything but %s", " and ".join(sources), ", ".join(lacking))
-    wanted = bool(config.clusters.images) and clusters.lacks_clusters(given)
+    wanted = bool(config.clusters.images) and clusters.needs_clusters(given)
     started = filled(config, given, drawn)
     return _clustered(config, started, images or _to_cluster(config)) if wanted else started
 

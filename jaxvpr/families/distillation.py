@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines.places import Places
-from data_pipelines.shapes import target
+from data_pipelines.shapes import common_size
 from jaxvpr import builders, models
 from jaxvpr.errors import UserError
 from jaxvpr.families.learning import Learning
@@ -68,7 +68,7 @@ def teacher_size(recipe: ConfigDict, keys: ConfigDict, own: tuple[int, int]) -> 
         raise UserError(
             f"objective.teacher_size={wanted} must be (height, width) in pixels, or () for the teacher's own"
         )
-    return target(wanted or tuple(recipe.image.size) or own, recipe.image.multiple, recipe.image.crop)
+    return common_size(wanted or tuple(recipe.image.size) or own, recipe.image.multiple, recipe.image.crop)
 
 
 def device_rule(rule: str) -> str:

@@ -1,7 +1,6 @@
 """Clusters of local features, which the VLAD family starts from (Arandjelović et al., 2016; the Deep VG benchmark).
 
-`cluster_start(variables, local_features(describer, variables, paths, model))` is all of it. Beside `search` and
-`compress` the only file that imports faiss.
+`cluster_start(variables, local_features(describer, variables, paths, model))` does all of it.
 """
 
 from __future__ import annotations
@@ -184,7 +183,7 @@ def cluster_start(
     return unflatten_dict(flat)
 
 
-def lacks_clusters(variables: Mapping[str, Any]) -> bool:
+def needs_clusters(variables: Mapping[str, Any]) -> bool:
     """Whether the clusters of an aggregator are still to be made: all are shapes, none came from a file.
 
     Args:

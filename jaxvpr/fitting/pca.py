@@ -1,7 +1,6 @@
 """Principal components of descriptors: how to fit them within a memory, and how they become a layer of the model.
 
-`fold(model, variables, fit(described(...), dim))` is all of it. Beside `search` and `clusters` the only file that
-imports faiss.
+`fold(variables, fit(sampled_descriptors(...), dim))` does all of it.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Pca(NamedTuple):
     kept: float
 
 
-def described(
+def sampled_descriptors(
     describer: Describer,
     variables: Any,
     paths: Paths,
@@ -68,7 +67,7 @@ def described(
     Raises:
       UserError: where fewer images than components and one more can serve.
     """
-    count = enough(len(paths), dim=dim, length=length, images=images, memory_mib=memory_mib)
+    count = sample_size(len(paths), dim=dim, length=length, images=images, memory_mib=memory_mib)
     if count < (wanted := min(images, len(paths))):
         log.info("the PCA takes %d images: %d would not fit in pca.memory_mib=%d", count, wanted, memory_mib)
     rows = np.sort(np.random.default_rng(seed).choice(len(paths), count, replace=False))
@@ -81,7 +80,7 @@ def described(
     return found.descriptors[: len(present)]
 
 
-def enough(available: int, *, dim: int, length: int, images: int, memory_mib: int) -> int:
+def sample_size(available: int, *, dim: int, length: int, images: int, memory_mib: int) -> int:
     """How many of the available images a PCA of `dim` of `length` numbers is fitted on.
 
     Raises:
@@ -200,14 +199,14 @@ def _subspace(x: Array, columns: int) -> Array:
     return basis
 
 
-def behind(model: Mapping[str, Any], dim: int) -> dict[str, Any]:
+def with_projection(model: Mapping[str, Any], dim: int) -> dict[str, Any]:
     """The keywords of `models.join` for a model with a layer of `dim` components behind its descriptor."""
     inner = {"aggregator": model["aggregator"], "aggregator_options": dict(model.get("aggregator_options") or {})}
     return {**model, "aggregator": "fc", "aggregator_options": {"inner": inner, "dim": dim, "l2": True}}
 
 
 def fold(variables: Mapping[str, Any], pca: Pca) -> dict[str, Any]:
-    """Variables of the model `behind` makes: those of the whole model and the PCA as its last layer.
+    """Variables of the model of `with_projection`: those of the model itself, and the PCA as its last layer.
 
     The folded model's descriptor is the PCA of the model's own, made a unit vector again.
     """

@@ -42,8 +42,8 @@ def hard_examples(
     positives: Positives,
     *,
     k: int,
-    only: Lists = None,
-    but: Lists = None,
+    allowed: Lists = None,
+    excluded: Lists = None,
     memory_mib: float = 1024,
 ) -> HardExamples:
     """Searches a cache. Images that could not be read are never found.
@@ -52,8 +52,8 @@ def hard_examples(
       queries: float32 [Q, D], the same in every process.
       positives: of each query the rows of the cache that may be its positive.
       k: how many negatives; 0 for best positives alone.
-      only: of each query the rows that may be its negatives; or
-      but: of each query the rows that may not, where all others may.
+      allowed: of each query the rows that may be its negatives; or
+      excluded: of each query the rows that may not, where all others may.
       memory_mib: what the search may take on each device beside the cache, in MiB: its blocks are cut accordingly. (No
         block is smaller than one query and one row.)
 
@@ -61,30 +61,30 @@ def hard_examples(
       `HardExamples`, the same in every process.
 
     Raises:
-      ValueError: for shapes or rows that do not fit, or not exactly one of `only` and `but` where k > 0.
+      ValueError: for shapes or rows that do not fit, or not exactly one of `allowed` and `excluded` where k > 0.
     """
-    _check(cache, queries, positives, k, only, but, memory_mib)
+    _check(cache, queries, positives, k, allowed, excluded, memory_mib)
     # Positives are a few a query, whatever the negatives are: never a search of everything.
     best, row = search_lists(cache, queries, positives, 1, memory_mib)
-    if k and only is not None:
-        distances, rows = search_lists(cache, queries, only, k, memory_mib)
-    elif k and but is not None:
-        distances, rows = search_all(cache, queries, but, k, memory_mib)
+    if k and allowed is not None:
+        distances, rows = search_lists(cache, queries, allowed, k, memory_mib)
+    elif k and excluded is not None:
+        distances, rows = search_all(cache, queries, excluded, k, memory_mib)
     else:
         distances, rows = shards.fetched(iter(()), len(queries), 0)
     return HardExamples(row[:, 0], best[:, 0], rows, distances)
 
 
 def _check(
-    cache: Cache, queries: Array, positives: Positives, k: int, only: Lists, but: Lists, memory_mib: float
+    cache: Cache, queries: Array, positives: Positives, k: int, allowed: Lists, excluded: Lists, memory_mib: float
 ) -> None:
     if queries.ndim != 2 or queries.shape[1] != cache.descriptors.shape[2]:
         raise ValueError(f"queries {queries.shape} must be [Q, {cache.descriptors.shape[2]}], as the cache is")
     if k < 0 or memory_mib <= 0:
-        raise ValueError(f"k={k} must not be negative, and memory_mib={memory_mib} must be more than nothing")
-    if k and (only is None) == (but is None):
-        raise ValueError("give either the rows that may be negatives (only) or those that may not (but)")
-    for name, lists in (("positives", positives), ("only", only), ("but", but)):
+        raise ValueError(f"k={k} must not be negative, and memory_mib={memory_mib} must be above 0")
+    if k and (allowed is None) == (excluded is None):
+        raise ValueError("give either the rows that may be negatives (allowed) or those that may not (excluded)")
+    for name, lists in (("positives", positives), ("allowed", allowed), ("excluded", excluded)):
         if lists is None:
             continue
         if len(lists) != len(queries):

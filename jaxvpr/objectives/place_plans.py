@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.cliques import Beside, check, clique_batches, representatives
+from data_pipelines.cliques import Occupied, check, clique_batches, representatives
 from data_pipelines.draws import Draw
 from data_pipelines.place_batches import PlaceBatches, place_batches
 from data_pipelines.place_table import PlaceTable
@@ -88,7 +88,7 @@ def places_plan(
             memory = {"cliques": np.asarray(embed.rows(representatives(cliques.table, rng)), np.float32)}
         hard = clique_batches(
             cliques.table, memory["cliques"], P=cliques.P, K=table.K, steps=steps, rng=rng,
-            distance=cliques.distance, angle=cliques.angle, similar=cliques.similar, beside=_beside(table, places),
+            distance=cliques.distance, angle=cliques.angle, similar=cliques.similar, occupied=_beside(table, places),
         )  # fmt: skip
         labels = np.where(hard.mask, hard.labels + len(table), -1).astype(np.int32)
         last = (index + 1) % cliques.refresh == 0  # nothing that is not used again is worth a place in checkpoints
@@ -102,11 +102,11 @@ def _nothing(steps: int) -> PlaceBatches:
     return PlaceBatches(np.zeros((steps, 0), np.int64), np.zeros((steps, 0), np.int32), np.zeros((steps, 0), bool))
 
 
-def _beside(table: PlaceTable, places: PlaceBatches) -> list[Beside]:
+def _beside(table: PlaceTable, places: PlaceBatches) -> list[Occupied]:
     """All images of each batch's places."""
     batches = []
     for labels in places.labels[:, :: table.K]:
         chosen = labels[labels >= 0]
         frame = np.repeat(table.frame[chosen], np.diff(table.indptr)[chosen])
-        batches.append(Beside(table.positions[table.images(chosen)], frame))
+        batches.append(Occupied(table.positions[table.images(chosen)], frame))
     return batches

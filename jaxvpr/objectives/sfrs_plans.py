@@ -110,7 +110,7 @@ class _AllImages:
             self._query_order[np.searchsorted(ground.queries, queries, sorter=self._query_order)]
         )
         near = hard_examples(
-            cache, vectors(cache, places), positives, k=wanted.pool, only=positives, memory_mib=memory_mib
+            cache, vectors(cache, places), positives, k=wanted.pool, allowed=positives, memory_mib=memory_mib
         ).negatives
         if wanted.reciprocal:
             after = reciprocal_distances(cache, places, near, k=wanted.reciprocal, memory_mib=memory_mib)

@@ -169,9 +169,9 @@ def mined(
         found = search(k=0)
         return Triplets(_back(found.positive, described), drawn_negatives(near, size, mining.negatives, rng), -1.0)
     if candidates is None:
-        found = search(k=mining.negatives, but=near)
+        found = search(k=mining.negatives, excluded=near)
     else:
-        found = search(k=mining.negatives, only=_found_in(candidates, described))
+        found = search(k=mining.negatives, allowed=_found_in(candidates, described))
     easier = found.positive_distances < found.negative_distances[:, 0]
     return Triplets(_back(found.positive, described), _back(found.negatives, described), float(easier.mean()))
 

@@ -67,43 +67,43 @@ def of_first(make: Callable[[], np.ndarray], shape: tuple[int, ...], dtype: Any 
     return np.asarray(multihost_utils.broadcast_one_to_all(ours))
 
 
-class Leave:
+class StopRequest:
     """Whether the run has been asked to stop; asked once a step, answered alike on every host."""
 
     def __init__(self) -> None:
-        self._told = threading.Event()
+        self._requested = threading.Event()
 
     def __call__(self, step: int) -> bool:
         if jax.process_count() > 1:
             return bool(multihost_utils.reached_preemption_sync_point(step))
-        return self._told.is_set()
+        return self._requested.is_set()
 
-    def tell(self, number: int = signal.SIGTERM, _: object = None) -> None:
+    def set(self, number: int = signal.SIGTERM, _: object = None) -> None:
         """Asks the run to stop after the current step; a second Ctrl-C does not wait for it."""
-        if number == signal.SIGINT and self._told.is_set():
+        if number == signal.SIGINT and self._requested.is_set():
             raise KeyboardInterrupt
-        self._told.set()
+        self._requested.set()
 
 
-_open: list[Leave] = []
+_open: list[StopRequest] = []
 
 
 @contextmanager
-def leave_on_sigterm() -> Iterator[Leave]:
+def stop_on_sigterm() -> Iterator[StopRequest]:
     """Turns SIGTERM and the first Ctrl-C into a wish to leave after the step.
 
     With several processes JAX's own preemption service listens for SIGTERM and agrees on a common step. Within another
-    such block the wish is that block's too: it gives the same `Leave`.
+    such block the wish is that block's too: it gives the same `StopRequest`.
     """
     if _open:
         yield _open[0]
         return
-    leave = Leave()
+    request = StopRequest()
     ours = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, leave.tell) for number in (signal.SIGTERM, signal.SIGINT) if ours}
-    _open.append(leave)
+    before = {number: signal.signal(number, request.set) for number in (signal.SIGTERM, signal.SIGINT) if ours}
+    _open.append(request)
     try:
-        yield leave
+        yield request
     finally:
         _open.clear()
         for number, handler in before.items():

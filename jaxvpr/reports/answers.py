@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_pipelines.places import Places
-from jaxvpr.reports.gallery import SHOWN, GalleryItem, spread
+from jaxvpr.reports.gallery import SHOWN, GalleryItem, choose_queries
 from jaxvpr.reports.map import MapData
 from jaxvpr.retrieval.positives import Positives
 
@@ -34,7 +34,7 @@ def gallery_items(
     hits = positives.hits(predictions)
     return [
         _item(database, queries, row, predictions[row], distances[row], hits[row], positives[row], shown)
-        for row in spread(hits[:, 0], most)
+        for row in choose_queries(hits[:, 0], most)
     ]
 
 

@@ -61,7 +61,7 @@ class GalleryItem:
         return self.truth is not None and not any(self.right[:shown])
 
 
-def spread(correct: Sequence[bool] | np.ndarray, most: int = SHOWN) -> list[int]:
+def choose_queries(correct: Sequence[bool] | np.ndarray, most: int = SHOWN) -> list[int]:
     """At most `most` query numbers, wrong ones first, evenly spaced over each kind so that no place dominates.
 
     Args:

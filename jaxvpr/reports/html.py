@@ -53,7 +53,7 @@ def write_report(
         lines=tables.lines,
         curve=tables.curve,
         conditions=tables.conditions,
-        words=tables.words,
+        threshold_text=tables.threshold_text,
         protocol_line=line,
         line_of_classes=line_of_classes,
         training=training.charts(loss_log),

@@ -17,15 +17,15 @@ from jaxvpr.reports.sweep_tables import (
     Test,
     Variation,
     comma_separated,
+    figure_text,
     grid,
     markdown,
     ranks,
     tests,
     unfinished,
     variations,
-    written,
 )
-from jaxvpr.reports.tables import duration, words
+from jaxvpr.reports.tables import duration, threshold_text
 from jaxvpr.reports.training import FOOLED, MEANING
 
 
@@ -62,15 +62,15 @@ def html(sweep: Mapping[str, Any]) -> str:
         grid=grid(found),
         ranked=ranked,
         colours=colours,
-        told=any(one.domain is not None for one in ranked),
+        has_domain=any(one.domain is not None for one in ranked),
         mines=any((one.planning_seconds or 0) >= 1 for one in ranked),  # else it is drawing, in milliseconds
         domain_title=DOMAIN,
         note=NOTE,
         failures=[failure for one in found for failure in one.failures],
         waiting=[one.name for one in found if {"waiting", "begun"} & set(one.states)],
         duration=duration,
-        words=words,
-        written=written,
+        threshold_text=threshold_text,
+        figure_text=figure_text,
         unfinished=unfinished,
     )
 

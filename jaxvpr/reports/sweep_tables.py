@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from jaxvpr.reports.tables import words
+from jaxvpr.reports.tables import threshold_text
 
 Test = tuple[str, str]  # data set, threshold
 DOMAIN = "domain accuracy, last fifth"
@@ -137,7 +137,7 @@ def best_of(found: Sequence[Variation], test: Test) -> float:
     return max((one.figures[test].first for one in found if test in one.figures), default=math.nan)
 
 
-def written(figure: Figure) -> str:
+def figure_text(figure: Figure) -> str:
     """R@1 with its interval: '41.0 (37.1–45.0)', or '41.0 ×3 (38.2–43.8)' for a mean over three seeds."""
     many = f" ×{figure.seeds}" if figure.seeds > 1 else ""
     return f"{figure.first:.1f}{many} ({figure.interval[0]:.1f}–{figure.interval[1]:.1f})"
@@ -164,7 +164,7 @@ def markdown(sweep: Mapping[str, Any]) -> str:
     queries = {(test["dataset"], test["threshold"]): test["queries"] for run in sweep["runs"] for test in run["test"]}
     parts = [f"Sweep `{sweep['name']}` of `{sweep['recipe']}`. Recall in per cent over all queries. {NOTE}"]
     for test in tests(found) if sweep["rows"] else ():
-        parts.append(f"R@1 on {test[0]}, {words(test[1])}, {queries[test]:,} queries:")
+        parts.append(f"R@1 on {test[0]}, {threshold_text(test[1])}, {queries[test]:,} queries:")
         parts.append(_grid_markdown(sweep, found, test))
     parts.append(_list_markdown(found))
     failures = [failure for one in found for failure in one.failures]
@@ -188,7 +188,7 @@ def _cell(one: Variation | None, test: Test, best: float) -> str:
     if test not in one.figures:
         return unfinished(one)
     figure = one.figures[test]
-    number, _, rest = written(figure).partition(" ")
+    number, _, rest = figure_text(figure).partition(" ")
     return f"**{number}** {rest}" if figure.first == best else f"{number} {rest}"
 
 
@@ -196,14 +196,14 @@ def _list_markdown(found: Sequence[Variation]) -> str:
     measured = tests(found)
     many = len(measured) > 1
     heads = ["run", *(f"{t[0]} {t[1]} R@{n}" if many else f"R@{n}" for t in measured for n in ranks(found, t))]
-    told = any(one.domain is not None for one in found)
-    lines = [[*heads, "best in validation", *[DOMAIN] * told, "seconds", "of them mining"]]
+    has_domain = any(one.domain is not None for one in found)
+    lines = [[*heads, "best in validation", *[DOMAIN] * has_domain, "seconds", "of them mining"]]
     for one in found:
         cells = [cell for test in measured for cell in _cells(one, found, test)]
         top = f"{max(one.curve.values()):.1f}" if one.curve else "–"
         took = ["–" if spent is None else f"{spent:.0f}" for spent in (one.seconds, one.planning_seconds)]
         domain = "–" if one.domain is None else f"{one.domain:.1f}"
-        lines.append([one.name, *cells, top, *[domain] * told, *took])
+        lines.append([one.name, *cells, top, *[domain] * has_domain, *took])
     return _table(lines)
 
 

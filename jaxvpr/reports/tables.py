@@ -56,7 +56,7 @@ def headline(results: Sequence[Mapping[str, Any]]) -> list[Tile]:
     if not results:
         return []
     threshold, values = next(iter(results[0]["recall"].items()))
-    tiles = [(f"{values[n]:.1f} %", f"R@{n}, {words(threshold)}", "") for n in list(values)[:3]]
+    tiles = [(f"{values[n]:.1f} %", f"R@{n}, {threshold_text(threshold)}", "") for n in list(values)[:3]]
     tiles[0] = (*tiles[0][:2], "first")
     first = next(iter(values))
     for line in lines(results[0], threshold)[1:]:
@@ -100,7 +100,7 @@ def costs_tiles(costs: Mapping[str, Any]) -> list[Tile]:
     return tiles + [(str(costs[key]), key.replace("_", " "), "") for key in others]
 
 
-def words(threshold: str) -> str:
+def threshold_text(threshold: str) -> str:
     """'1m_5deg' -> 'within 1 m and 5\u00b0'."""
     if match := re.fullmatch(r"([\d.]+)m(?:_([\d.]+)deg)?", threshold):
         return f"within {match[1]} m" + (f" and {match[2]}\u00b0" if match[2] else "")

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxvpr.reports.sweep_tables import Variation, ranks, tests, variations
-from jaxvpr.reports.tables import words
+from jaxvpr.reports.tables import threshold_text
 from jaxvpr.retrieval.recall import Recall
 
 # Where intervals stand, the best place first, and what is said of them.
@@ -98,7 +98,7 @@ def sweep(document: Mapping[str, Any]) -> None:
         best = max(done, key=lambda one: one.figures[test].first)
         columns = ["", *(f"R@{n}" for n in ns), "seeds", "seconds"]
         rows = [(one.name, _of_variation(one, test, ns)) for one in done]
-        show(f"{document['name']}: {test[0]}, {words(test[1])}", columns, rows, strong=best.name)
+        show(f"{document['name']}: {test[0]}, {threshold_text(test[1])}", columns, rows, strong=best.name)
 
 
 def _of_variation(one: Variation, test: tuple[str, str], ns: Sequence[str]) -> list[str | Figure]:

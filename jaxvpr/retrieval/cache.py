@@ -43,11 +43,11 @@ class Cache:
         """The devices that it lies on."""
         sharding = self.descriptors.sharding
         if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
-            raise ValueError(f"a cache lies on a mesh, not as {sharding}; make it by `keep` or `spread`")
+            raise ValueError(f"a cache lies on a mesh, not as {sharding}; make it by `fill` or `from_host`")
         return sharding.mesh
 
 
-def keep(
+def fill(
     apply: Callable[[Any, Any], Any],
     variables: Any,
     batches: Iterable[Mapping[str, Array]],
@@ -89,7 +89,7 @@ def keep(
     return Cache(descriptors, present, count)
 
 
-def spread(found: Described, mesh: Mesh, batch: int) -> Cache:
+def from_host(found: Described, mesh: Mesh, batch: int) -> Cache:
     """The cache of descriptors that are on the host already, B = `batch`, a multiple of the devices.
 
     Every process has all of them and sends each of its devices the part that it keeps.

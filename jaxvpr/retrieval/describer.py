@@ -67,18 +67,19 @@ class Describer:
         self._named: set[str] = set()
 
     def __call__(
-        self, variables: Any, images: Images | Source, apply: Apply | None = None, beside: int = 0
+        self, variables: Any, images: Images | Source, apply: Apply | None = None, sized_for: int = 0
     ) -> Described:
         """Descriptors of all images; another `apply` (a baseline) sees the same.
 
         Fewer images than a batch do not pay for all of one: their batch is the next power of two (times the devices),
-        so that few sizes are compiled. A set of `beside` images that is described besides shares its size.
+        so that few sizes are compiled.
 
         Args:
           images: files, uint8 arrays [H, W, 3], or a source that brings its rows to one shape itself: clips, cached
             feature maps. `apply` is given what the source reads, an array or, where that is several, a dict of them.
+          sized_for: images of another set whose batch size, and so compiled program, this call shares.
         """
-        apply, batch = apply or self._apply, self._batch_for(max(len(images), beside))
+        apply, batch = apply or self._apply, self._batch_for(max(len(images), sized_for))
         source = self._source_of_one_size(images)
         if source is None:
             found = self._of_own_sizes(apply, variables, cast(Images, images), batch)
@@ -95,8 +96,8 @@ class Describer:
         """
         source = self._source_of_one_size(images)
         if source is None:
-            return cache.spread(self(variables, images, beside=self._batch), self._mesh, self._batch)
-        found = cache.keep(
+            return cache.from_host(self(variables, images, sized_for=self._batch), self._mesh, self._batch)
+        found = cache.fill(
             self._apply, variables, self._batches(source, self._batch), len(source), self._mesh, self._batch
         )
         self._complain(images, cache.missing(found))
@@ -108,11 +109,11 @@ class Describer:
             return images
         if not self._size or self._device_rule or self._depends_on_batch:
             return None
-        return self._source(images, shapes.target(self._size, self._multiple, self._crop), self._crop)
+        return self._source(images, shapes.common_size(self._size, self._multiple, self._crop), self._crop)
 
     def _batch_for(self, images: int) -> int:
         """Images of a batch of a set of so many."""
-        return min(self._batch, shapes.enough(images, self._mesh.size))
+        return min(self._batch, shapes.padded_length(images, self._mesh.size))
 
     def _batches(self, source: Any, batch: int) -> Iterator[Mapping[str, Array]]:
         """This host's share of batches of one size, all rows in order."""
@@ -121,7 +122,7 @@ class Describer:
     def _of_own_sizes(self, apply: Apply, variables: Any, images: Images, batch: int) -> Described:
         own = self._own_sizes(images)
         paths = images if isinstance(images, Paths) else None
-        show = shapes.shown(own, self._size, self._multiple, self._crop, paths)
+        show = shapes.shown_sizes(own, self._size, self._multiple, self._crop, paths)
         # Images of their own size that are cropped are not resized at all.
         rounds = self._multiple > 1 and not self._crop
         rule = self._device_rule if self._size or rounds else ""
@@ -143,7 +144,9 @@ class Describer:
         parts = {length: local_rows(self._mesh, length) for length in lengths}
         source = self._source(images, shapes.NOMINAL, self._crop and not rule)
         batches = shapes.mixed_batches(source, plan, parts, **self._loading)
-        log.info("%d images, sizes: %d, sizes shown to the model: %d", len(own), *map(shapes.distinct, (own, show)))
+        log.info(
+            "%d images, sizes: %d, sizes shown to the model: %d", len(own), *map(shapes.count_distinct, (own, show))
+        )
         crop_from = self._size if self._crop and rule else None
         return describe_mixed(apply, variables, batches, len(images), self._mesh, rule, crop_from)
 
@@ -172,7 +175,7 @@ class Describer:
         names = source.names(missing)
         new = np.array([row for row, name in zip(missing, names, strict=True) if name not in self._named], np.int64)
         self._named.update(names)
-        for complaint in source.complaints({"row": new, "bad": np.ones(len(new), bool)}):
+        for complaint in source.read_errors({"row": new, "bad": np.ones(len(new), bool)}):
             log.warning("left out: %s", complaint)
         log.warning("%d of %d images could not be read", len(missing), len(images))
 

@@ -126,7 +126,7 @@ def compiled(apply: Callable, mesh: Mesh):
         return tuple(leaf.shape for leaf in jax.tree.leaves(image))
 
     jitted = jax.jit(step, out_shardings=(NamedSharding(mesh, P(mesh.axis_names)),) * 3)
-    return first_slow(jitted, compiling.once("the model that describes images"), shapes)
+    return first_slow(jitted, compiling.message("the model that describes images"), shapes)
 
 
 @lru_cache(maxsize=16)

@@ -37,7 +37,7 @@ def check(config: ConfigDict, available: int) -> int:
     blank = builders.blank(config)
     length = jax.eval_shape(lambda: builders.model(config).init_with_output(jax.random.key(0), blank)[0]).shape[-1]
     keys = config.pca
-    components.enough(available, dim=keys.dim, length=length, images=keys.images, memory_mib=keys.memory_mib)
+    components.sample_size(available, dim=keys.dim, length=length, images=keys.images, memory_mib=keys.memory_mib)
     return length
 
 
@@ -53,7 +53,7 @@ def fitted(config: ConfigDict, variables: Variables, images: Paths | None = None
     """
     images = _training_images(config) if images is None else images
     keys, length = config.pca, check(config, len(images))
-    descriptors = components.described(
+    descriptors = components.sampled_descriptors(
         builders.describer(config, builders.mesh(config)), variables, images,
         dim=keys.dim, length=length, images=keys.images, memory_mib=keys.memory_mib, seed=config.seed,
     )  # fmt: skip
@@ -70,7 +70,7 @@ def fitted(config: ConfigDict, variables: Variables, images: Paths | None = None
 def with_pca(config: ConfigDict) -> ConfigDict:
     """The recipe of the compressed model. It is no published method any more."""
     compressed = config.copy_and_resolve_references().unlock()
-    model = components.behind(config.model.to_dict(), config.pca.dim)
+    model = components.with_projection(config.model.to_dict(), config.pca.dim)
     compressed.model.aggregator = model["aggregator"]
     compressed.model.aggregator_options = ConfigDict(model["aggregator_options"])
     compressed.method, compressed.pca.dim = "", 0

@@ -58,7 +58,7 @@ class Feed:
         """The global batch that the hosts' rows make; warns of what could not be read."""
         for stream, batch in local.items():
             self.unreadable += int(batch["bad"].sum())
-            for complaint in self.sources[stream].complaints(batch) if batch["bad"].any() else ():
+            for complaint in self.sources[stream].read_errors(batch) if batch["bad"].any() else ():
                 log.warning("left out of its batch: %s", complaint)
         return {
             stream: to_global(self.mesh, {name: batch[name] for name in batch if name not in ("row", "bad")})

@@ -116,7 +116,7 @@ class Progress:
         }
         self._rates = "  {images_per_second:.0f} images/s  data wait {data_wait_percent:.0f}%".format(**rates)
         self._bar.note = f"loss {loss:.3f}{self._rates}"
-        self._bar.say()
+        self._bar.log()
         self._last_step, self._last_time, self._waited = step, now, 0.0
         return rates
 

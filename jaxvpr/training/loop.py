@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from data_pipelines.loaders import reading
+from data_pipelines.loaders import loading_options
 from data_pipelines.progress import first_slow, slow
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
@@ -71,15 +71,15 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         total=total, epoch=config.steps_per_epoch, frozen=frozen,
         accumulate=config.accumulate, grad_cache=config.grad_cache, ema=averages, by_image=by_image,
     )  # fmt: skip
-    step = first_slow(made, compiling.once("the training step"))
+    step = first_slow(made, compiling.message("the training step"))
     written = Log(workdir if hosts.is_first() else None, host.log_offset, host.step)
-    feed = Feed(recipe.sources, mesh, seed=config.seed, loader=reading(config.loader), by_image=by_image)
+    feed = Feed(recipe.sources, mesh, seed=config.seed, loader=loading_options(config.loader), by_image=by_image)
     run = _Run(
         config, recipe, feed, checkpoints, written, follow, deciding,
         renew=lambda state: next_generation(state, fresh()[0], shardings, initial, objective.inherited),
         seconds=host.seconds,
     )  # fmt: skip
-    with checkpoints.explained(), closing(run), hosts.leave_on_sigterm() as leave:
+    with checkpoints.explained(), closing(run), hosts.stop_on_sigterm() as leave:
         while not (finished := run.ended(host)) and not leave(host.step):
             state = run.period(step, state, host, leave)
         if not finished:
@@ -115,7 +115,7 @@ class _Run:
         """Whether all steps are done, or validation has not got better for long enough."""
         return host.step >= self.total or 0 < self.config.best.patience <= host.patience.bad
 
-    def period(self, step: Callable, state: TrainState, host: Host, leave: hosts.Leave) -> TrainState:
+    def period(self, step: Callable, state: TrainState, host: Host, leave: hosts.StopRequest) -> TrainState:
         """Trains from `host.step` to the end of its plan, or until it is stopped."""
         index, within = divmod(host.step, self.period_steps)
         if host.plan is None:

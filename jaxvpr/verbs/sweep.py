@@ -54,7 +54,7 @@ def run(sweep: Sweep, folder: Path) -> int:
                           (len(sweep.runs),))  # fmt: skip
     log.info("%d runs, %d of them finished already", len(done), int(done.sum()))
     _write(sweep, folder)
-    with hosts.leave_on_sigterm() as leave:
+    with hosts.stop_on_sigterm() as leave:
         for number, run in enumerate(sweep.runs):
             if done[number]:
                 continue

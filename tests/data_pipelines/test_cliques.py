@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.cliques import Beside, clique_batches, representatives
+from data_pipelines.cliques import Occupied, clique_batches, representatives
 from data_pipelines.errors import DataError
 from data_pipelines.place_table import place_table
 from data_pipelines.places import Paths, Places
@@ -165,17 +165,17 @@ def test_images_of_a_clique_look_the_same_way_where_an_angle_is_asked_for():
 
 def test_cliques_keep_their_distance_from_what_stands_beside_them():
     table, descriptors = town(40, extent=500)
-    beside = [Beside(np.array([[0.0, 0.0], [250.0, 250.0]]), np.array([-1, frame])) for frame in (-1, -2, -1)]
+    beside = [Occupied(np.array([[0.0, 0.0], [250.0, 250.0]]), np.array([-1, frame])) for frame in (-1, -2, -1)]
     batches = clique_batches(
-        table, descriptors, P=10, K=2, steps=3, rng=np.random.default_rng(0), distance=120.0, beside=beside
+        table, descriptors, P=10, K=2, steps=3, rng=np.random.default_rng(0), distance=120.0, occupied=beside
     )
     position = table.positions[np.argsort(table.rows)]
     for rows, middle in zip(batches.rows, (True, False, True), strict=True):
         apart = [np.hypot(*(position[rows[rows >= 0]] - point).T).min() for point in ((0, 0), (250, 250))]
         assert len(rows) and apart[0] >= 120 and (apart[1] >= 120) == middle
-    everywhere = [Beside(position, np.full(len(position), -1))] * 3
+    everywhere = [Occupied(position, np.full(len(position), -1))] * 3
     with pytest.raises(DataError, match=r"\b2 images.*\baway\b.*town"):
-        clique_batches(table, descriptors, P=2, K=2, steps=3, rng=np.random.default_rng(0), beside=everywhere)
+        clique_batches(table, descriptors, P=2, K=2, steps=3, rng=np.random.default_rng(0), occupied=everywhere)
 
 
 def test_equal_seeds_and_descriptors_give_equal_batches():

@@ -58,4 +58,4 @@ def test_all_cores_where_the_system_does_not_say(machine, monkeypatch):
 def test_threads_that_read_images(machine, allowed, threads, workers, found):
     machine(allowed)
     asked = {"threads": threads, "workers": workers, "prefetch": 4, "on_error": "skip"}
-    assert loaders.reading(asked) == {"threads": found, "workers": workers, "prefetch": 4}
+    assert loaders.loading_options(asked) == {"threads": found, "workers": workers, "prefetch": 4}

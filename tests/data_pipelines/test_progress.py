@@ -146,7 +146,7 @@ def test_other_hosts_are_silent(now, screen, caplog, capsys):
     with Bar("describing", 9, "images") as bar, slow("reading"):
         now.seconds = 60.0
         bar.advance()
-        bar.say()
+        bar.log()
     assert screen.getvalue() == "" and not caplog.records and capsys.readouterr() == ("", "")
 
 

@@ -12,7 +12,16 @@ from data_pipelines.errors import DataError
 from data_pipelines.image_source import ImageSource
 from data_pipelines.images import decode, resize
 from data_pipelines.places import Paths
-from data_pipelines.shapes import NOMINAL, MemorySource, MixedReader, distinct, own_sizes, plan, shown, target
+from data_pipelines.shapes import (
+    NOMINAL,
+    MemorySource,
+    MixedReader,
+    common_size,
+    count_distinct,
+    own_sizes,
+    plan,
+    shown_sizes,
+)
 
 SIDES = st.sampled_from([20, 30, 40])
 
@@ -22,7 +31,7 @@ SIDES = st.sampled_from([20, 30, 40])
        st.sampled_from([(), (16, 24)]))  # fmt: skip
 def test_every_row_has_one_place(sizes, unit, times, fixed, size):
     own, batch = np.array(sizes, np.int32).reshape(-1, 2), unit * times
-    show = shown(own, size, 16)
+    show = shown_sizes(own, size, 16)
     batches = plan(own, show, batch, unit=unit, fixed=fixed)
     rows = []
     for mixed in batches:
@@ -37,7 +46,7 @@ def test_every_row_has_one_place(sizes, unit, times, fixed, size):
             rows += real.tolist()
         assert filled <= mixed.length
     assert sorted(rows) == list(range(len(own)))
-    groups = distinct(show)
+    groups = count_distinct(show)
     needed = sum(-(-(show == group).all(axis=1).sum() // batch) for group in np.unique(show, axis=0))
     assert len(batches) == needed and (not size or groups <= 1)
 
@@ -62,9 +71,9 @@ def test_few_images_of_a_size_do_not_fill_a_batch_with_nothing():
     ],
 )
 def test_sides_are_rounded_to_the_nearest_multiple(own, size, multiple, wanted):
-    assert shown(np.array([own]), size, multiple).tolist() == [list(wanted)]
+    assert shown_sizes(np.array([own]), size, multiple).tolist() == [list(wanted)]
     if size:
-        assert target(size, multiple) == wanted
+        assert common_size(size, multiple) == wanted
     assert wanted == tuple(max(1, round(side / multiple)) * multiple for side in size or own)
 
 
@@ -78,18 +87,18 @@ def test_sides_are_rounded_to_the_nearest_multiple(own, size, multiple, wanted):
     ],
 )
 def test_a_crop_has_the_largest_multiples_that_fit(own, size, wanted):
-    assert shown(np.array([own]), size, 14, crop=True).tolist() == [list(wanted)]
+    assert shown_sizes(np.array([own]), size, 14, crop=True).tolist() == [list(wanted)]
     if size:
-        assert target(size, 14, crop=True) == wanted
+        assert common_size(size, 14, crop=True) == wanted
 
 
 def test_an_image_smaller_than_a_multiple_cannot_be_cropped():
     with pytest.raises(DataError, match=r"image 1\b.*\b13x40\b.*\b14\b"):
-        shown(np.array([(28, 30), (13, 40)]), (), 14, crop=True)
+        shown_sizes(np.array([(28, 30), (13, 40)]), (), 14, crop=True)
 
 
 def test_own_size_has_a_size_that_stands_for_it():
-    assert target((), 1) == NOMINAL == (480, 640) and target((), 14) == (476, 644)
+    assert common_size((), 1) == NOMINAL == (480, 640) and common_size((), 14) == (476, 644)
 
 
 def test_headers_tell_the_sizes_and_readers_give_the_images(tmp_path):
@@ -103,7 +112,7 @@ def test_headers_tell_the_sizes_and_readers_give_the_images(tmp_path):
     assert own_sizes(Paths.of([])).shape == (0, 2)
 
     own = own_sizes(paths.take([0, 1, 2]))
-    batches = plan(own, shown(own, (16, 16)), 4, unit=2, fixed=True)
+    batches = plan(own, shown_sizes(own, (16, 16)), 4, unit=2, fixed=True)
     images = [decode(paths[row]) for row in range(3)]
     for source in (ImageSource(paths, (16, 16)), MemorySource(images, (16, 16))):
         reader = pickle.loads(pickle.dumps(MixedReader(source, batches, {2: slice(0, 2), 4: slice(2, 4)})))

@@ -11,7 +11,17 @@ from data_pipelines.places import Paths
 from jaxvpr import weights
 from jaxvpr.errors import UserError
 from jaxvpr.fitting import pca as compress
-from jaxvpr.fitting.pca import Pca, affordable, behind, described, enough, fit, fold, peak_bytes, unfold
+from jaxvpr.fitting.pca import (
+    Pca,
+    affordable,
+    fit,
+    fold,
+    peak_bytes,
+    sample_size,
+    sampled_descriptors,
+    unfold,
+    with_projection,
+)
 from jaxvpr.models import depends_on_batch, join
 from jaxvpr.retrieval.extract import Described
 
@@ -139,18 +149,18 @@ def test_as_many_images_as_the_memory_holds_and_no_more(length):
 def test_the_benchmarks_descriptors_and_settings():
     """4096 MiB hold its 2^14 images of 16384 numbers, and 12430 of ResNet-50's 65536."""
     sizes = {"images": 2**14, "memory_mib": 4096}
-    assert enough(50_000, dim=4096, length=2**14, **sizes) == 2**14
+    assert sample_size(50_000, dim=4096, length=2**14, **sizes) == 2**14
     assert affordable(2**14, 512, 1024, 4096) == 2**14
     # 2^32 = 4 n 65536 + 8 n 1152 + 12 65536 1152 + 12 1152^2
-    assert enough(50_000, dim=1024, length=2**16, **sizes) == (2**32 - 12 * 2**16 * 1152 - 12 * 1152**2) // (
+    assert sample_size(50_000, dim=1024, length=2**16, **sizes) == (2**32 - 12 * 2**16 * 1152 - 12 * 1152**2) // (
         2**18 + 8 * 1152
     )
     with pytest.raises(UserError, match=r"pca\.dim=99\b.*\b64 numbers.*\b64\b"):
-        enough(1000, dim=99, length=64, **sizes)
+        sample_size(1000, dim=99, length=64, **sizes)
     with pytest.raises(UserError, match=r"pca\.dim=64\b.*\b50 training images.*pca\.images=.*\b50\b"):
-        enough(50, dim=64, length=64, **sizes)
+        sample_size(50, dim=64, length=64, **sizes)
     with pytest.raises(UserError, match=r"pca\.memory_mib=4\b.*\b21 descriptors.*\b16384\b"):
-        enough(9000, dim=64, length=16384, images=2**14, memory_mib=4)
+        sample_size(9000, dim=64, length=16384, images=2**14, memory_mib=4)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures memory as Linux counts it")
@@ -191,16 +201,16 @@ def test_which_images_serve():
     paths = Paths.of([f"{i}.jpg" for i in range(200)], ".")
     sizes = {"dim": 2, "length": 3}
     describer = Recorder(unreadable=set(range(0, 200, 2)))
-    x = described(describer, None, paths, images=50, seed=4, **sizes)
+    x = sampled_descriptors(describer, None, paths, images=50, seed=4, **sizes)
     (asked,) = describer.asked
     assert len(set(asked)) == 50 and asked == sorted(asked) and max(asked) > 100, "random images, each once"
     np.testing.assert_array_equal(x[:, 0], [row for row in asked if row % 2])
     again, other = Recorder(), Recorder()
-    described(again, None, paths, images=50, seed=4, **sizes)
-    described(other, None, paths, images=50, seed=5, **sizes)
+    sampled_descriptors(again, None, paths, images=50, seed=4, **sizes)
+    sampled_descriptors(other, None, paths, images=50, seed=5, **sizes)
     assert again.asked == describer.asked != other.asked
     everything = Recorder()
-    described(everything, None, paths, **sizes)
+    sampled_descriptors(everything, None, paths, **sizes)
     assert everything.asked == [list(range(200))]
 
 
@@ -208,7 +218,7 @@ def test_fewer_images_are_told(caplog):
     paths = Paths.of([f"{i}.jpg" for i in range(200)], ".")
     caplog.set_level("INFO", "jaxvpr")
     with pytest.raises(ValueError, match="broadcast"):  # a describer of 3 numbers
-        np.broadcast_to(described(Recorder(), None, paths, dim=2, length=4000, memory_mib=1), (200, 3))
+        np.broadcast_to(sampled_descriptors(Recorder(), None, paths, dim=2, length=4000, memory_mib=1), (200, 3))
     assert "the PCA takes 21 images: 200 would not fit in pca.memory_mib=1" in caplog.text
 
 
@@ -240,7 +250,7 @@ def test_a_folded_model_describes_as_the_pca_of_the_models_descriptors(aggregato
     plain = np.asarray(jax.jit(model.apply)(variables, images))
     for whiten in (False, True):
         pca = fit(plain.copy(), 4, whiten=whiten)
-        folded_options, folded = behind(options, 4), fold(variables, pca)
+        folded_options, folded = with_projection(options, 4), fold(variables, pca)
         compressed = jax.jit(join(**folded_options).apply)
         expected = unit(plain @ pca.weight.T + pca.bias)
         # Whitening enlarges the rounding of a descriptor by up to a thousand.
@@ -258,9 +268,9 @@ def test_statistics_and_a_look_across_the_batch_stay_where_the_inner_aggregator_
     assert set(folded["params"]["aggregator"]) == {"fc"} and folded["params"]["backbone"] == {"a": 1}
     assert unfold(folded) == variables
     across = {"backbone": "dinov2_vits14", "aggregator": "supervlad", "aggregator_options": {"layers": 1}}
-    assert depends_on_batch(join(**across)) and depends_on_batch(join(**behind(across, 2)))
+    assert depends_on_batch(join(**across)) and depends_on_batch(join(**with_projection(across, 2)))
     alone = {**across, "aggregator_options": {"layers": 1, "cross_image": False}}
-    assert not depends_on_batch(join(**behind(alone, 2)))
+    assert not depends_on_batch(join(**with_projection(alone, 2)))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from jaxvpr.mining.hard_examples import hard_examples
 from jaxvpr.mining.reciprocal import reciprocal, reciprocal_distances
 from jaxvpr.parallel.mesh import make_mesh
-from jaxvpr.retrieval.cache import first, spread, vectors
+from jaxvpr.retrieval.cache import first, from_host, vectors
 from jaxvpr.retrieval.extract import Described
 from jaxvpr.retrieval.positives import Positives
 
@@ -22,7 +22,7 @@ def clustered(seed=0):
 
 
 def on_mesh(x, devices=8, lost=()):
-    return spread(Described(x, np.array(lost, np.int64)), make_mesh(devices=jax.devices()[:devices]), 16)
+    return from_host(Described(x, np.array(lost, np.int64)), make_mesh(devices=jax.devices()[:devices]), 16)
 
 
 def dense(x, k, own):
@@ -98,5 +98,5 @@ def test_a_cache_of_the_first_and_rows_of_it():
     held = x.copy()
     np.testing.assert_array_equal(vectors(cache, rows)[:4], held[rows[:4]])
     none = Positives(np.zeros(4, np.int64), np.empty(0, np.int64))
-    found = hard_examples(first(cache, 50), x[100:103], none, k=60, but=none)
+    found = hard_examples(first(cache, 50), x[100:103], none, k=60, excluded=none)
     assert sorted(found.negatives[0][found.negatives[0] >= 0]) == [i for i in range(50) if i != 2]

@@ -11,7 +11,7 @@ from jaxvpr.objectives.objective import Embed
 from jaxvpr.objectives.sfrs_plans import Difficult, risen, sfrs_plan
 from jaxvpr.objectives.triplet_plans import Mining, mined_plan
 from jaxvpr.parallel.mesh import make_mesh
-from jaxvpr.retrieval.cache import spread
+from jaxvpr.retrieval.cache import from_host
 from jaxvpr.retrieval.extract import Described
 
 QUERIES, DATABASE, NUMBER, POOL = 24, 100, 4, 6
@@ -37,7 +37,7 @@ def looks(seed=1):
 def embedding(table, asked):
     def on_mesh(rows):
         asked.append(rows)
-        return spread(Described(table[rows], np.empty(0, np.int64)), make_mesh(), 16)
+        return from_host(Described(table[rows], np.empty(0, np.int64)), make_mesh(), 16)
 
     return Embed(lambda rows: table[rows], on_mesh)
 
@@ -49,7 +49,7 @@ def brute(ground, table, queries, reciprocal):
         own = ground.database[ground.positives[int(np.flatnonzero(ground.queries == query)[0])]]
         own = own[np.argsort(((table[own] - table[query]) ** 2).sum(1), kind="stable")][:POOL]
         line[: len(own)] = own
-    every, found = spread(Described(table, np.empty(0, np.int64)), make_mesh(), 16), []
+    every, found = from_host(Described(table, np.empty(0, np.int64)), make_mesh(), 16), []
     after = reciprocal_distances(every, queries, near, k=reciprocal) if reciprocal else np.where(near < 0, np.inf, 0)
     for before, distances in zip(near, after, strict=True):
         ranks = np.argsort(np.argsort(distances, kind="stable"))
@@ -113,7 +113,7 @@ def test_unreadable_images_are_no_difficult_positives():
     lost = ground.database[::3]
 
     def on_mesh(rows):
-        return spread(Described(table[rows], np.flatnonzero(np.isin(rows, lost))), make_mesh(), 16)
+        return from_host(Described(table[rows], np.flatnonzero(np.isin(rows, lost))), make_mesh(), 16)
 
     plan, _ = sfrs_plan(ground, MINING, Difficult(NUMBER, POOL, 6))(
         0, np.random.default_rng(3), {}, Embed(lambda rows: table[rows], on_mesh)

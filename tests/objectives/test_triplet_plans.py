@@ -10,7 +10,7 @@ from jaxvpr.mining.neighbours import neighbours
 from jaxvpr.objectives.objective import Embed
 from jaxvpr.objectives.triplet_plans import Mining, draw_queries, drawn_negatives, mined, mined_plan
 from jaxvpr.parallel.mesh import make_mesh
-from jaxvpr.retrieval.cache import spread
+from jaxvpr.retrieval.cache import from_host
 from jaxvpr.retrieval.extract import Described
 
 QUERIES, DATABASE = 40, 160
@@ -36,7 +36,7 @@ def embedding(table, devices=8, lost=()):
 
     def on_mesh(rows):
         asked.append(rows)
-        return spread(Described(table[rows], np.flatnonzero(np.isin(rows, lost))), mesh, 16)
+        return from_host(Described(table[rows], np.flatnonzero(np.isin(rows, lost))), mesh, 16)
 
     return Embed(lambda rows: table[rows], on_mesh), asked
 

@@ -114,12 +114,12 @@ def test_a_million_points_stay_a_small_map():
 
 
 def test_the_gallery_takes_wrong_ones_first():
-    assert gallery.spread([True, False, True, False, True], 10) == [1, 3, 0, 2, 4]
-    chosen = gallery.spread([False] * 100 + [True] * 100, 10)
+    assert gallery.choose_queries([True, False, True, False, True], 10) == [1, 3, 0, 2, 4]
+    chosen = gallery.choose_queries([False] * 100 + [True] * 100, 10)
     assert chosen == [0, 14, 28, 42, 57, 71, 85, 100, 133, 166]
-    assert gallery.spread([True] * 9, 4) == [0, 2, 4, 6]
-    assert gallery.spread([False] * 5 + [True], 4) == [0, 1, 3, 5]
-    assert gallery.spread([], 4) == []
+    assert gallery.choose_queries([True] * 9, 4) == [0, 2, 4, 6]
+    assert gallery.choose_queries([False] * 5 + [True], 4) == [0, 1, 3, 5]
+    assert gallery.choose_queries([], 4) == []
 
 
 def test_the_gallery_keeps_its_budget(tmp_path, monkeypatch):

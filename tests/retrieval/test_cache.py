@@ -49,7 +49,7 @@ def rows_of(cache):
 
 @pytest.mark.parametrize(("devices", "model", "batch"), [(1, 1, 5), (8, 2, 16), (2, 1, 64)])
 def test_every_image_has_its_row(devices, model, batch):
-    cache = caches.keep(apply, KERNEL, batches(batch, BAD), COUNT, mesh(devices, model), batch)
+    cache = caches.fill(apply, KERNEL, batches(batch, BAD), COUNT, mesh(devices, model), batch)
     assert cache.descriptors.shape[1:] == (batch, 5) and cache.descriptors.dtype == np.float32
     assert cache.mesh == mesh(devices, model) and cache.count == COUNT
     for shard in cache.descriptors.addressable_shards:
@@ -70,19 +70,19 @@ def test_sets_of_about_one_size_are_cached_in_one_shape():
 
 def test_what_is_wrong_is_told():
     with pytest.raises(UserError, match=r"\b53 images.*finite.*\brow 0\b"):
-        caches.keep(apply, {"kernel": KERNEL["kernel"] * np.nan}, batches(8), COUNT, mesh(8), 8)
+        caches.fill(apply, {"kernel": KERNEL["kernel"] * np.nan}, batches(8), COUNT, mesh(8), 8)
     black = IMAGES.copy()
     black[[31, 20]] = 0
     parts = [{**part, "image": np.where(part["row"][:, None, None, None] < 0, 0, black[part["row"]])}
              for part in batches(8)]  # fmt: skip
     with pytest.raises(UserError, match=r"\b2 images.*finite.*\brow 20\b"):
-        caches.keep(apply, KERNEL, parts, COUNT, mesh(8), 8)
+        caches.fill(apply, KERNEL, parts, COUNT, mesh(8), 8)
     with pytest.raises(UserError, match="no images"):
-        caches.keep(apply, KERNEL, [], 0, mesh(8), 8)
+        caches.fill(apply, KERNEL, [], 0, mesh(8), 8)
     turned = [1, 0, *range(2, COUNT)]
     for order, misplaced in ((turned, 2), (range(COUNT - 1), 1), (range(8), 0)):
         with pytest.raises(RuntimeError, match=rf"\b53 images.*\b{misplaced}\b"):
-            caches.keep(apply, KERNEL, batches(8, order=order), COUNT, mesh(8), 8)
+            caches.fill(apply, KERNEL, batches(8, order=order), COUNT, mesh(8), 8)
 
 
 @pytest.fixture

@@ -59,9 +59,9 @@ def test_every_number_of_images_in_few_sizes(devices, sizes, way, watched):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_set_of_few_shares_the_size_of_the_one_beside_it(way, watched):
     describer, compiled = watched(1, WAYS[way])
-    describer(VARIABLES, IMAGES[:3], beside=len(IMAGES))
-    describer(VARIABLES, IMAGES[:3], beside=6)
-    describer(VARIABLES, IMAGES[:3], beside=2)
+    describer(VARIABLES, IMAGES[:3], sized_for=len(IMAGES))
+    describer(VARIABLES, IMAGES[:3], sized_for=6)
+    describer(VARIABLES, IMAGES[:3], sized_for=2)
     assert compiled == [16, 8, 4]
 
 

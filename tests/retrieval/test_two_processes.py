@@ -26,7 +26,7 @@ if processes > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", processes, me, local_device_ids=[0, 1])
 from data_pipelines.places import Paths
 from ml_collections import ConfigDict
-from jaxvpr.retrieval.cache import keep, missing, vectors
+from jaxvpr.retrieval.cache import fill, missing, vectors
 from jaxvpr.fitting.clusters import cluster_start
 from jaxvpr.builders import describing
 from jaxvpr.retrieval.describer import Describer
@@ -69,7 +69,7 @@ begun = cluster_start({"params": {"aggregator": {"centroids": np.zeros((3, 5), n
 agreed = begun["params"]["aggregator"]["centroids"]
 
 # Rows 8 to 14 ask. Those five and four before each are listed, among them row 4, which could not be read.
-cache = keep(apply, {"kernel": kernel}, batches(), 21, mesh, 8)
+cache = fill(apply, {"kernel": kernel}, batches(), 21, mesh, 8)
 lists = Positives(np.arange(8) * 2, np.arange(3, 10).repeat(2) + np.tile([0, 1], 7))
 mined = [hard_examples(cache, found.descriptors[8:15], lists, k=3, **{way: lists}) for way in ("but", "only")]
 mined = [part for way in mined for part in way] + [missing(cache), vectors(cache, np.array([20, 1]))]

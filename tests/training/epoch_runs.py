@@ -77,7 +77,7 @@ class Run:
     def train(self, leaves_at=99):
         """One part of the run, up to a step."""
 
-        class Told(hosts.Leave):
+        class Told(hosts.StopRequest):
             def __call__(self, step):
                 return step >= leaves_at
 
@@ -104,7 +104,7 @@ class Run:
             self.validate, Paths.of([]),
         )  # fmt: skip
         with self.monkeypatch.context() as patched, jax.numpy_rank_promotion("allow"):
-            patched.setattr(loop.hosts, "Leave", Told)
+            patched.setattr(loop.hosts, "StopRequest", Told)
             patched.setattr(loop, "make_step", watched)
             patched.setattr(loop, "time", SimpleNamespace(monotonic=lambda: self.clock))
             return loop.train(self.config, self.folder, recipe, self.mesh)

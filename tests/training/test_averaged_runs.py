@@ -33,11 +33,11 @@ def config(tiny_config):
 def train(config, folder, monkeypatch, leaves_at=99):
     """The outcome, and what each validation and each step saw: {step: variables}, [state before the step]."""
 
-    class Told(hosts.Leave):
+    class Told(hosts.StopRequest):
         def __call__(self, step):
             return step >= leaves_at
 
-    monkeypatch.setattr(loop.hosts, "Leave", Told)
+    monkeypatch.setattr(loop.hosts, "StopRequest", Told)
     mesh, validated = builders.mesh(config), []
 
     def validate(variables, extra):

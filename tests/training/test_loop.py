@@ -108,7 +108,7 @@ def make(folder):
     return folder
 
 
-class Told(hosts.Leave):
+class Told(hosts.StopRequest):
     """A wish to leave that comes with a given step."""
 
     def __init__(self, step):
@@ -122,7 +122,7 @@ class Told(hosts.Leave):
 @pytest.mark.parametrize(("leaves_at", "left"), [(4, [4]), (6, [6]), (7, [7])])
 def test_told_to_leave_saves_wherever_it_stands(tiny_config, tmp_path, monkeypatch, leaves_at, left):
     """Step 6 is the end of a plan that is not validated: nothing else would save there."""
-    monkeypatch.setattr(loop.hosts, "Leave", lambda: Told(leaves_at))
+    monkeypatch.setattr(loop.hosts, "StopRequest", lambda: Told(leaves_at))
     config = changed(tiny_config, every_epochs=2)
     recipe = recipe_of(config)
     outcome = loop.train(config, make(tmp_path / "run"), recipe, builders.mesh(config))

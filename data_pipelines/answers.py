@@ -1,4 +1,4 @@
-"""Published answers: which database images a data set itself calls right for each of its queries."""
+"""Published answers: the database images that a data set lists as right for each of its queries."""
 
 from __future__ import annotations
 
@@ -23,11 +23,7 @@ class Answers(NamedTuple):
     indices: Array
 
     def check(self, where: str, queries: int, database: int) -> None:
-        """Whether the list fits `queries` queries and `database` images.
-
-        Raises:
-          DataError: begins with `where` and gives both numbers.
-        """
+        """Raises DataError, which begins with `where`, unless the list fits `queries` queries and `database` images."""
         self.check_rows()
         last = int(self.indices.max(initial=-1))
         if len(self.indptr) - 1 != queries or last >= database:
@@ -38,21 +34,17 @@ class Answers(NamedTuple):
             )
 
     def check_rows(self) -> None:
-        """Whether these are compressed rows at all.
-
-        Raises:
-          DataError: for offsets that do not ascend from 0 to the number of indices, or a negative index.
-        """
+        """Raises DataError unless the offsets ascend from 0 to the number of indices, none of which is negative."""
         indptr, indices = self
         if not len(indptr) or indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
             raise DataError(f"list of positives: the row offsets do not ascend from 0 to the {len(indices)} indices")
         if (indices < 0).any():
-            raise DataError(f"list of positives: {int(indices.min())} is no row of a database")
+            raise DataError(f"list of positives: {int(indices.min())} is not a row of a database")
 
     def of_rows(self, rows: Array, queries: Array, database: Array) -> Answers | None:
         """The answers within a sub-table of the table that they belong to.
 
-        An answer that the sub-table lacks is left out. None where it has no query or no database image, or one
+        An answer outside the sub-table is left out. None where it has no query or no database image, or one
         database image twice: a position cannot say which of the two is meant.
 
         Args:
@@ -60,23 +52,23 @@ class Answers(NamedTuple):
           queries, database: bool [N], which rows of the table are queries (Q) and which are database images.
         """
         rows = np.arange(len(queries))[rows]  # negative rows count from the end
-        asked, kept = ((np.cumsum(role) - 1)[rows[role[rows]]] for role in (queries, database))
-        if not len(asked) or not len(kept) or np.bincount(kept).max() > 1:
+        kept_queries, kept = ((np.cumsum(role) - 1)[rows[role[rows]]] for role in (queries, database))
+        if not len(kept_queries) or not len(kept) or np.bincount(kept).max() > 1:
             return None
         position = np.full(np.count_nonzero(database), -1, np.int64)
         position[kept] = np.arange(len(kept))
-        counts = np.diff(self.indptr)[asked]
-        gather, _ = ranges(self.indptr[asked], counts)
-        found = position[self.indices[gather]]
-        query = np.repeat(np.arange(len(asked)), counts)[found >= 0]
-        return Answers(offsets(np.bincount(query, minlength=len(asked))), found[found >= 0])
+        counts = np.diff(self.indptr)[kept_queries]
+        gather, _ = ranges(self.indptr[kept_queries], counts)
+        answer = position[self.indices[gather]]
+        query = np.repeat(np.arange(len(kept_queries)), counts)[answer >= 0]
+        return Answers(offsets(np.bincount(query, minlength=len(kept_queries))), answer[answer >= 0])
 
 
 def offsets(counts: Array) -> Array:
     """Where each of some lists begins, one after the other, and where the last ends: int64 [len(counts) + 1]."""
-    found = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=found[1:])
-    return found
+    ends = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=ends[1:])
+    return ends
 
 
 def ranges(starts: Array, counts: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""What a data set holds, in a few numbers, to be looked at before a run."""
+"""What a data set holds, in a few numbers, to check before a run."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def color_jitter(
       hue: strength s <= 0.5 draws a turn from [-s, s]; a pair is the range.
 
     Raises:
-      ValueError: for a strength or range that makes no sense.
+      ValueError: for a strength or range out of bounds.
     """
     strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
     ranges = [_range(name, strength) for name, strength in strengths.items()]
@@ -135,14 +135,14 @@ class Augment:
 
     Attributes:
       brightness, contrast, saturation, hue: see `color_jitter`.
-      scale, ratio: see `crop_box`; scale None keeps the whole image.
+      scale, ratio: see `crop_box`; scale None keeps the full image.
       flip: probability of mirroring left and right (a mirrored street is another street: 0 for place recognition).
       randaugment, magnitude: count of operations and their magnitude, see `rand_augment`.
       perspective: distortion of every second image, see `warps.perspective_ends`.
       rotation: the most degrees, see `warps.random_rotation`.
 
     Raises:
-      ValueError: for a value that makes no sense; names it and its range.
+      ValueError: for a value out of range; names both.
     """
 
     brightness: Strength = 0
@@ -176,11 +176,11 @@ class Augment:
         return (0, 0, *full) if self.scale is None else crop_box(rng, full, self.scale, self.ratio)
 
     def begin(self, image: Array, rng: np.random.Generator) -> Array:
-        """What must see the whole image, before the crop: with perspective the colours and itself, else nothing."""
+        """What needs the full image, before the crop: the colours and perspective where there is perspective."""
         return random_perspective(self._colours(image, rng), rng, self.perspective) if self.perspective else image
 
     def finish(self, image: Array, rng: np.random.Generator) -> Array:
-        """What is left to do after the crop."""
+        """The changes after the crop."""
         if rng.random() < self.flip:
             image = np.ascontiguousarray(image[:, ::-1])
         if not self.perspective:

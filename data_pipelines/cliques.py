@@ -1,4 +1,4 @@
-"""Batches of hard places: places that look alike, as cliques of images that were taken near one another.
+"""Batches of hard places: places that look alike, as cliques of images taken near one another.
 
 CliqueMining (Izquierdo and Civera, "Close, But Not There: Boosting Geographic Distance Sensitivity in Visual Place
 Recognition", ECCV 2024). Their batches are 30 places of 4 images within 25 metres, from groups of 16 places that look
@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines import geo
 from data_pipelines.errors import DataError
 from data_pipelines.place_batches import PlaceBatches
 from data_pipelines.place_table import PlaceTable
@@ -99,10 +100,10 @@ def clique_batches(
 
 
 def check(table: PlaceTable, *, distance: float, angle: float, similar: int) -> None:
-    """Whether cliques can be drawn from the places at all; called before the minutes that descriptors take.
+    """Checks that cliques can be drawn from the places, before descriptors are computed, which takes minutes.
 
     Raises:
-      DataError: options that make no sense, images without the position or heading that they need.
+      DataError: options out of range, images without the position or heading that they need.
     """
     if similar < 0 or not distance > 0 or not angle > 0:
         raise DataError(f"similar must be at least 0, distance and angle positive: {similar=} {distance=} {angle=}")
@@ -117,7 +118,7 @@ def check(table: PlaceTable, *, distance: float, angle: float, similar: int) -> 
     if angle < 180 and len(blind):
         raise DataError(
             f"{len(blind)} of {len(table.rows)} images of {names} have no heading (the first: row "
-            f"{table.rows[blind[0]]}), which angle={angle:g} asks for. Take 180, or leave those out."
+            f"{table.rows[blind[0]]}), which angle={angle:g} needs. Set angle=180, or leave those out."
         )
 
 
@@ -135,7 +136,7 @@ class _City:
         """A place and up to `similar` others that look like it (int64)."""
         place = int(rng.integers(len(self.members)))
         probability = self._probabilities(place)
-        # `choice` without replacement fails where fewer places than asked for have a probability.
+        # `choice` without replacement fails where fewer places than `similar` have a probability.
         others = min(similar, int(np.count_nonzero(probability)))
         alike = rng.choice(len(probability), others, replace=False, p=probability) if others else np.zeros(0, np.int64)
         return self.members[np.append(place, alike)]
@@ -184,7 +185,7 @@ def _batch(
     share = np.array([len(city.members) for city in cities]) / len(table)
     cliques: list[Array] = []
     # Positions that new cliques keep away from, by frame.
-    used = {city.frame: [one.positions[one.frame == city.frame] for one in present] for city in cities}
+    used = {city.frame: [held.positions[held.frame == city.frame] for held in present] for city in cities}
     turns: list[int] = []
     for _ in range(max(len(cities), TRIES * P)):  # bounded: sparse data ends in padding, not in an endless loop
         if len(cliques) == P:
@@ -197,9 +198,9 @@ def _batch(
         images = images[~_near(table.positions[images], taken, distance).any(axis=1)]
         near = _near(table.positions[images], table.positions[images], distance)
         joined = near if angle >= 180 else near & _aligned(table.heading[images], angle)
-        found = [images[clique] for clique in _disjoint_cliques(joined, near, K, P - len(cliques))]
-        used[city.frame] += [table.positions[clique] for clique in found]
-        cliques += found
+        drawn = [images[clique] for clique in _disjoint_cliques(joined, near, K, P - len(cliques))]
+        used[city.frame] += [table.positions[clique] for clique in drawn]
+        cliques += drawn
     return cliques
 
 
@@ -211,8 +212,7 @@ def _near(positions: Array, others: Array, distance: float) -> Array:
 
 def _aligned(heading: Array, angle: float) -> Array:
     """bool [n, n], which headings differ by no more than `angle` degrees."""
-    turn = np.abs(heading[:, None] - heading) % 360
-    return np.minimum(turn, 360 - turn) <= angle
+    return geo.turn(heading[:, None], heading) <= angle
 
 
 def _disjoint_cliques(joined: Array, near: Array, K: int, wanted: int) -> list[list[int]]:

@@ -19,11 +19,7 @@ def condition_bits(codes: Array | int) -> Array:
 
 
 def check_conditions(where: str, conditions: Sequence[str]) -> None:
-    """Whether conditions can be the bits of one number.
-
-    Raises:
-      DataError: for more than 63, or one twice; begins with `where`.
-    """
+    """Raises DataError, which begins with `where`, for more than 63 conditions, or one twice."""
     twice = sorted({name for name in conditions if conditions.count(name) > 1})
     if len(conditions) > MOST or twice:
         what = f"has {twice} twice" if twice else f"begins with {list(conditions[:5])}"
@@ -34,7 +30,7 @@ def check_conditions(where: str, conditions: Sequence[str]) -> None:
 
 
 def check_bits(where: str, bits: Array, conditions: Sequence[str]) -> None:
-    """Whether every bit of `bits` has a name. Raises DataError as above."""
+    """Raises DataError, which begins with `where`, unless every bit of `bits` has a name."""
     if len(bits) and not 0 <= bits.min() <= bits.max() < 1 << len(conditions):
         raise DataError(
             f"{where}: condition holds {bits.min()} to {bits.max()}, but sets of the conditions {list(conditions)} are "

@@ -1,4 +1,4 @@
-"""How many things a process can do at once."""
+"""The number of processor cores that a process may use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What steps draw: rows, labels and headings of global batches, and the random numbers of each of their elements."""
+"""The rows, labels and headings that each step draws, and the random numbers of each element of its batch."""
 
 from __future__ import annotations
 

@@ -12,10 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from data_pipelines.answers import offsets
 from data_pipelines.errors import DataError
 from data_pipelines.focal import focal_points, headings_towards
-from data_pipelines.partitions import Array, Cells, square_cells
+from data_pipelines.partitions import Array, Cells, all_known, square_cells
 
+NEED = "EigenPlaces' classes are images that look at a point: it needs"
+ADVICE = "Leave those images out, add the column, or train another method (configs/gsv_cities.py takes places alone)"
 ANGLES = (0, 90)  # degrees from the second principal axis: of the lateral classes, of the frontal ones
 
 
@@ -26,7 +29,7 @@ class Views:
     Attributes:
       cells: the images of each class.
       view: float32 [len(cells.rows)], the heading of the view to cut out of each panorama, in degrees clockwise from
-        north; NaN for images that are no panoramas.
+        north; NaN for images that are not panoramas.
     """
 
     cells: Cells
@@ -71,14 +74,14 @@ def eigen_classes(
       (lateral, frontal), with the same groups and keys, so that class c of both is one cell.
 
     Raises:
-      DataError: rows without position or heading; no cell with enough images; fewer groups than asked for.
+      DataError: rows without position or heading; no cell with enough images; fewer groups than `groups`.
     """
     if distance <= 0 or not 0 <= turn <= 180:
         raise DataError(f"distance must be positive and turn lie in 0..180 degrees, but {distance=} {turn=}")
     if M <= 0 or N < 1 or min_images < 1:
         raise DataError(f"M must be positive, N and min_images at least 1, but {M=} {N=} {min_images=}")
     east, north, heading = (np.asarray(column, np.float64) for column in (east, north, heading))
-    _all_known(names, east=east, north=north, heading=heading)
+    all_known(NEED, ADVICE, names, east=east, north=north, heading=heading)
     if panoramas:
         cells = square_cells(east, north, M=M, N=N, min_images=min_images, groups=groups)
         views = _bearings(cells, east, north, distance)
@@ -157,18 +160,5 @@ def _only_rows(cells: Cells, rows: Array) -> Views:
     chosen[rows] = True
     kept = chosen[cells.rows]
     # How many of the first i images are kept: it turns old offsets of classes into new ones.
-    before = np.concatenate([[0], np.cumsum(kept)])
-    fewer = replace(cells, rows=cells.rows[kept], indptr=before[cells.indptr])
+    fewer = replace(cells, rows=cells.rows[kept], indptr=offsets(kept)[cells.indptr])
     return Views(fewer, np.full(len(fewer.rows), np.nan, np.float32))
-
-
-def _all_known(names: Sequence[str] | None, **columns: Array) -> None:
-    for column, values in columns.items():
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            first = f"row {bad[0]}" + (f", {names[int(bad[0])]}" if names is not None else "")
-            raise DataError(
-                f"{len(bad)} of {len(values)} images have no {column} (first: {first}), but EigenPlaces' classes are "
-                f"images that look at a point: it needs {', '.join(columns)} of each. Leave those images out, add the "
-                "column, or train another method (configs/gsv_cities.py learns from places alone)."
-            )

@@ -1,4 +1,4 @@
-"""Errors that speak to the user; this package has none that a user should see as a traceback."""
+"""Errors that a user sees as one message, without a traceback."""
 
 
 class DataError(ValueError):

@@ -1,4 +1,4 @@
-"""EigenPlaces' focal points: what the images of a cell of the map look at (Berton et al., ICCV 2023).
+"""EigenPlaces' focal points: the point that the images of a cell of the map look at (Berton et al., ICCV 2023).
 
 Cells are those of `partitions.square_cells`, of 15 m with N = 3 and 5 images at least in the paper. Positions along a
 street spread along it, so that the second principal component of a cell's positions points at the buildings beside the

@@ -1,4 +1,4 @@
-"""Geometry of the currency: latitude and longitude to UTM metres and back, distances, differences of heading.
+"""Latitude and longitude to UTM metres and back, and headings.
 
 The transverse Mercator projection follows Krüger's series to the fourth order of the third flattening (Karney 2011,
 "Transverse Mercator with an accuracy of a few nanometers", equations 35 and 36), on the WGS84 ellipsoid: within a zone
@@ -112,6 +112,18 @@ def from_utm(east: Array, north: Array, zone: Array | int) -> tuple[Array, Array
     phi = chi + sum(d * np.sin(2 * j * chi) for j, d in enumerate(LATITUDE, 1))
     longitude = _middle(zone) + np.degrees(np.arctan2(np.sinh(right), np.cos(up)))
     return np.degrees(phi), np.mod(longitude + 180, 360) - 180
+
+
+def wrapped(degrees: Array) -> Array:
+    """Headings (float32) in [0, 360); what float32 rounds up to 360 is 0."""
+    reduced = np.mod(degrees, 360).astype(np.float32)
+    return np.where(reduced == 360, np.float32(0), reduced)
+
+
+def turn(heading: Array, other: Array) -> Array:
+    """Degrees in [0, 180] between two headings: 359 and 1 differ by 2."""
+    degrees = np.abs(heading - other) % 360
+    return np.minimum(degrees, 360 - degrees)
 
 
 def _middle(zone: Array) -> Array:

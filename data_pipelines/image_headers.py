@@ -1,4 +1,4 @@
-"""What the header of a JPEG or PNG file says, and whether the file goes on to its end."""
+"""Size and orientation from the header of a JPEG or PNG file, and whether the file is complete."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ APP1, START_OF_SCAN, END_OF_IMAGE = 0xE1, 0xDA, b"\xff\xd9"
 def jpeg_header(data: bytes | mmap.mmap) -> tuple[int, int, int]:
     """(height, width, orientation) from the markers before the first scan; ValueError where the file is cut short.
 
-    Entropy-coded data never holds FF D9 (FF is stuffed there), so an end marker after the first scan means a whole file
-    (ITU T.81, B.1.1.2). Bytes after it, as some cameras append, do no harm.
+    Entropy-coded data never holds FF D9 (FF is stuffed there), so an end marker after the first scan means a complete
+    file (ITU T.81, B.1.1.2). Bytes after it, as some cameras append, do no harm.
     """
     size, orientation, at = None, 1, 2
     while at + 4 <= len(data) and data[at] == 0xFF:

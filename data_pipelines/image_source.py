@@ -39,7 +39,7 @@ class ImageSource:
       crop_from: (height, width) that images are squashed to instead, of which the middle `size` is cut; empty keeps
         each image's own. Without augmentation only.
       panorama: the files are panoramas. Where a draw has a heading its view is cut out first, and everything above is
-        about that view; where it has NaN the whole strip is shown.
+        about that view; where it has NaN the full panorama is shown.
     """
 
     paths: Paths
@@ -80,7 +80,7 @@ class ImageSource:
         Raises:
           ImageError: names the unreadable file (only with on_error="raise").
           DataError: names a panorama whose yaw is unknown.
-          ValueError: where the draw asks for headings, and the images are no panoramas.
+          ValueError: where the draw has headings, but the images are not panoramas.
         """
         start, stop, _ = part.indices(len(draw.rows))
         rows = draw.rows[start:stop]
@@ -120,7 +120,7 @@ class ImageSource:
         of, number = np.divmod(np.arange(start, stop), each)
         view = draw.view[of]
         if self.panorama is None and not np.isnan(view).all():
-            raise ValueError("this source reads whole images: the draw's view must be NaN, not a heading to cut out")
+            raise ValueError("this source has no panoramas: the draw's view must be NaN, not a heading")
         images = np.zeros((len(rows), *self.size, 3), np.uint8)
         unreadable = np.zeros(len(rows), bool)
         for index in np.flatnonzero(rows >= 0):
@@ -146,10 +146,10 @@ class ImageSource:
         reduce = (self.augment is not None and not self.queries_only) if self.reduce is None else self.reduce
         augment = self._augment(number)
         if augment is None:
-            whole = self._pixels(encoded, row, heading, self.size if reduce and self.crop_from is None else None)
-            return fit(whole, self.size, self.rule, self.crop_from)
+            image = self._pixels(encoded, row, heading, self.size if reduce and self.crop_from is None else None)
+            return fit(image, self.size, self.rule, self.crop_from)
         box = augment.box(rng, full)
-        # The box must keep as many pixels as the result has, so the whole image needs more by full / box.
+        # The box must keep as many pixels as the result has, so the full image needs more by full / box.
         at_least = _enlarged(self.size, full, box[2:]) if reduce else None
         decoded = augment.begin(self._pixels(encoded, row, heading, at_least), rng)
         cut = crop_resize(decoded, _scaled(box, full, decoded.shape[:2]), self.size, self.rule)
@@ -182,8 +182,18 @@ class ImageSource:
         return [self.paths[row] for row in rows]
 
     def read_errors(self, batch: Batch) -> list[str]:
-        """Why the bad elements of a batch are bad; see the function of that name."""
-        return read_errors(self.paths, batch, self.panorama)
+        """Why the bad elements of a batch are bad, one line a file; a panorama may have another size than it should."""
+        messages = []
+        for row in np.unique(batch["row"][batch["bad"]]):
+            try:
+                if row >= 0:
+                    encoded = read(self.paths[row])
+                    pixels(encoded)
+                    if self.panorama is not None:
+                        self.panorama.check(encoded)
+            except ImageError as error:
+                messages.append(str(error))
+        return messages
 
 
 def _enlarged(size: Size, full: Size, box: Size) -> Size:
@@ -191,27 +201,9 @@ def _enlarged(size: Size, full: Size, box: Size) -> Size:
 
 
 def _scaled(box: tuple[int, int, int, int], full: Size, reduced: Size) -> tuple[int, int, int, int]:
-    """A box of the full image in the pixels of the reduced one, rounded outwards to whole pixels inside it."""
+    """A box of the full image in the pixels of the reduced one, rounded outwards to integers inside it."""
     if full == reduced:
         return box
     top, left = box[0] * reduced[0] // full[0], box[1] * reduced[1] // full[1]
     bottom, right = -(-(box[0] + box[2]) * reduced[0] // full[0]), -(-(box[1] + box[3]) * reduced[1] // full[1])
     return top, left, bottom - top, right - left
-
-
-def read_errors(paths: Paths, batch: Batch, panorama: Panorama | None = None) -> list[str]:
-    """Why the bad elements of a batch are bad, one line a file: what a run that skips them prints and counts.
-
-    Of a source with a `panorama`, give that: a file of another size is none of its panoramas.
-    """
-    messages = []
-    for row in np.unique(batch["row"][batch["bad"]]):
-        try:
-            if row >= 0:
-                encoded = read(paths[row])
-                pixels(encoded)
-                if panorama is not None:
-                    panorama.check(encoded)
-        except ImageError as error:
-            messages.append(str(error))
-    return messages

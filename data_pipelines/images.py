@@ -1,4 +1,4 @@
-"""Image files to uint8 RGB arrays, and the ways of resizing that published results depend on.
+"""Image files to uint8 RGB arrays, and the resizing rules that published results depend on.
 
 JPEG goes through libjpeg-turbo as it is (simplejpeg), the fastest of those that give Pillow's pixels; PNG through
 OpenCV, and every other format through Pillow. Decoders fill what is missing of a truncated file with grey, so the end
@@ -49,7 +49,7 @@ UPRIGHT: dict[int, Callable[[Array], Array]] = {
 
 
 class ImageError(DataError):
-    """A file that is missing, cut short, or no image; the message names it."""
+    """A file that is missing, cut short, or not an image; the message names it."""
 
 
 class Encoded(NamedTuple):
@@ -84,13 +84,13 @@ def decode(path: str | os.PathLike[str], at_least: Size | None = None) -> Array:
       uint8 [H, W, 3], RGB.
 
     Raises:
-      ImageError: where the file is missing, empty, cut short or no image.
+      ImageError: where the file is missing, empty, cut short or not an image.
     """
     return pixels(read(path), at_least)
 
 
 def read(path: str | os.PathLike[str]) -> Encoded:
-    """Reads the bytes of an image file, its size, and whether it is whole. Raises ImageError as `decode` does."""
+    """Reads the bytes of an image file, its size, and whether it is complete. Raises ImageError as `decode` does."""
     name = os.fspath(path)
     try:
         data = Path(path).read_bytes()
@@ -127,9 +127,9 @@ def _empty(name: str) -> ImageError:
 def _header(
     name: str, data: bytes | mmap.mmap, length: int, reopen: Callable[[], BinaryIO]
 ) -> tuple[str, int, int, int]:
-    """(kind, upright height and width, orientation) of the bytes of a file; ImageError where they are no whole image.
+    """(kind, upright height and width, orientation) of the bytes of a file; ImageError where they are not one.
 
-    Other formats are Pillow's, which looks into what `reopen` gives.
+    Pillow reads the header of other formats from `reopen`.
     """
     try:
         if data[:2] == b"\xff\xd8":
@@ -174,7 +174,7 @@ def _jpeg_pixels(encoded: Encoded, scale: int) -> Array:
         raise ImageError(
             f"{encoded.path}: {width} x {height} pixels; at most {MOST_PIXELS:,} are read. Make it smaller or remove it"
         )
-    # libjpeg-turbo takes the smallest number of eighths that gives the sides asked for; below 8 pixels several do.
+    # libjpeg-turbo takes the smallest number of eighths that gives the wanted sides; below 8 pixels several do.
     if scale > 1 and max(height, width) < 8:
         return _opencv_pixels(encoded, REDUCED[scale])
     import simplejpeg  # here, since only a JPEG needs it: training on other images runs without

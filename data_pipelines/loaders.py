@@ -18,7 +18,7 @@ from data_pipelines.cores import cores
 from data_pipelines.draws import Batch, Draw, sequential_draw
 from data_pipelines.sources import Source
 
-MOST_THREADS = 16  # unless a recipe says more: each holds a batch in memory
+MOST_THREADS = 16  # unless a recipe sets more: each holds a batch in memory
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class StepReader:
       sources: stream name to its source.
       draw: step to {stream name: Draw}, pure and picklable.
       seed: of the augmentation.
-      parts: stream name to the slice of its global batch that this host decodes; all of it where nothing is said.
+      parts: stream name to the slice of its global batch that this host decodes; all of it by default.
       by_image: streams whose slices are of images, not of elements (`ImageSource.read_images`).
     """
 
@@ -78,7 +78,7 @@ def batches(
     """
     if last <= first:
         return
-    import grain  # here, since what only looks at sources needs none of it
+    import grain  # here, since reading a source alone does not need it
 
     ahead = max(prefetch, threads)
     steps = grain.MapDataset.range(first, last).map(functools.partial(_numbered, read_step))
@@ -97,13 +97,13 @@ def batches(
             gc.collect()  # grain's last exception holds the last batches in a cycle, and they hold shared memory
 
 
-def loading_options(asked: Mapping[str, int]) -> dict[str, int]:
-    """The `threads`, `workers` and `prefetch` of `batches` that a recipe asks for with its keys of the same names.
+def loading_options(keys: Mapping[str, int]) -> dict[str, int]:
+    """The `threads`, `workers` and `prefetch` of `batches` from a recipe's keys of the same names.
 
     `threads=0` is one for each core that this process may use, 16 at most; worker processes share them. Processes that
     share a machine, as hosts simulated on one do, know nothing of each other and take as many each: give a number.
     """
-    threads, workers, prefetch = (int(asked[key]) for key in ("threads", "workers", "prefetch"))
+    threads, workers, prefetch = (int(keys[key]) for key in ("threads", "workers", "prefetch"))
     threads = threads or max(1, min(MOST_THREADS, cores()) // max(1, workers))
     return {"threads": threads, "workers": workers, "prefetch": prefetch}
 

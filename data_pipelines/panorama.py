@@ -1,4 +1,4 @@
-"""Views cut out of panoramas that show the whole circle, as SF-XL's do (Berton et al., ICCV 2023)."""
+"""Views cut out of 360-degree panoramas, as SF-XL's are (Berton et al., ICCV 2023)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SF_XL: Size = (512, 3328)  # height and width of its panoramas, of which a view 
 
 @dataclass(frozen=True, eq=False)
 class Panorama:
-    """How the panoramas of a table of images are looked at; picklable, so that it travels to workers.
+    """How views are cut out of the panoramas of a table of images; picklable, so that it travels to workers.
 
     Attributes:
-      size: (height, width) in pixels of all of them; the width is the whole circle, bearings growing to the right.
+      size: (height, width) in pixels of all of them; the width is 360 degrees, bearings growing to the right.
       yaw: float32 [rows], degrees clockwise from north of each one's middle column; NaN where unknown.
       width: columns of a view, which sees 360 width / size[1] degrees.
 
@@ -33,7 +33,7 @@ class Panorama:
         _fits(self.width, self.size, "panorama")
 
     def check(self, encoded: Encoded) -> None:
-        """Looks at the header of a file. ImageError, which names it, where its size is not that of these panoramas."""
+        """Raises ImageError, which names the file, unless its size is that of these panoramas."""
         _of_size(encoded.path, (encoded.height, encoded.width), self.size)
 
     def view(self, encoded: Encoded, row: int, heading: float, at_least: Size | None = None) -> Array:
@@ -74,7 +74,7 @@ def cut(
       uint8 [H, width, 3].
 
     Raises:
-      DataError: for an image of another size, a heading or yaw that is no number, or a view wider than the circle.
+      DataError: for an image of another size, a heading or yaw that is not finite, or a view wider than the circle.
     """
     _of_size(name, panorama.shape[:2], full)
     if not (np.isfinite(yaw) and np.isfinite(heading)):
@@ -91,7 +91,7 @@ def _of_size(name: str, found: Size, expected: Size) -> None:
     if tuple(found) != tuple(expected):
         raise ImageError(
             f"{name}: {found[0]}x{found[1]} pixels, but a panorama of {expected[0]}x{expected[1]} was expected, whose "
-            "width is the whole circle. Set panorama.size to the (height, width) of these panoramas, or to () for "
+            "width is 360 degrees. Set panorama.size to the (height, width) of these panoramas, or to () for "
             "ordinary images"
         )
 

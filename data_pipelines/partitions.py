@@ -10,6 +10,7 @@ takes twelve times as long and four times the memory (docs/benchmarks.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from data_pipelines.errors import DataError
 
 Array = np.ndarray
 LARGEST_KEY = 2**62  # of a combined key, which must not overflow int64
+NEED, ADVICE = "these cells need", "Leave those out, or take classes by place"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Cells:
           DataError: for a group that does not exist.
         """
         if not 0 <= group < len(self):
-            raise DataError(f"group {group} was asked for, but there are {len(self)} groups (0 to {len(self) - 1})")
+            raise DataError(f"there is no group {group}: there are {len(self)} groups (0 to {len(self) - 1})")
         indptr = self.indptr[self.groups[group] : self.groups[group + 1] + 1]
         return self.rows[indptr[0] : indptr[-1]], indptr - indptr[0]
 
@@ -93,13 +95,13 @@ def cosplace_cells(
       groups: how many groups to keep; None keeps all.
 
     Raises:
-      DataError: rows without position or heading; no class with enough images; fewer groups than asked for.
+      DataError: rows without position or heading; no class with enough images; fewer groups than `groups`.
     """
     if M <= 0 or alpha <= 0 or N < 1 or L < 1 or min_images < 1:
         raise DataError(
             f"M and alpha must be positive, N, L and min_images at least 1, but {M=} {alpha=} {N=} {L=} {min_images=}"
         )
-    _all_known(east=east, north=north, heading=heading)
+    all_known(NEED, ADVICE, east=east, north=north, heading=heading)
     turned = np.mod(np.asarray(heading, np.float64), 360.0)
     turned[turned == 360.0] = 0.0  # what rounding makes of a heading just below 0
     # Rounding down, not truncation, here and in `_of_square`: cells west of 0 have the size of all others.
@@ -114,11 +116,11 @@ def square_cells(
     """As `cosplace_cells`, with classes of cells alone, whatever the images' headings.
 
     Raises:
-      DataError: rows without a position; no class with enough images; fewer groups than asked for.
+      DataError: rows without a position; no class with enough images; fewer groups than `groups`.
     """
     if M <= 0 or N < 1 or min_images < 1:
         raise DataError(f"M must be positive, N and min_images at least 1, but {M=} {N=} {min_images=}")
-    _all_known(east=east, north=north)
+    all_known(NEED, ADVICE, east=east, north=north)
     coordinates = [_of_square(east, M), _of_square(north, M), np.zeros(len(east), np.int64)]
     cells = _classes(coordinates, min_images, (N, N, 1))
     return cells if groups is None else _first_groups(cells, groups)
@@ -142,14 +144,15 @@ def label_cells(place: Array, *, min_images: int = 1) -> Cells:
     return Cells(known[cells.rows], cells.indptr, cells.groups, cells.keys, len(place))
 
 
-def _all_known(**columns: Array) -> None:
+def all_known(need: str, advice: str, names: Sequence[str] | None = None, **columns: Array) -> None:
+    """Raises DataError for a value that is not finite, with its row, its name of `names`, the columns and `advice`."""
     for column, values in columns.items():
-        bad = ~np.isfinite(np.asarray(values))
-        if bad.any():
+        bad = np.flatnonzero(~np.isfinite(np.asarray(values)))
+        if len(bad):
+            first = f"row {bad[0]}" + (f", {names[int(bad[0])]}" if names is not None else "")
             raise DataError(
-                f"{np.count_nonzero(bad)} of {len(values)} images have no {column} (first: row "
-                f"{np.flatnonzero(bad)[0]}), but these cells need {' and '.join(columns)}. Leave those out, or take "
-                "classes by place."
+                f"{len(bad)} of {len(values)} images have no {column} (first: {first}), but {need} "
+                f"{' and '.join(columns)}. {advice}."
             )
 
 
@@ -207,8 +210,7 @@ def _combine(coordinates: list[Array]) -> Array:
 def _first_groups(cells: Cells, groups: int) -> Cells:
     if not 1 <= groups <= len(cells):
         raise DataError(
-            f"{groups} groups were asked for, but this partition has {len(cells)}: "
-            f"ask for 1 to {len(cells)}, or raise N or L"
+            f"groups={groups}, but this partition has {len(cells)} groups: set 1 to {len(cells)}, or raise N or L"
         )
     classes = cells.groups[groups]
     images = cells.indptr[classes]

@@ -62,7 +62,7 @@ def place_batches(
         city, and "fill" drops. Batches that data sets share by weight are always filled.
 
     Raises:
-      DataError: an option that makes no sense, no full batch with "drop", places that are all too near.
+      DataError: an option out of range, no full batch with "drop", places that are all too near.
     """
     if P < 1 or (steps or 0) < 0 or last not in LAST or not min_distance >= 0:
         raise DataError(
@@ -86,9 +86,11 @@ def place_batches(
             _Passes(_groups(table, by_city, members), near, P=P, last=last, rng=rng)
             for members in ([None] if shares is None else _members(table, shares))
         ]
-        drawn = (
-            passes[0].one() if steps is None else _alternate(passes, np.ones(1) if shares is None else shares, steps)
-        )
+        if steps is None:
+            drawn = passes[0].next_pass()
+        else:
+            turns = _turns(np.ones(1) if shares is None else shares, steps).tolist()
+            drawn = [passes[turn].next_batch() for turn in turns]
     # All batches have one shape, so that one compiled step serves them all.
     chosen = np.array([batch + [-1] * (P - len(batch)) for batch in drawn], np.int64).reshape(len(drawn), P)
     return _with_images(table, chosen, rng)
@@ -101,7 +103,7 @@ class _Passes:
         self.groups, self.near, self.P, self.last, self.rng = groups, near, P, last, rng
         self.waiting: list[list[int]] = []
 
-    def one(self) -> list[list[int]]:
+    def next_pass(self) -> list[list[int]]:
         """The batches of a pass."""
         batches = []
         for group in self.groups:
@@ -113,10 +115,10 @@ class _Passes:
         # Groups were emptied one after the other: without this a pass would train city by city.
         return [full[k] for k in self.rng.permutation(len(full))] if len(self.groups) > 1 else full
 
-    def following(self) -> list[int]:
+    def next_batch(self) -> list[int]:
         """The next batch, of a new pass where the last one is over."""
         if not self.waiting:
-            self.waiting = self.one()[::-1]  # `pop` takes from the end
+            self.waiting = self.next_pass()[::-1]  # `pop` takes from the end
         return self.waiting.pop()
 
 
@@ -130,16 +132,11 @@ def _check_fullest(batches: list[list[int]], fewest: int, groups: list[Array]) -
         )
 
 
-def _alternate(passes: list[_Passes], shares: Array, steps: int) -> list[list[int]]:
-    """Whole batches of several data sets in turn, as often as their shares say."""
-    return [passes[turn].following() for turn in _turns(shares, steps).tolist()]
-
-
 def _turns(shares: Array, total: int) -> Array:
     """int64 [total], the data set of each turn: evenly spread, so that any stretch of turns keeps the shares."""
     # Not drawn at random: batches of one composition keep the loss comparable from step to step. Data set s has its
     # turns at (i + 1/2) / share: merging these moments in order interleaves all sets, whatever their shares.
-    counts = np.ceil(shares * total).astype(np.int64) + 1  # one to spare, as rounding may ask for it
+    counts = np.ceil(shares * total).astype(np.int64) + 1  # one to spare, as rounding may take it
     moments = np.concatenate([(np.arange(count) + 0.5) / share for count, share in zip(counts, shares, strict=True)])
     return np.repeat(np.arange(len(shares)), counts)[np.argsort(moments, kind="stable")[:total]]
 
@@ -178,7 +175,7 @@ def _taken(queue: list[int], wanted: int, near: dict[int, list[int]], batch: lis
     Greedy on purpose: a largest set of places that are far from each other is NP-hard to find, and the places passed
     over are first in line for the next batch.
     """
-    # A set of excluded places: each candidate costs one look-up, not a distance to all of the batch.
+    # A set of excluded places: each candidate costs one lookup, not a distance to all of the batch.
     blocked = set(batch)
     for place in batch:
         blocked.update(near.get(place, ()))
@@ -201,8 +198,7 @@ def _neighbours(table: PlaceTable, distance: float) -> dict[int, list[int]]:
     # A dictionary, since few places have neighbours: no table of places x places.
     near: dict[int, list[int]] = {}
     if distance > 0:
-        one, other = near_pairs(table, distance)
-        for a, b in zip(one.tolist(), other.tolist(), strict=True):
+        for a, b in zip(*(places.tolist() for places in near_pairs(table, distance)), strict=True):
             near.setdefault(a, []).append(b)
             near.setdefault(b, []).append(a)
     return near
@@ -248,8 +244,8 @@ def _with_images(table: PlaceTable, chosen: Array, rng: np.random.Generator) -> 
         drawn = rng.integers(0, top + 1)
         picked[..., k] = np.where((picked[..., :k] == drawn[..., None]).any(axis=-1), top, drawn)
     picked = rng.permuted(picked, axis=-1)  # Floyd's sets are fair, their order is not
-    there = np.broadcast_to((chosen >= 0)[..., None], picked.shape)
-    rows = np.where(there, table.rows[table.indptr[:-1][place][..., None] + picked], -1)
+    present = np.broadcast_to((chosen >= 0)[..., None], picked.shape)
+    rows = np.where(present, table.rows[table.indptr[:-1][place][..., None] + picked], -1)
     labels = np.broadcast_to(chosen[..., None], picked.shape).astype(np.int32)
     flat = (len(chosen), chosen.shape[1] * K)
-    return PlaceBatches(rows.reshape(flat), labels.reshape(flat), there.reshape(flat).copy())
+    return PlaceBatches(rows.reshape(flat), labels.reshape(flat), present.reshape(flat).copy())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_pipelines import geo
+from data_pipelines.answers import offsets
 from data_pipelines.errors import DataError
 from data_pipelines.places import Places
 from data_pipelines.readers.names import PLACE_BITS
@@ -80,8 +81,8 @@ def place_table(
     sets = [places] if isinstance(places, Places) else list(places)
     if K < 1 or not sets:
         raise DataError(f"a batch of places needs at least one data set and one image of a place: {len(sets)=} {K=}")
-    place = np.concatenate([one.place for one in sets])
-    source = np.repeat(np.arange(len(sets)), [len(one) for one in sets])
+    place = np.concatenate([places.place for places in sets])
+    source = np.repeat(np.arange(len(sets)), [len(places) for places in sets])
     cities = place >> PLACE_BITS if city is None else np.asarray(city, np.int64)
     if cities.shape != place.shape:
         raise DataError(f"city has shape {cities.shape}, but the data sets have {len(place)} images")
@@ -97,11 +98,11 @@ def place_table(
         called = " and ".join(sets[s].name for s in chosen)
         raise DataError(
             f"no place of {called} has {K} images: the largest of {len(counts)} places ({taken.sum()} images) has "
-            f"{counts.max(initial=0)}, but K={K} images of each place were asked for. Lower K, or give more images."
+            f"{counts.max(initial=0)}, but K={K} images of each place are needed. Lower K, or give more images."
         )
     kept = np.repeat(enough, counts)
     rows = order[kept]
-    indptr = np.concatenate([[0], np.cumsum(counts[enough])])
+    indptr = offsets(counts[enough])
     first = rows[indptr[:-1]]
     # Numbered from 0 over the places that are kept, as batches index by city. Pairs, since two data sets may number
     # different cities alike.
@@ -113,7 +114,7 @@ def place_table(
     east, north, frame = (column[kept] for column in positions)
     _one_frame_each(sets, place[first], frame, indptr)
     mean_east, mean_north = (np.add.reduceat(metres, indptr[:-1]) / counts[enough] for metres in (east, north))
-    heading = np.concatenate([one.heading for one in sets])[rows]
+    heading = np.concatenate([places.heading for places in sets])[rows]
     return PlaceTable(
         rows, indptr, np.stack([east, north], axis=1), heading, mean_east, mean_north,
         frame[indptr[:-1]], city_of.reshape(-1), np.searchsorted(chosen, source[first]),
@@ -149,9 +150,9 @@ def near_pairs(table: PlaceTable, distance: float) -> tuple[Array, Array]:
                 f"{len(table)} places has hundreds nearer than that. Lower min_distance."
             )
         pairs.append(places[tree.query_pairs(reach, output_type="ndarray")])
-    one, other = np.concatenate(pairs).T
-    near = np.hypot(table.east[one] - table.east[other], table.north[one] - table.north[other]) < distance
-    return one[near], other[near]
+    first, second = np.concatenate(pairs).T
+    near = np.hypot(table.east[first] - table.east[second], table.north[first] - table.north[second]) < distance
+    return first[near], second[near]
 
 
 def _changes(values: Array) -> Array:
@@ -165,19 +166,21 @@ def _positions(sets: Sequence[Places], rows: Array, city: Array, source: Array) 
     Args:
       city: int64 [rows], 0 up to the number of cities. source: int64 [rows], which data set.
     """
-    east, north, zone = (np.concatenate([getattr(one, c) for one in sets])[rows] for c in ("east", "north", "zone"))
+    east, north, zone = (
+        np.concatenate([getattr(places, c) for places in sets])[rows] for c in ("east", "north", "zone")
+    )
     zone = zone.astype(np.int64)
     # Distances between places are kept within a frame alone: a city on the border of two zones, such as London, would
     # have places side by side that count as incomparable.
     pairs, count = np.unique(np.stack([city, zone]), axis=1, return_counts=True)  # [2, (city, zone) that occur]
-    for one in np.flatnonzero(np.bincount(pairs[0]) == 2):
-        (lower, upper), images = pairs[1, pairs[0] == one], count[pairs[0] == one]
+    for number in np.flatnonzero(np.bincount(pairs[0]) == 2):
+        (lower, upper), images = pairs[1, pairs[0] == number], count[pairs[0] == number]
         # Neighbours are zones that differ by 1, 60 and 1 among them, or the same zone north and south of the equator
         # (100 apart). Others, and local frames (-1), stay apart.
         if lower < 1 or (upper - lower) % 100 % 60 not in (0, 1, 59):
             continue
-        into, other = (lower, upper) if images[0] >= images[1] else (upper, lower)
-        moved = np.flatnonzero((city == one) & (zone == other))
+        into, out_of = (lower, upper) if images[0] >= images[1] else (upper, lower)
+        moved = np.flatnonzero((city == number) & (zone == out_of))
         degrees = geo.from_utm(east[moved], north[moved], zone[moved])
         east[moved], north[moved], zone[moved] = geo.to_utm(*degrees, int(into))
     # Local metres of two data sets have nothing in common: each data set has a frame of its own, below the zones.
@@ -189,8 +192,8 @@ def _one_frame_each(sets: Sequence[Places], place: Array, frame: Array, indptr: 
     mixed = np.flatnonzero(np.maximum.reduceat(frame, indptr[:-1]) != np.minimum.reduceat(frame, indptr[:-1]))
     if len(mixed):
         zones = np.unique(frame[indptr[mixed[0]] : indptr[mixed[0] + 1]]).tolist()
-        called = " and ".join(one.name for one in sets)
+        called = " and ".join(places.name for places in sets)
         raise DataError(
-            f"the images of place {place[mixed[0]]} of {called} lie in zones {zones}, which are no neighbours: is one "
+            f"the images of place {place[mixed[0]]} of {called} lie in zones {zones}, which are not neighbours: is one "
             "number given to two places? Make the numbers unique over cities."
         )

@@ -1,7 +1,7 @@
 # ruff: noqa: PTH100, PTH118 (paths are plain strings here: millions of Path objects would be slow)
-"""The one currency for data: a frozen table of columns that describes images.
+"""`Places`, a frozen table of columns about images, which every reader returns and everything else takes.
 
-Every reader returns `Places`; partitions, samplers, positives, loaders and reports take it. Columns are NumPy arrays,
+Columns are NumPy arrays,
 and the paths are one UTF-8 blob with offsets, so that 5.9 million rows (SF-XL) take some 1.2 GB instead of many more.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.answers import Answers
+from data_pipelines.answers import Answers, offsets
 from data_pipelines.conditions import check_bits, check_conditions, moved_bits
 from data_pipelines.errors import DataError
 
@@ -43,15 +43,14 @@ class Paths(Sequence[str]):
     def of(cls, relative: Iterable[str | bytes], root: str | os.PathLike[str] = "") -> Paths:
         """Packs `relative` paths that lie under `root`."""
         encoded = [os.fsencode(path) for path in relative]
-        offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
-        return cls(os.fspath(root), np.frombuffer(b"".join(encoded), np.uint8), offsets)
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        return cls(os.fspath(root), np.frombuffer(b"".join(encoded), np.uint8), offsets(lengths))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, row):
-        """The whole path of one row (an int). Use `take` for many."""
+        """The path of one row (an int), with the root. Use `take` for many."""
         return os.path.join(self.root, self.relative(int(row)))
 
     def relative(self, row: int) -> str:
@@ -65,17 +64,17 @@ class Paths(Sequence[str]):
         """The paths of `rows` (int [M]) as a new blob, without a Python loop over the rows."""
         rows = np.asarray(rows, np.int64)
         starts, lengths = self.offsets[:-1][rows], np.diff(self.offsets)[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        blob = np.empty(offsets[-1], np.uint8)
+        ends = offsets(lengths)
+        blob = np.empty(ends[-1], np.uint8)
         for first in range(0, len(rows), CHUNK):  # an index per byte is eight times the bytes: never all at once
             part = slice(first, first + CHUNK)
-            begin, end = offsets[first], offsets[min(first + CHUNK, len(rows))]
-            gather = np.repeat(starts[part] - offsets[:-1][part], lengths[part]) + np.arange(begin, end)
+            begin, end = ends[first], ends[min(first + CHUNK, len(rows))]
+            gather = np.repeat(starts[part] - ends[:-1][part], lengths[part]) + np.arange(begin, end)
             blob[begin:end] = self.blob[gather]
-        return Paths(self.root, blob, offsets)
+        return Paths(self.root, blob, ends)
 
     def under(self, root: str) -> Paths:
-        """The same files with paths relative to `root`, a folder above (or equal to) the present root."""
+        """The same files with paths relative to `root`, a folder above (or equal to) the root they have."""
         relative = os.path.relpath(os.path.abspath(self.root), root)
         if relative == ".":
             return Paths(root, self.blob, self.offsets)
@@ -104,7 +103,7 @@ class Paths(Sequence[str]):
         return Paths(parts[0].root, np.concatenate([p.blob for p in parts]), np.concatenate([[0], *offsets]))
 
 
-# column -> (dtype, value of a row that does not say)
+# column -> (dtype, value where it is unknown)
 COLUMNS: dict[str, tuple[Any, Any]] = {
     "east": (np.float64, np.nan),
     "north": (np.float64, np.nan),
@@ -121,6 +120,13 @@ COLUMNS: dict[str, tuple[Any, Any]] = {
 }
 
 
+def index_of(kind: str, name: str | None, names: Sequence[str]) -> int:
+    """The index of a split, role or view in `names`; -1 for None. Raises DataError for any other name."""
+    if name is not None and name not in names:
+        raise DataError(f"no {kind} {name!r}; there are {list(names)}")
+    return -1 if name is None else names.index(name)
+
+
 @dataclass(frozen=True)
 class Places:
     """A table of images; all columns have one row per image.
@@ -135,7 +141,7 @@ class Places:
       time: when the image was taken, NaT where unknown.
       sequence, frame: which drive and where in it, -1 where unknown.
       condition: set of `conditions` (day, night, snow, ...) as bits, 0 where unknown: bit k says that conditions[k]
-        holds. Ask `having` and `conditions_of` instead of reading bits.
+        holds. Use `having` and `conditions_of` instead of reading bits.
       view: where the camera looks relative to its vehicle, index into `VIEWS`, -1 where unknown.
       split, role: index into `SPLITS` and `ROLES`, -1 where neither is meant.
       conditions: what the bits of `condition` are called, at most 63 names.
@@ -217,12 +223,12 @@ class Places:
         """bool [N], the images that any of these conditions holds for.
 
         Raises:
-          DataError: for a condition that the data set does not know; lists those it does.
+          DataError: for a condition that the data set does not have; lists those it has.
         """
         unknown = [name for name in names if name not in self.conditions]
         if unknown:
-            there = f"there are {list(self.conditions)}" if self.conditions else "its images say nothing of conditions"
-            raise DataError(f"{self.name}: no condition {unknown[0]!r}; {there}")
+            known = f"there are {list(self.conditions)}" if self.conditions else "it has no conditions"
+            raise DataError(f"{self.name}: no condition {unknown[0]!r}; {known}")
         wanted = sum(1 << self.conditions.index(name) for name in set(names))
         return (self.condition & wanted) != 0
 
@@ -261,8 +267,8 @@ class Places:
     def concat(parts: Sequence[Places], name: str | None = None) -> Places:
         """One table of several, with all their conditions.
 
-        It keeps published answers where one part alone has queries or a database. Of several parts' databases nobody
-        has said which images of one answer a query of another: then it has none.
+        It keeps published answers where one part alone has queries or a database. Of several such parts it is unknown
+        which images of one answer a query of another: then it has none.
 
         Raises:
           DataError: where the parts have more than 63 conditions together.

@@ -1,4 +1,4 @@
-"""Camera poses in space as columns of `Places`: where a camera stands on the ground, and which way it looks.
+"""Camera poses in space as columns of `Places`: where a camera stands on the ground, and its heading.
 
 A camera's own axes are COLMAP's and OpenCV's: x to the right of the image, y down, z forward. A world has a frame of
 its own, in metres; which of its axes points up differs from data set to data set.
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines import geo
 from data_pipelines.errors import DataError
 
 Array = np.ndarray
@@ -23,7 +24,7 @@ FRAMES = {
     "x": ("y", "z"),
     "-x": ("y", "-z"),
 }
-UPRIGHT = 0.5  # how far the mean of the cameras' vertical axes must agree with an axis of the world, 1 being wholly
+UPRIGHT = 0.5  # the least cosine of the mean of the cameras' vertical axes with an axis of the world
 LEVEL = 1e-3  # a camera whose view has less than this along the ground looks straight up or down
 
 
@@ -41,7 +42,7 @@ def rotations(quaternions: Array) -> Array:
 def upward(orientation: Array, name: str) -> str:
     """Which axis of the world points up, a key of `FRAMES`: the one that the cameras' own are nearest to on average.
 
-    Cameras turn about the vertical, so that what they have in common is which way is down.
+    Cameras turn about the vertical, so that what they have in common is the direction down.
 
     Args:
       orientation: [N, 3, 3], from the camera's axes to the world's.
@@ -57,7 +58,7 @@ def upward(orientation: Array, name: str) -> str:
     if not abs(mean[axis]) >= UPRIGHT:
         raise DataError(
             f"{name}: no axis of the world is up for most cameras (their mean is {np.round(mean, 2).tolist()}). "
-            f"Say which one it is by up, one of {list(FRAMES)}"
+            f"Set up to one of {list(FRAMES)}"
         )
     return "-" * bool(mean[axis] < 0) + "xyz"[axis]
 
@@ -82,8 +83,7 @@ def on_the_ground(orientation: Array, position: Array, up: str) -> dict[str, Any
     axes = FRAMES[up]
     east, north = (_along(position, axis) for axis in axes)
     right, ahead = (_along(orientation[:, :, 2], axis) for axis in axes)
-    heading = np.mod(np.degrees(np.arctan2(right, ahead)), 360).astype(np.float32)
-    heading[heading == 360] = 0  # what float32 rounds up
+    heading = geo.wrapped(np.degrees(np.arctan2(right, ahead)))
     heading[np.hypot(right, ahead) < LEVEL] = np.nan
     return {"east": east, "north": north, "heading": heading}
 

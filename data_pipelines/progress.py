@@ -1,9 +1,9 @@
-"""Progress of what takes longer than two seconds: a bar on a terminal, log lines elsewhere.
+"""Progress of work that takes longer than two seconds: a bar on a terminal, log lines elsewhere.
 
-A program calls `to_console` once. Its log lines then go to stderr, and what takes long shows a bar below them if stderr
-is a terminal. Where it is a file or a pipe, a line every ten seconds says the same, so that a log stays readable. A
-library that is called from elsewhere only logs. Nothing is written to stdout, which belongs to results, and nothing
-where the logger of this package does not let INFO through: on all hosts but the first.
+A program calls `to_console` once. Its log lines then go to stderr, with a bar below them if stderr is a terminal. If it
+is a file or a pipe, a line is logged every ten seconds instead. A library that is called from elsewhere only logs.
+Nothing is written to stdout, which belongs to results, and nothing where the logger of this package does not let INFO
+through: on all hosts but the first.
 
 rich is imported when the first bar is due, not at the start.
 """
@@ -30,29 +30,29 @@ _live: _Live | None = None  # the bars on the terminal; None while there are non
 
 
 class Bar:
-    """How far something has come. Use it as a context manager, so that it goes away however its block ends.
+    """A progress bar. Use it as a context manager, so that it goes away however its block ends.
 
     Args:
       label: what is done, such as "describing".
-      total: how many there are; 0 where nobody knows.
+      total: how many there are; 0 where that is unknown.
       unit: what is counted, plural, for the rate: "images".
       every: seconds between log lines where there is no terminal; infinity for those of `log` alone.
 
     Attributes:
       done: how many are done.
-      note: stands behind the numbers; the rate where it is empty.
+      note: shown after the numbers; the rate where it is empty.
     """
 
     def __init__(self, label: str, total: int, unit: str, every: float = EVERY):
         self.done, self.note = 0, ""
         self._label, self._total, self._unit, self._every = label, total, unit, every
         self._first: tuple[float, int] | None = None
-        self._said = time.monotonic()
-        self._due = self._said + AFTER if log.isEnabledFor(logging.INFO) else math.inf
+        self._logged = time.monotonic()
+        self._due = self._logged + AFTER if log.isEnabledFor(logging.INFO) else math.inf
         self._task: Any = None
 
     def advance(self, count: int = 1) -> None:
-        """`count` more are done; shows it if it is time to."""
+        """Counts `count` more as done, and draws or logs it when that is due."""
         self.done += count
         now = time.monotonic()
         if self._first is None:  # the first of all may have compiled: rates start after it
@@ -64,9 +64,9 @@ class Bar:
             self._show(terminal, now)
             self._due = now + REDRAW
             return
-        if now - self._said >= self._every:
+        if now - self._logged >= self._every:
             self._write(now)
-        self._due = self._said + self._every
+        self._due = self._logged + self._every
 
     def log(self) -> None:
         """Writes a log line now, unless the bar is on a terminal."""
@@ -74,7 +74,7 @@ class Bar:
             self._write(time.monotonic())
 
     def text(self, now: float) -> str:
-        """What stands behind the label: `1,200/7,500  310 images/s  0:20 left`."""
+        """The text after the label: `1,200/7,500  310 images/s  0:20 left`."""
         (began, before), done = self._first or (now, self.done), self.done
         rate = (done - before) / (now - began) if now > began else 0.0
         parts = [f"{done:,}/{self._total:,}" if self._total else f"{done:,}"]
@@ -97,7 +97,7 @@ class Bar:
         self.close()
 
     def _write(self, now: float) -> None:
-        self._said = now
+        self._logged = now
         log.info("%s %s", self._label, self.text(now))
 
     def _show(self, terminal: Console, now: float) -> None:
@@ -155,7 +155,7 @@ def slow(what: str) -> Iterator[None]:
 
 
 def first_slow(function: Callable, what: str, kind: Callable[..., Any] = lambda *_: None) -> Callable:
-    """`function`, which logs `what` if its first call takes longer than two seconds: that is the one that compiles.
+    """`function`, which logs `what` if its first call, which compiles, takes longer than two seconds.
 
     Args:
       function: takes positional arguments.
@@ -164,11 +164,11 @@ def first_slow(function: Callable, what: str, kind: Callable[..., Any] = lambda 
     known = set()
 
     def call(*arguments: Any) -> Any:
-        if (this := kind(*arguments)) in known:
+        if (key := kind(*arguments)) in known:
             return function(*arguments)
         with slow(what):
             result = function(*arguments)
-        known.add(this)
+        known.add(key)
         return result
 
     return call
@@ -193,7 +193,7 @@ class _Lines(logging.StreamHandler):
 
 
 def to_console(*loggers: str) -> None:
-    """Sends what these loggers have to say to the stderr of the moment, from INFO on; the program's first words."""
+    """Sends the records of these loggers, from INFO on, to the present stderr. Call it first in a program."""
     began = time.monotonic()
 
     class Clock(logging.Formatter):

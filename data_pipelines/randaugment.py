@@ -17,11 +17,11 @@ STRONGEST = 30
 
 
 class Operation(NamedTuple):
-    """One way to change an image.
+    """A change of an image.
 
     Attributes:
       apply: (image, strength) -> image of the same size.
-      strength: (magnitude in [0, 1], (width, height)) -> what `apply` understands.
+      strength: (magnitude in [0, 1], (width, height)) -> the strength that `apply` takes.
       signed: the strength counts for either direction.
     """
 
@@ -45,7 +45,7 @@ def _enhanced(name: str, kind: Callable[[Picture], Any]) -> dict[str, Operation]
     return _along(name, lambda image, strength: kind(image).enhance(1 + strength), 0.9)
 
 
-# A shift by whole pixels needs no filter, and is ten times as fast without.
+# A shift by an integer number of pixels needs no filter, and is ten times as fast without.
 SHIFT = 150 / 331
 OPERATIONS: dict[str, Operation] = {
     "Identity": Operation(lambda image, strength: image),

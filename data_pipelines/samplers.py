@@ -1,4 +1,4 @@
-"""Samplers: which images stand together in a batch, drawn for many steps at once."""
+"""Samplers: which images share a batch, drawn for many steps at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def class_batches(cells: Cells, group: int, *, batch: int, steps: int, rng: np.r
 
     Args:
       cells: the partition. group: which of its groups.
-      rng: the only source of chance; equal states give equal batches.
+      rng: the only source of randomness; equal states give equal batches.
 
     Returns:
       rows int64 [steps, batch], labels int32 [steps, batch] (0 up to the group's number of classes).
@@ -29,7 +29,7 @@ def class_batches(cells: Cells, group: int, *, batch: int, steps: int, rng: np.r
 
 
 def class_picks(cells: Cells, group: int, *, batch: int, steps: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """As `class_batches`, for whoever has more to say of an image than its row, such as where a panorama is cut.
+    """As `class_batches`, with positions in `cells.rows`, for callers with more columns beside it, such as a heading.
 
     Returns:
       int64 [steps, batch] into `cells.rows`, labels int32 [steps, batch].
@@ -62,7 +62,7 @@ def open_passes(left: Array | None, items: int, wanted: int, rng: np.random.Gene
     """The next `wanted` of shuffled passes over `range(items)`: each item once a pass, and no gap between calls.
 
     Args:
-      left: int64, what the call before handed back; None begins with a new pass.
+      left: int64, what the previous call returned; None begins with a new pass.
 
     Returns:
       int64 [wanted], and what the open pass has left, at least one item.

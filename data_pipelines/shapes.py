@@ -20,10 +20,9 @@ from data_pipelines.loaders import batches
 from data_pipelines.places import Paths
 from data_pipelines.progress import Bar
 
-# Stands for the size of images that keep their own, where there is none to look at (costs, shapes of parameters):
-# that of Pitts30k's.
+# Stands for the size of images that keep their own, where there is no image (costs, shapes of parameters): Pitts30k's.
 NOMINAL: Size = (480, 640)
-HEADERS = 256  # files looked into by one task of a thread
+HEADERS = 256  # headers that one task of a thread reads
 
 
 class Chunk(NamedTuple):
@@ -50,17 +49,17 @@ class Mixed(NamedTuple):
 
 
 def own_sizes(paths: Paths, threads: int = 1) -> Array:
-    """int32 [N, 2]: (height, width) of every image, upright; (0, 0) where a file is no readable image."""
+    """int32 [N, 2]: (height, width) of every image, upright; (0, 0) where a file cannot be read."""
 
-    def look(first: int) -> list[Size]:
+    def read(first: int) -> list[Size]:
         return [_size_or_none(paths[row]) for row in range(first, min(first + HEADERS, len(paths)))]
 
-    found: list[Size] = []
-    with Bar("looking at sizes", len(paths), "images") as bar, ThreadPoolExecutor(max(1, threads)) as pool:
-        for part in pool.map(look, range(0, len(paths), HEADERS)):
-            found += part
+    sizes: list[Size] = []
+    with Bar("reading sizes", len(paths), "images") as bar, ThreadPoolExecutor(max(1, threads)) as pool:
+        for part in pool.map(read, range(0, len(paths), HEADERS)):
+            sizes += part
             bar.advance(len(part))
-    return np.array(found, np.int32).reshape(-1, 2)
+    return np.array(sizes, np.int32).reshape(-1, 2)
 
 
 def _size_or_none(path: str) -> Size:
@@ -103,11 +102,6 @@ def common_size(size: Sequence[int], multiple: int = 1, crop: bool = False) -> S
     return _size(shown_sizes(np.array([NOMINAL]), size, multiple, crop)[0])
 
 
-def count_distinct(sizes: Array) -> int:
-    """How many different ones there are."""
-    return len(np.unique(sizes, axis=0))
-
-
 def plan(
     read: Array, show: Array, batch: int, *, unit: int = 1, fixed: bool = False, exact: bool = False
 ) -> list[Mixed]:
@@ -121,7 +115,7 @@ def plan(
       unit: number of devices, which divides every chunk.
       fixed: all batches have `batch` places. Otherwise a size with fewer images has smaller ones.
       exact: rows of a group stay in order whatever their sizes, and the last batch has no more places than images (but
-        for what `unit` asks): for models that look from one image of a batch to the others.
+        for `unit`): for models whose descriptors depend on the other images of a batch.
     """
     sides = (show[:, 1], show[:, 0])
     order = np.lexsort(sides if exact else (read[:, 1], read[:, 0], *sides))

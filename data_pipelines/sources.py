@@ -1,4 +1,4 @@
-"""Where the rows of a draw are read: image files (`image_source`), clips of them, and tables of numbers."""
+"""Sources of the rows of a draw: image files (`image_source`), clips of them, and arrays of numbers."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class ClipSource:
     """Reads clips: a row of a draw is the number of a clip, which is expanded to its frames.
 
     All frames of a clip are augmented alike. A clip with fewer frames than the longest shows its last one again in
-    their place, so that no statistics of a batch see black images; `frames` of the batch says which count.
+    their place, so that black images do not enter statistics of the batch; `frames` of the batch marks the real ones.
 
     Attributes:
-      images: what reads the frames. `queries_only` augments the first clip of an element, all its frames alike.
+      images: the source of the frames. `queries_only` augments the first clip of an element, all its frames alike.
       clips: int64 [N, F], rows of images in order; -1 pads behind the last frame of a clip.
 
     Raises:
@@ -93,7 +93,7 @@ class ClipSource:
     def _expanded(self, draw: Draw) -> Draw:
         """The draw of all frames: [..., T * F] rows in place of T clips."""
         clips = self.clips[np.maximum(draw.rows, 0)]
-        # The number of the last frame up to each place: where frames end, the last one stands again.
+        # The number of the last frame up to each place: after the last frame it is repeated.
         last = np.maximum.accumulate(np.where(clips >= 0, np.arange(clips.shape[-1]), 0), axis=-1)
         rows = np.where(draw.rows[..., None] >= 0, np.take_along_axis(clips, last, -1), -1)
         return draw._replace(rows=rows.reshape(len(rows), -1))
@@ -112,7 +112,7 @@ class ClipSource:
         return dataclasses.replace(self, clips=self.clips[rows])
 
     def names(self, rows: Array) -> list[str]:
-        """A clip is called after its first and its last frame."""
+        """A clip is named by its first and its last frame."""
         ends = [(clip[clip >= 0][0], clip[clip >= 0][-1]) for clip in self.clips[rows]]
         return [f"{self.images.paths[first]} to {self.images.paths[last]}" for first, last in ends]
 

@@ -1,7 +1,7 @@
 """Perspective and rotation of uint8 RGB images, with the parameters of torchvision and an explicit generator.
 
 What lies outside the image is black. Perspective interpolates, rotation takes the nearest pixel, as torchvision's
-RandomPerspective and RandomRotation do unless told otherwise.
+RandomPerspective and RandomRotation do by default.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def perspective_ends(rng: np.random.Generator, full: Size, distortion: float) ->
     """Where the corners of an image go (torchvision's RandomPerspective.get_params).
 
     Args:
-      rng: draws a whole number of pixels for each coordinate of each corner.
+      rng: draws an integer number of pixels for each coordinate of each corner.
       full: (height, width) of the image.
       distortion: 0 to 1; every corner moves inwards by at most this share of half the width and half the height.
 
@@ -65,7 +65,7 @@ def perspective_ends(rng: np.random.Generator, full: Size, distortion: float) ->
 
 
 def random_perspective(image: Array, rng: np.random.Generator, distortion: float, probability: float = 0.5) -> Array:
-    """With `probability`, uint8 [H, W, 3] as from another side (torchvision's RandomPerspective).
+    """With `probability`, uint8 [H, W, 3] seen from another side (torchvision's RandomPerspective).
 
     Draws the same amount of numbers whether it changes the image or not.
     """

@@ -1,4 +1,4 @@
-"""The Python door: a trained model by name or file, and descriptors of images.
+"""The Python interface: a trained model by name or file, and descriptors of images.
 
 import jaxvpr
 model = jaxvpr.load("runs/cosplace-city")
@@ -52,7 +52,7 @@ class Model:
           float32 [N, D], unit length.
 
         Raises:
-          UserError: nothing to describe, or an array of another kind.
+          UserError: no images, or an array of another shape or type.
           ImageError: a file that cannot be read.
         """
         items = [images] if isinstance(images, str | os.PathLike) else list(images)
@@ -66,7 +66,7 @@ class Model:
 
 def _image(item: Any) -> np.ndarray:
     if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or not item.size:
-        raise UserError(f"an image of shape {item.shape} and type {item.dtype}; expected uint8 [H, W, 3] RGB")
+        raise UserError(f"an image has shape {item.shape} and type {item.dtype}; expected uint8 [H, W, 3] RGB")
     return item
 
 
@@ -78,6 +78,6 @@ def load(name_or_file: str | os.PathLike[str]) -> Model:
         weights (`megaloc:FILE`), or a recipe whose weights to start from are given: `configs/squeezenet.py,init=FILE`.
 
     Raises:
-      UserError: where there is no such thing, or it carries no weights.
+      UserError: where it does not exist, or has no weights.
     """
     return Model(*which.named(name_or_file))

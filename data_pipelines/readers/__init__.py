@@ -1,4 +1,4 @@
-"""Readers: one file a format, each turning files on disk into `Places`."""
+"""Readers, one module for each format: they turn files on disk into `Places`."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ READERS: dict[str, Callable[..., Places]] = {
 
 
 def read(reader: str, root: str | os.PathLike[str], *, split: str | None = None, **options) -> Places:
-    """Reads the data set at `root` with the reader of that name; its own docstring says what `options` it knows.
+    """Reads the data set at `root` with the reader of that name; its docstring lists its `options`.
 
     Args:
       reader: a key of `READERS`.
       root: the data set.
-      split: read only the rows of this split; a data set that names no splits is read whole.
+      split: read only the rows of this split; all rows where the data set names no splits.
 
     Raises:
-      DataError: no such reader, an option that it does not know, or whatever it finds wrong with the files.
+      DataError: no such reader, an unknown option, or an error in the files.
     """
     if reader not in READERS:
         raise DataError(f"no reader {reader!r}; there are {sorted(READERS)}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from data_pipelines.conditions import condition_bits
 from data_pipelines.errors import DataError
-from data_pipelines.places import ROLES, SPLITS, Paths, Places
+from data_pipelines.places import ROLES, SPLITS, Paths, Places, index_of
 from data_pipelines.readers import listing, names
 
 Array = np.ndarray
@@ -26,7 +26,7 @@ def read(
 ) -> Places:
     """Reads a tree of '@' images; `readers.names.parse` says what the names hold.
 
-    Understood are `<root>[/images]/{train,val,test}/{database,queries,queries_v1,...}/...`, the same with a split that
+    It reads `<root>[/images]/{train,val,test}/{database,queries,queries_v1,...}/...`, the same with a split that
     holds images without such folders (SF-XL train: all of them become database), and any other folder of '@' images
     (role database, no split). A list `<folder>_images_paths.txt` beside a folder spares listing it. Names come sorted.
     A folder `queries_<condition>` gives its condition to names that hold none.
@@ -36,14 +36,13 @@ def read(
       split: read only this one of train, val, test; for a folder without splits, what to call it.
       folders: read only these folders of a split, e.g. `("database", "queries_v1")`; None reads all.
       paths_file: a text file (may be .gz) with one path relative to `root` per line, to be read instead of the disk;
-        its order is kept. The images need not be there.
+        its order is kept. The images need not exist.
       name: what reports call the data set; the folder's name by default.
 
     Raises:
-      DataError: a missing, empty or unreadable folder, a file that is no image, a name without coordinates.
+      DataError: a missing, empty or unreadable folder, a file that is not an image, a name without coordinates.
     """
-    if split is not None and split not in SPLITS:
-        raise DataError(f"no split {split!r}; there are {list(SPLITS)}")
+    code = index_of("split", split, SPLITS)
     name = name or Path(root).absolute().name
     if paths_file is not None:
         return _listed(Path(root), listing.lines(paths_file, root), split, folders, name)
@@ -51,21 +50,21 @@ def read(
     base = root / "images" if (root / "images").is_dir() else root
     splits = [s for s in SPLITS if (base / s).is_dir()]
     if not splits:
-        return _places(name, _paths(base), SPLITS.index(split) if split else -1, ["database"])
+        return _places(name, _paths(base), code, ["database"])
     if split is not None and split not in splits:
         raise DataError(f"{base} has no split {split!r}; it has {splits}")
     parts = []
-    for one in splits if split is None else [split]:
-        for directory in _folders(base / one, folders):
-            folder = "database" if directory == base / one else directory.name
-            parts.append(_places(name, _paths(directory), SPLITS.index(one), [folder]))
+    for part in splits if split is None else [split]:
+        for directory in _folders(base / part, folders):
+            folder = "database" if directory == base / part else directory.name
+            parts.append(_places(name, _paths(directory), SPLITS.index(part), [folder]))
     if not parts:
         raise DataError(f"no folder {list(folders or [])} in {base}/{{{','.join(splits)}}}")
     return Places.concat(parts, name)
 
 
 def is_tree(root: Path) -> bool:
-    """Whether a folder looks like one that `read` reads: it has `images`, or a folder of a split."""
+    """Whether `read` can read a folder: it has `images`, or a folder of a split."""
     return any((root / folder).is_dir() for folder in ("images", *SPLITS))
 
 
@@ -80,10 +79,10 @@ def _paths(directory: Path) -> Paths:
 
 def _folders(split: Path, wanted: Sequence[str] | None) -> list[Path]:
     """The database and query folders of a split, or the split itself where it has none."""
-    found = sorted(p for p in split.iterdir() if p.is_dir() and _is_role(p.name))
-    if not found:
+    parts = sorted(p for p in split.iterdir() if p.is_dir() and _is_role(p.name))
+    if not parts:
         return [split] if wanted is None or "database" in wanted else []
-    return [p for p in found if wanted is None or p.name in wanted]
+    return [p for p in parts if wanted is None or p.name in wanted]
 
 
 def _is_role(folder: str) -> bool:
@@ -91,7 +90,7 @@ def _is_role(folder: str) -> bool:
 
 
 def _places(name: str, paths: Paths, split: int | Array, folders: Sequence[str], of: int | Array = 0) -> Places:
-    """The table of `paths`; the folder `folders[of]` of each tells its role and perhaps its condition."""
+    """The table of `paths`; the folder `folders[of]` of each gives its role and perhaps its condition."""
     columns = names.parse(paths)
     role = np.array([ROLES.index("query" if f.split("_")[0] == "queries" else "database") for f in folders])[of]
     beside = np.array([names.condition_of_note(os.fsencode(f.partition("_")[2])) for f in folders])[of]
@@ -115,17 +114,13 @@ def _listed(root: Path, paths: Paths, split: str | None, folders: Sequence[str] 
     parts = [[part for part in head.split("/") if part != "images"] for head in heads]
     splits = [part[0] if part and part[0] in SPLITS else split for part in parts]
     of_head = [next((p for p in part[:2] if _is_role(p)), "database") for part in parts]
-    wanted = [
-        split in (None, one) and (folders is None or f in folders) for one, f in zip(splits, of_head, strict=True)
-    ]
+    wanted = [split in (None, s) and (folders is None or f in folders) for s, f in zip(splits, of_head, strict=True)]
     if not any(wanted):
-        raise DataError(
-            f"no path of the list for {root} is in split {split!r} and folders {folders}; it has {heads[:8]}"
-        )
+        raise DataError(f"the list for {root} has no path in split {split!r} and folders {folders}; it has {heads[:8]}")
     if not all(wanted):
         rows = np.flatnonzero(np.array(wanted)[of])
         paths, of = paths.take(rows), of[rows]
-    number = np.array([SPLITS.index(one) if one else -1 for one in splits])
+    number = np.array([index_of("split", part, SPLITS) for part in splits])
     return _places(name, paths, number[of], of_head, of)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from data_pipelines import poses
 from data_pipelines.errors import DataError
-from data_pipelines.places import ROLES, SPLITS, Paths, Places
+from data_pipelines.places import ROLES, SPLITS, Paths, Places, index_of
 from data_pipelines.readers import at_names, listing
 
 Array = np.ndarray
@@ -39,15 +39,14 @@ def read(
 
     Args:
       root: the data set.
-      split: what all rows are called.
+      split: of all rows.
       up: the axis of the world that points up ("z", "-y", ...); by default the one that the training cameras agree on.
       name: what reports call the data set; the folder's name by default.
 
     Raises:
       DataError: a missing folder, an image without camera file, or a file that cannot be read; names file and line.
     """
-    if split is not None and split not in SPLITS:
-        raise DataError(f"no split {split!r}; there are {list(SPLITS)}")
+    code = index_of("split", split, SPLITS)
     root = listing.folder(root)
     if not (root / FOLDERS["database"][1]).is_dir() and at_names.is_tree(root):
         return at_names.read(root, split=split, name=name)
@@ -58,7 +57,6 @@ def read(
         paths[role] = listing.images(root / images)
         cameras[role] = _poses(paths[role], listing.folder(root / truth, "folder of camera files"))
     up = up or poses.upward(cameras["database"][0], name)
-    code = SPLITS.index(split) if split else -1
     return Places.concat(
         [
             Places.create(
@@ -72,8 +70,8 @@ def read(
 
 def _poses(images: Paths, truth: Path) -> tuple[Array, Array]:
     """Rotations [N, 3, 3] from the camera's axes to the world's, and positions [N, 3], of the images' camera files."""
-    found = [_camera(truth / Path(images.relative(row)).with_suffix(".camera")) for row in range(len(images))]
-    return np.stack([rotation for rotation, _ in found]), np.stack([position for _, position in found])
+    cameras = [_camera(truth / Path(images.relative(row)).with_suffix(".camera")) for row in range(len(images))]
+    return np.stack([rotation for rotation, _ in cameras]), np.stack([position for _, position in cameras])
 
 
 def _camera(file: Path) -> tuple[Array, Array]:
@@ -99,5 +97,5 @@ def _camera(file: Path) -> tuple[Array, Array]:
         numbers.append(values)
     rotation, position = np.array(numbers[4:7]), np.array(numbers[7])
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > SKEWED or np.linalg.det(rotation) < 0:
-        raise DataError(f"{file}, lines {lines[4][0]} to {lines[6][0]}: {numbers[4:7]} is no rotation")
+        raise DataError(f"{file}, lines {lines[4][0]} to {lines[6][0]}: {numbers[4:7]} is not a rotation")
     return rotation, position

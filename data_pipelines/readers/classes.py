@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.errors import DataError
-from data_pipelines.places import ROLES, SPLITS, Paths, Places
+from data_pipelines.places import ROLES, SPLITS, Paths, Places, index_of
 from data_pipelines.readers import listing
 
 
@@ -19,16 +19,14 @@ def read(
 
     Args:
       root: the data set; its own files are not read.
-      split, role: what all images are taken as (see `Places`); None leaves it open.
+      split, role: of all images (see `Places`); None leaves it unknown.
       name: what reports call the data set; the folder's name by default.
 
     Raises:
-      DataError: no folder in `root`, one without images, or a file that is no image.
+      DataError: no folder in `root`, one without images, or a file that is not an image.
     """
     root = listing.folder(root)
-    for value, known in ((split, SPLITS), (role, ROLES)):
-        if value is not None and value not in known:
-            raise DataError(f"no {value!r} among {list(known)}")
+    split_code, role_code = index_of("split", split, SPLITS), index_of("role", role, ROLES)
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
         raise DataError(f"no folder in {root}; expected one for each class, with its images in it")
@@ -37,6 +35,6 @@ def read(
         name or Path(root).absolute().name,
         Paths.concat([part.under(str(Path(root).absolute())) for part in parts]),
         place=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
-        split=SPLITS.index(split) if split else -1,
-        role=ROLES.index(role) if role else -1,
+        split=split_code,
+        role=role_code,
     )

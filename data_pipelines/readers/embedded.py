@@ -21,7 +21,7 @@ def read(
     city: Mapping[str, Any] | None = None,
     panoramas: bool = False,
 ) -> Places:
-    """Reads the mini city under `root`; writes it, or the panoramas it lacks, first where they are not there.
+    """Reads the mini city under `root`; first writes it, or its panoramas, where they are missing.
 
     Args:
       root: folder of the city.
@@ -31,7 +31,7 @@ def read(
         one is that of its middle column, and its size is `minicity.strip_size`.
 
     Raises:
-      DataError: a setting that does not exist or makes no city, a folder that holds something else, or panoramas of
+      DataError: an unknown setting or one out of range, a folder that holds something else, or panoramas of
         another split than train.
     """
     known = list(minicity.CityConfig.__dataclass_fields__)

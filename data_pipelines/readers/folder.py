@@ -1,12 +1,11 @@
-"""A user's own folder of photos, whatever it tells about where they were taken."""
+"""A user's own folder of photos, with positions from file names or EXIF, or without."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from data_pipelines.errors import DataError
-from data_pipelines.places import ROLES, Paths, Places
+from data_pipelines.places import ROLES, Paths, Places, index_of
 from data_pipelines.readers import at_names, listing, photos
 
 
@@ -21,14 +20,14 @@ def read(images: str | os.PathLike[str], *, role: str = "database") -> Places:
 
     Args:
       images: folder, or one image file.
-      role: what all of them are taken as.
+      role: of all of them.
 
     Raises:
-      DataError: no such folder, nothing in it, or a file that is no image.
+      DataError: no such folder, nothing in it, or a file that is not an image.
     """
-    if role not in ROLES:
-        raise DataError(f"no role {role!r}; there are {list(ROLES)}")
-    found = paths(images)
-    if all(found.relative(row).rsplit("/", 1)[-1].startswith("@") for row in range(len(found))):
-        return at_names.table(Path(found.root).resolve().name, found, role)
-    return photos.table(Path(found.root).resolve().name, found, role=role, without_position="keep")
+    index_of("role", role, ROLES)
+    listed = paths(images)
+    name = Path(listed.root).resolve().name
+    if all(listed.relative(row).rsplit("/", 1)[-1].startswith("@") for row in range(len(listed))):
+        return at_names.table(name, listed, role)
+    return photos.table(name, listed, role=role, without_position="keep")

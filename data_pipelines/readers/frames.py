@@ -32,7 +32,7 @@ def read(
     are blocks of frames within two of each other. The first `train` kept frames (of both folders) are the split train,
     the others test. `condition` is the folder's name.
 
-    Nordland's published protocols count a prediction as right within 1 or within 10 frames: say which.
+    Nordland's published protocols count a prediction as right within 1 or within 10 frames: report which.
 
     Raises:
       DataError: a missing or empty folder, names that only one folder has, or a range that keeps no frame.
@@ -55,7 +55,7 @@ def read(
     conditions = tuple(dict.fromkeys((database, query)))
     parts = []
     for folder, role in ((database, "database"), (query, "query")):
-        paths = Paths.of((f"{folder}/{one}" for one in names), root)
+        paths = Paths.of((f"{folder}/{file}" for file in names), root)
         columns = {"frame": frame, "place": frame // per_place, "split": split, "role": ROLES.index(role)}
         columns["condition"] = condition_bits(conditions.index(folder))
         parts.append(Places.create(name, paths, conditions=conditions, **columns))

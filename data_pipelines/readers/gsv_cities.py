@@ -1,8 +1,8 @@
 """GSV-Cities: a table of images for each city, and the images under names that follow from the table's rows.
 
 Ali-bey et al., "GSV-Cities: Toward Appropriate Supervised Visual Place Recognition", Neurocomputing 2022. Its bearing
-(`northdeg`) is no compass heading: the published examples hold 406, 411 and 584 for one place, as GSV-XS does for the
-same cities (-10 to 728). It belongs to the name of the file and is not read as `heading`.
+(`northdeg`) is not a compass heading: the published examples hold 406, 411 and 584 for one place, and GSV-XS -10 to
+728 for the same cities. It belongs to the name of the file and is not read as `heading`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from data_pipelines import geo
 from data_pipelines.errors import DataError
-from data_pipelines.places import ROLES, SPLITS, Paths, Places
+from data_pipelines.places import ROLES, SPLITS, Paths, Places, index_of
 from data_pipelines.readers import listing, names
 
 Array = np.ndarray
@@ -40,26 +40,24 @@ def read(
     """Reads `Dataframes/<City>.csv` and names the images `Images/<city_id>/<city_id>_<place>_..._<panoid>.jpg`.
 
     `place` is unique over cities and the same whichever cities are read (and as in GSV-XS, for the same place of the
-    same city). Each city lies in one UTM zone, that of its middle, so that cities across a border of zones stay whole.
-    Rows keep the order of their files; cities come sorted. One image of each city must be there; the others are not
-    looked for, half a million would take minutes.
+    same city). Each city lies in one UTM zone, that of its middle, also where the city crosses a border of zones.
+    Rows keep the order of their files; cities come sorted. One image of each city must exist; the others are not
+    checked, since half a million would take minutes.
 
     Args:
       root: the data set.
       cities: names of files in `Dataframes` without `.csv`; None reads all.
-      min_images: places of fewer images are left out; the published code asks for 4.
+      min_images: places of fewer images are left out; the published code takes 4.
       sample: the share of each city's places to keep, in (0, 1]; rounded, at least one place.
       seed: which places a `sample` keeps; a city's do not depend on which others are read.
-      split, role: what all images are taken as (see `Places`); None leaves it open.
+      split, role: of all images (see `Places`); None leaves it unknown.
       name: what reports call the data set; the folder's name by default.
 
     Raises:
       DataError: a missing file, city, column or image, a bad cell (names file and row), no place with `min_images`.
     """
     root = listing.folder(root)
-    for value, known in ((split, SPLITS), (role, ROLES)):
-        if value is not None and value not in known:
-            raise DataError(f"no {value!r} among {list(known)}")
+    codes = index_of("split", split, SPLITS), index_of("role", role, ROLES)
     if min_images < 1 or not 0 < sample <= 1:
         raise DataError(f"min_images must be at least 1 and sample within (0, 1]: {min_images=} {sample=}")
     frames = [_read_city(file) for file in _files(root, cities)]
@@ -73,8 +71,7 @@ def read(
         if len(rows := _kept(frame, min_images=min_images, sample=sample, seed=seed))
     ]
     places = Places.concat(tables, name or Path(root).absolute().name)
-    places.split[:] = SPLITS.index(split) if split else -1
-    places.role[:] = ROLES.index(role) if role else -1
+    places.split[:], places.role[:] = codes
     return places
 
 
@@ -93,15 +90,15 @@ class _City(NamedTuple):
 
 def _files(root: Path, cities: Sequence[str] | None) -> list[Path]:
     folder = listing.folder(root / "Dataframes", "GSV-Cities' tables")
-    found = {file.stem: file for file in sorted(folder.glob("*.csv"))}
-    if not found:
+    tables = {file.stem: file for file in sorted(folder.glob("*.csv"))}
+    if not tables:
         raise DataError(f"no table in {folder}; expected one <City>.csv for each city")
     if isinstance(cities, str):
-        raise DataError(f"cities must be a list of names, not one text: {cities!r}; {folder} has {sorted(found)}")
-    unknown = sorted(set(cities or ()) - set(found))
+        raise DataError(f"cities must be a list of names, not one text: {cities!r}; {folder} has {sorted(tables)}")
+    unknown = sorted(set(cities or ()) - set(tables))
     if unknown:
-        raise DataError(f"no table of {unknown} in {folder}; there are {sorted(found)}")
-    return [file for city, file in found.items() if cities is None or city in cities]
+        raise DataError(f"no table of {unknown} in {folder}; there are {sorted(tables)}")
+    return [file for city, file in tables.items() if cities is None or city in cities]
 
 
 def _read_city(file: Path) -> _City:
@@ -120,7 +117,7 @@ def _read_city(file: Path) -> _City:
     first = np.array([names.first_place(os.fsencode(city)) for city in city_ids.tolist()], np.int64)
     place = first[which] + place_id
     _, of_row, count = np.unique(place, return_inverse=True, return_counts=True)
-    # The published code writes what its table's floats print as, not the text that stands in the table.
+    # The published code writes the table's floats as Python prints them, not the text of the table.
     row = zip(
         table["city_id"], (place_id % IN_NAME).tolist(), year.tolist(), month.tolist(), bearing.tolist(),
         latitude.tolist(), longitude.tolist(), table["panoid"], strict=True,
@@ -151,7 +148,7 @@ def _columns(file: Path) -> dict[str, Sequence[str]]:
 
 def _converted(file: Path, table: dict, column: str, convert: Callable, dtype: type, low: float, high: float) -> Array:
     cells = table[column]
-    kind = "a whole number" if convert is int else "a number"
+    kind = "an integer" if convert is int else "a number"
     try:
         values: Array = np.fromiter(map(convert, cells), dtype, len(cells))
     except (ValueError, OverflowError):
@@ -190,10 +187,10 @@ def _kept(frame: _City, *, min_images: int, sample: float, seed: int) -> Array:
     rows = np.flatnonzero(frame.images_of_place >= min_images)
     if sample == 1 or not len(rows):
         return rows
-    there, of_row = np.unique(frame.place[rows], return_inverse=True)
-    rng = np.random.default_rng([seed, int(there[0]) >> names.PLACE_BITS])
-    kept = np.zeros(len(there), bool)
-    kept[rng.permutation(len(there))[: max(1, round(sample * len(there)))]] = True
+    places, of_row = np.unique(frame.place[rows], return_inverse=True)
+    rng = np.random.default_rng([seed, int(places[0]) >> names.PLACE_BITS])
+    kept = np.zeros(len(places), bool)
+    kept[rng.permutation(len(places))[: max(1, round(sample * len(places)))]] = True
     return rows[kept[of_row]]
 
 

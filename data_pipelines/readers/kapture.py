@@ -73,8 +73,8 @@ def _camera_poses(sensors: Path, timestamp: Array, devices: Array) -> tuple[Arra
         mount, arm = np.eye(3), np.zeros(3)  # from the device, which may be the rig of a rig, to the camera
         for _ in range(len(rigs) + 1):
             at = np.array([index.get((int(timestamp[row]), device), -1) for row in rows], np.int64)
-            there, at = rows[at >= 0], at[at >= 0]
-            turn[there], shift[there], known[there] = mount @ pose_turn[at], pose_shift[at] @ mount.T + arm, True
+            posed, at = rows[at >= 0], at[at >= 0]
+            turn[posed], shift[posed], known[posed] = mount @ pose_turn[at], pose_shift[at] @ mount.T + arm, True
             rows = rows[~known[rows]]
             if not len(rows) or device not in rigs:
                 break
@@ -115,9 +115,9 @@ class _Rows:
                 cells.append([cell.strip() for cell in line.split(",")])
         self.cells = cells
         width = len(fields.split(","))
-        for row, found in enumerate(cells):
-            if len(found) != width:
-                raise self.error(row, f"{len(found)} fields; expected {width}: {fields}")
+        for row, line_cells in enumerate(cells):
+            if len(line_cells) != width:
+                raise self.error(row, f"{len(line_cells)} fields; expected {width}: {fields}")
         if not cells:
             raise DataError(f"{file} has no rows; expected some of {fields}")
 
@@ -131,8 +131,8 @@ class _Rows:
         return [cells[k] for cells in self.cells]
 
     def integers(self, k: int) -> Array:
-        """int64 [rows], a column of whole numbers."""
-        return np.array([self._converted(row, k, _integer, "a whole number") for row in range(len(self))], np.int64)
+        """int64 [rows], a column of integers."""
+        return np.array([self._converted(row, k, _integer, "an integer") for row in range(len(self))], np.int64)
 
     def poses(self, first: int) -> tuple[Array, Array]:
         """Rotations [rows, 3, 3] and translations [rows, 3] of the columns from `first` on."""
@@ -149,7 +149,7 @@ class _Rows:
         if broken.any():
             row = int(np.argmax(broken))
             raise self.error(
-                row, f"{', '.join(self.cells[row][first:])} is no pose; expected {POSE}, not a zero rotation"
+                row, f"{', '.join(self.cells[row][first:])} is not a pose; expected {POSE}, not a zero rotation"
             )
         return rotations(numbers[:, :4]), numbers[:, 4:]
 

@@ -23,26 +23,26 @@ def folder(path: str | os.PathLike[str], kind: str = "data set") -> Path:
     """`path` as a Path if it is a folder.
 
     Raises:
-      DataError: where there is none; shows what lies in the nearest folder that does exist.
+      DataError: where there is none; lists the nearest folder that exists.
     """
     path = Path(path)
     if path.is_dir():
         return path
     near = next((p for p in path.parents if p.is_dir()), Path())
-    there = sorted(p.name for p in near.iterdir())[:8]
-    raise DataError(f"{kind} not found: {path} is no folder. {near} holds {there or 'nothing'}; check the path.")
+    names = sorted(p.name for p in near.iterdir())[:8]
+    raise DataError(f"{kind} not found: {path} is not a folder. {near} holds {names or 'nothing'}; check the path.")
 
 
 def images(root: str | os.PathLike[str]) -> Paths:
     """Relative paths of all image files under `root`, sub-folders included, in sorted order.
 
-    Hidden files and lists (.txt, .csv, .json, licences, ...) are passed over.
+    Hidden files and lists (.txt, .csv, .json, licences, ...) are skipped.
 
     Raises:
       DataError: no such folder, one that cannot be read, no image in it, or a file that is neither image nor list.
     """
     start = os.fsencode(folder(root, "folder of images"))
-    found: list[bytes] = []
+    names: list[bytes] = []
     open_folders = [b""]
     while open_folders:
         below = open_folders.pop()
@@ -55,14 +55,13 @@ def images(root: str | os.PathLike[str]) -> Paths:
                     if entry.is_dir():
                         open_folders.append(name + b"/")
                     elif _is_image(entry.name, os.fsdecode(entry.path)):
-                        found.append(name)
+                        names.append(name)
         except OSError as error:
             where = os.fsdecode(os.path.join(start, below).rstrip(b"/"))
             raise DataError(f"cannot read the folder {where}: {error.strerror}. Check its permissions.") from error
-    if not found:
+    if not names:
         raise DataError(f"no image in {root} or below it; expected files {_text(IMAGES)}. Check the path.")
-    found.sort()
-    return Paths.of(found, root)
+    return Paths.of(sorted(names), root)
 
 
 def cached(root: str | os.PathLike[str]) -> Paths | None:
@@ -82,7 +81,7 @@ def cached(root: str | os.PathLike[str]) -> Paths | None:
                 f"{listed} lists {paths.relative(row)}, which is not in {path}. The list is stale or its paths are not "
                 "relative to that folder: delete it, and the folder itself is listed."
             )
-    return in_order(paths)
+    return sorted_paths(paths)
 
 
 def lines(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") -> Paths:
@@ -96,7 +95,7 @@ def lines(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") -> Pa
         text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            f"cannot read the list of names {path}: {error}. Check the path and whether it is whole."
+            f"cannot read the list of names {path}: {error}. Check the path and whether the file is complete."
         ) from error
     blob = np.frombuffer(text.replace(b"\r\n", b"\n"), np.uint8)
     bounds = np.concatenate([[-1], np.flatnonzero(blob == ord("\n")), [len(blob)]])
@@ -108,8 +107,8 @@ def lines(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") -> Pa
     return Paths(os.fspath(root), blob[blob != ord("\n")], offsets)
 
 
-def in_order(paths: Paths) -> Paths:
-    """The same paths in sorted order, without a Python string each where they are in order already."""
+def sorted_paths(paths: Paths) -> Paths:
+    """The same paths in sorted order, without a Python string each where they are sorted already."""
     text, offsets = paths.blob.tobytes(), paths.offsets.tolist()
     previous = b""
     for start, stop in itertools.pairwise(offsets):

@@ -2,9 +2,8 @@
 column.
 
 `name.split("@")` holds: 1 UTM east, 2 UTM north, 3 zone number, 4 zone letter, 5 latitude, 6 longitude, 7 panorama, 8
-tile,
-9 heading, 10 pitch, 11 roll, 12 height, 13 time `YYYYMMDD_hhmmss` or a prefix of it, 14 note, 15 file suffix.
-Only 1 and 2 must be there. Names of another number of fields, and numbers written in an unusual way, go through a plain
+tile, 9 heading, 10 pitch, 11 roll, 12 height, 13 time `YYYYMMDD_hhmmss` or a prefix of it, 14 note, 15 file suffix.
+Only 1 and 2 are required. Names of another number of fields, and numbers written in an unusual way, go through a plain
 Python parse one by one, which also words the errors.
 """
 
@@ -15,25 +14,14 @@ import re
 
 import numpy as np
 
+from data_pipelines import geo
 from data_pipelines.errors import DataError
 from data_pipelines.places import VIEWS, Paths
 
 Array = np.ndarray
 CONDITIONS = (
-    "day",
-    "dawn",
-    "dusk",
-    "night",
-    "rain",
-    "snow",
-    "fog",
-    "overcast",
-    "sun",
-    "spring",
-    "summer",
-    "autumn",
-    "winter",
-)
+    "day", "dawn", "dusk", "night", "rain", "snow", "fog", "overcast", "sun", "spring", "summer", "autumn", "winter",
+)  # fmt: skip
 SEPARATORS = 15
 CHUNK = 1 << 15  # rows at a time: the working arrays stay in the processor's cache
 PADDING = 16
@@ -51,9 +39,9 @@ def parse(paths: Paths) -> dict[str, Array]:
 
     East and north are metres; zone is -1 where the name has none, else 1..60 north (letters N..X, or no letter) and
     101..160 south of the equator (C..M). Heading is reduced to [0, 360), NaN where empty. A note `placeid_CITY` gives
-    `place` (unique over cities, the same in every run), and then field 9 is no compass heading: it is read as NaN. A
+    `place` (unique over cities, the same in every run), and then field 9 is not a compass heading: it is read as NaN. A
     note whose first part before `_` is one of `CONDITIONS` gives `condition`, and its second part `view` where that is
-    one of `VIEWS`, as in `night_sideways_lund`. A time that is no prefix of a date is NaT.
+    one of `VIEWS`, as in `night_sideways_lund`. A time that is not a prefix of a date is NaT.
 
     Returns:
       {"east", "north", "zone", "heading", "place", "time", "condition", "view"}, each [len(paths)].
@@ -107,7 +95,7 @@ def _parse_chunk(blob: Array, offsets: Array) -> tuple[dict[str, Array], Array]:
     heading, ok_heading = _numbers(blob, *field[9])
     no_compass = (place >= 0) | (field[9][1] <= 0)
     odd |= ~(ok_east & ok_north & ok_zone & (ok_heading | no_compass))
-    heading = _reduced(np.where(no_compass, np.nan, heading))
+    heading = geo.wrapped(np.where(no_compass, np.nan, heading))
     time = _times(blob, *field[13])
     columns = {"east": east, "north": north, "zone": zone, "heading": heading, "place": place, "time": time}
     return {**columns, "condition": condition, "view": view}, odd
@@ -115,7 +103,7 @@ def _parse_chunk(blob: Array, offsets: Array) -> tuple[dict[str, Array], Array]:
 
 def _characters(blob: Array, start: Array, length: Array, width: int) -> Array:
     """uint8 [width, rows], the first characters of a field, 0 behind its end; `blob` has `PADDING` bytes to spare."""
-    windows = np.lib.stride_tricks.sliding_window_view(blob, width)  # gathers whole rows at once, far faster than bytes
+    windows = np.lib.stride_tricks.sliding_window_view(blob, width)  # gathers rows at once, far faster than bytes
     characters = np.ascontiguousarray(windows[start].T)
     characters[np.arange(width)[:, None] >= length] = 0
     return characters
@@ -128,15 +116,15 @@ def _numbers(blob: Array, start: Array, length: Array) -> tuple[Array, Array]:
     """
     width = max(int(min(length.max(initial=0), PADDING)), 1)
     characters = _characters(blob, start, length, width)
-    digit = characters - np.uint8(ord("0"))  # what is no digit wraps to 10 and more
+    digit = characters - np.uint8(ord("0"))  # what is not a digit wraps to 10 and more
     is_digit = digit < 10
     is_point = characters == ord(".")
     negative = characters[0] == ord("-")
     accepted = is_digit | is_point | (characters == 0)
     accepted[0] |= negative
     mantissa = np.zeros(len(start), np.int64)
-    for character, said in zip(digit, is_digit, strict=True):
-        mantissa = np.where(said, mantissa * 10 + character, mantissa)
+    for character, counts in zip(digit, is_digit, strict=True):
+        mantissa = np.where(counts, mantissa * 10 + character, mantissa)
     points = is_point.sum(axis=0, dtype=np.uint8)
     point = (is_point * np.arange(width, dtype=np.uint8)[:, None]).sum(axis=0, dtype=np.uint8)
     decimals = np.where(points == 1, np.clip(length, 1, width) - 1 - point, 0)
@@ -204,7 +192,7 @@ def view_of_note(note: bytes) -> int:
 
 
 def _times(blob: Array, start: Array, length: Array) -> Array:
-    """datetime64[s] of `YYYY[MM[DD[_hh[mm[ss]]]]]`, else NaT; a month, day or hour that is not said is the first."""
+    """datetime64[s] of `YYYY[MM[DD[_hh[mm[ss]]]]]`, else NaT; a month, day or hour that is missing is the first."""
     characters = _characters(blob, start, length, 15)
     digit = (characters - np.uint8(ord("0"))).astype(np.int16)
     is_digit = digit < 10
@@ -224,12 +212,6 @@ def _times(blob: Array, start: Array, length: Array) -> Array:
     of_day = np.where(shape, (hour.astype(np.int64) * 60 + minute) * 60 + second, 0)
     seconds = days.astype("datetime64[s]") + of_day.astype("timedelta64[s]")
     return np.where(shape, seconds, np.datetime64("NaT", "s"))
-
-
-def _reduced(heading: Array) -> Array:
-    """Degrees (float32) in [0, 360); what float32 rounds up to 360 is 0."""
-    reduced = np.mod(heading, 360.0).astype(np.float32)
-    return np.where(reduced == 360, np.float32(0), reduced)
 
 
 def _parse_one(path: str) -> dict[str, object]:
@@ -257,7 +239,7 @@ def _parse_one(path: str) -> dict[str, object]:
 
 def _heading(path: str, text: str) -> np.float32:
     degrees = _number(path, "9 (heading, degrees)", text) if text else np.nan
-    return _reduced(np.array([degrees]))[0]
+    return geo.wrapped(np.array([degrees]))[0]
 
 
 def _number(path: str, field: str, text: str) -> float:

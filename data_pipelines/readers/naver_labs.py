@@ -11,7 +11,7 @@ import numpy as np
 
 from data_pipelines import poses
 from data_pipelines.errors import DataError
-from data_pipelines.places import ROLES, SPLITS, Paths, Places
+from data_pipelines.places import ROLES, SPLITS, Paths, Places, index_of
 from data_pipelines.readers import at_names, kapture, listing
 
 MICROSECONDS = (10**15, 10**16)  # since 1970: from 2001 on
@@ -29,13 +29,13 @@ def read(
 
     The images of `mapping` are the database, those of `validation` the queries. Positions are metres in the set's own
     frame (zone -1), heading is that of the camera on the ground, clockwise from north, with the axes of `poses.FRAMES`.
-    Only the first image of each folder is looked for. A root in the format of '@' names, with its `images` or a
+    Only the first image of each folder must exist. A root in the format of '@' names, with its `images` or a
     folder of a split, is read as `at_names` reads it.
 
     Args:
       root: the floor.
-      split: what all rows are called: the floors are not split, each serves one purpose. "test" takes the queries of
-        the folder `test` instead, whose poses are not published: their position stays unknown.
+      split: of all rows: the floors are not split. "test" takes the queries of the folder `test` instead, whose poses
+        are not published: their position stays unknown.
       up: the axis of the world that points up ("z", "-y", ...); by default the one that the mapping cameras agree on.
       without_position: "error" refuses images of `mapping` and `validation` without a pose, "drop" leaves them out,
         "keep" leaves theirs unknown.
@@ -46,15 +46,14 @@ def read(
     """
     if without_position not in ("error", "drop", "keep"):
         raise DataError(f"{without_position=} is one of error, drop, keep")
-    if split is not None and split not in SPLITS:
-        raise DataError(f"no split {split!r}; there are {list(SPLITS)}")
+    code = index_of("split", split, SPLITS)
     root = listing.folder(root)
     base = root / "release" if (root / "release").is_dir() else root
     if not (base / "mapping").is_dir():
         if at_names.is_tree(root):
             return at_names.read(root, split=split, name=name)
         raise DataError(
-            f"{root} is no floor of NAVER LABS: expected the folders mapping and validation, perhaps below release, "
+            f"{root} is not a floor of NAVER LABS: expected the folders mapping and validation, perhaps below release, "
             f"or '@' names in images or {list(SPLITS)}; it holds {sorted(p.name for p in root.iterdir())[:8]}"
         )
     floor = base.absolute().parent if base.name == "release" else base.absolute()
@@ -68,18 +67,17 @@ def read(
     up = up or poses.upward(mapping.orientation[mapping.known], name)
     tables = []
     for role, (folder, records) in zip(("database", "query"), parts.items(), strict=True):
-        code = SPLITS.index(split) if split else -1
         places = _places(name, base, folder, records, up, role=ROLES.index(role), split=code)
         tables.append(places.take(records.known) if given[folder] == "drop" else places)
     return Places.concat(tables, name)
 
 
 def _require(folder: Path, records: kapture.Records, without_position: str) -> None:
-    """The first image is there, and so are the poses that `without_position` asks for."""
+    """Checks that the first image exists, and with `without_position="error"` that every image has a pose."""
     sensors = folder / "sensors"
     image = sensors / "records_data" / records.images[0]
     if not image.is_file():
-        raise DataError(f"{sensors / 'records_camera.txt'} lists {image}, which is not there. Check the path.")
+        raise DataError(f"{sensors / 'records_camera.txt'} lists {image}, which does not exist. Check the path.")
     if without_position == "error" and not records.known.all():
         unknown = np.flatnonzero(~records.known)
         raise DataError(

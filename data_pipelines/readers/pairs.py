@@ -39,7 +39,7 @@ def read(
     in these numbers. Without one there are no answers.
 
     Raises:
-      DataError: a missing or empty folder, a file that is no image, or a list that is not of these images.
+      DataError: a missing or empty folder, a file that is not an image, or a list of other images.
     """
     root = listing.folder(root)
     name = name or Path(root).absolute().name
@@ -64,12 +64,12 @@ def ground_truth(root: str | os.PathLike[str], file: str | None = None) -> tuple
     """The published positives: query i (sorted order) has the references `indices[indptr[i]:indptr[i + 1]]`.
 
     Read are `ground_truth.csv` (`query,references` with the references separated by blanks) and `.npy` of object rows
-    `[query, references]`, of an index array per query, or of one reference per query ([N] or [N, 1] whole numbers).
+    `[query, references]`, of an index array per query, or of one reference per query ([N] or [N, 1] integers).
     A query that the list leaves out has no positive.
 
     Args:
       root: the data set, or the folder of the list.
-      file: the list relative to `root`; by default the first of `FILES` that is there.
+      file: the list relative to `root`; by default the first of `FILES` that exists.
 
     Returns:
       indptr int64 [queries + 1], indices int64 [pairs], sorted within a query.
@@ -77,16 +77,16 @@ def ground_truth(root: str | os.PathLike[str], file: str | None = None) -> tuple
     Raises:
       DataError: no list, or a row that cannot be read; names file and row.
     """
-    found = _list_file(Path(root), file)
-    if found is None:
+    path = _list_file(Path(root), file)
+    if path is None:
         raise DataError(f"no list of positives in {root}; expected {file or ' or '.join(FILES)}")
-    pairs = _csv_pairs(found) if found.suffix == ".csv" else _npy_pairs(found)
+    pairs = _csv_pairs(path) if path.suffix == ".csv" else _npy_pairs(path)
     sets: dict[int, set[int]] = {}
     for query, references in pairs:
         sets.setdefault(query, set()).update(references)
     lists = [sorted(sets.get(query, ())) for query in range(max(sets) + 1)]
-    indptr = np.concatenate([[0], np.cumsum([len(one) for one in lists], dtype=np.int64)])
-    return indptr, np.array([i for one in lists for i in one], np.int64)
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in lists], dtype=np.int64)])
+    return indptr, np.array([i for row in lists for i in row], np.int64)
 
 
 def _csv_pairs(file: Path) -> list[tuple[int, list[int]]]:
@@ -120,7 +120,7 @@ def _some(pairs: list, file: Path) -> list[tuple[int, list[int]]]:
 
 
 def _pair(row, where: str, split: Callable) -> tuple[int, list[int]]:
-    """One query and its references as whole numbers that are not negative."""
+    """One query and its references as integers that are not negative."""
     try:
         query, references = row
         numbers = [_integer(query), *(_integer(reference) for reference in split(references))]
@@ -134,7 +134,7 @@ def _pair(row, where: str, split: Callable) -> tuple[int, list[int]]:
 def _integer(number) -> int:
     value = int(number)
     if not isinstance(number, str) and value != number:
-        raise ValueError(f"{number} is not whole")
+        raise ValueError(f"{number} is not an integer")
     return value
 
 
@@ -142,7 +142,7 @@ def load_npy(file: str | os.PathLike[str]) -> Array:
     """An array of a .npy file, pickled objects included, where a pickle may hold nothing but arrays, lists and numbers.
 
     Raises:
-      DataError: the file is no .npy, or its pickle asks for anything else (such a file could run code).
+      DataError: the file is not a .npy file, or its pickle holds anything else (such a file could run code).
     """
     with Path(file).open("rb") as stream:
         try:
@@ -162,5 +162,5 @@ def load_npy(file: str | os.PathLike[str]) -> Array:
 class _Arrays(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) not in PICKLED:
-            raise pickle.UnpicklingError(f"its pickle asks for {module}.{name}, which is not allowed")
+            raise pickle.UnpicklingError(f"its pickle holds {module}.{name}, which is not allowed")
         return super().find_class(module, name)

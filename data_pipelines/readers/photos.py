@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -32,11 +33,11 @@ def read(
       role: what all photos are taken as.
       zone: UTM zone to project to (as in `Places.zone`); None takes each photo's own.
       without_position: "error" refuses photos without GPS position, "drop" leaves them out, "keep" leaves theirs
-        unknown, also of files that are no image.
+        unknown, also of files that are not images.
       name: what reports call the data set; the folder's name by default.
 
     Raises:
-      DataError: a missing or empty folder, a file that is no image, a photo without position (named).
+      DataError: a missing or empty folder, a file that is not an image, a photo without position (named).
     """
     title = name or Path(root).absolute().name
     return table(title, listing.images(root), role=role, zone=zone, without_position=without_position)
@@ -59,7 +60,7 @@ def table(
         )
     east, north, zones = np.full(len(paths), np.nan), np.full(len(paths), np.nan), np.full(len(paths), -1, np.int16)
     east[known], north[known], zones[known] = geo.to_utm(latitude[known], longitude[known], zone)
-    columns = {"heading": np.mod(heading, 360), "time": time, "role": ROLES.index(role)}
+    columns: dict[str, Any] = {"heading": geo.wrapped(heading), "time": time, "role": ROLES.index(role)}
     places = Places.create(name, paths, east=east, north=north, zone=zones, **columns)
     return places.take(known) if without_position == "drop" else places
 
@@ -67,7 +68,7 @@ def table(
 def _facts(path: str, lenient: bool) -> tuple[float, float, float, np.datetime64]:
     """Latitude, longitude and heading in degrees (NaN where unknown) and time of one photo.
 
-    Of a file that is no image nothing is known if `lenient`: whoever decodes it names it, and skips it where asked to.
+    If `lenient`, a file that is not an image has no facts: decoding it later names it or skips it.
     """
     try:
         with Image.open(path) as image:

@@ -13,7 +13,7 @@ import numpy as np
 from data_pipelines import geo
 from data_pipelines.conditions import check_conditions, condition_bits
 from data_pipelines.errors import DataError
-from data_pipelines.places import ROLES, SPLITS, VIEWS, Paths, Places
+from data_pipelines.places import ROLES, SPLITS, VIEWS, Paths, Places, index_of
 from data_pipelines.readers import listing
 
 Array = np.ndarray
@@ -38,7 +38,7 @@ def read(
     """Reads `path[,lat,lon|east,north][,heading,place,time,split,role,condition,view,sequence,frame]`, header first.
 
     Paths are relative to `root` (or absolute). Degrees are projected to UTM; metres are taken as they are, in a local
-    frame unless `zone` says otherwise. Places and sequences are whole numbers or any text (numbered in sorted order).
+    frame unless `zone` says otherwise. Places and sequences are integers or any text (numbered in sorted order).
     Times are ISO 8601. A condition is one name, or several with `;` between them, such as `night;rain`. An empty cell
     means unknown, except for path and coordinates. Other columns are ignored.
 
@@ -66,7 +66,7 @@ def read(
         "heading": table.headings(),
         "place": table.labels("place"),
         "sequence": table.labels("sequence"),
-        "frame": table.converted("frame", int, -1, "a whole number"),
+        "frame": table.converted("frame", int, -1, "an integer"),
         "time": table.converted(
             "time", _time, np.datetime64("NaT", "s"), "a time in ISO 8601 such as 2019-11-03T08:30:00"
         ),
@@ -75,7 +75,7 @@ def read(
         "view": table.choices("view", VIEWS, {}),
     }
     if known["split"] is None and split is not None:
-        known["split"] = np.full(len(table.rows), _position(split, SPLITS))
+        known["split"] = np.full(len(table.rows), index_of("split", split, SPLITS))
     return Places.create(
         name or Path(root).absolute().name,
         Paths.of(table.paths(), root),
@@ -114,7 +114,7 @@ class _Table:
         self.index = {c: self.header.index(c) for c in COLUMNS if c in self.header and c not in taken}
         self.index.update({ours: self.header.index(theirs) for ours, theirs in columns.items()})
         if "path" not in self.index:
-            raise DataError(f"{file} has no column path; its header is {self.header}. Name one by columns.path.")
+            raise DataError(f"{file} has no column path; its header is {self.header}. Set columns.path to one of them.")
 
     def cells(self, column: str) -> list[str] | None:
         """The column's text, stripped; None where the file has no such column."""
@@ -125,8 +125,8 @@ class _Table:
 
     def error(self, row: int, column: str, expected: str) -> DataError:
         cell = self.rows[row][self.index[column]]
-        there = self.header[self.index[column]]
-        return DataError(f"{self.file}, line {self.lines[row]}, column {there}: {cell!r} is not {expected}")
+        name = self.header[self.index[column]]
+        return DataError(f"{self.file}, line {self.lines[row]}, column {name}: {cell!r} is not {expected}")
 
     def check(self, column: str, good: Array, expected: str) -> None:
         if not good.all():
@@ -167,10 +167,7 @@ class _Table:
 
     def headings(self) -> Array | None:
         values = self.numbers("heading")
-        if values is None:
-            return None
-        reduced = np.mod(values, 360).astype(np.float32)
-        return np.where(reduced == 360, np.float32(0), reduced)  # what float32 rounds up
+        return None if values is None else geo.wrapped(values)
 
     def words(self, column: str) -> tuple[Array | int, list[str]]:
         """Indices into the sorted distinct words of a column, -1 for empty cells, and those words."""
@@ -194,10 +191,10 @@ class _Table:
         check_conditions(f"{self.file}, column {self.header[self.index['condition']]}", vocabulary)
         number = {name: k for k, name in enumerate(vocabulary)}
         bits = [condition_bits(np.array([number[name] for name in several], np.int64)) for several in names]
-        return np.array([np.bitwise_or.reduce(one) for one in bits], np.int64), vocabulary
+        return np.array([np.bitwise_or.reduce(row) for row in bits], np.int64), vocabulary
 
     def labels(self, column: str) -> Array | None:
-        """Whole numbers as they are; where any cell is another text, indices into the sorted texts; -1 for empty."""
+        """Integers as they are; where any cell is another text, indices into the sorted texts; -1 for empty."""
         cells = self.cells(column)
         if cells is None:
             return None
@@ -223,16 +220,10 @@ class _Table:
 def _file(root: Path, file: str | None) -> Path:
     if file is not None:
         return root / file
-    found = sorted(root.glob("*.csv"))
-    if len(found) != 1:
-        raise DataError(f"{root} holds {len(found)} .csv files ({[f.name for f in found]}); say which by `file`")
-    return found[0]
-
-
-def _position(word: str, names: Sequence[str]) -> int:
-    if word not in names:
-        raise DataError(f"no split {word!r}; there are {list(names)}")
-    return names.index(word)
+    files = sorted(root.glob("*.csv"))
+    if len(files) != 1:
+        raise DataError(f"{root} holds {len(files)} .csv files ({[f.name for f in files]}); set file to one of them")
+    return files[0]
 
 
 def _time(cell: str) -> np.datetime64:

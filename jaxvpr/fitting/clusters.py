@@ -1,4 +1,4 @@
-"""Clusters of local features, which the VLAD family starts from (Arandjelović et al., 2016; the Deep VG benchmark).
+"""Clusters of local features, which aggregators of the VLAD family start from (Arandjelović et al., 2016).
 
 `cluster_start(variables, local_features(describer, variables, paths, model))` does all of it.
 """
@@ -42,8 +42,8 @@ def local_features(
 
     Args:
       describer: reads the images as they are read for evaluation.
-      variables, model: whose backbone is asked.
-      paths: of the training images; all of them serve where there are fewer than `count / per_image`.
+      variables, model: the backbone of which computes the features.
+      paths: of the training images; all of them are read where there are fewer than `count / per_image`.
       count, per_image: features in all, and of each image; the defaults are the original's.
       seed: which images and cells. The draw depends on no batch, device or number of processes.
 
@@ -55,8 +55,8 @@ def local_features(
     """
     wanted = min(-(-count // per_image), len(paths))
     rows = np.sort(np.random.default_rng(seed).choice(len(paths), wanted, replace=False))
-    found = describer(variables, paths.take(rows), sampler(model, per_image, seed))
-    features = np.delete(found.descriptors, found.missing, axis=0)
+    read = describer(variables, paths.take(rows), sampler(model, per_image, seed))
+    features = np.delete(read.descriptors, read.missing, axis=0)
     if not len(features):
         raise UserError(f"none of {wanted} training images can be read, so there is nothing to cluster")
     return features.reshape(len(features) * per_image, -1)[:count]
@@ -83,7 +83,7 @@ def sampler(model: PlaceModel, per_image: int, seed: int = 0) -> Apply:
 
 
 def kmeans(x: Array, k: int, *, iterations: int = 100, seed: int = 0) -> Array:
-    """Centres of k clusters by Lloyd's iterations, as FAISS has them: of more than 256 k points a random 256 k serve.
+    """Centres of k clusters by Lloyd's iterations (FAISS's): of more than 256 k points it takes a random 256 k.
 
     Args:
       x: float32 [N, D].
@@ -95,10 +95,10 @@ def kmeans(x: Array, k: int, *, iterations: int = 100, seed: int = 0) -> Array:
       UserError: for fewer points than clusters, or points that are not finite.
     """
     if x.ndim != 2 or len(x) < k or k < 1:
-        raise UserError(f"{k} clusters cannot be made of local features of shape {x.shape}; give more images")
+        raise UserError(f"local features of shape {x.shape} are too few for {k} clusters; give more images")
     if not np.isfinite(x).all():
         raise UserError("the local features are not finite: the weights hold NaN or are not those of this model")
-    import faiss  # here, since few recipes ask for clusters
+    import faiss  # here, since few recipes need clusters
 
     model = faiss.Kmeans(x.shape[1], k, niter=iterations, seed=seed, min_points_per_centroid=1, verbose=False)
     model.train(np.ascontiguousarray(x, np.float32))
@@ -118,7 +118,7 @@ def netvlad_start(centroids: Array, descriptors: Array) -> tuple[Array, Array]:
       kernel [1, 1, D, K] and centroids [K, D], float32.
 
     Raises:
-      UserError: where the features are all alike, which tells no cluster from another.
+      UserError: where all features are alike.
     """
     directions = centroids / np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
     alpha = _sharpness(directions @ descriptors.T)
@@ -139,11 +139,11 @@ def biased_start(centroids: Array, descriptors: Array) -> tuple[Array, Array]:
 def _sharpness(likeness: Array) -> float:
     """alpha, from how alike each cluster and feature are, [K, N]."""
     if len(likeness) < 2:
-        raise UserError("one cluster has no second to be told from; set at least 2 clusters")
+        raise UserError("the assignment needs a second nearest cluster; set at least 2 clusters")
     second, first = np.partition(likeness, -2, axis=0)[-2:]
     gap = float(np.mean(first - second, dtype=np.float64))
     if not gap > 0:
-        raise UserError("the local features are all alike: the images are empty or the backbone's weights are")
+        raise UserError("all local features are alike: check the images and the backbone's weights")
     return -float(np.log(RATIO)) / gap
 
 
@@ -164,33 +164,33 @@ def cluster_start(
       UserError: for an aggregator without clusters, features of another length, or too few of them.
     """
     flat = flatten_dict(dict(variables), keep_empty_nodes=True)
-    found = _cluster_leaves(flat)
-    kernel, words = (found.get(name) for name in ("conv/kernel", "centroids"))
-    dim, k = flat[kernel].shape[-2:] if kernel else flat[words].shape[::-1]
+    leaves = _cluster_leaves(flat)
+    kernel, centroids = (leaves.get(name) for name in ("conv/kernel", "centroids"))
+    dim, k = flat[kernel].shape[-2:] if kernel else flat[centroids].shape[::-1]
     if descriptors.shape[1] != dim:
-        raise UserError(f"local features of {descriptors.shape[1]} numbers for clusters of {dim}")
+        raise UserError(f"local features have {descriptors.shape[1]} numbers, but the aggregator's clusters {dim}")
     started: dict[str, Array] = {"centroids": kmeans(descriptors, k, iterations=iterations, seed=seed)}
     started["centers"] = started["centroids"].T
-    if "conv/bias" in found:
+    if "conv/bias" in leaves:
         started["conv/kernel"], started["conv/bias"] = biased_start(started["centroids"], descriptors)
     elif kernel:
         started["conv/kernel"], _ = netvlad_start(started["centroids"], descriptors)
     # Sums in another order, on another processor, may end in other bits.
     agreed = {
-        name: hosts.of_first(partial(np.asarray, started[name]), started[name].shape, np.float32) for name in found
+        name: hosts.of_first(partial(np.asarray, started[name]), started[name].shape, np.float32) for name in leaves
     }
-    flat |= {key: agreed[name].reshape(flat[key].shape) for name, key in found.items()}
+    flat |= {key: agreed[name].reshape(flat[key].shape) for name, key in leaves.items()}
     return unflatten_dict(flat)
 
 
 def needs_clusters(variables: Mapping[str, Any]) -> bool:
-    """Whether the clusters of an aggregator are still to be made: all are shapes, none came from a file.
+    """Whether the clusters of an aggregator are still to be made: no file gave any of them.
 
     Args:
       variables: of the whole model; leaves that no file gave are `jax.ShapeDtypeStruct`.
 
     Raises:
-      UserError: for an aggregator without clusters, or where files gave some of what belongs together.
+      UserError: for an aggregator without clusters, or where files gave only some of them.
     """
     flat = flatten_dict(dict(variables), keep_empty_nodes=True)
     # A bias may come on top of clusters that were made without one.
@@ -208,8 +208,8 @@ def needs_clusters(variables: Mapping[str, Any]) -> bool:
 def _cluster_leaves(flat: Mapping[tuple[str, ...], Any]) -> dict[str, tuple[str, ...]]:
     """Which of `centroids`, `centers`, `conv/kernel` and `conv/bias` an aggregator has, and where."""
     pattern = re.compile(r"params/aggregator/(?:inner/)*(centroids|centers|conv/kernel|conv/bias)")
-    found = {match[1]: key for key in flat if (match := pattern.fullmatch("/".join(key)))}
-    if not {"centroids", "conv/kernel"} & set(found):
+    leaves = {match[1]: key for key in flat if (match := pattern.fullmatch("/".join(key)))}
+    if not {"centroids", "conv/kernel"} & set(leaves):
         names = sorted({key[2] for key in flat if key[:2] == ("params", "aggregator")})
-        raise UserError(f"this aggregator has no clusters, but {names}; netvlad, crn, vlad and supervlad have")
-    return found
+        raise UserError(f"this aggregator has no clusters, only {names}; use netvlad, crn, vlad or supervlad")
+    return leaves

@@ -1,4 +1,4 @@
-"""Principal components of descriptors: how to fit them within a memory, and how they become a layer of the model.
+"""Principal components of descriptors: fitted within a limit of memory, then added to the model as a layer.
 
 `fold(variables, fit(sampled_descriptors(...), dim))` does all of it.
 """
@@ -57,7 +57,7 @@ def sampled_descriptors(
     Args:
       paths: of the training images.
       dim, length: components to be fitted, and numbers of a descriptor.
-      images: at most so many serve. The default is the Deep VG benchmark's.
+      images: at most so many are used. The default is the Deep VG benchmark's.
       memory_mib: of the host, for the descriptors and the fit together.
       seed: which images; the draw depends on no batch, device or number of processes.
 
@@ -65,19 +65,19 @@ def sampled_descriptors(
       float32 [n, D]; images that cannot be read are left out.
 
     Raises:
-      UserError: where fewer images than components and one more can serve.
+      UserError: where there are not more images than components.
     """
     count = sample_size(len(paths), dim=dim, length=length, images=images, memory_mib=memory_mib)
     if count < (wanted := min(images, len(paths))):
         log.info("the PCA takes %d images: %d would not fit in pca.memory_mib=%d", count, wanted, memory_mib)
     rows = np.sort(np.random.default_rng(seed).choice(len(paths), count, replace=False))
-    found = describer(variables, paths.take(rows))
+    described = describer(variables, paths.take(rows))
     # In place, because a second table may not fit.
-    present = np.delete(np.arange(count), found.missing)
+    present = np.delete(np.arange(count), described.missing)
     for to, row in enumerate(present):
         if to < row:
-            found.descriptors[to] = found.descriptors[row]
-    return found.descriptors[: len(present)]
+            described.descriptors[to] = described.descriptors[row]
+    return described.descriptors[: len(present)]
 
 
 def sample_size(available: int, *, dim: int, length: int, images: int, memory_mib: int) -> int:
@@ -87,12 +87,12 @@ def sample_size(available: int, *, dim: int, length: int, images: int, memory_mi
       UserError: for more components than a descriptor has numbers, or too few images for them.
     """
     if dim > length:
-        raise UserError(f"pca.dim={dim} components of a descriptor of {length} numbers; at most {length}")
+        raise UserError(f"pca.dim={dim} is more than the {length} numbers of a descriptor; set at most {length}")
     count = affordable(min(images, available), dim, length, memory_mib)
     if count <= dim:
         raise UserError(
             f"pca.dim={dim} needs more than {dim} images: there are {available} training images, pca.images={images} "
-            f"lets {min(images, available)} of them serve, and pca.memory_mib={memory_mib} {count} descriptors of "
+            f"allows {min(images, available)} of them, and pca.memory_mib={memory_mib} {count} descriptors of "
             f"{length} numbers"
         )
     return count
@@ -109,7 +109,7 @@ def peak_bytes(count: int, dim: int, length: int) -> int:
 
     Of at least as many images as numbers FAISS makes the covariance, in float32 and in float64; of fewer the products
     of all pairs of images, beside a centred copy of the descriptors and a direction for each. Where a sketch comes
-    first, the descriptors and a few tables of `sketched` columns are all there is.
+    first, there are only the descriptors and a few tables of `sketched` columns.
     """
     if columns := sketched(count, dim, length):
         return 4 * count * length + 8 * count * columns + 12 * length * columns + 12 * columns**2
@@ -117,11 +117,11 @@ def peak_bytes(count: int, dim: int, length: int) -> int:
 
 
 def sketched(count: int, dim: int, length: int) -> int:
-    """To how many columns descriptors are brought before FAISS sees them; 0 for not at all.
+    """The number of columns that descriptors are reduced to before FAISS fits them; 0 for no reduction.
 
     FAISS's eigenvectors take time with the cube of the images or the numbers, whichever are fewer: 8 seconds for 2000
-    on two cores. Beyond `EXACT`, and where far fewer components are asked for, it sees the descriptors in the subspace
-    of `_subspace` alone.
+    on two cores. Beyond `EXACT`, and for far fewer components, it fits the descriptors within the subspace of
+    `_subspace` alone.
     """
     side, columns = min(count, length), dim + max(64, dim // 8)
     return columns if side > EXACT and 2 * columns <= side else 0
@@ -145,9 +145,9 @@ def fit(x: Array, dim: int, *, whiten: bool = False) -> Pca:
     """
     count, length = x.shape
     if not dim < count or dim > length:
-        raise UserError(f"{dim} components cannot be made of {count} descriptors of {length} numbers")
+        raise UserError(f"{count} descriptors of {length} numbers are too few for {dim} components")
     if not all(np.isfinite(row).all() for row in x):
-        raise UserError("descriptors are not finite: look for NaN in the weights")
+        raise UserError("descriptors are not finite: check the weights for NaN")
     mean = x.mean(0, dtype=np.float64).astype(np.float32)
     x -= mean[None]
     total = sum(float(np.dot(row, row)) for row in x)
@@ -165,7 +165,7 @@ def fit(x: Array, dim: int, *, whiten: bool = False) -> Pca:
 
 def _by_faiss(x: Array, dim: int, whiten: bool) -> tuple[Array, Array]:
     """The components of centred x, float32 [dim, D], and the sums of squares along all that were found."""
-    import faiss  # here, since few recipes ask for a PCA
+    import faiss  # here, since few recipes need a PCA
 
     count, length = x.shape
     pca = faiss.PCAMatrix(length, dim, -0.5 if whiten else 0.0, False)
@@ -186,8 +186,8 @@ def _by_faiss(x: Array, dim: int, whiten: bool) -> tuple[Array, Array]:
 def _subspace(x: Array, columns: int) -> Array:
     """Orthonormal rows [columns, D] that span where centred x varies most: subspace iteration from a fixed start.
 
-    After Halko, Martinsson and Tropp (SIAM Review 2011). What a direction beyond the last row adds to the error of one
-    that is kept shrinks with the 14th power of the ratio of their deviations.
+    After Halko, Martinsson and Tropp (SIAM Review 2011). The error that a direction beyond the last row
+    adds to one that is kept shrinks with the 14th power of the ratio of their deviations.
     """
     import faiss
 

@@ -1,4 +1,4 @@
-"""A batch beside what it is compared with, computed once: what miners and losses look at."""
+"""Similarities and pairs of a batch and its references, computed once for miners and losses."""
 
 from typing import NamedTuple
 
@@ -16,14 +16,14 @@ class Pairs(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What a loss is a function of.
+    """The input of a loss.
 
     Attributes:
       similarity: cosines [B, M] of the batch with its references.
-      pairs: the pairs to look at; a miner keeps some of all.
+      pairs: the pairs that count; a miner keeps some of all.
       labels: int32 [B], the place of each element.
       rows: bool [B], elements that count.
-      own: int32 [B], for each element the reference that is the element itself, or -1; None where none is.
+      own: int32 [B], for each element the reference that is the element itself, or -1; None: -1 for all.
       mutual: whether the references are the batch itself, so that columns are rows.
       weight: [B], a factor of each row's loss; None: 1.
     """
@@ -44,7 +44,7 @@ def compare(
 
     Args:
       descriptors: [B, D], of any length: only directions count.
-      labels: int32 [B], the place of each. The labels of elements that do not count may be anything.
+      labels: int32 [B], the place of each. Labels of elements that do not count are ignored.
       mask: bool [B], elements that count; None counts all.
       references: what the batch is compared with; None: itself.
 
@@ -74,9 +74,9 @@ def all_pairs(labels: jax.Array, mask: jax.Array | None = None, references: Refe
     """
     if references is None:
         references = References(labels, labels, mask, _numbers(labels))
-    for what, there, wanted in (("mask", mask, labels), ("own", references.own, labels)):
-        if there is not None and there.shape != wanted.shape:
-            raise ValueError(f"{what} {there.shape} must be {wanted.shape}, one per label")
+    for what, array in (("mask", mask), ("own", references.own)):
+        if array is not None and array.shape != labels.shape:
+            raise ValueError(f"{what} {array.shape} must be {labels.shape}, one per label")
     if references.mask is not None and references.mask.shape != references.labels.shape:
         raise ValueError(f"the references' mask {references.mask.shape} must be {references.labels.shape}")
     valid = jnp.ones((labels.shape[0], references.labels.shape[0]), bool)

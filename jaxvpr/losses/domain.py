@@ -1,6 +1,6 @@
-"""How far two domains are apart in features, and how a network learns to tell them apart no longer.
+"""Distances between the features of two domains, and gradient reversal, by which a network learns to remove them.
 
-Source features are [B, D], target features [T, D]; B and T may differ. Rows that a mask leaves out count for nothing,
+Source features are [B, D], target features [T, D]; B and T may differ. Rows that a mask leaves out do not count,
 and gradients are finite where the images of a domain are all alike.
 """
 
@@ -14,7 +14,7 @@ from jaxvpr.losses.measures import mean
 PRECISE = jax.lax.Precision.HIGHEST
 # Of the mean squared distance; what a Gaussian kernel's width is a multiple of (Long et al., ICML 2015).
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
-# Below this mean squared distance all features are one.
+# Below this mean squared distance all features count as equal.
 ALIKE = 1e-12
 
 
@@ -81,7 +81,7 @@ def linear_mmd(
     """As `mmd`, estimated without bias and in linear time from neighbouring rows (Gretton et al., JMLR 2012).
 
     It is the mean of `k(s, s') + k(t, t') - k(s, t') - k(s', t)` over the rows 2i and 2i + 1 of both, may be negative,
-    and is 0 for equal samples. An odd last row is left out, and four rows of which one does not count.
+    and is 0 for equal samples. An odd last row is left out, and so are four rows of which one does not count.
 
     Raises:
       ValueError: for domains of different sizes, or of fewer than two images.
@@ -92,9 +92,9 @@ def linear_mmd(
     s, s2, t, t2 = (x[first:last:2].astype(jnp.float32) for x in (source, target) for first in (0, 1))
     pairs = jnp.stack([jnp.sum(jnp.square(a - b), 1) for a, b in ((s, s2), (t, t2), (s, t2), (s2, t))])
     shares = [_shares(x, mask)[:last].reshape(-1, 2) > 0 for x, mask in ((source, source_mask), (target, target_mask))]
-    whole = jnp.all(jnp.concatenate(shares, 1), 1)
-    kernels = _kernels(pairs, _width(pairs, jnp.broadcast_to(whole, pairs.shape).astype(jnp.float32)), widths)
-    return mean(kernels[0] + kernels[1] - kernels[2] - kernels[3], whole)
+    counts = jnp.all(jnp.concatenate(shares, 1), 1)
+    kernels = _kernels(pairs, _width(pairs, jnp.broadcast_to(counts, pairs.shape).astype(jnp.float32)), widths)
+    return mean(kernels[0] + kernels[1] - kernels[2] - kernels[3], counts)
 
 
 def coral(
@@ -105,7 +105,7 @@ def coral(
 ) -> jax.Array:
     """The squared Frobenius distance of the covariances over `4 D²` (Sun and Saenko, ECCV workshops 2016).
 
-    The covariances themselves, D x D, are never made: products of images with images give the same.
+    Products of images with images give the same without the covariances themselves, D x D.
 
     Returns:
       Scalar, float32; 0 where a domain has fewer than two images.
@@ -132,7 +132,7 @@ def _some(*shares: jax.Array) -> jax.Array:
 
 
 def _squared_distances(x: jax.Array) -> jax.Array:
-    """[n, n], by products; what rounding leaves of the distance of a row to itself, kernels hardly feel."""
+    """[n, n], by products; what rounding leaves of the distance of a row to itself hardly changes a kernel."""
     dots = jnp.matmul(x, x.T, precision=PRECISE)
     norms = jnp.sum(jnp.square(x), 1)
     return jnp.maximum(norms[:, None] + norms[None] - 2 * dots, 0)

@@ -1,6 +1,6 @@
 """Softmax losses with a margin on the sphere, over classes that may be sharded along a mesh axis.
 
-Written for one global-view `jax.jit`: with `prototypes` sharded along their classes, logits stay sharded the same way.
+Written for one global-view `jax.jit`: with `prototypes` sharded along their classes, logits stay sharded likewise.
 Only sums over classes and the gradient of the descriptors cross devices, never the prototypes or the logits, because
 the label is picked by comparison and not by gathering.
 """
@@ -42,7 +42,7 @@ def margin_softmax(
 
     Args:
       descriptors: [B, D], of any length; the cosine divides by it.
-      labels: int32 [B], in [0, classes). Those of masked rows may be anything.
+      labels: int32 [B], in [0, classes). Those of masked rows are ignored.
       prototypes: [C, D], of any length; [C, S, D] for "subcenter_arcface".
       kind: as above.
       scale, margin: numbers or traced scalars.

@@ -1,4 +1,4 @@
-"""Similarities between descriptors and careful sums over chosen pairs: what miners and losses share."""
+"""Similarities between descriptors and stable sums over chosen pairs, for miners and losses."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,18 +8,18 @@ import jax.numpy as jnp
 
 # How many numbers a table of [rows, chunk, columns] may hold at once: 64 MB in float32.
 TRIPLES = 2**24
-# Below this squared distance on the unit sphere, float32 cannot tell two descriptors from one.
+# Below this squared distance on the unit sphere, float32 cannot distinguish two descriptors.
 SAME = 1e-6
 # Stands for minus infinity where infinity would make gradients NaN.
 LOWEST = -1e30
 
 
 class References(NamedTuple):
-    """What a batch is compared with where that is not the batch itself: a cross-batch memory (XBM), for example.
+    """Descriptors that a batch is compared with instead of itself: a cross-batch memory (XBM), for example.
 
     descriptors: [M, D]; labels: int32 [M]; mask: bool [M], references that count (None: all).
-    own: int32 [B], for each element of the batch the reference that is the element itself and so no pair of it; -1 for
-    none (None: none anywhere).
+    own: int32 [B], for each element of the batch the reference that is the element itself, which is not a pair; or -1
+    (None: -1 for all).
     """
 
     descriptors: jax.Array
@@ -54,7 +54,7 @@ def unit(x: jax.Array) -> jax.Array:
 def euclidean(similarity: jax.Array) -> jax.Array:
     """Distances in [0, 2] on the unit sphere, of cosine similarities.
 
-    Descriptors less than 1e-3 apart count as one: distance 0, and no gradient.
+    Descriptors less than 1e-3 apart count as equal: distance 0, and no gradient.
     """
     squares = 2 - 2 * similarity
     apart = squares > SAME
@@ -80,17 +80,17 @@ def apart(similarity: jax.Array, distance: str) -> tuple[jax.Array, float]:
     return measure(similarity), sign
 
 
-def logsumexp(values: jax.Array, keep: jax.Array, *, one: bool = False) -> jax.Array:
-    """Log of the sum over kept columns of exp(values), plus 1 with `one`; `LOWEST` in rows that keep nothing.
+def logsumexp(values: jax.Array, keep: jax.Array, *, plus_one: bool = False) -> jax.Array:
+    """Log of the sum over kept columns of exp(values), plus 1 with `plus_one`; `LOWEST` in rows that keep nothing.
 
     Args:
-      values, keep: [B, M]; whatever is not kept may be anything.
-      one: adds exp(0), so that an empty row is 0.
+      values, keep: [B, M]; values that are not kept are ignored.
+      plus_one: adds exp(0), so that an empty row is 0.
     """
-    top = jax.lax.stop_gradient(jnp.max(jnp.where(keep, values, 0 if one else LOWEST), 1, keepdims=True))
-    top = jnp.maximum(top, 0) if one else top
+    top = jax.lax.stop_gradient(jnp.max(jnp.where(keep, values, 0 if plus_one else LOWEST), 1, keepdims=True))
+    top = jnp.maximum(top, 0) if plus_one else top
     total = jnp.sum(jnp.where(keep, jnp.exp(jnp.where(keep, values - top, 0)), 0), 1)
-    total = total + jnp.exp(-top[:, 0]) if one else total
+    total = total + jnp.exp(-top[:, 0]) if plus_one else total
     some = total > 0
     return jnp.where(some, jnp.log(jnp.where(some, total, 1)) + top[:, 0], LOWEST)
 
@@ -107,7 +107,7 @@ def mean_positive(values: jax.Array, keep: jax.Array) -> jax.Array:
 
 
 def column_sum(one_chunk: Callable[..., Any], *tables: jax.Array) -> Any:
-    """Sum over chunks of columns, so that tables of triples [rows, columns, columns] never exist as a whole.
+    """Sum over chunks of columns, so that no table of triples [rows, columns, columns] is made.
 
     Rows may be sharded over devices: each then sums its own. Memory of the backward pass is that of one chunk.
 

@@ -47,7 +47,7 @@ def mine(batch: Compared, *, miner: str, miner_options: Mapping[str, Any] | None
 
 
 def mined_weights(batch: Compared, pairs: Pairs, miner: str) -> jax.Array | None:
-    """How a loss that needs no pairs follows a miner: a factor [B] of each row; None where nothing was mined."""
+    """How a loss that needs no pairs uses a miner: a factor [B] of each row; None without mining."""
     if miner == "none":
         return None
     return row_weights(pairs, triplets=miner == "batch_hard", symmetric=batch.mutual)
@@ -67,7 +67,7 @@ def place_loss(
     """A loss of `LOSSES` on the pairs that a miner of `MINERS` keeps; a ranking loss weighs its rows by them.
 
     Args:
-      descriptors: [B, D], the global batch: sharded over devices as it comes, one `jax.jit` sees it whole.
+      descriptors: [B, D], the global batch: sharded over devices, under one global-view `jax.jit`.
       labels: int32 [B], the place of each.
       mask: bool [B], rows that count; None counts all.
       loss, miner: names.

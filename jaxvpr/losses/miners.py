@@ -1,4 +1,4 @@
-"""Which pairs of a batch a loss looks at, as masks: a miner keeps some of all pairs.
+"""Miners: masks of the pairs of a batch that a loss uses.
 
 A miner is a function `(similarity [B, M], Pairs, *, options) -> Pairs` of shapes that never change; it has no gradient.
 Triplets are (anchor, positive, negative) of the kept pairs of one row. Semantics are those of pytorch-metric-learning
@@ -50,8 +50,8 @@ STRATEGIES = ("hard", "semihard", "easy", "all")
 def batch_easy_hard(similarity: jax.Array, pairs: Pairs, *, positive: str, negative: str) -> Pairs:
     """One positive and one negative an anchor, each by its own strategy (Xuan et al., 2020).
 
-    `hard`: the least similar positive, the most similar negative; `easy`: the other way round; `semihard`: the hardest
-    that is still on its right side of the other one chosen; `all`: all of them. Rows without either are left out,
+    `hard`: the least similar positive, the most similar negative; `easy`: the opposite; `semihard`: the hardest
+    that is still on the right side of the other choice; `all`: all of them. Rows without either are left out,
     except that a side with `all` stays complete.
 
     Raises:
@@ -61,7 +61,7 @@ def batch_easy_hard(similarity: jax.Array, pairs: Pairs, *, positive: str, negat
         if strategy not in STRATEGIES:
             raise ValueError(f"unknown strategy {strategy!r}; there are {', '.join(STRATEGIES)}")
     if (positive, negative) in {("semihard", "semihard"), ("semihard", "all"), ("all", "semihard")}:
-        raise ValueError(f"positive {positive!r} with negative {negative!r} leaves nothing to compare with")
+        raise ValueError(f"positive {positive!r} with negative {negative!r} has no fixed side to compare with")
     near, far = pairs.positive, pairs.negative
     # A positive gets harder as its similarity falls, a negative as it rises.
     if positive == "semihard":
@@ -109,7 +109,7 @@ TRIPLETS: dict[str, Callable[[jax.Array, jax.Array, float], jax.Array]] = {
 def row_weights(pairs: Pairs, *, triplets: bool = False, symmetric: bool = True) -> jax.Array:
     """How often each element stands in mined pairs, over the largest such count: float32 [B].
 
-    The way in which losses that need no pairs (ranking, margins) follow a miner. All ones where nothing was mined.
+    Losses that need no pairs (ranking, margins) use a miner by these weights. All ones where nothing was mined.
 
     Args:
       pairs: the mined masks.

@@ -59,8 +59,8 @@ def multi_similarity(batch: Compared, *, alpha: float, beta: float, base: float)
     GSV-Cities, MixVPR, SALAD and BoQ: alpha 1, beta 50, base 0, with the miner of the same name at 0.1.
     """
     similarity, (positive, negative) = batch.similarity, batch.pairs
-    pull = logsumexp(alpha * (base - similarity), positive, one=True) / alpha
-    push = logsumexp(beta * (similarity - base), negative, one=True) / beta
+    pull = logsumexp(alpha * (base - similarity), positive, plus_one=True) / alpha
+    push = logsumexp(beta * (similarity - base), negative, plus_one=True) / beta
     return mean(pull + push, batch.rows)
 
 
@@ -81,8 +81,8 @@ def circle(batch: Compared, *, m: float, gamma: float) -> jax.Array:
 def lifted_structure(batch: Compared, *, positive_margin: float, negative_margin: float, distance: str) -> jax.Array:
     """Every positive pair against all negatives of its two ends (Song et al., 2016); half the square, averaged.
 
-    With references a positive is no element of the batch, and the negatives are those of the anchor. A positive pair
-    without any negative counts by its distance alone, unless the whole batch has no negative: then the loss is 0.
+    With references a positive is not in the batch, and the negatives are those of the anchor. A positive pair without
+    any negative counts by its distance alone, unless no row of the batch has a negative: then the loss is 0.
     """
     positive, negative = batch.pairs
     between, sign = apart(batch.similarity, distance)
@@ -143,7 +143,7 @@ def supcon(batch: Compared, *, temperature: float) -> jax.Array:
     normaliser = logsumexp(logits, positive | negative)[:, None]
     count = jnp.maximum(jnp.sum(positive, 1, dtype=logits.dtype), 1)
     surprise = jnp.sum(jnp.where(positive, normaliser - logits, 0), 1) / count
-    # An only pair is told by its count: its surprise is 0 but for rounding.
+    # Rows with one pair are found by its count, since rounding keeps their surprise from being exactly 0.
     counts = jnp.any(positive, 1) & (jnp.sum(positive | negative, 1) > 1)
     return mean_positive(surprise, counts & jnp.any(negative))
 

@@ -1,8 +1,8 @@
 """Losses that are 1 - average precision (AP) of the list that each descriptor retrieves, smoothed in three ways.
 
-All share one form, `loss(batch, *, options) -> scalar`, as in `losses.pairs`, but they rank whole lists, so that the
+All share one form, `loss(batch, *, options) -> scalar`, as in `losses.pairs`, but they rank full lists, so that the
 batch's pairs are all pairs. A miner acts through its `weight` (`miners.row_weights`), a factor of each row's 1 - AP.
-The loss is the mean over the rows that have a positive, 0 where none has. Only in `smooth_ap` is an element in its own
+The loss is the mean over the rows that have a positive, 0 where none has. Only `smooth_ap` keeps an element in its own
 list.
 """
 
@@ -42,9 +42,9 @@ def _binned_ap(values: jax.Array, positive: jax.Array, negative: jax.Array, cent
     width = jnp.abs(centres[1] - centres[0])
     share = jax.nn.relu(1 - jnp.abs(values[None] - centres[:, None, None]) / width)
     hits = jnp.sum(jnp.where(positive[None], share, 0), 2)
-    found, seen = jnp.cumsum(hits, 0), jnp.cumsum(hits + jnp.sum(jnp.where(negative[None], share, 0), 2), 0)
+    positives, seen = jnp.cumsum(hits, 0), jnp.cumsum(hits + jnp.sum(jnp.where(negative[None], share, 0), 2), 0)
     some = seen > 0
-    precision = jnp.where(some, found / jnp.where(some, seen, 1), 0)
+    precision = jnp.where(some, positives / jnp.where(some, seen, 1), 0)
     return jnp.sum(hits * precision, 0) / jnp.maximum(jnp.sum(positive, 1, dtype=values.dtype), 1)
 
 

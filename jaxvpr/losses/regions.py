@@ -1,4 +1,4 @@
-"""What parts of images are worth to a query: region similarities and the cross entropy to a teacher's (SFRS).
+"""Similarities of queries to regions of images, and their cross entropy with a teacher's (SFRS).
 
 After Ge et al., "Self-supervising Fine-grained Region Similarities for Large-scale Image Localization", ECCV 2020.
 Results are float32, one a query.
@@ -37,7 +37,7 @@ def soft_cross_entropy(
     Both softmax run over all regions of all images of a query. The teacher gets no gradient.
 
     Args:
-      known: bool [B, k], images that take part; the others are as if they were not there.
+      known: bool [B, k], images that take part; the others are ignored.
       temperature, teacher_temperature: what similarities are divided by.
 
     Returns:
@@ -46,7 +46,7 @@ def soft_cross_entropy(
     counts = jnp.broadcast_to(known[:, :, None], student.shape)
     # A query without images compares all of them, which is finite, and counts nothing.
     counts = counts | ~jnp.any(counts, (1, 2), keepdims=True)
-    wanted = jax.nn.softmax(jax.lax.stop_gradient(teacher) / teacher_temperature, (1, 2), where=counts)
-    got = jax.nn.log_softmax(student / temperature, (1, 2), where=counts)
-    entropy = -jnp.sum(jnp.where(counts, wanted * jnp.where(counts, got, 0), 0), (1, 2))
+    target = jax.nn.softmax(jax.lax.stop_gradient(teacher) / teacher_temperature, (1, 2), where=counts)
+    predicted = jax.nn.log_softmax(student / temperature, (1, 2), where=counts)
+    entropy = -jnp.sum(jnp.where(counts, target * jnp.where(counts, predicted, 0), 0), (1, 2))
     return jnp.where(jnp.any(known, 1), entropy, 0)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxvpr.losses.measures import mean
 
-PAD = -1e30  # the logit of a row that is no class
+PAD = -1e30  # the logit of a row that only pads
 
 
 def linear(features: jax.Array, kernel: jax.Array, bias: jax.Array, classes: int | None = None) -> jax.Array:
@@ -16,7 +16,7 @@ def linear(features: jax.Array, kernel: jax.Array, bias: jax.Array, classes: int
 
     Args:
       kernel: [C, D]. bias: [C, 1], an axis more than it needs, so that it is split as the kernel is.
-      classes: how many of the C rows are classes; the logits of the others are as good as minus infinity.
+      classes: how many of the C rows are classes; the logits of the others are `PAD`.
 
     Raises:
       ValueError: for shapes that do not fit.
@@ -41,7 +41,7 @@ def cross_entropy(
     """Mean cross entropy; equals torch's `cross_entropy(logits, labels, label_smoothing=smoothing)`.
 
     Args:
-      logits: [B, C]. labels: int32 [B], in [0, classes); those of masked rows may be anything.
+      logits: [B, C]. labels: int32 [B], in [0, classes); those of masked rows are ignored.
       mask: bool [B], rows that count; None counts all.
       classes: how many of the C columns are classes; the columns after them must hold `PAD`. None: all.
       smoothing: the share of the target that is spread evenly over all classes (Szegedy et al., CVPR 2016).
@@ -67,7 +67,7 @@ def accuracy(logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None
 
 
 def classes_alone(logits: jax.Array, classes: jax.Array | int | None) -> jax.Array:
-    """Logits [B, C] with `PAD` in the columns that are no classes, those from `classes` on; None: all are."""
+    """Logits [B, C] with `PAD` in the columns from `classes` on, which only pad; None: all are classes."""
     if classes is None:
         return logits
     column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)

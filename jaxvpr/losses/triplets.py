@@ -1,4 +1,4 @@
-"""Losses on a query, one positive and several negatives: of mined triplets, where a query has tuples of its own.
+"""Losses on a query, one positive and several negatives, for mined triplets.
 
 All share one form: `query` [B, D], `positive` [B, D] and `negatives` [B, n, D] to [B], one number a query. It is summed
 over the negatives, not averaged. Results and gradients are float32 (float64 for float64 descriptors) and finite, equal
@@ -22,7 +22,7 @@ def triplet(
     Args:
       squared: d is the squared Euclidean distance, as in the paper. Without, it is the distance, as torch's
         `TripletMarginLoss(margin, p=2)` has it.
-      eps: added to each coordinate of a difference whose length is taken, as torch does; `squared` has no use for it.
+      eps: added to each coordinate of a difference whose length is taken, as torch does; not used with `squared`.
     """
     near, far = _differences(query, positive, negatives)
     distance = _squares if squared else lambda difference: _length(difference + eps)

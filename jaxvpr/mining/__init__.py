@@ -1,1 +1,1 @@
-"""Searches of training descriptors on the devices that hold them, and the map they must agree with."""
+"""Searches of training descriptors on the devices that hold them, restricted by the positions of the images."""

@@ -1,7 +1,7 @@
-"""The best positive and the hardest negatives of each query, found on the devices that hold the descriptors.
+"""The best positive and the hardest negatives of each query, searched on the devices that hold the descriptors.
 
-Two searches do the work, each compiled once for the size of a cache and not for what a plan draws: `search_lists` where
-each query has its own short list of candidates, `search_all` where every row is a candidate but for a few.
+There are two searches, each compiled once for the size of a cache, not for each plan: `search_lists` where each query
+has its own short list of candidates, `search_all` where all rows but a few are candidates.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Lists = Positives | None
 
 
 class HardExamples(NamedTuple):
-    """What was found for Q queries. Distances are squared L2; nearest first, of equal ones the smaller row.
+    """The positive and the negatives of Q queries. Distances are squared L2; nearest first, then the smaller row.
 
     Attributes:
       positive: int64 [Q], the nearest of the query's positives, a row of the cache; -1 where it has none.
       positive_distances: float32 [Q]; infinite where there is none.
-      negatives: int64 [Q, k], rows of the cache; -1 behind the last where there are fewer than k.
+      negatives: int64 [Q, k], rows of the cache; -1 after the last where there are fewer than k.
       negative_distances: float32 [Q, k]; infinite where there is none.
     """
 
@@ -46,7 +46,7 @@ def hard_examples(
     excluded: Lists = None,
     memory_mib: float = 1024,
 ) -> HardExamples:
-    """Searches a cache. Images that could not be read are never found.
+    """Searches a cache. Images that could not be read are never results.
 
     Args:
       queries: float32 [Q, D], the same in every process.
@@ -54,8 +54,8 @@ def hard_examples(
       k: how many negatives; 0 for best positives alone.
       allowed: of each query the rows that may be its negatives; or
       excluded: of each query the rows that may not, where all others may.
-      memory_mib: what the search may take on each device beside the cache, in MiB: its blocks are cut accordingly. (No
-        block is smaller than one query and one row.)
+      memory_mib: what the search may take on each device beside the cache, in MiB, which limits the size of its blocks
+        (at least one query and one row).
 
     Returns:
       `HardExamples`, the same in every process.
@@ -64,7 +64,7 @@ def hard_examples(
       ValueError: for shapes or rows that do not fit, or not exactly one of `allowed` and `excluded` where k > 0.
     """
     _check(cache, queries, positives, k, allowed, excluded, memory_mib)
-    # Positives are a few a query, whatever the negatives are: never a search of everything.
+    # Positives are a few a query, so that they need no search of all rows.
     best, row = search_lists(cache, queries, positives, 1, memory_mib)
     if k and allowed is not None:
         distances, rows = search_lists(cache, queries, allowed, k, memory_mib)

@@ -1,8 +1,8 @@
-"""Potential positives and definite negatives of every query, by position: what triplets are mined from.
+"""Potential positives and definite negatives of every query, by position, from which triplets are mined.
 
 A potential positive is a database image within a narrow threshold (10 m, say); every image beyond a wider one (25 m) is
-a definite negative. Kept are the images within each threshold, as compressed rows: nothing of size queries x database
-exists.
+a definite negative. The images within each threshold are kept as compressed rows, never as an array of queries x
+database.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines.answers import offsets
 from data_pipelines.places import ROLES, VIEWS, Places
 from jaxvpr.errors import UserError
 from jaxvpr.retrieval.positives import Positives, parse_threshold, without
@@ -32,9 +33,9 @@ class Neighbours(NamedTuple):
       queries: int64 [Q], rows of queries that have a positive.
       database: int64 [N], rows of database images.
       positives: of each query, its potential positives, as positions in `database`.
-      near: of each query, the database images that are no definite negatives; these hold the positives.
+      near: of each query, the database images that are not definite negatives; its positives are among them.
       weights: float64 [Q], how often a query is drawn; sums to one.
-      skipped: queries left out, because they have no positive.
+      skipped: how many queries are left out, because they have no positive.
     """
 
     queries: Array
@@ -56,14 +57,14 @@ def neighbours(
     Args:
       sets: rows are counted over all of them, one after the other.
       positive: threshold of `positives.parse_threshold` within which an image may be a positive, such as "10m".
-      soft: threshold within which an image is no negative, such as "25m"; never stricter than `positive`.
-      weighted: draw queries taken at night, and those that look sideways, as often as all others together, as
+      soft: threshold within which an image is not a negative, such as "25m"; never stricter than `positive`.
+      weighted: draw queries taken at night, and sideways ones, as often as all others together, as
         the weighted sampling of MSLS does (Warburg et al., CVPR 2020).
       first: number of the first row.
 
     Raises:
-      UserError: where no query has a positive, for a soft threshold below the hard one, or for weights that nothing in
-        the data sets is about.
+      UserError: where no query has a positive, for a soft threshold below the hard one, or for weights
+        without a query at night or sideways.
     """
     _check_thresholds(positive, soft)
     queries, database, (close, near) = _within(sets, (positive, soft), first)
@@ -82,7 +83,7 @@ def neighbours(
         raise UserError(
             f"{names}: none of {len(keep)} queries has a positive, a database image within "
             f"objective.positive={positive!r} (negatives lie beyond objective.soft={soft!r}). Widen the threshold, or "
-            "look at the coordinates"
+            "check the coordinates"
         )
     weights = _night_sideways(Places.concat(list(sets)), queries[keep] - first) if weighted else np.ones(keep.sum())
     skipped = int((~keep).sum())
@@ -97,7 +98,7 @@ def neighbours(
 
 
 def _check_thresholds(positive: str, soft: str) -> None:
-    metres = [float(found[1]) for text in (positive, soft) if (found := METRES.match(text))]
+    metres = [float(match[1]) for text in (positive, soft) if (match := METRES.match(text))]
     if len(metres) == 2 and metres[1] < metres[0]:
         raise UserError(
             f"objective.soft={soft!r} is below objective.positive={positive!r}: positives lie within the latter, "
@@ -117,8 +118,8 @@ def _within(sets: Sequence[Places], thresholds: Sequence[str], first: int) -> tu
         for zone in np.unique(places.zone):
             of_queries, of_database = (np.flatnonzero(role & (places.zone == zone)) for role in roles)
             for text, parts in zip(thresholds, lists, strict=True):
-                found = parse_threshold(text)(places.take(of_database), places.take(of_queries))
-                parts.append(Positives(found.indptr, found.indices + images))
+                within = parse_threshold(text)(places.take(of_database), places.take(of_queries))
+                parts.append(Positives(within.indptr, within.indices + images))
             queries.append(first + of_queries)
             database.append(first + of_database)
             images += len(of_database)
@@ -134,9 +135,7 @@ def _roles(places: Places) -> tuple[Array, Array]:
         every = np.ones(len(places), bool)
         return every, every
     if not database.any():
-        raise UserError(
-            f"{places.name}: {len(places)} images, all of them queries; mining wants a database beside them"
-        )
+        raise UserError(f"{places.name}: {len(places)} images, all of them queries; mining needs database images too")
     return queries, database
 
 
@@ -148,13 +147,13 @@ def _joined(parts: Sequence[Positives]) -> Positives:
 
 
 def _themselves(queries: Array, database: Array) -> Positives:
-    """Of each query the database image that it is itself, as its position; none where it is no database image."""
+    """Of each query that is a database image too, its own position in the database."""
     # Rows of the database ascend within a zone only, so that the binary search goes through a sorted order.
     order = np.argsort(database)
-    at = np.minimum(np.searchsorted(database, queries, sorter=order), len(database) - 1)  # behind the last: no match
+    at = np.minimum(np.searchsorted(database, queries, sorter=order), len(database) - 1)  # after the last: no match
     position = order[at]
     own = database[position] == queries
-    return Positives(np.concatenate([[0], np.cumsum(own)]), position[own])
+    return Positives(offsets(own), position[own])
 
 
 def _night_sideways(places: Places, queries: Array) -> Array:
@@ -164,11 +163,11 @@ def _night_sideways(places: Places, queries: Array) -> Array:
     """
     weights = np.ones(len(queries))
     night = places.having("night") if "night" in places.conditions else np.zeros(len(places), bool)
-    for name, rare in (("taken at night", night[queries]), ("that look sideways", places.view[queries] == SIDEWAYS)):
+    for name, rare in (("taken at night", night[queries]), ("taken sideways", places.view[queries] == SIDEWAYS)):
         if not rare.any():
             raise UserError(
                 f"objective.weighted=True draws queries {name} more often, but none of the {len(queries)} queries is "
-                "known to be one; it is made for MSLS, whose file names say so. Set objective.weighted=False"
+                "known to be one; it is meant for MSLS, whose file names say so. Set objective.weighted=False"
             )
         weights[rare] += len(queries) / rare.sum()
     return weights

@@ -1,6 +1,6 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017) of a few candidates, without a matrix of all pairs.
 
-Two images are alike if they have the same k-reciprocal neighbours: images that are each among the nearest of the other.
+Two images are similar if they share k-reciprocal neighbours: images that are each among the nearest of the other.
 The lists of all images come from one search of the cache with its own rows; distances are computed for listed pairs
 alone.
 """
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines.answers import offsets
 from jaxvpr.mining.search_all import search_all
 from jaxvpr.mining.search_lists import search_lists
 from jaxvpr.mining.shards import power_above
@@ -37,23 +38,23 @@ class Encoded(NamedTuple):
 
 
 def reciprocal_distances(
-    cache: Cache, queries: Array, candidates: Array, *, k: int = 20, own: float = 0.1, memory_mib: float = 1024
+    cache: Cache, queries: Array, candidates: Array, *, k: int = 20, plain_weight: float = 0.1, memory_mib: float = 1024
 ) -> Array:
     """Distances of queries to their candidates by the neighbours that they share.
 
-    `(1 - own) (1 - J) + own u²`, with J the Jaccard similarity of the weighted sets of k-reciprocal neighbours and u
-    the squared distance as a share of that to the farthest row. Sets are expanded, but not averaged over neighbours
-    (k2=1 of the paper).
+    `(1 - w) (1 - J) + w u²`, with w `plain_weight`, J the Jaccard similarity of the weighted sets of k-reciprocal
+    neighbours and u the squared distance as a share of that to the farthest row. Sets are expanded, but not averaged
+    over neighbours (k2=1 of the paper).
 
     Args:
       cache: of unit vectors; holds the queries too.
       queries: int [Q], rows of the cache. candidates: int [Q, m], rows of the cache, -1 pads.
       k: neighbours of an image, beside itself.
-      own: weight of the plain distance.
+      plain_weight: of the plain distance.
       memory_mib: as in `hard_examples`.
 
     Returns:
-      float32 [Q, m]; infinite where there is no candidate, or where it could not be read.
+      float32 [Q, m]; infinite where there is no candidate, or it could not be read.
     """
     nearest = _nearest(cache, k + 1, memory_mib)
     rows = np.union1d(queries, candidates[candidates >= 0])
@@ -66,7 +67,7 @@ def reciprocal_distances(
     indptr, indices = encoded.members.indptr, encoded.members.indices
     for query, positions in enumerate(of_candidate):
         # The query's set as a dense vector [N], into which each candidate's set is looked up: one scratch for all
-        # queries, cleared where it was written, as a matrix [Q, N] would be the one that the module avoids.
+        # queries, cleared where it was written, since a matrix [Q, N] is too large.
         mine = slice(indptr[of_query[query]], indptr[of_query[query] + 1])
         scratch[indices[mine]] = encoded.shares[mine]
         for number in np.flatnonzero(np.isfinite(plain[query])):
@@ -75,7 +76,7 @@ def reciprocal_distances(
         scratch[indices[mine]] = 0
     relative = np.square(plain / encoded.farthest[of_query][:, None])
     # Shares of a set sum to 1, so that the sum of maxima is 2 - that of minima: J = shared / (2 - shared).
-    return (1 - own) * (1 - shared / (2 - shared)) + own * relative
+    return (1 - plain_weight) * (1 - shared / (2 - shared)) + plain_weight * relative
 
 
 def expanded(nearest: Array, rows: Array, k: int) -> Positives:
@@ -116,11 +117,11 @@ def reciprocal(nearest: Array, k: int) -> Array:
 
 def _nearest(cache: Cache, k: int, memory_mib: float) -> Array:
     """int64 [N, k], the nearest rows of every row, nearest first, itself among them; -1 pads."""
-    found = np.empty((cache.count, k), np.int64)
+    nearest = np.empty((cache.count, k), np.int64)
     for start in range(0, cache.count, BLOCK):
         rows = np.arange(start, min(start + BLOCK, cache.count))
-        _, found[rows] = search_all(cache, vectors(cache, rows), _none(len(rows)), k, memory_mib)
-    return found
+        _, nearest[rows] = search_all(cache, vectors(cache, rows), _none(len(rows)), k, memory_mib)
+    return nearest
 
 
 def _encoded(cache: Cache, rows: Array, members: Positives, memory_mib: float) -> Encoded:
@@ -139,18 +140,18 @@ def _encoded(cache: Cache, rows: Array, members: Positives, memory_mib: float) -
 
 
 def _squares(cache: Cache, rows: Array, lists: Positives, memory_mib: float) -> Array:
-    """float32 [P], squared distances of rows to what they list, as `lists.indices`; infinite where that is missing."""
+    """float32 [P], squared distances of rows to what they list, as `lists.indices`; infinite where one is missing."""
     squares = np.full(len(lists.indices), np.inf, np.float32)
     longest = power_above(lists.counts.max(initial=0))  # few lengths, as each is a program to compile
     for start in range(0, len(rows), BLOCK):
         part = np.arange(start, min(start + BLOCK, len(rows)))
         own = lists.take(part)
-        distances, found = search_lists(cache, vectors(cache, rows[part]), own, longest, memory_mib)
-        query, column = np.nonzero(found >= 0)
-        # The search answers by distance, the caller asked in the order of its lists. Keys (query, row) in one number
-        # ascend, as rows do within a list: a binary search puts each answer back where it was asked.
+        distances, nearest = search_lists(cache, vectors(cache, rows[part]), own, longest, memory_mib)
+        query, column = np.nonzero(nearest >= 0)
+        # The search returns rows by distance, the caller wants them in the order of its lists. Keys (query, row) in one
+        # number ascend, as rows do within a list: a binary search finds the place of each result.
         keys = np.repeat(np.arange(len(part)), own.counts) * cache.count + own.indices
-        at = np.searchsorted(keys, query * cache.count + found[query, column])
+        at = np.searchsorted(keys, query * cache.count + nearest[query, column])
         squares[lists.indptr[start] + at] = distances[query, column]
     return squares
 
@@ -161,7 +162,7 @@ def _lists(table: Array) -> tuple[Positives, tuple[Array, Array]]:
     query, rank = np.nonzero(np.take_along_axis(table, order, 1) >= 0)
     place = query, order[query, rank]
     counts = (table >= 0).sum(1)
-    return Positives(np.concatenate([[0], np.cumsum(counts)]), table[place].astype(np.int64)), place
+    return Positives(offsets(counts), table[place].astype(np.int64)), place
 
 
 def _none(queries: int) -> Positives:

@@ -1,9 +1,8 @@
-"""The nearest rows of a whole cache to each query, but for those that a list of the query excludes.
+"""The nearest rows of a cache to each query, without those that a list of the query excludes.
 
 Each device multiplies the queries with its rows block by block, sets the distances of excluded rows to infinity and
-keeps its k nearest, as `search.exact_on_mesh` does. What the devices found is merged by distance and then by row, so
-that a result does not depend on how the rows are spread, but for rounding. Nothing of size queries x database exists,
-on no device and on no host.
+keeps its k nearest. The results of all devices are merged by distance and then by row, so that they do not depend on
+how the rows are sharded, but for rounding. No device and no host ever holds an array of queries x database.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from functools import lru_cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxvpr.mining import shards
@@ -35,11 +34,11 @@ def search_all(cache: Cache, queries: Array, excluded: Positives, k: int, memory
     """The k nearest of all rows that `excluded` does not name: distances float32 and rows int64, both [Q, k].
 
     Args:
-      queries: float32 [Q, D]. excluded: of each query the rows of the cache that it must not find.
+      queries: float32 [Q, D]. excluded: of each query the rows of the cache to leave out.
       memory_mib: what the search may take on each device beside the cache.
 
     Returns:
-      Squared L2, nearest first, of equal ones the smaller row; infinite and -1 behind the last.
+      Squared L2, nearest first, of equal ones the smaller row; infinite and -1 after the last.
     """
     queries = np.ascontiguousarray(queries, np.float32)
     count, (held, batch, _) = len(queries), cache.descriptors.shape
@@ -52,7 +51,7 @@ def search_all(cache: Cache, queries: Array, excluded: Positives, k: int, memory
     size = min(shards.QUERY_BLOCK, shards.power_above(count), shards.power_below(int(room**0.5)))
     most = ROW_BLOCK.get(mesh.devices.flat[0].platform, ROW_BLOCK_ELSEWHERE)
     rows = min(most, shards.power_below(room // size), own)
-    # A cache may be allocated for more rows than it holds so far (`cache.first`): blocks behind the last are not
+    # A cache may be allocated for more rows than it holds so far (`cache.first`): blocks after the last are not
     # visited. Their number is an argument, so that another number compiles nothing.
     used = -(-cache.count // batch) * (batch // mesh.size)
     blocks = np.int32(-(-used // rows))
@@ -82,9 +81,7 @@ def _search_on(mesh: Mesh, k: int, rows: int):
     axes = mesh.axis_names
     search = partial(_search_of_shard, k=k, rows=rows, axes=axes)
     split = P(None, axes)
-    # The result is the same on all devices after the merge, which the checker of varying axes cannot see.
-    mapped = jax.shard_map(search, mesh=mesh, in_specs=((split, split), P(), P(), P()), out_specs=P(), check_vma=False)
-    return jax.jit(mapped, out_shardings=(NamedSharding(mesh, P()),) * 2)
+    return shards.compiled(search, mesh, (split, split), P(), P(), P())
 
 
 def _search_of_shard(cache, queries, pairs, blocks, *, k, rows, axes):
@@ -109,17 +106,17 @@ def _search_of_shard(cache, queries, pairs, blocks, *, k, rows, axes):
         column = jnp.where(local >= start, local - start, rows)
         scores = scores.at[pairs[0], column].set(jnp.inf, mode="drop")
         nearer, where = _nearest_columns(scores, k)
-        # What was found before stands in front, and `smallest` is stable: of equal distances the smaller row stays.
+        # The best so far comes first, and `smallest` is stable: of equal distances the smaller row stays.
         return smallest(jnp.hstack([best[0], nearer]), jnp.hstack([best[1], start + where]), k)
 
-    best = jax.lax.fori_loop(0, blocks, visit, shards.nothing(len(queries), k))
+    best = jax.lax.fori_loop(0, blocks, visit, shards.no_rows(len(queries), k))
     return shards.merged(best, share, axes)
 
 
 def _nearest_columns(scores, k):
     """The k smallest of each line of scores [lines, columns] and their columns; of equal ones the earlier.
 
-    A full top-k of every line costs more than the matrix product. The k smallest stand in the k groups of neighbouring
+    A full top-k of every line costs more than the matrix product. The k smallest are in the k groups of neighbouring
     columns whose minima are smallest, so only those groups are sorted.
     """
     lines, columns = scores.shape

@@ -30,11 +30,11 @@ def search_lists(cache: Cache, queries: Array, lists: Positives, k: int, memory_
     """The k nearest of each query's listed rows: distances float32 and rows int64, both [Q, k].
 
     Args:
-      queries: float32 [Q, D]. lists: of each query the rows of the cache that it may find.
+      queries: float32 [Q, D]. lists: of each query the rows of the cache to search.
       memory_mib: what the search may take on each device beside the cache.
 
     Returns:
-      Squared L2, nearest first, of equal ones the smaller row; infinite and -1 behind the last.
+      Squared L2, nearest first, of equal ones the smaller row; infinite and -1 after the last.
     """
     queries = np.ascontiguousarray(queries, np.float32)
     mesh, (_, batch, dimension) = cache.mesh, cache.descriptors.shape
@@ -102,9 +102,7 @@ def _search_on(mesh: Mesh, k: int, gathered: int):
     axes = mesh.axis_names
     search = partial(_search_of_shard, k=k, gathered=gathered, axes=axes)
     split = P(None, axes)
-    # The result is the same on all devices after the merge, which the checker of varying axes cannot see.
-    mapped = jax.shard_map(search, mesh=mesh, in_specs=((split, split), P(), P(axes)), out_specs=P(), check_vma=False)
-    return jax.jit(mapped, out_shardings=(NamedSharding(mesh, P()),) * 2)
+    return shards.compiled(search, mesh, (split, split), P(), P(axes))
 
 
 def _search_of_shard(cache, queries, lists, *, k, gathered, axes):
@@ -119,7 +117,7 @@ def _search_of_shard(cache, queries, lists, *, k, gathered, axes):
     tables = lists[0].reshape(lines // together, together, width // wide, wide).swapaxes(1, 2)
 
     def visit(best, rows, block):
-        # Differences, not |q|^2 + |x|^2 - 2 q x: a gathered row serves one query, so that there is no product to gain.
+        # Differences, not |q|^2 + |x|^2 - 2 q x: a gathered row serves one query, so a matrix product gains nothing.
         near = descriptors.at[rows].get(mode="clip")
         scores = jnp.sum(jnp.square(near - block[:, None]), axis=2)
         known = (rows >= 0) & present.at[rows].get(mode="clip")  # -1 was clipped to row 0
@@ -128,9 +126,9 @@ def _search_of_shard(cache, queries, lists, *, k, gathered, axes):
 
     def group(given):
         parts, block = given
-        best, _ = jax.lax.scan(lambda best, rows: visit(best, rows, block), shards.nothing(together, k), parts)
+        best, _ = jax.lax.scan(lambda best, rows: visit(best, rows, block), shards.no_rows(together, k), parts)
         return best
 
-    # `map`, not `vmap`: one group after the other keeps the gathered rows within the memory that was asked for.
+    # `map`, not `vmap`: one group after the other keeps the gathered rows within the limit of memory.
     best = jax.lax.map(group, (tables, queries.reshape(-1, together, queries.shape[1])))
     return shards.merged(jax.tree.map(lambda array: array.reshape(lines, k), best), cache[0].shape[1], axes)

@@ -1,18 +1,22 @@
-"""What the searches of a cache share: blocks of queries, rows as each device numbers them, and the final merge.
+"""Shared parts of the searches of a cache: blocks of queries, rows as each device numbers them, and the final merge.
 
 A device numbers the rows it holds in the order of its own memory, which is also their order in the cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from data_pipelines.progress import Bar
+from jaxvpr.parallel.mesh import replicated
 
 Array = np.ndarray
 Started = tuple[Array, tuple[jax.Array, jax.Array]]  # numbers of queries; their distances and rows, in time
@@ -21,7 +25,7 @@ QUERY_BLOCK = 1024  # queries of one search, where memory allows
 
 
 def budget(memory_mib: float) -> int:
-    """How many float32 one search may take of `memory_mib`: half, as `fetched` has two under way."""
+    """How many float32 one search may take of `memory_mib`: half, as `fetched` runs two at a time."""
     return int(memory_mib * 2**20) // 4 // 2
 
 
@@ -36,31 +40,38 @@ def power_above(number: int) -> int:
 
 
 def block(queries: Array, rows: Array, size: int) -> Array:
-    """`queries[rows]`, with zeros behind them: [size, D]."""
+    """`queries[rows]`, with zeros after them: [size, D]."""
     filled = np.zeros((size, queries.shape[1]), np.float32)
     filled[: len(rows)] = queries[rows]
     return filled
 
 
 def fetched(started: Iterator[Started], count: int, k: int) -> tuple[Array, Array]:
-    """The results of all searches in arrays [count, k]; a query that is in none of them has infinite distances and -1.
+    """The results of all searches in arrays [count, k]; infinite distances and -1 for other queries.
 
-    Each is fetched only when the next was started: the host prepares one while the devices work on another. So two
-    are under way at most, which bounds their memory.
+    Each is fetched only when the next was started: the host prepares one while the devices work on another. At
+    most two run at a time, which limits their memory.
     """
     distances, rows = np.full((count, k), np.inf, np.float32), np.full((count, k), -1, np.int64)
-    waiting: Started | None = None
+    running: Started | None = None
     with Bar("searching", count, "queries") as bar:
-        for one in chain(started, [None]):
-            if waiting is not None:
-                part, result = waiting
+        for search in chain(started, [None]):
+            if running is not None:
+                part, result = running
                 distances[part], rows[part] = (np.asarray(array)[: len(part)] for array in result)
                 bar.advance(len(part))
-            waiting = one
+            running = search
     return distances, rows
 
 
-def nothing(lines, k):
+def compiled(search: Callable, mesh: Mesh, *in_specs: Any):
+    """Compiles a search of one shard, with inputs sharded by `in_specs`, whose result is (distances, rows)."""
+    # The result is the same on all devices after `merged`, which the checker of varying axes cannot see.
+    mapped = jax.shard_map(search, mesh=mesh, in_specs=in_specs, out_specs=P(), check_vma=False)
+    return jax.jit(mapped, out_shardings=(replicated(mesh),) * 2)
+
+
+def no_rows(lines, k):
     """The k nearest before any row was compared: distances and rows [lines, k]."""
     return jnp.full((lines, k), jnp.inf, jnp.float32), jnp.full((lines, k), -1, jnp.int32)
 
@@ -77,7 +88,7 @@ def merged(best, share, axes):
     """The k best of all devices, as rows of the cache: by distance, then by row."""
     distances, local = best
     k = distances.shape[1]
-    # The inverse of `local_rows`. -1 gives some row or other, but its distance is infinite.
+    # The inverse of `local_rows`. -1 gives an arbitrary row, but its distance is infinite.
     rows = local // share * share * jax.lax.axis_size(axes) + share * jax.lax.axis_index(axes) + local % share
     # k of each device suffice, and are all that is sent. Sorted by both keys: devices come in the order of the mesh,
     # not of the rows, so that a stable sort by distance alone would break ties by layout.

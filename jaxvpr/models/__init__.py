@@ -138,7 +138,7 @@ def depends_on_batch(model: PlaceModel) -> bool:
     """Whether an image's descriptor depends on the other images of its batch, as CricaVPR's does."""
     head = model.aggregator
     while isinstance(inner := getattr(head, "inner", None), nn.Module):
-        head = inner  # a step behind it looks at each image alone
+        head = inner  # a step after it takes each image alone
     return bool(getattr(head, "cross_image", False) and getattr(head, "layers", 0))
 
 
@@ -159,7 +159,7 @@ def join(
       dtype: type of the backbone's computation, "float32" or "bfloat16". Parameters, BatchNorm statistics, pooling and
         descriptors are float32 either way.
       mean, std: of the colours, see `PlaceModel`.
-      backbone_options, aggregator_options: attributes of those modules; lists count as tuples. The `inner` of the
+      backbone_options, aggregator_options: attributes of those modules; lists become tuples. The `inner` of the
         aggregators "fc" and "whiten" is another one, as `{"aggregator": …, "aggregator_options": …}`.
 
     Raises:
@@ -188,7 +188,7 @@ def _make(kind: str, builders: Mapping[str, Callable[..., nn.Module]], name: str
 
 
 def _inner(described: Mapping[str, Any]) -> nn.Module:
-    """The aggregator in front of a step that stands behind any (`aggregators.projections`)."""
+    """The aggregator before a step of `aggregators.projections`."""
     if "aggregator" not in described or set(described) - {"aggregator", "aggregator_options"}:
         raise ValueError(f"inner={dict(described)}; expected 'aggregator' and 'aggregator_options'")
     return _make("aggregator", AGGREGATORS, described["aggregator"], dict(described.get("aggregator_options") or {}))

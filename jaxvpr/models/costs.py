@@ -1,4 +1,4 @@
-"""What a model costs before it has run: parameters, bytes and floating-point operations."""
+"""Costs of a model without running it: parameters, bytes and floating-point operations."""
 
 from collections.abc import Mapping
 from math import prod
@@ -15,7 +15,7 @@ REDUCTIONS = {"reduce_sum", "reduce_max"}
 
 
 def parameter_count(variables: Mapping[str, Any]) -> int:
-    """Learned numbers; BatchNorm's running statistics are none. Leaves need only a shape."""
+    """Learned numbers, without BatchNorm's running statistics. Leaves need only a shape."""
     return sum(prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
 
 

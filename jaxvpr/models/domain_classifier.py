@@ -1,4 +1,4 @@
-"""Which of two domains an image is from, by its features."""
+"""A classifier of the domain that an image is from."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""What a backbone hands to an aggregator."""
+"""The features that a backbone gives to an aggregator."""
 
 from typing import NamedTuple
 

@@ -1,7 +1,6 @@
-"""Features that a model computes on the way to its descriptors, taken from outside.
+"""Intermediate features of a model, by interception of the calls of its modules.
 
-A classifier of domains needs the descriptors or the backbone's maps of whatever a method embeds: a batch of images, or
-triplets of them. No method should have to return them for that, so the calls of the modules are intercepted.
+A domain classifier needs the descriptors or maps of all images that a method embeds. So no method has to return them.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class NotComputed(ValueError):
 
 
 def intermediates(run: Callable[[], Any], at: str) -> tuple[Any, jax.Array]:
-    """Runs what embeds images with one `PlaceModel` in training mode, and returns its features too.
+    """Runs a function that embeds images with one `PlaceModel` in training mode, and returns the features too.
 
     A model in evaluation mode that runs beside it, such as a teacher, is left out.
 
@@ -40,21 +39,21 @@ def intermediates(run: Callable[[], Any], at: str) -> tuple[Any, jax.Array]:
       ValueError: for another `at`. NotComputed: where no model computed it in training mode.
     """
     if at not in AT:
-        raise ValueError(f"there are no intermediates {at!r}; there are {AT}")
-    found: list[jax.Array] = []
+        raise ValueError(f"unknown intermediates {at!r}; there are {AT}")
+    features: list[jax.Array] = []
 
     def intercept(call: Callable[..., Any], args: tuple, kwargs: dict, context: Any) -> Any:
         result = call(*args, **kwargs)
         trains = kwargs.get("train", args[1] if len(args) > 1 else False)
         if trains and _wanted(context.module, context.method_name, at):
-            found.append(_rows(result))
+            features.append(_rows(result))
         return result
 
     with nn.intercept_methods(intercept):
         returned = run()
-    if not found:
-        raise NotComputed(f"no model made a {at} here")
-    return returned, jnp.concatenate(found)
+    if not features:
+        raise NotComputed(f"no model computed a {at} in training mode")
+    return returned, jnp.concatenate(features)
 
 
 def _wanted(module: nn.Module, method: str, at: str) -> bool:
@@ -66,5 +65,5 @@ def _wanted(module: nn.Module, method: str, at: str) -> bool:
 def _rows(result: Features | jax.Array) -> jax.Array:
     if isinstance(result, Features):
         return jnp.mean(result.map, (1, 2), jnp.float32)
-    # Where regions are described, the first is the whole image.
+    # The first of several regions is the full image.
     return (result if result.ndim == 2 else result[:, 0]).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Layers that mean exactly what PyTorch's mean, so that its weights give the same descriptors here.
+"""Layers that compute exactly what PyTorch's do, so that its weights give the same descriptors here.
 
 All of them take and return NHWC arrays; parameters and statistics are float32 whatever the compute type.
 """
@@ -14,9 +14,9 @@ import jax.numpy as jnp
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # torch.nn.Linear and Conv2d draw uniformly from ±1/sqrt(fan-in).
 torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-# Transformers start here. Originals truncate it at ±2, a hundred standard deviations away, which is to say nowhere.
+# Of transformers. Originals truncate it at ±2, a hundred standard deviations away, which changes nothing.
 small_normal = nn.initializers.normal(0.02)
-# Of heads: a GPU may take fewer digits of float32 unless told, and parity with the originals would be lost.
+# Of heads: by default a GPU may use fewer digits of float32, which would lose parity with the originals.
 PRECISE = jax.lax.Precision.HIGHEST
 
 
@@ -66,7 +66,7 @@ def attend(
       precision: of both products.
 
     Returns:
-      `[B, Q, heads, D]` in the type of the values; logits and softmax are float32 on the way.
+      `[B, Q, heads, D]` in the type of the values; logits and softmax are float32.
     """
     query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
     logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, precision=precision, preferred_element_type=jnp.float32)
@@ -184,7 +184,7 @@ class BatchNorm(nn.Module):
     """Batch normalisation as PyTorch has it: normalises by the biased variance and remembers the unbiased one.
 
     flax's own remembers the biased variance. `momentum` is the share of the old average that is kept (PyTorch's 0.1 is
-    0.9 here). Under one global-view `jit` the statistics are those of the whole batch over all devices.
+    0.9 here). Under one global-view `jit` the statistics are those of the global batch.
 
     Attributes:
       average: use (and keep) the running averages instead of the batch's statistics.

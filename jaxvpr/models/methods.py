@@ -1,4 +1,4 @@
-"""Published methods as data: backbone, aggregator, preprocessing, and whose names the weights have."""
+"""Published methods as data: backbone, aggregator, preprocessing, and the family of names of the weights."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ class Preprocess(NamedTuple):
 
     Attributes:
       size: (height, width) in pixels; empty keeps each image's own size.
-      resize: rule. Those of `data_pipelines.images.RULES` run on the host and round to whole colours; those that begin
+      resize: rule. Those of `data_pipelines.images.RULES` run on the host and round to integers; those that begin
         with "tensor_" run on the device, on real numbers, as originals do that resize after the conversion to a tensor.
         The order of resizing and normalisation changes nothing but rounding: the weights of a filter sum to one.
       multiple: the sides are rounded to the nearest multiple of this many pixels.
@@ -42,7 +42,7 @@ class Description(NamedTuple):
     family: str
 
 
-# Images as they are: what the originals' own evaluations show their models.
+# Images as they are, as in the originals' own evaluations.
 OWN_SIZE = Preprocess((), "tensor_linear_antialias")
 
 
@@ -90,14 +90,10 @@ def _netvlad(family: str, preprocess: Preprocess, dim: int = 0) -> Description:
 
 
 def _deep_vg(backbone: str, aggregator: str) -> Description:
-    """The Deep VG benchmark (Berton et al., CVPR 2022): ResNets up to conv4, VGG16 whole."""
+    """The Deep VG benchmark (Berton et al., CVPR 2022): ResNets up to conv4, all of VGG16."""
     cut = {} if backbone == "vgg16" else {"cut": "layer3"}
-    model = {
-        "backbone": backbone,
-        "backbone_options": cut,
-        "aggregator": aggregator,
-        "aggregator_options": {"l2_before": True},
-    }
+    head = {"aggregator": aggregator, "aggregator_options": {"l2_before": True}}
+    model = {"backbone": backbone, "backbone_options": cut, **head}
     return Description(model, Preprocess((480, 640), "tensor_linear"), "deep_vg")
 
 
@@ -185,11 +181,7 @@ METHODS: dict[str, Description] = {
     ),
     # Lu et al., NeurIPS 2024
     "supervlad-dinov2b": Description(
-        {
-            "backbone": "dinov2_vitb14",
-            "aggregator": "supervlad",
-            "aggregator_options": {"layers": 2},
-        },
+        {"backbone": "dinov2_vitb14", "aggregator": "supervlad", "aggregator_options": {"layers": 2}},
         Preprocess((322, 322), "tensor_linear"),
         "supervlad",
     ),

@@ -1,4 +1,4 @@
-"""Images in, descriptors out: the one model that every objective trains and every evaluation runs."""
+"""The model that every objective trains and every evaluation runs: images in, descriptors out."""
 
 import flax.linen as nn
 import jax
@@ -42,19 +42,17 @@ class PlaceModel(nn.Module):
         return l2_normalise(self.aggregator(self._features(images, train), train))
 
     def pooled(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """What the backbone alone says of images, for classifiers: its token, else the mean of its map.
+        """Features of the backbone alone, for classifiers: its token, else the mean of its map.
 
         Arguments and errors are those of a call. Returns float32 [B, C], of any length.
         """
         features = self._features(images, train)
-        return (
-            jnp.mean(features.map, (1, 2), jnp.float32)
-            if features.token is None
-            else features.token.astype(jnp.float32)
-        )
+        if features.token is None:
+            return jnp.mean(features.map, (1, 2), jnp.float32)
+        return features.token.astype(jnp.float32)
 
     def regions(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Describes images and parts of them: the whole, its halves and its quarters, as `aggregators.vlad.REGIONS`.
+        """Describes images and parts of them: the full image, halves and quarters, as `aggregators.vlad.REGIONS`.
 
         Arguments and errors are those of a call. Returns float32 [B, 9, D], each of unit length; the first is that of a
         call.
@@ -63,7 +61,7 @@ class PlaceModel(nn.Module):
           ValueError: for an aggregator that has no regions; `netvlad` has.
         """
         if not hasattr(self.aggregator, "regions"):
-            raise ValueError(f"the aggregator {type(self.aggregator).__name__} has no regions; netvlad has")
+            raise ValueError(f"the aggregator {type(self.aggregator).__name__} has no regions; use netvlad")
         return l2_normalise(self.aggregator.regions(self._features(images, train), train))
 
     def frozen_paths(self) -> tuple[str, ...]:

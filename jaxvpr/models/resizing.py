@@ -1,4 +1,4 @@
-"""Resizing on the device, on real numbers: what originals do that resize after the conversion to a tensor.
+"""Resizing on the device, on real numbers, as originals do that resize after the conversion to a tensor.
 
 Each axis is a product with a matrix of weights that only depends on the two sizes, so it is made once, on the host.
 """
@@ -37,7 +37,7 @@ RULES: dict[str, tuple[Filter, int, bool]] = {
 def resize(
     images: jax.Array, size: tuple[int, int], rule: str, part: tuple[slice, slice] = (slice(None), slice(None))
 ) -> jax.Array:
-    """Squashes images to a size, without rounding to whole colours and without clipping what a cubic filter overshoots.
+    """Squashes images to a size, without rounding to integers or clipping the overshoot of a cubic filter.
 
     Equals `torch.nn.functional.interpolate(images, size, mode=..., align_corners=False, antialias=...)` with mode
     "bilinear" or "bicubic", which torchvision's `resize` of a float tensor calls. Normalising before or after gives the
@@ -50,7 +50,7 @@ def resize(
       part: rows and columns of the result that are wanted; the others are not computed.
 
     Returns:
-      float32 [B, height, width, C], or that part of it; the very same numbers where the images have this size.
+      float32 [B, height, width, C], or that part of it; the images' own numbers where they have this size.
 
     Raises:
       ValueError: for an unknown rule; lists those that exist.
@@ -72,7 +72,7 @@ def resize(
 
 @lru_cache(maxsize=256)
 def weights(source: int, target: int, rule: str) -> np.ndarray:
-    """float32 [target, source]: what each pixel of the target takes from those of the source; each row sums to one."""
+    """float32 [target, source]: weights of the source's pixels in each of the target's; each row sums to one."""
     kernel, support, antialias = RULES[rule]
     one, half, pixel = np.float32(1), np.float32(0.5), np.arange(source, dtype=np.float32)[None, :]
     # Positions are float32 because torch's are: in a photo of 4,000 pixels the rounding is worth 1/4000 of a pixel.
@@ -81,7 +81,7 @@ def weights(source: int, target: int, rule: str) -> np.ndarray:
     centre = (np.arange(target, dtype=np.float32)[:, None] + half) * scale
     if antialias:
         offset = pixel - centre + half
-    else:  # beyond the first and the last pixel the image goes on in their colours
+    else:  # beyond the border the first and the last pixel are repeated
         offset = pixel - np.clip(centre - half, 0, np.float32(source - 1))
     taken = kernel(offset * (one / widened)) * (np.abs(offset) < support * widened)
     matrix = (taken / taken.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Several hosts as one: start, order, and what happens when one is told to leave."""
+"""Several hosts as one run: start, order of work, and requests to stop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
     """Joins the other hosts of this run; does nothing for a run of one.
 
     Args:
-      coordinator: `host:port` of process 0; "auto" lets JAX ask the cluster (TPU pod, SLURM, Kubernetes, MPI).
+      coordinator: `host:port` of process 0; "auto" lets JAX detect the cluster (TPU pod, SLURM, Kubernetes, MPI).
       processes: how many processes there are.
       process: the number of this one.
     """
@@ -40,15 +40,15 @@ def is_first() -> bool:
 
 
 def barrier(name: str) -> None:
-    """Waits until every process is here."""
+    """Waits until every process has called it."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def first_then_others(name: str, make: Callable[[], T]) -> T:
-    """Calls `make` on process 0, then on the others: what the first wrote the others find.
+    """Calls `make` on process 0, then on the others, which find the files that the first wrote.
 
-    Where it fails on process 0 the others are let go all the same: they meet the same error, and nobody waits for ever.
+    Where it fails on process 0, the others go on and meet the same error, instead of waiting for ever.
     """
     if not is_first():
         barrier(name)
@@ -68,7 +68,7 @@ def of_first(make: Callable[[], np.ndarray], shape: tuple[int, ...], dtype: Any 
 
 
 class StopRequest:
-    """Whether the run has been asked to stop; asked once a step, answered alike on every host."""
+    """Whether the run has been requested to stop; called once a step, with the same result on every host."""
 
     def __init__(self) -> None:
         self._requested = threading.Event()
@@ -79,7 +79,7 @@ class StopRequest:
         return self._requested.is_set()
 
     def set(self, number: int = signal.SIGTERM, _: object = None) -> None:
-        """Asks the run to stop after the current step; a second Ctrl-C does not wait for it."""
+        """Requests a stop after the current step; a second Ctrl-C does not wait for it."""
         if number == signal.SIGINT and self._requested.is_set():
             raise KeyboardInterrupt
         self._requested.set()
@@ -90,10 +90,10 @@ _open: list[StopRequest] = []
 
 @contextmanager
 def stop_on_sigterm() -> Iterator[StopRequest]:
-    """Turns SIGTERM and the first Ctrl-C into a wish to leave after the step.
+    """Turns SIGTERM and the first Ctrl-C into a request to stop after the step.
 
-    With several processes JAX's own preemption service listens for SIGTERM and agrees on a common step. Within another
-    such block the wish is that block's too: it gives the same `StopRequest`.
+    With several processes JAX's own preemption service listens for SIGTERM and agrees on a common step. A block within
+    another one yields the same `StopRequest`.
     """
     if _open:
         yield _open[0]

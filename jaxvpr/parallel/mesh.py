@@ -6,7 +6,8 @@ nothing to split over `model`, so the batch of images is split over both axes: n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -37,8 +38,14 @@ def make_mesh(model: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same whole array on every device."""
+    """The same array on every device."""
     return NamedSharding(mesh, P())
+
+
+@lru_cache(maxsize=16)
+def replicate(mesh: Mesh) -> Callable[[Any], Any]:
+    """Compiles (arrays) -> the same arrays on every device, so that each process can read all of them."""
+    return jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -62,7 +69,7 @@ def class_shardings(mesh: Mesh, tree: Any, by_class: Sequence[str]) -> Any:
 
 
 def outputs_sharding(mesh: Mesh, tree: Any) -> Any:
-    """Shardings of what a model makes of a batch: rows split over `data` alone, so that `model` is free for classes.
+    """Shardings of a model's outputs for a batch: rows split over `data` alone, so that `model` is free for classes.
 
     Scalars are replicated, and so are rows that the devices of `data` do not divide.
     """
@@ -94,6 +101,6 @@ def to_global(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 
 
 def devices() -> str:
-    """What the run computes on, for the console."""
+    """The devices of the run, for the console."""
     kinds = {device.device_kind for device in jax.devices()}
     return f"{jax.device_count()} x {', '.join(sorted(kinds))}, {jax.process_count()} process(es)"

@@ -14,7 +14,7 @@ import jax
 log = logging.getLogger(__name__)
 
 LIMIT = 2 * 2**30  # bytes; the programs used least recently go first
-LEAST_SECONDS = 0.1  # what compiles faster is not worth a file
+LEAST_SECONDS = 0.1  # a program that compiles faster is not worth a file
 PROCESSORS = Path("/proc/cpuinfo")
 
 
@@ -49,20 +49,20 @@ def keep_programs() -> Path | None:
 
 
 def _cache_home() -> Path:
-    """The base directory for caches, as the XDG specification has it."""
+    """The base directory for caches of the XDG specification."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
 
 
 def _machine() -> str:
-    """Tells machines apart that share a home: a program holds instructions that another processor may lack."""
+    """A name of the processor: machines may share a home, but a program's instructions may not run on another one."""
     lines = PROCESSORS.read_text().splitlines() if PROCESSORS.exists() else []
-    # "flags" on x86, "Features" on ARM: the instructions that there are, the same for every core.
+    # "flags" on x86, "Features" on ARM: the instruction sets, the same for every core.
     known = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
     return f"{platform.machine()}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
 
 
 def _drop_unfinished(folder: Path) -> None:
-    """Deletes entries that a process left when it was killed while writing: JAX writes the time of an entry after it,
+    """Deletes entries of a process that was killed while writing: JAX writes the time of an entry after it,
     and can neither read the entry nor evict any other once that is missing."""
     with filelock.FileLock(folder / ".lockfile", timeout=10):
         for entry in folder.glob("*-cache"):

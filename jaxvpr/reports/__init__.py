@@ -1,1 +1,1 @@
-"""What a person looks at after a run: an HTML file with tables, curves, map and gallery, and pictures of answers."""
+"""Reports of a run for people: an HTML file with tables, curves, map and gallery, and pictures of predictions."""

@@ -1,11 +1,11 @@
-"""From predictions to what a report shows of them: items of the gallery and points of the map."""
+"""Items of the gallery and points of the map, from predictions."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from data_pipelines.places import Places
-from jaxvpr.reports.gallery import SHOWN, GalleryItem, choose_queries
+from jaxvpr.reports.gallery import PREDICTIONS, GalleryItem, choose_queries
 from jaxvpr.reports.map import MapData
 from jaxvpr.retrieval.positives import Positives
 
@@ -18,23 +18,19 @@ def gallery_items(
     predictions: Array,
     distances: Array,
     positives: Positives,
-    *,
-    shown: int = 5,
-    most: int = SHOWN,
 ) -> list[GalleryItem]:
-    """A choice of at most `most` queries with their first predictions, wrong ones first.
+    """A choice of queries with their first predictions, wrong ones first.
 
     Args:
       database, queries: the images.
       predictions: int [Q, k], database rows, best first; -1 pads.
       distances: float [Q, k], of the descriptors.
       positives: of the queries.
-      shown: how many predictions of each.
     """
     hits = positives.hits(predictions)
     return [
-        _item(database, queries, row, predictions[row], distances[row], hits[row], positives[row], shown)
-        for row in choose_queries(hits[:, 0], most)
+        _item(database, queries, row, predictions[row], distances[row], hits[row], positives[row])
+        for row in choose_queries(hits[:, 0])
     ]
 
 
@@ -54,10 +50,10 @@ def map_data(database: Places, queries: Places, predictions: Array, positives: P
 
 
 def _item(
-    database: Places, queries: Places, row: int, found: Array, distances: Array, hits: Array, truth: Array, shown: int
+    database: Places, queries: Places, row: int, ranked: Array, distances: Array, hits: Array, truth: Array
 ) -> GalleryItem:
     to = _positions(queries)[row]
-    first = [int(number) for number in found[:shown] if number >= 0]
+    first = [int(number) for number in ranked[:PREDICTIONS] if number >= 0]
     nearest = None
     if len(truth):
         away = _metres(database, truth, to)

@@ -12,16 +12,16 @@ import numpy as np
 
 from jaxvpr.reports.render import render
 
-TOP = 12
+SIZE, WIDE, TOP = (560, 320), 1080, 12
 COLOURS = ("run", "untrained", "right", "other", "wrong")  # of the lines that `many_lines` emphasises
 
 
 class Room(NamedTuple):
-    """What a chart keeps free for its texts, in units of its SVG.
+    """The space of a chart for its texts, in units of its SVG.
 
     Attributes:
       letter: width of a letter, on average.
-      line: from one text to the next below it.
+      line: from one line of text to the next.
       left: for the label of the y axis; the ticks beside it come on top.
       foot: below the lines, for ticks and label of the x axis.
     """
@@ -32,8 +32,8 @@ class Room(NamedTuple):
     foot: int
 
 
-# `static/page.css` writes the texts of a few lines the larger the narrower the page, up to 17.6 units, so that a phone
-# shows the whole chart and all of it can be read; those of many lines always have 12 units, and a phone scrolls.
+# `static/page.css` writes the texts of a few lines larger on narrow pages, up to 17.6 units, so that a phone shows
+# the full chart with readable texts; those of many lines always have 12 units, and a phone scrolls.
 FEW, MANY = Room(9.6, 19, 30, 52), Room(7.6, 15, 23, 42)
 
 
@@ -60,7 +60,7 @@ class Series:
 
 
 class Axis(NamedTuple):
-    """An axis: what it is called, from where to where it reaches, and which values are written beside it."""
+    """An axis: its label, its range, and the values written beside it."""
 
     label: str
     low: float
@@ -74,9 +74,9 @@ class Frame:
     """Where the parts of a chart lie, in units of its SVG.
 
     Attributes:
-      width, height: of the whole.
-      end: right end of what the lines are drawn in; their names stand behind it.
-      x_axis, y_axis: what they show.
+      width, height: of the chart.
+      end: right end of the area of the lines; their names are to the right of it.
+      x_axis, y_axis: the axes.
       room: for the texts.
     """
 
@@ -90,25 +90,25 @@ class Frame:
 
     @cached_property
     def left(self) -> int:
-        """Left end of what the lines are drawn in: behind the widest tick."""
+        """Left end of the area of the lines: to the right of the widest tick."""
         return self.room.left + round(self.room.letter * max(3, *(len(number(tick)) for tick in self.y_axis.ticks)))
 
     @property
     def bottom(self) -> int:
-        """Lower end of what the lines are drawn in."""
+        """Lower end of the area of the lines."""
         return self.height - self.room.foot
 
     def x(self, value: float) -> float:
-        """Where a value lies from the left."""
+        """Units from the left of a value."""
         return self.left + _share(value, self.x_axis) * (self.end - self.left)
 
     def y(self, value: float) -> float:
-        """Where a value lies from the top."""
+        """Units from the top of a value."""
         return self.bottom - _share(value, self.y_axis) * (self.bottom - self.top)
 
-    def points(self, one: Series) -> list[tuple[float, float]]:
-        """The places of a line's points, to a tenth."""
-        return [(round(self.x(x), 1), round(self.y(y), 1)) for x, y in zip(one.x, one.y, strict=True)]
+    def points(self, line: Series) -> list[tuple[float, float]]:
+        """The coordinates of a line's points, to a tenth."""
+        return [(round(self.x(x), 1), round(self.y(y), 1)) for x, y in zip(line.x, line.y, strict=True)]
 
 
 def line_chart(
@@ -119,8 +119,6 @@ def line_chart(
     x_ticks: Sequence[float] | None = None,
     x_log: bool = False,
     y_range: tuple[float, float] | None = None,
-    width: int = 560,
-    height: int = 320,
 ) -> str:
     """An SVG element that shows all `series`; empty text where none has a finite point."""
     series = [finite for finite in map(_finite, series) if len(finite.x)]
@@ -129,9 +127,9 @@ def line_chart(
     (first, last), y_ends = _ends(series, y_range)
     x_ticks = ticks(first, last) if x_ticks is None else x_ticks
     x_axis = Axis(x_label, min(first, *x_ticks), max(last, *x_ticks), x_ticks, x_log)
-    named = [one for one in series if not one.faint]
-    end = width - 30 - FEW.letter * max((len(one.name) for one in named), default=0)
-    frame = Frame(width, height, end, x_axis, Axis(y_label, *y_ends, ticks(*y_ends)), FEW)
+    named = [line for line in series if not line.faint]
+    end = SIZE[0] - 30 - FEW.letter * max((len(line.name) for line in named), default=0)
+    frame = Frame(*SIZE, end, x_axis, Axis(y_label, *y_ends, ticks(*y_ends)), FEW)
     return render("line_chart.html", frame=frame, lines=series, names=_names(named, frame), number=number)
 
 
@@ -142,24 +140,23 @@ def many_lines(
     y_label: str,
     y_range: tuple[float, float] | None = None,
     level: tuple[str, float] | None = None,
-    width: int = 1080,
 ) -> str:
     """An SVG element for dozens of lines, the most important first: those in `COLOURS` stand out, the rest is grey.
 
-    A line that says its own colour keeps it, with "place" for grey. Each line is named at the right, with its last
-    value; the one under the pointer comes forward with its name. `level` is a height to mark, with what it means.
+    A line that has a colour keeps it, with "place" for grey. Each line is named at the right, with its last value; the
+    one under the pointer comes forward with its name. `level` is a label and the height to mark with it.
     """
     series = [finite for finite in map(_finite, series) if len(finite.x)]
     if not series:
         return ""
     (first, last), y_ends = _ends(series, y_range)
-    names = [f"{one.name} {one.y[-1]:.1f}" for one in series]
+    names = [f"{line.name} {line.y[-1]:.1f}" for line in series]
     height = max(380, TOP + MANY.foot + MANY.line * len(series))
-    end = width - 40 - MANY.letter * max(map(len, names))
+    end = WIDE - 40 - MANY.letter * max(map(len, names))
     x_axis = Axis(x_label, first, last, [tick for tick in ticks(first, last, 10) if tick == round(tick)])
-    frame = Frame(width, height, end, x_axis, Axis(y_label, *y_ends, ticks(*y_ends, 9)), MANY)
-    label_y = _spread([frame.y(one.y[-1]) for one in series], TOP + 6, frame.bottom)
-    colours = [one.colour or (COLOURS[i] if i < len(COLOURS) else "place") for i, one in enumerate(series)]
+    frame = Frame(WIDE, height, end, x_axis, Axis(y_label, *y_ends, ticks(*y_ends, 9)), MANY)
+    label_y = _spread([frame.y(line.y[-1]) for line in series], TOP + 6, frame.bottom)
+    colours = [line.colour or (COLOURS[i] if i < len(COLOURS) else "place") for i, line in enumerate(series)]
     lines = list(zip(names, colours, map(frame.points, series), label_y, strict=True))
     return render("many_lines.html", frame=frame, lines=lines, level=level, number=number)
 
@@ -167,9 +164,9 @@ def many_lines(
 def _ends(
     series: Sequence[Series], y_range: tuple[float, float] | None
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """From where to where the axes of x and of y reach."""
-    xs = [x for one in series for x in one.x]
-    ys = [y for one in series for y in one.y]
+    """The ranges of the axes of x and of y."""
+    xs = [x for line in series for x in line.x]
+    ys = [y for line in series for y in line.y]
     return (min(xs), max(xs)), y_range or _padded(min(ys), max(ys))
 
 
@@ -205,7 +202,7 @@ def smooth(values: Sequence[float], reach: int) -> list[float]:
 
 
 def thin(x: Sequence[float], y: Sequence[float], most: int = 500) -> tuple[list[float], list[float]]:
-    """At most `most` points: means of equal runs, so that a long log stays a short path."""
+    """At most `most` points, each the mean of as many values, so that a long log stays a short path."""
     if len(x) <= most:
         return list(x), list(y)
     runs = np.array_split(np.arange(len(x)), most)
@@ -218,10 +215,10 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _finite(one: Series) -> Series:
-    keep = [i for i, (x, y) in enumerate(zip(one.x, one.y, strict=True)) if math.isfinite(x) and math.isfinite(y)]
-    points = [one.x[i] for i in keep], [one.y[i] for i in keep]
-    return Series(one.name, *points, one.colour, one.dash, one.markers, one.faint)
+def _finite(line: Series) -> Series:
+    keep = [i for i, (x, y) in enumerate(zip(line.x, line.y, strict=True)) if math.isfinite(x) and math.isfinite(y)]
+    points = [line.x[i] for i in keep], [line.y[i] for i in keep]
+    return Series(line.name, *points, line.colour, line.dash, line.markers, line.faint)
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:
@@ -230,7 +227,7 @@ def _padded(low: float, high: float) -> tuple[float, float]:
 
 
 def _share(value: float, axis: Axis) -> float:
-    """Where a value lies on an axis, from 0 to 1."""
+    """The position of a value on an axis, from 0 to 1."""
     convert = math.log10 if axis.log else float
     low, high = convert(axis.low), convert(axis.high)
     return (convert(value) - low) / ((high - low) or 1.0)
@@ -238,10 +235,10 @@ def _share(value: float, axis: Axis) -> float:
 
 def _names(series: Sequence[Series], frame: Frame) -> list[tuple[float, float, Series]]:
     """(x, y, line) of the name of each line: beside its end, moved apart where two would overlap."""
-    ends = sorted((frame.y(one.y[-1]), i) for i, one in enumerate(series))
+    ends = sorted((frame.y(line.y[-1]), i) for i, line in enumerate(series))
     places, last = {}, -math.inf
     for wanted, i in ends:
         last = max(wanted, last + frame.room.line)
         places[i] = last
     excess = max(0.0, last - frame.bottom)
-    return [(frame.x(one.x[-1]) + 10, places[i] - excess + 4, one) for i, one in enumerate(series)]
+    return [(frame.x(line.x[-1]) + 10, places[i] - excess + 4, line) for i, line in enumerate(series)]

@@ -15,12 +15,13 @@ from jaxvpr.reports.render import render
 SIDES = (176, 128, 96)  # pixels of an embedded picture's longer side, tried until all fit into the budget
 BUDGET = 4_000_000  # bytes of all embedded pictures together
 SHOWN = 48  # queries
+PREDICTIONS = 5  # of each query
 WRONG_SHARE = 0.7  # of the queries shown, where there are enough wrong ones
 
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """A query and what was found for it, best first.
+    """A query and its predictions, best first.
 
     Attributes:
       query: path of its picture.
@@ -31,8 +32,8 @@ class GalleryItem:
       conditions: of the query, such as ("night", "rain").
       truth: path of the nearest positive, None where there is none; shown where no shown prediction is right.
       truth_rank: rank (from 1) of the first right prediction of all, None where there is none.
-      name: what the query is called; its file name if empty.
-      number: row of the query in its data set, which is how map and list name it; None where it has none.
+      name: of the query; its file name if empty.
+      number: row of the query in its data set, by which map and list name it; None where it has none.
     """
 
     query: str | os.PathLike[str]
@@ -53,7 +54,7 @@ class GalleryItem:
 
     @property
     def title(self) -> str:
-        """What the query is called."""
+        """The name of the query."""
         return self.name or Path(self.query).name
 
     def missed(self, shown: int) -> bool:
@@ -74,7 +75,7 @@ def choose_queries(correct: Sequence[bool] | np.ndarray, most: int = SHOWN) -> l
 
 
 def draw(
-    items: Sequence[GalleryItem], shown: int = 5, *, queries: int | None = None, mapped: Container[int] = ()
+    items: Sequence[GalleryItem], shown: int = PREDICTIONS, *, queries: int | None = None, mapped: Container[int] = ()
 ) -> str:
     """The section with its filter; empty text without items.
 

@@ -29,7 +29,7 @@ def write_report(
     map: MapData | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Writes the report of a run and returns its path; a part whose data is not given is left out.
+    """Writes the report of a run and returns its path; parts without data are left out.
 
     Args:
       path: of the HTML file; its folder is made.
@@ -43,7 +43,7 @@ def write_report(
       map: where database and queries lie.
       notes: sentences for under the title, such as how long the run took.
     """
-    listed = [] if map is None else map_part.placed(map, (one.number for one in gallery if one.number is not None))
+    listed = [] if map is None else map_part.placed(map, (item.number for item in gallery if item.number is not None))
     page = render(
         "report.html",
         title=title,

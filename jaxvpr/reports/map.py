@@ -14,19 +14,19 @@ Array = np.ndarray
 WIDTH, MOST_HEIGHT, LEAST_HEIGHT, EDGE = 1000, 760, 320, 24
 MOST_POINTS = 20_000  # of the database; more would be drawn on top of each other
 MOST_TIPS = 6_000
-ROUND, DIAMOND = "h0", "l.01 .01m-.01-.01"  # a diamond is a square end that looks along the diagonal
+ROUND, DIAMOND = "h0", "l.01 .01m-.01-.01"  # a diamond is a square end turned to the diagonal
 
 
 @dataclass(frozen=True)
 class MapData:
-    """Where everything lies, in metres.
+    """The positions to draw, in metres.
 
     Attributes:
       database: float [N, 2], east and north.
       queries: float [Q, 2].
       right: bool [Q], whether the first prediction is right.
-      predicted: float [Q, 2], where the first prediction lies; drawn as a line from a wrong query. May be None.
-      notes: what to show beside each query under the pointer, such as its conditions; may be empty.
+      predicted: float [Q, 2], the position of the first prediction; drawn as a line from a wrong query. May be None.
+      notes: shown beside each query under the pointer, such as its conditions; may be empty.
     """
 
     database: Array
@@ -45,7 +45,7 @@ def draw(data: MapData, listed: Iterable[int] = ()) -> str:
     """The figure with its controls; empty text where no query has coordinates. Points without are left out.
 
     Args:
-      data: what lies where.
+      data: the positions.
       listed: queries that the gallery shows; each has its number on the map, and leads there.
     """
     known = np.isfinite(data.queries).all(axis=1)
@@ -71,7 +71,7 @@ def draw(data: MapData, listed: Iterable[int] = ()) -> str:
         scale=_scale(metres_a_unit),
         tips=[(*_place(queries, i), _tip(data, i)) for i in np.flatnonzero(known)[:MOST_TIPS]],
         listed=[(i, *_place(queries, i), _tip(data, i)) for i in placed(data, listed)],
-        verdicts=["right" if one else "wrong" for one in right],
+        verdicts=["right" if hit else "wrong" for hit in right],
         lost=lost,
     )
 

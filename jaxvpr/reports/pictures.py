@@ -26,7 +26,7 @@ def small(picture: Picture, side: int) -> Image.Image:
       picture: path of an image file, or uint8 [H, W, 3] RGB.
 
     Raises:
-      OSError: where the file is missing or no image.
+      OSError: where the file is missing or not an image.
     """
     if isinstance(picture, np.ndarray):
         image = Image.fromarray(picture)
@@ -38,14 +38,14 @@ def small(picture: Picture, side: int) -> Image.Image:
     return image
 
 
-def data_uri(picture: Picture, side: int, quality: int = 72) -> str | None:
+def data_uri(picture: Picture, side: int) -> str | None:
     """The picture as a JPEG inside a `data:` address, or None where it cannot be read."""
     try:
         image = small(picture, side)
     except (OSError, ValueError):
         return None
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, optimize=True)
+    image.save(buffer, "JPEG", quality=72, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -55,7 +55,6 @@ def predictions_picture(
     right: Sequence[bool] | None = None,
     captions: Sequence[str] = (),
     *,
-    title: str = "query",
     side: int = 240,
 ) -> bytes:
     """A query beside its ranked predictions, framed green where right and red where wrong.
@@ -64,7 +63,6 @@ def predictions_picture(
       query, predictions: paths or uint8 [H, W, 3] RGB arrays; an unreadable one becomes a grey tile.
       right: one truth value a prediction; None (the truth is not known) frames them grey.
       captions: text under each prediction, may have several lines.
-      title: text under the query.
       side: pixels of a tile's longer side.
 
     Returns:
@@ -72,7 +70,7 @@ def predictions_picture(
     """
     colours = [INK] + [NEUTRAL if right is None else RIGHT if right[i] else WRONG for i in range(len(predictions))]
     marks = ["" if right is None else " right" if right[i] else " wrong" for i in range(len(predictions))]
-    texts = [title] + [
+    texts = ["query"] + [
         f"{i + 1}{mark}" + (f"\n{captions[i]}" if i < len(captions) else "") for i, mark in enumerate(marks)
     ]
     tiles = [_tile(picture, side) for picture in (query, *predictions)]

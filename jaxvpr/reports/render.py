@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent
 
 
 def static(name: str) -> Markup:
-    """A style sheet or script of ours, to be embedded as it is."""
+    """A style sheet or script of `static/`, to be embedded unchanged."""
     return Markup((FOLDER / "static" / name).read_text(encoding="utf-8"))
 
 
@@ -30,7 +30,7 @@ ENVIRONMENT.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
 
 
 def render(template: str, **values: Any) -> Markup:
-    """A file of `templates/`, filled in: markup that other templates take as it is.
+    """A file of `templates/`, filled in: markup that other templates take unescaped.
 
     Raises:
       jinja2.UndefinedError: where the template names a value that is not given.

@@ -1,4 +1,4 @@
-"""What a sweep leaves in its folder for people and programs: `sweep.json`, `sweep.csv`, `sweep.md`, `sweep.html`."""
+"""The files of a sweep for people and programs: `sweep.json`, `sweep.csv`, `sweep.md`, `sweep.html`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from jaxvpr.reports.sweep_tables import (
     comma_separated,
     figure_text,
     grid,
+    group_runs,
     markdown,
     ranks,
     tests,
     unfinished,
-    variations,
 )
 from jaxvpr.reports.tables import duration, threshold_text
 from jaxvpr.reports.training import FOOLED, MEANING
 
 
 def write_sweep(folder: Path, sweep: Mapping[str, Any]) -> None:
-    """Writes the four files, each whole or not at all.
+    """Writes the four files, each completely or not at all.
 
     Args:
       folder: of the sweep; it is made.
@@ -45,10 +45,10 @@ def write_sweep(folder: Path, sweep: Mapping[str, Any]) -> None:
 
 def html(sweep: Mapping[str, Any]) -> str:
     """The page of a sweep: R@1 per epoch of all runs in one picture, and every table."""
-    found = variations(sweep["runs"])
-    ranked = _ranked(found)
-    colours = {one.name: colour for one, colour in zip([one for one in ranked if one.curve], COLOURS, strict=False)}
-    lines = [Series(one.name, list(one.curve), list(one.curve.values()), "") for one in ranked]
+    variations = group_runs(sweep["runs"])
+    ranked = _ranked(variations)
+    colours = dict(zip((variation.name for variation in ranked if variation.curve), COLOURS, strict=False))
+    lines = [Series(variation.name, list(variation.curve), list(variation.curve.values()), "") for variation in ranked]
     return render(
         "sweep.html",
         title=f"Sweep {sweep['name']}",
@@ -58,16 +58,16 @@ def html(sweep: Mapping[str, Any]) -> str:
         recall=many_lines(lines, x_label="epoch", y_label="R@1, %"),
         domains=_domains(ranked, colours),
         meaning=MEANING,
-        tests=[_test(sweep, ranked, test) for test in tests(found)],
-        grid=grid(found),
+        tests=[_test(sweep, ranked, test) for test in tests(variations)],
+        grid=grid(variations),
         ranked=ranked,
         colours=colours,
-        has_domain=any(one.domain is not None for one in ranked),
-        mines=any((one.planning_seconds or 0) >= 1 for one in ranked),  # else it is drawing, in milliseconds
+        has_domain=any(variation.domain is not None for variation in ranked),
+        mines=any((variation.planning_seconds or 0) >= 1 for variation in ranked),  # else only drawing, in ms
         domain_title=DOMAIN,
         note=NOTE,
-        failures=[failure for one in found for failure in one.failures],
-        waiting=[one.name for one in found if {"waiting", "begun"} & set(one.states)],
+        failures=[failure for variation in variations for failure in variation.failures],
+        waiting=[variation.name for variation in variations if {"waiting", "begun"} & set(variation.states)],
         duration=duration,
         threshold_text=threshold_text,
         figure_text=figure_text,
@@ -76,9 +76,9 @@ def html(sweep: Mapping[str, Any]) -> str:
 
 
 def _test(sweep: Mapping[str, Any], ranked: Sequence[Variation], test: Test) -> dict[str, Any]:
-    """What the page says of one test above the figures themselves."""
+    """The facts of one test above its figures."""
     measured = next(t for run in sweep["runs"] for t in run["test"] if (t["dataset"], t["threshold"]) == test)
-    values = [one.figures[test].first for one in ranked if test in one.figures]
+    values = [variation.figures[test].first for variation in ranked if test in variation.figures]
     return {
         "name": test,
         "queries": measured["queries"],
@@ -88,22 +88,20 @@ def _test(sweep: Mapping[str, Any], ranked: Sequence[Variation], test: Test) -> 
     }
 
 
-def _ranked(found: Sequence[Variation]) -> list[Variation]:
+def _ranked(variations: Sequence[Variation]) -> list[Variation]:
     """Best first: by the first test, and those without a figure by their last validation."""
 
-    def worth(one: Variation) -> tuple[bool, float]:
-        tested = next(iter(one.figures.values()), None)
-        return tested is not None, tested.first if tested else list(one.curve.values())[-1] if one.curve else -1.0
+    def worth(variation: Variation) -> tuple[bool, float]:
+        tested, curve = next(iter(variation.figures.values()), None), [-1.0, *variation.curve.values()]
+        return tested is not None, tested.first if tested else curve[-1]
 
-    return sorted(found, key=worth, reverse=True)
+    return sorted(variations, key=worth, reverse=True)
 
 
 def _domains(ranked: Sequence[Variation], colours: Mapping[str, str]) -> str:
     """How well each run's domains could be told apart, in the colours of the picture of their recall."""
-    lines = [
-        Series(one.name, list(one.domain_curve), list(one.domain_curve.values()), colours.get(one.name, "place"))
-        for one in ranked
-    ]
+    curves = [(variation.name, variation.domain_curve) for variation in ranked]
+    lines = [Series(name, list(curve), list(curve.values()), colours.get(name, "place")) for name, curve in curves]
     return many_lines(
         lines, x_label="step", y_label="accuracy, %", y_range=(0.0, 100.0), level=(f"{FOOLED:.0f} % (fooled)", FOOLED)
     )

@@ -21,7 +21,7 @@ NOTE = (
 
 
 class Figure(NamedTuple):
-    """What a variation reached on one test: the mean over its finished seeds.
+    """The recall of a variation on one test: the mean over its finished seeds.
 
     Attributes:
       seeds: how many are finished.
@@ -47,7 +47,7 @@ class Variation(NamedTuple):
       states: of its seeds.
       figures: {test: Figure}, for those seeds that are finished.
       curve: {epoch: R@1 of the first validation set, mean over the seeds that have come so far}.
-      seconds: of a run, mean; None where none is finished. planning_seconds: those of them that went into mining.
+      seconds: of a run, mean; None where none is finished. planning_seconds: the part of them spent on mining.
       failures: (folder, message) of the seeds that failed.
       domain: accuracy of the domain classifier over the last fifth of the steps, per cent, mean over the seeds; None
         where there is no such classifier.
@@ -67,8 +67,8 @@ class Variation(NamedTuple):
     domain_curve: dict[float, float]
 
 
-def variations(records: Sequence[Mapping[str, Any]]) -> list[Variation]:
-    """Entries of `runs` of a `sweep.json`, those of one name put together, in their order."""
+def group_runs(records: Sequence[Mapping[str, Any]]) -> list[Variation]:
+    """Entries of `runs` of a `sweep.json`, those of one name together, in their order."""
     named: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         named.setdefault(record["name"], []).append(record)
@@ -76,9 +76,9 @@ def variations(records: Sequence[Mapping[str, Any]]) -> list[Variation]:
 
 
 def _variation(records: Sequence[Mapping[str, Any]]) -> Variation:
-    found: dict[Test, list[Mapping[str, Any]]] = {}
+    measured: dict[Test, list[Mapping[str, Any]]] = {}
     for test in (test for record in records for test in record["test"]):
-        found.setdefault((test["dataset"], test["threshold"]), []).append(test)
+        measured.setdefault((test["dataset"], test["threshold"]), []).append(test)
     curves: dict[int, list[float]] = {}
     for line in (line for record in records for line in record["validation"]):
         values = [value for key, value in line.items() if key.endswith("/R@1")]
@@ -93,23 +93,23 @@ def _variation(records: Sequence[Mapping[str, Any]]) -> Variation:
         records[0]["row"],
         records[0]["column"],
         tuple(record["state"] for record in records),
-        {test: _figure(measured) for test, measured in found.items()},
+        {test: _figure(entries) for test, entries in measured.items()},
         {epoch: fmean(values) for epoch, values in sorted(curves.items())},
         fmean(seconds) if seconds else None,
         fmean(planning) if planning else None,
         tuple((record["folder"], record["failure"]) for record in records if record["failure"]),
-        fmean([one["last_fifth"] for one in domains]) if domains else None,
+        fmean([domain["last_fifth"] for domain in domains]) if domains else None,
         dict(zip(domains[0]["step"], domains[0]["percent"], strict=True)) if domains else {},
     )
 
 
 def _figure(measured: Sequence[Mapping[str, Any]]) -> Figure:
-    recall = {n: fmean([one["recall"][n] for one in measured]) for n in measured[0]["recall"]}
+    recall = {n: fmean([entry["recall"][n] for entry in measured]) for n in measured[0]["recall"]}
     first = next(iter(recall))
     if len(measured) == 1:
         low, high = measured[0]["interval95"][first]
     else:
-        low, high = student([one["recall"][first] for one in measured])
+        low, high = student([entry["recall"][first] for entry in measured])
     return Figure(len(measured), recall, (low, high))
 
 
@@ -122,19 +122,20 @@ def student(values: Sequence[float]) -> tuple[float, float]:
     return max(0.0, middle - reach), min(100.0, middle + reach)
 
 
-def tests(found: Sequence[Variation]) -> list[Test]:
+def tests(variations: Sequence[Variation]) -> list[Test]:
     """Every test that a variation was measured on, in order."""
-    return list(dict.fromkeys(test for one in found for test in one.figures))
+    return list(dict.fromkeys(test for variation in variations for test in variation.figures))
 
 
-def ranks(found: Sequence[Variation], test: Test) -> list[str]:
+def ranks(variations: Sequence[Variation], test: Test) -> list[str]:
     """R@N that were measured, at most three."""
-    return next((list(one.figures[test].recall)[:3] for one in found if test in one.figures), [])
+    return next((list(variation.figures[test].recall)[:3] for variation in variations if test in variation.figures), [])
 
 
-def best_of(found: Sequence[Variation], test: Test) -> float:
+def best_of(variations: Sequence[Variation], test: Test) -> float:
     """The highest recall of a test at its first rank, R@1; NaN where there is none."""
-    return max((one.figures[test].first for one in found if test in one.figures), default=math.nan)
+    figures = [variation.figures[test] for variation in variations if test in variation.figures]
+    return max((figure.first for figure in figures), default=math.nan)
 
 
 def figure_text(figure: Figure) -> str:
@@ -143,15 +144,15 @@ def figure_text(figure: Figure) -> str:
     return f"{figure.first:.1f}{many} ({figure.interval[0]:.1f}–{figure.interval[1]:.1f})"
 
 
-def unfinished(one: Variation) -> str:
-    """What stands where a figure is not there: 'failed', or a dash while it may still come."""
-    return "failed" if "failed" in one.states else "–"
+def unfinished(variation: Variation) -> str:
+    """The text in place of a missing figure: 'failed', or a dash while it may still come."""
+    return "failed" if "failed" in variation.states else "–"
 
 
-def grid(found: Sequence[Variation]) -> tuple[list[str], list[str], dict[tuple[str, str], Variation]]:
+def grid(variations: Sequence[Variation]) -> tuple[list[str], list[str], dict[tuple[str, str], Variation]]:
     """The labels of rows and columns in order, and the variation of each cell that has one."""
-    rows, columns = dict.fromkeys(one.row for one in found), dict.fromkeys(one.column for one in found)
-    return list(rows), list(columns), {(one.row, one.column): one for one in found}
+    cells = {(variation.row, variation.column): variation for variation in variations}
+    return list(dict.fromkeys(row for row, _ in cells)), list(dict.fromkeys(column for _, column in cells)), cells
 
 
 def markdown(sweep: Mapping[str, Any]) -> str:
@@ -160,59 +161,59 @@ def markdown(sweep: Mapping[str, Any]) -> str:
     Args:
       sweep: the content of `sweep.json`.
     """
-    found = variations(sweep["runs"])
+    variations = group_runs(sweep["runs"])
     queries = {(test["dataset"], test["threshold"]): test["queries"] for run in sweep["runs"] for test in run["test"]}
     parts = [f"Sweep `{sweep['name']}` of `{sweep['recipe']}`. Recall in per cent over all queries. {NOTE}"]
-    for test in tests(found) if sweep["rows"] else ():
+    for test in tests(variations) if sweep["rows"] else ():
         parts.append(f"R@1 on {test[0]}, {threshold_text(test[1])}, {queries[test]:,} queries:")
-        parts.append(_grid_markdown(sweep, found, test))
-    parts.append(_list_markdown(found))
-    failures = [failure for one in found for failure in one.failures]
+        parts.append(_grid_markdown(sweep, variations, test))
+    parts.append(_list_markdown(variations))
+    failures = [failure for variation in variations for failure in variation.failures]
     if failures:
         parts.append("\n".join(["Failed:", "", *(f"- `{name}`: {one_line(message)}" for name, message in failures)]))
     return "\n\n".join(parts) + "\n"
 
 
-def _grid_markdown(sweep: Mapping[str, Any], found: Sequence[Variation], test: Test) -> str:
-    rows, columns, cells = grid(found)
-    best = best_of(found, test)
+def _grid_markdown(sweep: Mapping[str, Any], variations: Sequence[Variation], test: Test) -> str:
+    rows, columns, cells = grid(variations)
+    best = best_of(variations, test)
     lines = [[f"{sweep['rows']} \\ {sweep['columns']}", *columns]]
     for row in rows:
         lines.append([row, *(_cell(cells.get((row, column)), test, best) for column in columns)])
     return _table(lines)
 
 
-def _cell(one: Variation | None, test: Test, best: float) -> str:
-    if one is None:
+def _cell(variation: Variation | None, test: Test, best: float) -> str:
+    if variation is None:
         return ""
-    if test not in one.figures:
-        return unfinished(one)
-    figure = one.figures[test]
+    if test not in variation.figures:
+        return unfinished(variation)
+    figure = variation.figures[test]
     number, _, rest = figure_text(figure).partition(" ")
     return f"**{number}** {rest}" if figure.first == best else f"{number} {rest}"
 
 
-def _list_markdown(found: Sequence[Variation]) -> str:
-    measured = tests(found)
+def _list_markdown(variations: Sequence[Variation]) -> str:
+    measured = tests(variations)
     many = len(measured) > 1
-    heads = ["run", *(f"{t[0]} {t[1]} R@{n}" if many else f"R@{n}" for t in measured for n in ranks(found, t))]
-    has_domain = any(one.domain is not None for one in found)
+    heads = ["run", *(f"{t[0]} {t[1]} R@{n}" if many else f"R@{n}" for t in measured for n in ranks(variations, t))]
+    has_domain = any(variation.domain is not None for variation in variations)
     lines = [[*heads, "best in validation", *[DOMAIN] * has_domain, "seconds", "of them mining"]]
-    for one in found:
-        cells = [cell for test in measured for cell in _cells(one, found, test)]
-        top = f"{max(one.curve.values()):.1f}" if one.curve else "–"
-        took = ["–" if spent is None else f"{spent:.0f}" for spent in (one.seconds, one.planning_seconds)]
-        domain = "–" if one.domain is None else f"{one.domain:.1f}"
-        lines.append([one.name, *cells, top, *[domain] * has_domain, *took])
+    for variation in variations:
+        cells = [cell for test in measured for cell in _cells(variation, variations, test)]
+        top = f"{max(variation.curve.values()):.1f}" if variation.curve else "–"
+        took = ["–" if spent is None else f"{spent:.0f}" for spent in (variation.seconds, variation.planning_seconds)]
+        domain = "–" if variation.domain is None else f"{variation.domain:.1f}"
+        lines.append([variation.name, *cells, top, *[domain] * has_domain, *took])
     return _table(lines)
 
 
-def _cells(one: Variation, found: Sequence[Variation], test: Test) -> list[str]:
-    ns = ranks(found, test)
-    if test not in one.figures:
-        return [unfinished(one), *["–"] * (len(ns) - 1)]
-    cells = [_cell(one, test, best_of(found, test))]
-    return cells + [f"{one.figures[test].recall[n]:.1f}" for n in ns[1:]]
+def _cells(variation: Variation, variations: Sequence[Variation], test: Test) -> list[str]:
+    ns = ranks(variations, test)
+    if test not in variation.figures:
+        return [unfinished(variation), *["–"] * (len(ns) - 1)]
+    cells = [_cell(variation, test, best_of(variations, test))]
+    return cells + [f"{variation.figures[test].recall[n]:.1f}" for n in ns[1:]]
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:
@@ -220,10 +221,10 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def one_line(text: str, most: int = 200) -> str:
+def one_line(text: str) -> str:
     """The beginning of a message, on one line."""
     flat = " ".join(text.split())
-    return flat if len(flat) <= most else flat[: most - 1] + "…"
+    return flat if len(flat) <= 200 else flat[:199] + "…"
 
 
 def comma_separated(sweep: Mapping[str, Any]) -> str:

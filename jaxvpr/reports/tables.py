@@ -1,4 +1,4 @@
-"""What the tables and tiles of a report say, from the entries of `metrics.json` (docs/metrics.md)."""
+"""Tables and tiles of a report, from the entries of `metrics.json` (docs/metrics.md)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxvpr.reports.charts import Series, line_chart
 
 Tile: TypeAlias = tuple[str, str, str]  # value, label, kind ("first" is emphasised)
 
-# name in `baselines` -> (how a report calls it, colour, dash)
+# name in `baselines` -> (label, colour, dash)
 BASELINES = {"untrained": ("before training", "untrained", "7 5"), "thumbnail": ("raw thumbnail", "thumbnail", "2 5")}
 
 
@@ -18,7 +18,7 @@ class Line(NamedTuple):
     """The recall of the run or of a baseline at one threshold.
 
     Attributes:
-      name: how a report calls it.
+      name: its label in a report.
       colour: custom property of `static/page.css`.
       dash: SVG dash pattern; empty is solid.
       recall: {N: per cent}.
@@ -33,7 +33,7 @@ class Line(NamedTuple):
 
     @property
     def stroke(self) -> str:
-        """The CSS border that looks like the dash."""
+        """The CSS border of the same style as the dash."""
         return "solid" if not self.dash else "dotted" if self.dash.startswith("2") else "dashed"
 
 
@@ -67,12 +67,12 @@ def headline(results: Sequence[Mapping[str, Any]]) -> list[Tile]:
 
 def lines(entry: Mapping[str, Any], threshold: str) -> list[Line]:
     """The run and its baselines, as lines of a table and of a chart."""
-    found = [Line("this model", "run", "", entry["recall"][threshold], entry.get("interval95", {}).get(threshold, {}))]
+    lines = [Line("this model", "run", "", entry["recall"][threshold], entry.get("interval95", {}).get(threshold, {}))]
     for name, recall in entry["baselines"].items():
         if threshold in recall:
-            called, colour, dash = BASELINES.get(name, (name, "other", "4 3"))
-            found.append(Line(called, colour, dash, recall[threshold], {}))
-    return found
+            label, colour, dash = BASELINES.get(name, (name, "other", "4 3"))
+            lines.append(Line(label, colour, dash, recall[threshold], {}))
+    return lines
 
 
 def curve(entry: Mapping[str, Any], threshold: str) -> str:
@@ -83,18 +83,18 @@ def curve(entry: Mapping[str, Any], threshold: str) -> str:
         x, y = [n for n, _ in points], [value for _, value in points]
         series.append(Series(line.name, x, y, line.colour, line.dash, markers=True))
     return line_chart(
-        series, x_label="N (predictions looked at)", y_label="recall@N, %", x_ticks=ns, x_log=True, y_range=(0.0, 100.0)
+        series, x_label="N (predictions)", y_label="recall@N, %", x_ticks=ns, x_log=True, y_range=(0.0, 100.0)
     )
 
 
 def conditions(entry: Mapping[str, Any], threshold: str) -> list[tuple[str, int, Mapping[str, float]]]:
     """(condition, queries, {N: per cent}), the best at the lowest N first."""
-    found = [(name, part["queries"], part["recall"][threshold]) for name, part in entry["conditions"].items()]
-    return sorted(found, key=lambda part: -next(iter(part[2].values())))
+    rows = [(name, part["queries"], part["recall"][threshold]) for name, part in entry["conditions"].items()]
+    return sorted(rows, key=lambda part: -next(iter(part[2].values())))
 
 
 def costs_tiles(costs: Mapping[str, Any]) -> list[Tile]:
-    """The costs that are known; keys that this table does not name are shown as they are."""
+    """The costs that are known; other keys are shown unchanged."""
     tiles = [(write(costs[key]), label, "") for key, (label, write) in COSTS.items() if key in costs]
     others = [key for key in costs if key not in COSTS and key != "descriptor_dimension"]
     return tiles + [(str(costs[key]), key.replace("_", " "), "") for key in others]

@@ -12,13 +12,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from jaxvpr.reports.sweep_tables import Variation, ranks, tests, variations
+from jaxvpr.reports.sweep_tables import Variation, group_runs, ranks, tests
 from jaxvpr.reports.tables import threshold_text
 from jaxvpr.retrieval.recall import Recall
 
-# Where intervals stand, the best place first, and what is said of them.
+# Positions of the intervals, the best first -> the note about them.
 WHERE = {"beside": "in brackets: 95 % interval", "below": "below each figure: 95 % interval", "": ""}
-UNLIMITED = 10_000  # columns of a terminal that nothing would wrap in
+UNLIMITED = 10_000  # columns of a terminal in which no line wraps
 
 
 class Figure(NamedTuple):
@@ -47,8 +47,8 @@ def show(
 
     Args:
       title: above the table.
-      columns: what stands above the names of rows, and above each of their cells. A line repeats it before a figure,
-        not before a text.
+      columns: headings of the names of rows and of each of their cells. A line repeats them before figures, not before
+        texts.
       rows: (name, cells).
       notes: lines below.
       strong: name of the row that is emphasised.
@@ -57,14 +57,14 @@ def show(
     if console is None:
         print("\n".join([title, *_lines(columns, rows), *(f"  {note}" for note in notes)]), flush=True)
         return
-    told = any(isinstance(cell, Figure) and cell.interval for _, cells in rows for cell in cells)
+    has_intervals = any(isinstance(cell, Figure) and cell.interval for _, cells in rows for cell in cells)
     for where in WHERE:
         table = _table(columns, rows, where, strong)
         if Measurement.get(console, console.options.update_width(UNLIMITED), table).maximum <= console.width:
             break
     console.print(Text(title))
     console.print(table)
-    for note in filter(None, (*notes, WHERE[where] if told else "")):
+    for note in filter(None, (*notes, WHERE[where] if has_intervals else "")):
         console.print(Text(f"  {note}", style="dim"))
     console.print()
 
@@ -74,37 +74,38 @@ def recalls(title: str, rows: Mapping[str, Recall], notes: Sequence[str] = (), o
 
     Args:
       title: the protocol line.
-      rows: name -> what it reached; the last is the one that the others are compared with.
-      of: what is measured: "R", or "LR" for localisation by classification.
+      rows: name -> its recall; the last is the one that the others are compared with.
+      of: the measure: "R", or "LR" for localisation by classification.
     """
     ns = next(iter(rows.values())).ns
     figures = [
-        (name, [Figure(f"{value:5.1f}", found.interval(n)) for n, value in found.of_all.items()])
-        for name, found in rows.items()
+        (name, [Figure(f"{value:5.1f}", recall.interval(n)) for n, value in recall.of_all.items()])
+        for name, recall in rows.items()
     ]
     show(title, ["", *(f"{of}@{n}" for n in ns)], figures, notes, strong=list(rows)[-1])
 
 
 def sweep(document: Mapping[str, Any]) -> None:
-    """Prints what the runs of a sweep reached, a table for each test.
+    """Prints the recall of the runs of a sweep, a table for each test.
 
     Args:
       document: the content of `sweep.json`.
     """
-    found = variations(document["runs"])
-    for test in tests(found):
-        ns = ranks(found, test)
-        done = [one for one in found if test in one.figures]
-        best = max(done, key=lambda one: one.figures[test].first)
+    variations = group_runs(document["runs"])
+    for test in tests(variations):
+        ns = ranks(variations, test)
+        done = [variation for variation in variations if test in variation.figures]
+        best = max(done, key=lambda variation: variation.figures[test].first)
         columns = ["", *(f"R@{n}" for n in ns), "seeds", "seconds"]
-        rows = [(one.name, _of_variation(one, test, ns)) for one in done]
+        rows = [(variation.name, _of_variation(variation, test, ns)) for variation in done]
         show(f"{document['name']}: {test[0]}, {threshold_text(test[1])}", columns, rows, strong=best.name)
 
 
-def _of_variation(one: Variation, test: tuple[str, str], ns: Sequence[str]) -> list[str | Figure]:
-    figure, first = one.figures[test], next(iter(ns))
+def _of_variation(variation: Variation, test: tuple[str, str], ns: Sequence[str]) -> list[str | Figure]:
+    figure, first = variation.figures[test], next(iter(ns))
     reached = [Figure(f"{figure.recall[n]:5.1f}", figure.interval if n == first else None) for n in ns]
-    return [*reached, Figure(str(figure.seeds)), Figure("-" if one.seconds is None else f"{one.seconds:.0f}")]
+    seconds = "-" if variation.seconds is None else f"{variation.seconds:.0f}"
+    return [*reached, Figure(str(figure.seeds)), Figure(seconds)]
 
 
 def _lines(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What happened during training: charts of the log of a run against the step."""
+"""Charts of the log of a training run against the step."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LOCALIZED_KEY = re.compile(r"(?:^|/)LR@(\d+)$")
 ACCURACY, APART = "domain_accuracy", "domain_loss"
 FOOLED = 50.0  # per cent: the accuracy of guessing between two domains
 MEANING = (
-    "At 50 % the features tell the classifier nothing of their domain, which means something only where it was better "
-    "before the reversal grew: one that never was has learned nothing."
+    "At 50 % the classifier cannot tell the domain from the features. This counts only if it was better before the "
+    "reversal grew: a classifier that never was has learned nothing."
 )
 Log = Sequence[Mapping[str, Any]]
 
 
 def charts(log: Log) -> str:
-    """Panels with the loss, the recall in validation and the domains, as far as the log has them; else empty text."""
+    """Panels with the loss, the recall in validation and the domains, where the log has them; else empty text."""
     drawn = [
         ("Loss", _loss(log), ""),
         ("Validation recall", _validation(log, RECALL_KEY, "R"), ""),
@@ -34,7 +34,7 @@ def charts(log: Log) -> str:
 
 
 def column(log: Log, key: str) -> tuple[list[float], list[float]]:
-    """Steps and finite values of one key, by step; of a step that was repeated after a restart the last row counts."""
+    """Steps and finite values of one key, by step; the last row of a step that was repeated after a restart."""
     rows = {row["step"]: float(row[key]) for row in log if _known(row.get("step")) and _known(row.get(key))}
     steps = sorted(rows)
     return steps, [rows[step] for step in steps]
@@ -66,22 +66,22 @@ def _smoothed(log: Log, key: str, name: str, colour: str) -> list[Series]:
 
 
 def _loss(log: Log) -> str:
-    """The loss, and the parts of it that the log has by name (`lateral_loss`); that of the domains is elsewhere."""
+    """The loss, and the parts of it that the log has by name (`lateral_loss`); without that of the domains."""
     parts = sorted({key for row in log for key in row if key.endswith("_loss")} - {APART})
     lines = _smoothed(log, "loss", "all" if parts else "mean", "run")
     for part, colour in zip(parts, ("untrained", "other", "right", "wrong"), strict=False):
-        lines += [one for one in _smoothed(log, part, part.removesuffix("_loss"), colour) if not one.faint]
+        lines += [line for line in _smoothed(log, part, part.removesuffix("_loss"), colour) if not line.faint]
     return line_chart(lines, x_label="step", y_label="loss")
 
 
 def _validation(log: Log, wanted: re.Pattern[str], short: str) -> str:
-    """The measures whose keys are `wanted`, by N; they are called `short`@N where one data set was looked at."""
-    found = {key: int(match[1]) for row in log for key in row if (match := wanted.search(key))}
-    names = sorted(sorted(found), key=lambda key: found[key])
+    """The measures whose keys are `wanted`, by N; they are called `short`@N where there is one data set."""
+    ns = {key: int(match[1]) for row in log for key in row if (match := wanted.search(key))}
+    names = sorted(sorted(ns), key=lambda key: ns[key])
     colours = ("run", "other", "right", "thumbnail", "untrained")
-    plain = len(set(found.values())) == len(names)
+    plain = len(set(ns.values())) == len(names)
     series = [
-        Series(f"{short}@{found[name]}" if plain else name, *column(log, name), colours[i], markers=True)
+        Series(f"{short}@{ns[name]}" if plain else name, *column(log, name), colours[i], markers=True)
         for i, name in enumerate(names[: len(colours)])
     ]
     return line_chart(series, x_label="step", y_label="recall, %", y_range=(0.0, 100.0))
@@ -92,19 +92,19 @@ def _classifier(log: Log) -> str:
     x, y = thin(*column(log, ACCURACY))
     if not x:
         return ""
-    # A step has but a few images: only means of whole windows say something.
+    # A step has only a few images: means of complete windows alone are meaningful.
     reach = len(y) // 40
-    whole = slice(reach, len(y) - reach)
+    complete = slice(reach, len(y) - reach)
     at, coefficients = column(log, "reversal")
     lines = [
         Series("50 % (fooled)", [x[0], x[-1]], [FOOLED, FOOLED], "thumbnail", dash="5 5"),
-        Series("reversal × 100", *thin(at, [100 * one for one in coefficients]), "untrained"),
+        Series("reversal × 100", *thin(at, [100 * coefficient for coefficient in coefficients]), "untrained"),
         Series("of single steps", x if reach else [], y if reach else [], "run", faint=True),
-        Series("accuracy", x[whole], smooth(y, reach)[whole], "run"),
+        Series("accuracy", x[complete], smooth(y, reach)[complete], "run"),
     ]
     return line_chart(lines, x_label="step", y_label="accuracy, %", y_range=(0.0, 100.0))
 
 
 def _distance(log: Log) -> str:
-    """The loss of the domains where no classifier tells them apart: MMD or CORAL."""
+    """The loss of the domains without a classifier: MMD or CORAL."""
     return line_chart(_smoothed(log, APART, "mean", "run"), x_label="step", y_label="domain loss")

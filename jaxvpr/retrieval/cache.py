@@ -1,6 +1,6 @@
-"""Descriptors that stay on the devices: what mining searches, made anew every thousand queries.
+"""Descriptors that stay on the devices, for mining, which makes them anew every thousand queries.
 
-A `Cache` is sharded as it was described. No descriptor visits a host or another device.
+Each device keeps the descriptors that it computed: none of them is sent to a host or to another device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from jax.sharding import PartitionSpec as P
 
 from data_pipelines.progress import Bar
 from jaxvpr.errors import UserError
-from jaxvpr.retrieval.extract import NO_IMAGES, Described, compiled, not_finite, steps, whole
+from jaxvpr.parallel.mesh import replicate, replicated
+from jaxvpr.retrieval.extract import NO_IMAGES, Described, compiled, not_finite, steps
 
 Array = np.ndarray
 
@@ -40,7 +41,7 @@ class Cache:
 
     @property
     def mesh(self) -> Mesh:
-        """The devices that it lies on."""
+        """The mesh of its devices."""
         sharding = self.descriptors.sharding
         if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
             raise ValueError(f"a cache lies on a mesh, not as {sharding}; make it by `fill` or `from_host`")
@@ -80,8 +81,8 @@ def fill(
             bar.advance(min(batch, count - bar.done))
     if held is None:
         raise UserError(NO_IMAGES)
-    descriptors, present, told = held
-    wrong, first, misplaced = np.asarray(told).tolist()
+    descriptors, present, errors = held
+    wrong, first, misplaced = np.asarray(errors).tolist()
     if made != needed or misplaced:
         raise RuntimeError(f"{made} batches of {batch} do not hold {count} images in order: {misplaced} are misplaced")
     if wrong:
@@ -89,15 +90,15 @@ def fill(
     return Cache(descriptors, present, count)
 
 
-def from_host(found: Described, mesh: Mesh, batch: int) -> Cache:
-    """The cache of descriptors that are on the host already, B = `batch`, a multiple of the devices.
+def from_host(described: Described, mesh: Mesh, batch: int) -> Cache:
+    """The cache of descriptors on the host, B = `batch`, a multiple of the devices.
 
-    Every process has all of them and sends each of its devices the part that it keeps.
+    Every process has all of them and sends each of its devices its part.
     """
-    count = len(found.descriptors)
+    count = len(described.descriptors)
     held = _few_sizes(-(-count // batch))
     present = np.ones(count, bool)
-    present[found.missing] = False
+    present[described.missing] = False
     split = _split(mesh)
 
     def on_mesh(array: Array) -> jax.Array:
@@ -113,12 +114,12 @@ def from_host(found: Described, mesh: Mesh, batch: int) -> Cache:
 
         return jax.make_array_from_callback((held, batch, *further), split, part)
 
-    return Cache(on_mesh(np.asarray(found.descriptors, np.float32)), on_mesh(present), count)
+    return Cache(on_mesh(np.asarray(described.descriptors, np.float32)), on_mesh(present), count)
 
 
 def missing(cache: Cache) -> Array:
     """int64 [M], the rows whose images could not be read, ascending; the same in every process."""
-    present = np.asarray(whole(cache.mesh)(cache.present)).reshape(-1)
+    present = np.asarray(replicate(cache.mesh)(cache.present)).reshape(-1)
     return np.flatnonzero(~present[: cache.count])
 
 
@@ -139,14 +140,14 @@ def _below(mesh: Mesh):
 def vectors(cache: Cache, rows: Array) -> Array:
     """float32 [n, D], descriptors of a few rows [n], on the host and the same in every process.
 
-    A step of the cache visits the host whole, one after the other, and only those that hold one of the rows.
+    Of the steps that hold one of the rows, one after the other is copied to the host.
     """
     step, column = np.divmod(rows, cache.descriptors.shape[1])
-    found = np.empty((len(rows), cache.descriptors.shape[2]), np.float32)
+    result = np.empty((len(rows), cache.descriptors.shape[2]), np.float32)
     for number in np.unique(step):
-        here = step == number
-        found[here] = np.asarray(_one_step(cache.mesh)(cache.descriptors, np.int32(number)))[column[here]]
-    return found
+        chosen = step == number
+        result[chosen] = np.asarray(_one_step(cache.mesh)(cache.descriptors, np.int32(number)))[column[chosen]]
+    return result
 
 
 @lru_cache(maxsize=16)
@@ -154,7 +155,7 @@ def _one_step(mesh: Mesh):
     def pick(descriptors, step):
         return jax.lax.dynamic_index_in_dim(descriptors, step, 0, keepdims=False)
 
-    return jax.jit(pick, out_shardings=NamedSharding(mesh, P()))
+    return jax.jit(pick, out_shardings=replicated(mesh))
 
 
 def _few_sizes(needed: int) -> int:
@@ -169,20 +170,20 @@ def _split(mesh: Mesh) -> NamedSharding:
 
 @lru_cache(maxsize=64)
 def _empty(mesh: Mesh, shape: tuple[int, int, int]) -> Callable[[], tuple]:
-    """Makes what `_kept` fills: no descriptors, none present, nothing wrong."""
+    """Makes the input of the first `_kept`: no descriptors, none present, no errors."""
 
     def empty():
         return jnp.zeros(shape, jnp.float32), jnp.zeros(shape[:2], bool), jnp.zeros(3, jnp.int32)
 
-    return jax.jit(empty, out_shardings=(_split(mesh), _split(mesh), NamedSharding(mesh, P())))
+    return jax.jit(empty, out_shardings=(_split(mesh), _split(mesh), replicated(mesh)))
 
 
 @lru_cache(maxsize=16)
 def _kept(mesh: Mesh):
-    """Writes one batch into its place, in the memory that is there.
+    """Writes one batch into its place, in the memory that is allocated.
 
-    What was wrong is counted on the way, and asked for only when all is done: images whose descriptors are not finite,
-    the first of these, and rows that are not where they belong.
+    It also counts errors, which the host reads only at the end: images whose descriptors are not finite, the first of
+    these, and rows out of place.
     """
 
     def put(held, values, row, mask, step, count):
@@ -191,10 +192,10 @@ def _kept(mesh: Mesh):
         expected = step * len(row) + jnp.arange(len(row), dtype=jnp.int32)
         misplaced += jnp.sum(row != jnp.where(expected < count, expected, -1), dtype=jnp.int32)
         lowest = jnp.min(jnp.where(bad, row, jnp.iinfo(jnp.int32).max))
-        told = jnp.stack([wrong + jnp.sum(bad, dtype=jnp.int32), jnp.where(wrong > 0, first, lowest), misplaced])
+        errors = jnp.stack([wrong + jnp.sum(bad, dtype=jnp.int32), jnp.where(wrong > 0, first, lowest), misplaced])
         values = jnp.where(mask[:, None], values, 0)
         put_at = jax.lax.dynamic_update_index_in_dim
-        return put_at(descriptors, values, step, 0), put_at(present, mask, step, 0), told
+        return put_at(descriptors, values, step, 0), put_at(present, mask, step, 0), errors
 
     split = _split(mesh)
-    return jax.jit(put, donate_argnums=0, out_shardings=(split, split, NamedSharding(mesh, P())))
+    return jax.jit(put, donate_argnums=0, out_shardings=(split, split, replicated(mesh)))

@@ -2,7 +2,7 @@
 
 A photo is where the class lies whose prototype is nearest to its descriptor, over all groups at once (Trivigno et al.,
 "Divide&Classify", ICCV 2023, section 3.4). Prototypes have any length in the original's code; here they are unit
-vectors, as in the loss. What is searched has the size of the map, not of the set of photos.
+vectors, as in the loss. The database grows with the map, not with the number of photos.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.errors import DataError
 from data_pipelines.partitions import Cells
 from data_pipelines.places import Places
-from jaxvpr.parallel.mesh import replicated
+from jaxvpr.parallel.mesh import replicate
 from jaxvpr.retrieval import search
 from jaxvpr.retrieval.positives import parse_threshold
 from jaxvpr.retrieval.recall import Recall, recall
@@ -62,7 +61,7 @@ class ClassPlaces(NamedTuple):
           cells: the partition. images: what it divides.
           side: of the squares that the first two keys of a class count, in metres: a class lies in the middle of its
             square, as the original has it. None: in the mean of its images.
-          sector: width of the headings that the third key counts, in degrees: a class looks along the middle of it.
+          sector: width of the headings that the third key counts, in degrees: a class has the heading of its middle.
             None: it has no heading.
 
         Raises:
@@ -74,7 +73,7 @@ class ClassPlaces(NamedTuple):
         if len(unknown):
             raise DataError(
                 f"{images.name}: {len(unknown)} images of classes have no position (first: "
-                f"{images.path[cells.rows[unknown[0]]]}), so the classes cannot say where a photo was taken. Set "
+                f"{images.path[cells.rows[unknown[0]]]}), so the classes cannot localise a photo. Set "
                 "eval.localize=false, or train on images with coordinates"
             )
         sizes = np.diff(cells.indptr)
@@ -101,22 +100,11 @@ class ClassPlaces(NamedTuple):
         """The class database of trained heads; rows that only pad a head are left out.
 
         Args:
-          extra: the objective's heads, `prototypes` [G, C, D] among them: on the host, or split over the mesh and its
-            hosts. Every process gets the whole.
+          extra: the objective's heads, `prototypes` [G, C, D] among them: on the host, or split over the mesh. Every
+            process gets all of them.
         """
-        chosen = _whole(extra["prototypes"], mesh)[self.slot, self.label].astype(np.float32)
+        chosen = np.asarray(replicate(mesh)(extra["prototypes"]))[self.slot, self.label].astype(np.float32)
         return Classes(chosen / np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-12), self.places)
-
-
-def _whole(array: Any, mesh: Mesh) -> Array:
-    """An array on this host, wherever its parts lie."""
-    if isinstance(array, np.ndarray):
-        return array
-    return np.asarray(jax.jit(_same, out_shardings=replicated(mesh))(array))
-
-
-def _same(array: jax.Array) -> jax.Array:
-    return array
 
 
 def unfit(classes: Places, queries: Places, thresholds: Sequence[str]) -> str:

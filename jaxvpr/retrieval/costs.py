@@ -1,10 +1,6 @@
-"""What a method costs: memory of the database, time of an image and of a query."""
+"""The costs of a method: memory of the database, time for an image and for a query."""
 
 from __future__ import annotations
-
-from typing import Any
-
-import numpy as np
 
 
 def costs(
@@ -18,21 +14,20 @@ def costs(
     flops_per_image: float | None = None,
     training_seconds: float | None = None,
     planning_seconds: float | None = None,
-    dtype: Any = np.float32,
 ) -> dict[str, float | int]:
     """The `costs` of `metrics.json` (docs/metrics.md); what is not known is left out.
 
     Args:
       database: number of database images.
-      dimension, dtype: of the descriptors as they are kept.
+      dimension: of the descriptors, which are float32.
       extraction_ms_per_image: milliseconds, reading and decoding included.
       matching_ms_per_query: milliseconds of the search.
       parameters, model_bytes: of the network.
       flops_per_image: a multiply-add counted as two.
       training_seconds: wall-clock time.
-      planning_seconds: what of it was spent on what to draw next, mining above all.
+      planning_seconds: the part of it spent on choosing what to draw next, mining above all.
     """
-    size = int(dimension) * np.dtype(dtype).itemsize
+    size = 4 * int(dimension)
     always = {"descriptor_dimension": int(dimension), "descriptor_bytes": size, "database_bytes": int(database) * size}
     measured = {
         "extraction_ms_per_image": extraction_ms_per_image,

@@ -31,7 +31,7 @@ Images: TypeAlias = Paths | Sequence[Array]  # files, or uint8 [H, W, 3] each
 class Describer:
     """Turns images into descriptors with one model and its preprocessing; reading and computing overlap.
 
-    Images that are resized on the device, or keep their own size, are read as they are: their sizes are looked up in
+    Images that are resized on the device, or keep their own size, are read as they are: their sizes are read from
     the headers first, and a prefetched batch may be large (`eval.batch`, `loader.prefetch`).
 
     Args:
@@ -79,14 +79,15 @@ class Describer:
             feature maps. `apply` is given what the source reads, an array or, where that is several, a dict of them.
           sized_for: images of another set whose batch size, and so compiled program, this call shares.
         """
-        apply, batch = apply or self._apply, self._batch_for(max(len(images), sized_for))
+        padded = shapes.padded_length(max(len(images), sized_for), self._mesh.size)
+        apply, batch = apply or self._apply, min(self._batch, padded)
         source = self._source_of_one_size(images)
         if source is None:
-            found = self._of_own_sizes(apply, variables, cast(Images, images), batch)
+            described = self._of_own_sizes(apply, variables, cast(Images, images), batch)
         else:
-            found = describe(apply, variables, self._batches(source, batch), len(source), self._mesh)
-        self._complain(images, found.missing)
-        return found
+            described = describe(apply, variables, self._batches(source, batch), len(source), self._mesh)
+        self._log_missing(images, described.missing)
+        return described
 
     def on_mesh(self, variables: Any, images: Images | Source) -> cache.Cache:
         """The same descriptors, left on the devices; image r is row r.
@@ -97,23 +98,19 @@ class Describer:
         source = self._source_of_one_size(images)
         if source is None:
             return cache.from_host(self(variables, images, sized_for=self._batch), self._mesh, self._batch)
-        found = cache.fill(
+        filled = cache.fill(
             self._apply, variables, self._batches(source, self._batch), len(source), self._mesh, self._batch
         )
-        self._complain(images, cache.missing(found))
-        return found
+        self._log_missing(images, cache.missing(filled))
+        return filled
 
     def _source_of_one_size(self, images: Images | Source) -> Any:
-        """What reads all images at the size that the model is shown, to be batched in order; None where none does."""
+        """The source that reads all images at the model's input size, in order; None where their sizes differ."""
         if hasattr(images, "read"):
             return images
         if not self._size or self._device_rule or self._depends_on_batch:
             return None
         return self._source(images, shapes.common_size(self._size, self._multiple, self._crop), self._crop)
-
-    def _batch_for(self, images: int) -> int:
-        """Images of a batch of a set of so many."""
-        return min(self._batch, shapes.padded_length(images, self._mesh.size))
 
     def _batches(self, source: Any, batch: int) -> Iterator[Mapping[str, Array]]:
         """This host's share of batches of one size, all rows in order."""
@@ -136,26 +133,25 @@ class Describer:
         )
         if self._depends_on_batch and any(mixed.length > _images(mixed) for mixed in plan):
             log.warning(
-                "this model looks at all images of a batch, and %d devices fill the last up with blank ones; one "
-                "device would not, or model.aggregator_options.cross_image=false, which makes each image independent",
+                "this model's descriptors depend on the other images of a batch, and for %d devices the last batch is "
+                "padded with blank ones. Use one device, or model.aggregator_options.cross_image=false",
                 self._mesh.size,
             )
         lengths = {len(chunk.rows) for mixed in plan for chunk in mixed.chunks}
         parts = {length: local_rows(self._mesh, length) for length in lengths}
         source = self._source(images, shapes.NOMINAL, self._crop and not rule)
         batches = shapes.mixed_batches(source, plan, parts, **self._loading)
-        log.info(
-            "%d images, sizes: %d, sizes shown to the model: %d", len(own), *map(shapes.count_distinct, (own, show))
-        )
+        counts = [len(np.unique(sizes, axis=0)) for sizes in (own, show)]
+        log.info("%d images, sizes: %d, sizes shown to the model: %d", len(own), *counts)
         crop_from = self._size if self._crop and rule else None
         return describe_mixed(apply, variables, batches, len(images), self._mesh, rule, crop_from)
 
     def _own_sizes(self, images: Images) -> Array:
-        """int32 [N, 2], the same on every host; an unreadable file is taken to be as large as the first readable one,
-        and is met again when it is decoded."""
+        """int32 [N, 2], the same on every host; an unreadable file gets the size of the first readable one, and
+        is reported when it is decoded."""
         if isinstance(images, Paths):
-            look = partial(shapes.own_sizes, images, self._loading["threads"])
-            own = hosts.of_first(look, (len(images), 2))
+            read_sizes = partial(shapes.own_sizes, images, self._loading["threads"])
+            own = hosts.of_first(read_sizes, (len(images), 2))
         else:
             own = np.array([image.shape[:2] for image in images], np.int32)
         readable = own.min(axis=1, initial=1) > 0
@@ -167,7 +163,7 @@ class Describer:
             return ImageSource(images, size, self._host_rule, on_error=self._on_error, crop_from=crop_from)
         return shapes.MemorySource(images, size, self._host_rule, crop_from)
 
-    def _complain(self, images: Any, missing: Array) -> None:
+    def _log_missing(self, images: Any, missing: Array) -> None:
         """Names each unreadable image once, however often it is read, and counts them every time."""
         if not len(missing):
             return
@@ -175,8 +171,8 @@ class Describer:
         names = source.names(missing)
         new = np.array([row for row, name in zip(missing, names, strict=True) if name not in self._named], np.int64)
         self._named.update(names)
-        for complaint in source.read_errors({"row": new, "bad": np.ones(len(new), bool)}):
-            log.warning("left out: %s", complaint)
+        for error in source.read_errors({"row": new, "bad": np.ones(len(new), bool)}):
+            log.warning("left out: %s", error)
         log.warning("%d of %d images could not be read", len(missing), len(images))
 
 

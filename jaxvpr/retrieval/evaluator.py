@@ -42,7 +42,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Measured:
-    """Predictions of one set of descriptors on a benchmark, and what they are worth.
+    """Predictions of one set of descriptors on a benchmark, and their recalls.
 
     Attributes:
       predictions: int64 [Q, k], database rows, nearest first. distances: float32 [Q, k], squared L2.
@@ -50,8 +50,8 @@ class Measured:
       dimension: of the descriptors.
       missing: how many images could not be read (they count as never found, or as queries that fail).
       extraction_ms: per image, with reading. matching_ms: per query.
-      located: threshold -> what the classes that the model was trained with are worth; see `classes.locate`.
-      classes: how many there are.
+      located: threshold -> recall of localisation by the model's classes; see `classes.locate`.
+      classes: their number.
     """
 
     predictions: Array
@@ -66,8 +66,7 @@ class Measured:
 
 
 class Evaluated(NamedTuple):
-    """One benchmark measured: by the method and by the baselines (`thumbnail`, `untrained`) where they were asked
-    for."""
+    """One benchmark, measured with the method and with the baselines (`thumbnail`, `untrained`) of the recipe."""
 
     bench: Benchmark
     method: Measured
@@ -78,7 +77,7 @@ def benchmark(name: str, places: Places, split: str, thresholds: tuple[str, ...]
     """A benchmark from one table with both roles.
 
     Args:
-      places: rows with role "database" and "query"; others are left out. Its answers serve the threshold "list".
+      places: rows with role "database" and "query"; others are left out. Its answers are those of the threshold "list".
       thresholds: such as ("25m",); see `positives.parse_threshold`.
 
     Raises:
@@ -89,7 +88,7 @@ def benchmark(name: str, places: Places, split: str, thresholds: tuple[str, ...]
         if not len(part):
             raise DataError(f"{name}: no {role} images among {len(places)}; a data set to measure on needs both roles")
     makers = {text: parse_threshold(text, places.answers) for text in thresholds}
-    with slow(f"{name}: looking which of {len(database):,} images answer {len(queries):,} queries"):
+    with slow(f"{name}: finding the positives of {len(queries):,} queries among {len(database):,} images"):
         positives = {text: make(database, queries) for text, make in makers.items()}
     return Benchmark(name, split, database, queries, positives)
 
@@ -111,8 +110,8 @@ def measure(
     """
     if len(bench.database) < max(ns):
         raise UserError(
-            f"{bench.name}: recall@{max(ns)} was asked for, but the database has {len(bench.database)} images; "
-            "set eval.recalls"
+            f"{bench.name}: recall@{max(ns)} needs as many images, but the database has {len(bench.database)}; "
+            "lower eval.recalls"
         )
     most = max(len(bench.database), len(bench.queries))
     database = describer(variables, bench.database.path, apply, most)

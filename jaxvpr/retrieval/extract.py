@@ -1,4 +1,4 @@
-"""Images to descriptors on a mesh: sharded, padded, masked; no image dropped, none counted twice.
+"""Images to descriptors on a mesh: sharded, padded, masked; every image counts exactly once.
 
 The result depends neither on the batch size nor on the order of the batches nor on the number of devices or processes,
 but for rounding.
@@ -23,10 +23,11 @@ from data_pipelines.sources import BOOKKEEPING
 from jaxvpr.errors import UserError
 from jaxvpr.models import resizing
 from jaxvpr.parallel import compiling
+from jaxvpr.parallel.mesh import replicate
 
 Array = np.ndarray
 
-NO_IMAGES = "there are no images to describe: look at the folder or the split that was asked for"
+NO_IMAGES = "there are no images to describe: check the folder and the split"
 
 
 class Described(NamedTuple):
@@ -35,7 +36,7 @@ class Described(NamedTuple):
     Attributes:
       descriptors: float32 [count, D]; zeros where an image could not be read.
       missing: int64 [M], the rows that could not be read, ascending. Give them to `search.exact`, or a zero vector will
-        be nearer to a query than a stranger is.
+        be nearer to a query than an unrelated image is.
     """
 
     descriptors: Array
@@ -60,11 +61,11 @@ def describe(
       mesh: the batch is split over all of its axes.
 
     Returns:
-      `Described`, the whole of it in every process.
+      `Described`, the same in every process.
 
     Raises:
       UserError: no images, or a descriptor that is not finite.
-      RuntimeError: rows that came twice or never: the batches do not cover the set.
+      RuntimeError: rows that are repeated or missing in the batches.
     """
     return _collected(steps(compiled(apply, mesh), variables, batches, mesh), count, mesh)
 
@@ -83,7 +84,7 @@ def describe_mixed(
     Args:
       batches: what `shapes.mixed_batches` yields.
       rule: of `models.resizing`, which brings the images to the size of their batch on the device: float32 then, not
-        rounded to whole colours. Only this small program is compiled for each size that images are read at. Without a
+        rounded to integers. Only this small program is compiled for each size that images are read at. Without a
         rule a batch is one chunk, whose images have the batch's size already.
       crop_from: (height, width) that the rule brings them to instead, where batches are the middle of that.
       apply, variables, count, mesh: as `describe` takes; `apply` is compiled for each size of the batches.
@@ -96,11 +97,13 @@ def _collected(results: Iterator[tuple], count: int, mesh: Mesh) -> Described:
     seen, present = np.zeros(count, np.int64), np.zeros(count, bool)
     descriptors = None
     with Bar("describing", count, "images") as bar:
-        for values, rows, mask in _one_ahead(whole(mesh)(result) for result in results):
+        for values, rows, mask in _one_ahead(replicate(mesh)(result) for result in results):
             real = rows >= 0
             np.add.at(seen, rows[real], 1)
             present[rows[mask]] = True
-            _require_finite(values[mask], rows[mask])
+            wrong = rows[mask & ~np.isfinite(values).all(axis=1)]
+            if len(wrong):
+                raise not_finite(len(wrong), wrong[0])
             if descriptors is None:
                 descriptors = np.zeros((count, values.shape[1]), np.float32)
             descriptors[rows[mask]] = values[mask]
@@ -129,12 +132,6 @@ def compiled(apply: Callable, mesh: Mesh):
     return first_slow(jitted, compiling.message("the model that describes images"), shapes)
 
 
-@lru_cache(maxsize=16)
-def whole(mesh: Mesh):
-    """Arrays of the mesh -> the same, whole on every device, so that each process can read them."""
-    return jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, P()))
-
-
 def steps(step: Callable, variables: Any, batches: Iterable[Mapping[str, Array]], mesh: Mesh) -> Iterator[tuple]:
     """Starts one step after the other and yields its results, which may not be ready yet.
 
@@ -156,7 +153,7 @@ def steps(step: Callable, variables: Any, batches: Iterable[Mapping[str, Array]]
 
 
 def shown_to_model(batch: Mapping[str, Array]) -> Any:
-    """What a model is shown of a batch: the one array beside the bookkeeping, or a dict of several."""
+    """The model's input in a batch: the one array beside the bookkeeping, or a dict of several."""
     shown = {name: array for name, array in batch.items() if name not in BOOKKEEPING}
     return next(iter(shown.values())) if len(shown) == 1 else shown
 
@@ -195,7 +192,7 @@ def _nothing(mesh: Mesh, count: int, size: tuple[int, int]) -> Callable[[], tupl
 
 @lru_cache(maxsize=16)
 def _filling(mesh: Mesh, rule: str, crop_from: tuple[int, int] | None) -> Callable[[tuple, tuple, jax.Array], tuple]:
-    """Resizes a chunk and puts it into its places in a batch; a place beyond the batch is none."""
+    """Resizes a chunk and puts it into its places in a batch; a place beyond the batch is dropped."""
 
     def fill(held, chunk, place):
         image, row, mask = held
@@ -231,14 +228,8 @@ def _pad(array: Array, size: int, fill: Any) -> Array:
     return np.concatenate([array, np.full((size - len(array), *array.shape[1:]), fill, array.dtype)])
 
 
-def _require_finite(values: Array, rows: Array) -> None:
-    wrong = rows[~np.isfinite(values).all(axis=1)]
-    if len(wrong):
-        raise not_finite(len(wrong), wrong[0])
-
-
 def not_finite(count: int, row: int) -> UserError:
-    """What to say of `count` images, `row` the first of them, whose descriptors are not finite."""
+    """The error for `count` images, `row` the first of them, whose descriptors are not finite."""
     return UserError(
         f"the descriptors of {count} images are not finite (first: row {row}): the weights hold NaN or are not those "
         "of this model"

@@ -87,7 +87,7 @@ def write_metrics(
     costs: Mapping[str, Any],
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes `workdir/metrics.json` in one piece: a reader sees the old file or the new one, never half of it.
+    """Writes `workdir/metrics.json`, completely or not at all.
 
     Args:
       results: entries made by `result`.
@@ -109,7 +109,7 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads and checks a `metrics.json`.
 
     Raises:
-      UserError: no such file, no JSON, or another schema.
+      UserError: no such file, not JSON, or another schema.
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -132,8 +132,8 @@ def validate(document: Any, name: str = FILE) -> None:
     costs = document.get("costs")
     _expect(isinstance(costs, Mapping), f"{name}: costs", costs, "an object")
     for key, value in costs.items():
-        whole = isinstance(value, list) and all(_is_number(item) for item in value)
-        _expect(whole or _is_number(value), f"{name}: costs.{key}", value, "a finite number or a list of them")
+        numbers = isinstance(value, list) and all(_is_number(item) for item in value)
+        _expect(numbers or _is_number(value), f"{name}: costs.{key}", value, "a finite number or a list of them")
 
 
 def _validate_result(entry: Any, at: str) -> None:
@@ -159,13 +159,13 @@ def _validate_result(entry: Any, at: str) -> None:
         _validate_localization(entry["localization"], f"{at}.localization")
 
 
-def _validate_localization(found: Any, at: str) -> None:
-    _expect(isinstance(found, Mapping), at, found, "an object")
-    classes, without = found.get("classes"), found.get("without_class")
+def _validate_localization(entry: Any, at: str) -> None:
+    _expect(isinstance(entry, Mapping), at, entry, "an object")
+    classes, without = entry.get("classes"), entry.get("without_class")
     _expect(type(classes) is int and classes > 0, f"{at}.classes", classes, "a number of classes")
-    _validate_recall(found.get("recall"), f"{at}.recall")
-    fits = isinstance(without, Mapping) and set(without) == set(found["recall"])
-    _expect(fits, f"{at}.without_class", without, f"the thresholds of the recall {list(found['recall'])}")
+    _validate_recall(entry.get("recall"), f"{at}.recall")
+    fits = isinstance(without, Mapping) and set(without) == set(entry["recall"])
+    _expect(fits, f"{at}.without_class", without, f"the thresholds of the recall {list(entry['recall'])}")
 
 
 def _validate_recall(recall: Any, at: str) -> None:
@@ -175,7 +175,7 @@ def _validate_recall(recall: Any, at: str) -> None:
         where = f"{at}.{threshold}"
         _expect(isinstance(values, Mapping) and bool(values), where, values, "an object with a key for each N")
         for n, value in values.items():
-            _expect(str(n).isdecimal(), where, n, "a whole number N as key")
+            _expect(str(n).isdecimal(), where, n, "an integer N as key")
             _expect(_is_number(value) and 0 <= value <= 100, f"{where}.{n}", value, "per cent, 0 to 100")
         ascending = [values[n] for n in sorted(values, key=int)]
         _expect(ascending == sorted(ascending), where, ascending, "a recall that does not fall with N")

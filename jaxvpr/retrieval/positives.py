@@ -1,7 +1,7 @@
 """The ground truth of a query set: which database images show the same place.
 
-Every recall is computed from `Positives`, whatever they were made from: a radius in metres (with a tolerance in
-degrees), a tolerance in frames, an equal place, or a published list.
+Every recall is computed from `Positives`. They are made from a radius in metres (with a tolerance in degrees), a
+tolerance in frames, an equal place, or a published list.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipelines.answers import Answers, ranges
+from data_pipelines import geo
+from data_pipelines.answers import Answers, offsets, ranges
 from data_pipelines.errors import DataError
 from data_pipelines.places import Places
 from jaxvpr.errors import UserError
@@ -57,7 +58,7 @@ class Positives:
         return np.diff(self.indptr)
 
     def take(self, queries: Array) -> Positives:
-        """The rows of `queries` (int [M] or bool [Q]), in that order."""
+        """The positives of `queries` (int [M] or bool [Q]), in that order."""
         queries = np.asarray(queries)
         queries = np.flatnonzero(queries) if queries.dtype == bool else queries
         gather, indptr = ranges(self.indptr[queries], self.counts[queries])
@@ -75,14 +76,14 @@ class Positives:
         stride = max(int(self.indices.max()), int(predictions.max(initial=0))) + 1
         keys = np.repeat(np.arange(len(self)), self.counts) * stride + self.indices
         wanted = np.arange(len(self))[:, None] * stride + predictions
-        found = keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)]
-        return (found == wanted) & (predictions >= 0)
+        nearest = keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)]
+        return (nearest == wanted) & (predictions >= 0)
 
 
 def within_metres(database: Places, queries: Places, metres: float, degrees: float | None = None) -> Positives:
     """Positives at most `metres` away (inclusive), and, if `degrees` is given, seen under a heading that close.
 
-    Time and memory grow with the pairs within the radius, never with Q x N.
+    Time and memory grow with the pairs within the radius, not with Q x N.
 
     Raises:
       DataError: images without coordinates (or heading, where `degrees` is given), or in several UTM zones.
@@ -99,8 +100,7 @@ def within_metres(database: Places, queries: Places, metres: float, degrees: flo
         delta = at[row] - to[query]
         near = (delta * delta).sum(axis=1) <= metres * metres
         if headings is not None:
-            turn = np.abs(headings[0][row] - headings[1][query]) % 360  # 359 and 1 degree differ by 2
-            near &= np.minimum(turn, 360 - turn) <= degrees
+            near &= geo.turn(headings[0][row], headings[1][query]) <= degrees
         parts.append((query[near], row[near]))
     return _from_pairs(parts, len(queries))
 
@@ -118,7 +118,7 @@ def within_frames(database: Places, queries: Places, frames: int) -> Positives:
                 f"{places.name}: {len(unknown)} images have no frame number (first: {places.path[unknown[0]]}), "
                 "which a threshold in frames needs; use one in metres, 'label' or 'list'"
             )
-    # In the order of frames the positives of a query are one range: two binary searches, no pairs that fail.
+    # In the order of frames the positives of a query are one range: two binary searches.
     order = np.argsort(database.frame, kind="stable")
     ordered = database.frame[order]
     starts = np.searchsorted(ordered, queries.frame - frames, side="left")
@@ -128,7 +128,7 @@ def within_frames(database: Places, queries: Places, frames: int) -> Positives:
 
 
 def same_place(database: Places, queries: Places) -> Positives:
-    """Positives with the query's `place`; an image of unknown place (-1) has none and is nobody's.
+    """Positives with the query's `place`; an image of unknown place (-1) has none and is none.
 
     Raises:
       DataError: where no query or no database image has a place.
@@ -168,14 +168,14 @@ def without(positives: Positives, others: Positives) -> Positives:
         raise ValueError(f"lists of {len(positives)} and of {len(others)} queries")
     stride = max(positives.indices.max(initial=-1), others.indices.max(initial=-1)) + 1
     mine, theirs = (np.repeat(np.arange(len(p)) * stride, p.counts) + p.indices for p in (positives, others))
-    found = np.searchsorted(theirs, mine)  # keys (query, row) ascend, as rows do within a query
-    keep = np.append(theirs, -1)[found] != mine  # the -1 stands behind the last key, and equals none
-    kept = np.concatenate([[0], np.cumsum(keep)])  # how many are kept of the first i: new offsets for old ones
-    return Positives(kept[positives.indptr], positives.indices[keep])
+    at = np.searchsorted(theirs, mine)  # keys (query, row) ascend, as rows do within a query
+    keep = np.append(theirs, -1)[at] != mine  # the -1 stands behind the last key, and equals none
+    # Offsets of `keep` count what is kept of the first i: new offsets for old ones.
+    return Positives(offsets(keep)[positives.indptr], positives.indices[keep])
 
 
 def parse_threshold(text: str, answers: Answers | None = None) -> Maker:
-    """Turns '25m', '1m_5deg', '1frame', 'label' or 'list' into a maker `(database, queries) -> Positives`.
+    """Turns '25m', '1m_5deg', '1frame', 'label' or 'list' into a function `(database, queries) -> Positives`.
 
     Args:
       text: the threshold, as in a config and as a key of `metrics.json`.
@@ -195,13 +195,13 @@ def parse_threshold(text: str, answers: Answers | None = None) -> Maker:
         return same_place
     if text == "list":
         return lambda database, queries: _published(answers, database, queries)
-    raise UserError(f"threshold {text!r} is not understood; it is one of {GRAMMAR}")
+    raise UserError(f"unknown threshold {text!r}; expected {GRAMMAR}")
 
 
 def _published(answers: Answers | None, database: Places, queries: Places) -> Positives:
     if answers is None:
         raise UserError(
-            f"threshold 'list': {queries.name} comes without a published list of positives, which the reader 'pairs' "
+            f"threshold 'list': {queries.name} has no published list of positives, which the reader 'pairs' "
             f"takes from ground_truth.csv or .npy; use {GRAMMAR}"
         )
     answers.check(queries.name, len(queries), len(database))
@@ -257,8 +257,8 @@ def _nearby_pairs(at: Array, to: Array, metres: float) -> Iterator[tuple[Array, 
         if middle > start and block.count_neighbors(tree, reach) > PAIRS_AT_ONCE:
             waiting += [(middle, stop), (start, middle)]
             continue
-        found = block.sparse_distance_matrix(tree, reach, output_type="ndarray")
-        yield found["i"] + start, found["j"]
+        pairs = block.sparse_distance_matrix(tree, reach, output_type="ndarray")
+        yield pairs["i"] + start, pairs["j"]
 
 
 def _from_pairs(parts: list[tuple[Array, Array]], queries: int) -> Positives:
@@ -270,6 +270,4 @@ def _from_pairs(parts: list[tuple[Array, Array]], queries: int) -> Positives:
     query, row = query[order], row[order]
     fresh = np.ones(len(query), bool)
     fresh[1:] = (np.diff(query) != 0) | (np.diff(row) != 0)
-    indptr = np.zeros(queries + 1, np.int64)
-    np.cumsum(np.bincount(query[fresh], minlength=queries), out=indptr[1:])
-    return Positives(indptr, row[fresh])
+    return Positives(offsets(np.bincount(query[fresh], minlength=queries)), row[fresh])

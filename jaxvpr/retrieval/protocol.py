@@ -1,4 +1,4 @@
-"""What a recall was measured on: without these facts two recalls cannot be compared."""
+"""The protocol of a recall: the facts without which two recalls cannot be compared."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ def protocol(
     dimension: int,
     multiple: int = 1,
     cropped_from: Sequence[int] | None = None,
-    index: str = EXACT,
     missing: int = 0,
 ) -> dict[str, Any]:
-    """The identity of a measurement, as it stands in `metrics.json`.
+    """The `protocol` of an entry of `metrics.json`.
 
     Args:
       dataset, split: which images.
@@ -37,7 +36,6 @@ def protocol(
       cropped_from: (height, width) that the images were resized to before the middle was cut out, multiples of
         `multiple`; empty where they were cropped at their own size, None where they were not.
       dimension: of the descriptors.
-      index: how neighbours were found.
       missing: images that could not be read; they count as queries that fail, or were never found.
     """
     for threshold, truth in positives.items():
@@ -54,7 +52,7 @@ def protocol(
         "multiple": int(multiple),
         "cropped_from": "none" if cropped_from is None else "x".join(map(str, cropped_from)) or "own size",
         "dimension": int(dimension),
-        "index": index,
+        "index": EXACT,
         "missing": int(missing),
     }
 

@@ -19,7 +19,7 @@ NS = (1, 5, 10, 20, 100)
 
 @dataclass(frozen=True)
 class Recall:
-    """What a set of predictions is worth, query by query.
+    """The outcome of a set of predictions, query by query.
 
     Attributes:
       ns: the N of recall@N, ascending.
@@ -37,7 +37,7 @@ class Recall:
 
     @property
     def without_positive(self) -> int:
-        """How many queries no search can answer."""
+        """How many queries have no positive."""
         return int((~self.answerable).sum())
 
     @property
@@ -110,5 +110,5 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return 100 * float(low), 100 * float(high)
 
 
-def _percent(part: int, whole: int) -> float:
-    return 100.0 * int(part) / whole if whole else 0.0
+def _percent(part: int, total: int) -> float:
+    return 100.0 * int(part) / total if total else 0.0

@@ -1,4 +1,4 @@
-"""Weights of PyTorch's originals in and out, and files of weights without torch."""
+"""Weights of PyTorch's originals, read and written, and files of weights without torch."""
 
 from jaxvpr.weights.convert import family_for, from_torch, guess_family, init_from, left_out, to_torch
 from jaxvpr.weights.files import read, read_metadata, write

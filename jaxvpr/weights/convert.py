@@ -1,6 +1,6 @@
-"""Carries weights between PyTorch's originals and ours, strictly: every name on both sides is accounted for.
+"""Converts weights between PyTorch's originals and ours, strictly: every name on both sides must match.
 
-`variables` is the nested dict of a whole `PlaceModel`, `{"params": …, "batch_stats": …}`. Our parameters are named by
+`variables` is the nested dict of a `PlaceModel`, `{"params": …, "batch_stats": …}`. Our parameters are named by
 their path without the collection, `backbone/layer1_0/conv1/kernel`.
 """
 
@@ -22,12 +22,12 @@ from jaxvpr.weights.tables import FAMILIES, Family, name_of
 Tensors = Mapping[str, np.ndarray]
 Variables = Mapping[str, Any]
 Key = tuple[str, ...]
-# How many families an error talks about.
+# How many families an error names.
 NEAREST = 3
 
 
 class _Match(NamedTuple):
-    """Which tensor fills which of our parameters, and everything that does not fit, one line a kind."""
+    """Which tensor fills which of our parameters, and what does not fit, one line a kind."""
 
     values: dict[Key, np.ndarray]
     problems: list[str]
@@ -74,7 +74,7 @@ def to_torch(family: str, variables: Variables) -> dict[str, np.ndarray]:
             f"this model cannot be written as {family}, which has no name for {_some(nameless)}. "
             f"The family {family_for(variables)} has a name for everything"
         )
-    tensors = {str(names[path]): _turn(table, path, np.asarray(value), back=True) for path, value in ours.items()}
+    tensors = {str(names[path]): _transposed(table, path, np.asarray(value), back=True) for path, value in ours.items()}
     if table.counters:
         norms = [name.removesuffix("running_mean") for name in tensors if name.endswith("running_mean")]
         tensors |= {f"{norm}num_batches_tracked": np.zeros((), np.int64) for norm in norms}
@@ -89,10 +89,10 @@ def init_from(
     Args:
       variables, pattern: as for `from_torch`.
       path: `.pth` or `.safetensors`.
-      expected: the family whose complaints an error tells first where several are as near.
+      expected: the family that an error names first where several are as near.
 
     Raises:
-      UserError: for a file that cannot be read, or that fits as no family; says for each what is missing.
+      UserError: for a file that cannot be read, or that fits as no family; says what is missing for the nearest.
     """
     tensors = read(path)
     return from_torch(guess_family(tensors, variables, pattern, path, expected), tensors, variables, pattern)
@@ -108,8 +108,8 @@ def guess_family(
     """The one family under whose names `tensors` fit `variables` strictly.
 
     Raises:
-      UserError: where there is none; says what does not fit for the family that comes nearest (`expected`, where others
-        are as near) and those that come half as near. `source` is what it calls the tensors.
+      UserError: where there is none; says what does not fit for the nearest family (`expected`, where others are as
+        near) and those half as near. `source` names the tensors.
     """
     problems = {}
     for family, table in FAMILIES.items():
@@ -121,7 +121,7 @@ def guess_family(
     shown = [first, *(family for family in others if 2 * problems[family][0] <= problems[first][0] < 0)]
     lines = [f"  as {family}: " + "; ".join(problems[family][2]) for family in shown]
     raise UserError(
-        f"{source} fits this model under none of the {len(FAMILIES)} families of names that docs/models.md lists. "
+        f"{source} does not fit this model as any of the {len(FAMILIES)} families of names that docs/models.md lists. "
         "Nearest:\n" + "\n".join(lines)
     )
 
@@ -133,7 +133,7 @@ def left_out(family: str, variables: Variables) -> list[str]:
 
 
 def family_for(variables: Variables) -> str:
-    """The first family of whole models that has a name for all of `variables`; "jaxvpr" where no original has."""
+    """The first family of complete models that has a name for all of `variables`; "jaxvpr" where no original has."""
     paths = [path for _, path in _paths(variables)]
     return next(
         name for name, table in FAMILIES.items() if not table.covers and all(name_of(table, path) for path in paths)
@@ -155,19 +155,19 @@ def _match(table: Family, tensors: Tensors, variables: Variables, pattern: str |
     values, shapes = {}, []
     for key, name in names.items():
         if name is not None and name in tensors:
-            value, wanted = _turn(table, key[1], tensors[name], flat=len(paths[key].shape) == 2), paths[key]
+            value, wanted = _transposed(table, key[1], tensors[name], flat=len(paths[key].shape) == 2), paths[key]
             if value.shape == wanted.shape:
                 values[key[0], *key[1].split("/")] = np.asarray(value, wanted.dtype, order="C")
             else:
                 shapes.append(f"{name} {tensors[name].shape} for {key[1]} {tuple(wanted.shape)}")
-    lacking = {
+    problems = {
         "no parameter of ours matches": [] if chosen else [pattern or str(table.covers)],
         "ours, without a name there": [key[1] for key, name in names.items() if name is None],
         "missing in the file": [name for name in names.values() if name and name not in tensors],
         "left over in the file": _left_over(table, tensors, set(names.values())) if pattern is None else [],
         "of other shapes": shapes,
     }
-    return _Match(values, [f"{what}: {_some(items)}" for what, items in lacking.items() if items])
+    return _Match(values, [f"{what}: {_some(items)}" for what, items in problems.items() if items])
 
 
 def _left_over(table: Family, tensors: Tensors, used: set[str | None]) -> list[str]:
@@ -182,10 +182,10 @@ def _left_over(table: Family, tensors: Tensors, used: set[str | None]) -> list[s
     return [name for name in tensors if name not in used and name not in expected]
 
 
-def _turn(table: Family, path: str, value: np.ndarray, back: bool = False, flat: bool = False) -> np.ndarray:
-    """A PyTorch tensor in our axes, or (`back`) ours in PyTorch's: OIHW and HWIO, [out, in] and [in, out].
+def _transposed(table: Family, path: str, value: np.ndarray, back: bool = False, flat: bool = False) -> np.ndarray:
+    """A PyTorch tensor with our order of axes, or (`back`) ours with PyTorch's: OIHW and HWIO, [out, in] and [in, out].
 
-    Where the original has a 1x1 convolution and we have a linear layer (`flat`), the sides come and go.
+    Where the original has a 1x1 convolution and we have a linear layer (`flat`), the two sides are dropped or added.
     """
     if table.same_layout or not path.endswith("/kernel"):
         return value

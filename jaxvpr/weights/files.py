@@ -1,4 +1,4 @@
-"""The one way in and the one way out for files of weights: `.pth` (and `.pt`, `.tar`) and `.safetensors`.
+"""Reads and writes files of weights: `.pth` (and `.pt`, `.tar`) and `.safetensors`.
 
 Reading either, and writing `.safetensors`, needs no torch; writing `.pth` does.
 """
@@ -25,7 +25,7 @@ NESTS = ("model_state_dict", "state_dict", "model")
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The named tensors of a file of weights.
 
-    A training file's model is found under `model_state_dict`, `state_dict` or `model`; the prefix `module.` that
+    A training file holds its model under `model_state_dict`, `state_dict` or `model`; the prefix `module.` that
     data-parallel training leaves on every name is taken off. Principal components of scikit-learn, which AP-GeM's files
     keep beside the model under `pca`, become `pca.<data set>.mean_` and so on; their code is neither needed nor run.
 
@@ -55,7 +55,7 @@ def write(
 ) -> None:
     """Writes named tensors: by the ending a `.safetensors` file, or a `.pth` that PyTorch loads as a state dict.
 
-    The file appears whole or not at all. `metadata` is kept in `.safetensors` only.
+    The file is written completely or not at all. `metadata` is kept in `.safetensors` only.
 
     Raises:
       UserError: for another ending, or for `.pth` where PyTorch is not installed.
@@ -75,7 +75,7 @@ def _save_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     except ImportError as error:
         raise UserError(
             f"{path}: writing PyTorch's format needs PyTorch: pip install jaxvpr[torch]. "
-            "Or write .safetensors, which needs nothing"
+            "Or write .safetensors, which does not need it"
         ) from error
     with replacing(path) as part:
         torch.save({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}, part)
@@ -84,14 +84,14 @@ def _save_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 def _existing(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file of weights")
+        raise UserError(f"{path}: this file of weights does not exist")
     if path.suffix not in (*TORCH, ".safetensors"):
         raise UserError(f"{path}: weights are read from {', '.join(TORCH)} and .safetensors files")
     return path
 
 
 def _model_of(content: Any, path: Path) -> dict[str, np.ndarray]:
-    """The deepest dict of tensors on the way down through `NESTS`; a lone tensor is named by its file."""
+    """The dict of tensors at the deepest of the keys `NESTS`; a single tensor is named by its file."""
     if isinstance(content, np.ndarray):
         return {path.stem: content}
     while isinstance(content, dict) and (nest := next((n for n in NESTS if isinstance(content.get(n), dict)), None)):

@@ -1,7 +1,7 @@
 """Parameters that are one tensor here and several in an original: query, key and value, for instance.
 
-A table of names writes the several as one with braces, `attention.{query,key,value}.weight`; they lie one after the
-other along the first of PyTorch's axes.
+A table of names writes them as one name with braces, `attention.{query,key,value}.weight`; they are concatenated along
+the first of PyTorch's axes.
 """
 
 import re
@@ -30,9 +30,9 @@ def join(tensors: Mapping[str, np.ndarray], names: Iterable[str | None]) -> Mapp
 
 def split(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The inverse of `join`: no name has braces afterwards."""
-    whole: dict[str, np.ndarray] = {}
+    separate: dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
         several = parts(name)
         pieces = np.split(tensor, len(several)) if len(several) > 1 else [tensor]
-        whole |= dict(zip(several, pieces, strict=True))
-    return whole
+        separate |= dict(zip(several, pieces, strict=True))
+    return separate

@@ -1,4 +1,4 @@
-"""Files of the safetensors format, read and written by its own library; what it refuses is told by file and tensor."""
+"""Files of the safetensors format, read and written by its library; its errors get the names of file and tensor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetensors.numpy import save as serialised
 from data_pipelines.atomic import replacing
 from jaxvpr.errors import UserError
 
-# The types that weights have. The format knows more, such as complex numbers, which no model here has.
+# The types that weights have. The format has more, such as complex numbers, which no model here has.
 TYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -56,18 +56,20 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="numpy") as file:
             yield file
     except SafetensorError as error:
-        raise UserError(f"{path}: cut short, or its safetensors header is damaged ({error}). Fetch it again") from error
+        raise UserError(
+            f"{path}: cut short, or its safetensors header is damaged ({error}). Download it again"
+        ) from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error}). Look at its permissions") from error
+        raise UserError(f"{path}: cannot be read ({error}). Check its permissions") from error
 
 
 def save(path: Path, tensors: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> None:
-    """Writes tensors and notes, whole or not at all; the same ones give the same bytes.
+    """Writes tensors and notes, completely or not at all; equal ones give equal bytes.
 
     Raises:
       UserError: for a type that is not one of `TYPES`.
     """
-    # The library takes the numbers as they lie in memory, whatever the strides say.
+    # The library writes the numbers in the order of memory and ignores the strides.
     arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     for name, array in arrays.items():
         if array.dtype.name not in TYPES.values():
@@ -82,7 +84,7 @@ def save(path: Path, tensors: Mapping[str, np.ndarray], notes: Mapping[str, str]
 
 
 def _ordered(header: bytes) -> bytes:
-    """A header with its notes in the order of their names; the library's order is another one each time."""
+    """A header with its notes in the order of their names; the library's order changes from call to call."""
     fields = json.loads(header)
     if "__metadata__" in fields:
         fields["__metadata__"] = dict(sorted(fields["__metadata__"].items()))

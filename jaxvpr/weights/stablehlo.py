@@ -1,4 +1,4 @@
-"""A model as one StableHLO program that needs none of our code: uint8 images in, descriptors out, weights inside.
+"""A model as one StableHLO program, without our code: uint8 images in, descriptors out, weights inside.
 
 images = np.zeros((7, 512, 512, 3), np.uint8)                      # any number of images
 describe = jax.export.deserialize(bytearray(Path("model.stablehlo").read_bytes())).call
@@ -49,13 +49,13 @@ def parity(
       platform, and for each batch size the largest absolute difference and the smallest cosine.
     """
     exported, ours = jax.export.deserialize(bytearray(serialised)).call, jax.jit(apply)
-    found: dict[str, Any] = {"platform": jax.default_backend()}
+    differences: dict[str, Any] = {"platform": jax.default_backend()}
     for batch in (1, 3):
         images = np.random.default_rng(batch).integers(0, 256, (batch, height, width, 3), np.uint8)
         images[batch // 2, : height // 2] = 128
         theirs, wanted = np.asarray(exported(images)), np.asarray(ours(variables, images))
-        found[f"batch of {batch}"] = {
+        differences[f"batch of {batch}"] = {
             "largest difference": float(np.abs(theirs - wanted).max()),
             "smallest cosine": float((theirs * wanted).sum(1).min()),
         }
-    return found
+    return differences

@@ -1,9 +1,8 @@
-"""Reads the files of `torch.save` without torch, and without ever running what a file says.
+"""Reads the files of `torch.save` without torch, and without running code from a file.
 
 Such a file is a zip of a pickle that describes the objects and of the raw bytes of each storage; before PyTorch 1.6 it
-was a row of pickles with the bytes behind them, as many published weights still are. The pickles are read
-by an unpickler that knows a short list of names (below) and refuses every other, so that a file can build tensors,
-dicts, lists, strings and numbers, records of such, and nothing else.
+was a sequence of pickles followed by the bytes, as many published weights still are. An unpickler with a short list of
+names (below) refuses every other, so that a file can only build tensors, dicts, lists, strings, numbers and records.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ STORAGES = {
 
 
 class _Dtype:
-    """Stands for a NumPy type in a pickle; a later state may only tell its byte order, which is little."""
+    """Stands for a NumPy type in a pickle; a later state may only set its byte order, which must be little."""
 
     def __init__(self, code: str, *_: Any):
         if code not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "b1"):
@@ -97,7 +96,7 @@ def _array(kind: Any, shape: Any, code: Any) -> _Array:
 
 
 class Record:
-    """Stands for an object of a known class: keeps what it held, and can do nothing.
+    """Stands for an object of a known class: keeps its fields, and has no methods.
 
     Attributes:
       fields: name -> array, number or text.
@@ -150,7 +149,7 @@ class _Unpickler(pickle.Unpickler):
             return _StorageType(STORAGES[name])
         if (module, name) in NAMES:
             return NAMES[module, name]
-        raise pickle.UnpicklingError(f"{module}.{name}, which is no tensor, dict or number")
+        raise pickle.UnpicklingError(f"{module}.{name}, which is not a tensor, dict or number")
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         key, dtype, length = _storage_of(pid)
@@ -166,7 +165,7 @@ class _Survey(_Unpickler):
 
     def __init__(self, file: BinaryIO):
         super().__init__(file, lambda key: b"")
-        self.found: dict[str, tuple[np.dtype, int]] = {}
+        self.references: dict[str, tuple[np.dtype, int]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         known = super().find_class(module, name)
@@ -174,34 +173,34 @@ class _Survey(_Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         key, dtype, length = _storage_of(pid)
-        self.found[key] = dtype, length
+        self.references[key] = dtype, length
 
 
 def load(path: Path) -> Any:
     """The object that `torch.save` wrote, with NumPy arrays for tensors.
 
     Raises:
-      UserError: for a file that is no such file, is cut short or damaged, or holds anything but tensors, dicts, lists,
-        strings, numbers and records of these.
+      UserError: for another file, a damaged one, or one that holds anything but tensors, dicts, lists, strings, numbers
+        and records of these.
     """
     try:
         with path.open("rb") as file:
             before_zips = file.read(1) == b"\x80"
             file.seek(0)
-            return _load_row(file) if before_zips else _load_zip(path)
+            return _load_sequence(file) if before_zips else _load_zip(path)
     except UserError:
         raise
     except zipfile.BadZipFile as error:
         raise UserError(f"{path}: {_why_no_zip(path)} ({error})") from error
     except pickle.UnpicklingError as error:
         if "truncated" in str(error):
-            raise UserError(f"{path}: damaged, it ends early. Fetch it again") from error
+            raise UserError(f"{path}: damaged, it ends early. Download it again") from error
         raise UserError(
             f"{path}: refused, it holds {error}. Only tensors in dicts are read; "
             "in PyTorch, save the model's state_dict() alone"
         ) from error
     except (KeyError, EOFError, ValueError, TypeError, IndexError, AttributeError, MemoryError) as error:
-        raise UserError(f"{path}: damaged, its description cannot be followed ({error!r}). Fetch it again") from error
+        raise UserError(f"{path}: damaged, its pickle cannot be read ({error!r}). Download it again") from error
 
 
 def _load_zip(path: Path) -> Any:
@@ -215,11 +214,11 @@ def _load_zip(path: Path) -> Any:
         return _Unpickler(pickled, lambda key: archive.read(f"{root}data/{key}")).load()
 
 
-def _load_row(file: BinaryIO) -> Any:
+def _load_sequence(file: BinaryIO) -> Any:
     """A file of before PyTorch 1.6: a magic number, a version, notes on the machine, the object, the keys of its
-    storages, one pickle each; then the storages, each with its count in front."""
+    storages, one pickle each; then the storages, each after its count."""
     if _Survey(file).load() != MAGIC:
-        raise UserError(f"{file.name}: a pickle, but none that torch.save wrote")
+        raise UserError(f"{file.name}: a pickle, but not one that torch.save wrote")
     _, machine = _Survey(file).load(), _Survey(file).load()
     if not machine["little_endian"]:
         raise UserError(f"{file.name}: written on a big-endian machine; save it again on another")
@@ -227,7 +226,7 @@ def _load_row(file: BinaryIO) -> Any:
     survey.load()
     storages = {}
     for key in _Survey(file).load():
-        dtype, length = survey.found[key]
+        dtype, length = survey.references[key]
         count = int.from_bytes(file.read(8), "little")
         storages[key] = file.read(length * dtype.itemsize)
         if count != length or len(storages[key]) != length * dtype.itemsize:
@@ -240,5 +239,5 @@ def _why_no_zip(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(4)
     if start[:2] == b"PK":
-        return "cut short or damaged. Fetch it again"
-    return "no file of torch.save: it is neither a zip nor a pickle"
+        return "cut short or damaged. Download it again"
+    return "not a file of torch.save: it is neither a zip nor a pickle"

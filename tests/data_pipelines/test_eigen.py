@@ -93,7 +93,7 @@ def test_cells_without_one_of_the_two_classes_are_dropped_and_with_them_their_gr
     # The group of the first image comes first: that of the cell beside.
     assert lateral.cells.keys[:, 0].tolist() == frontal.cells.keys[:, 0].tolist() == [EAST // 15 + 1, EAST // 15]
     assert len(classes(*everything, turn=31, groups=1)[0].cells) == 1
-    with pytest.raises(DataError, match=r"\b3 groups.*\b2\b"):
+    with pytest.raises(DataError, match=r"\bgroups=3\b.*\b2\b"):
         classes(*everything, turn=31, groups=3)
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from data_pipelines.augment import Augment
 from data_pipelines.draws import Draw, generator, sequential_draw
 from data_pipelines.errors import DataError
-from data_pipelines.image_source import ImageSource, read_errors
+from data_pipelines.image_source import ImageSource
 from data_pipelines.images import ImageError, decode, resize
 from data_pipelines.loaders import StepReader, batches, every_image
 from data_pipelines.places import Paths
@@ -191,7 +191,7 @@ def test_unreadable_images_are_skipped_counted_and_named(broken):
     (batch,) = every_image(ImageSource(broken, SIZE, on_error="skip"), 4)
     assert batch["bad"].tolist() == [False, True, False, True] and batch["mask"].tolist() == [True, False, True, False]
     assert not batch["image"][[1, 3]].any() and batch["image"][[0, 2]].any(axis=(1, 2, 3)).all()
-    cut, text = read_errors(broken, batch)
+    cut, text = ImageSource(broken, SIZE).read_errors(batch)
     assert re.search(r"1\.jpg.*truncated", cut) and re.search(r"3\.jpg.*not an image", text)
 
 
@@ -199,7 +199,7 @@ def test_an_unreadable_frame_spoils_its_clip_only(broken):
     draw = Draw.of([[0, 2], [2, 1]])
     batch = ImageSource(broken, SIZE, on_error="skip").read(draw, 0, 0, "source")
     assert batch["bad"].tolist() == [False, True] and batch["mask"].tolist() == [True, False]
-    assert [line.split(":")[0][-5:] for line in read_errors(broken, batch)] == ["1.jpg"]
+    assert [line.split(":")[0][-5:] for line in ImageSource(broken, SIZE).read_errors(batch)] == ["1.jpg"]
 
 
 @pytest.mark.parametrize("options", [{"rule": "nearest"}, {"on_error": "ignore"}])

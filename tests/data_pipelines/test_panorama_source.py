@@ -14,7 +14,7 @@ from data_pipelines import panorama as panoramas
 from data_pipelines.augment import Augment
 from data_pipelines.draws import Draw, generator
 from data_pipelines.errors import DataError
-from data_pipelines.image_source import ImageSource, read_errors
+from data_pipelines.image_source import ImageSource
 from data_pipelines.images import ImageError, decode, fit, read
 from data_pipelines.loaders import StepReader, batches
 from data_pipelines.minicity import CityConfig, strip_size, write
@@ -185,7 +185,7 @@ def test_it_is_skipped_and_named_where_that_is_asked_for(mixed):
     batch = looked.read(Draw.of([0, 1, 2], view=0.0), 0, 0, "source")
     assert batch["bad"].tolist() == [False, True, True] and batch["mask"].tolist() == [True, False, False]
     assert batch["image"][0].any() and not batch["image"][1:].any()
-    wide, short = read_errors(mixed, batch, looked.panorama)
+    wide, short = looked.read_errors(batch)
     assert re.search(r"wide\.jpg.*\b512x3328\b", wide) and re.search(r"short\.jpg.*truncated", short)
 
 

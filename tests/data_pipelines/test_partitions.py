@@ -113,7 +113,7 @@ def test_first_groups_only():
 
 
 def test_more_groups_than_exist():
-    with pytest.raises(DataError, match=r"\b8 groups.*\b4\b"):
+    with pytest.raises(DataError, match=r"\bgroups=8\b.*\b4\b"):
         cosplace_cells([0, 10, 0, 10], [0, 0, 10, 10], np.zeros(4), N=2, L=1, min_images=1, groups=8)
 
 

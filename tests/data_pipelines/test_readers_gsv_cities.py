@@ -160,10 +160,10 @@ def test_a_sample_keeps_whole_places(real_rows):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("x,2017,6,7,Rome,41.9,12.5,a", r"Rome\.csv.*row 2.*place_id.*'x'.*whole.*\b0 to"),
-        ("1,2017,13,7,Rome,41.9,12.5,a", r"row 2.*month.*'13'.*whole.*\b1 to 12"),
+        ("x,2017,6,7,Rome,41.9,12.5,a", r"Rome\.csv.*row 2.*place_id.*'x'.*an integer.*\b0 to"),
+        ("1,2017,13,7,Rome,41.9,12.5,a", r"row 2.*month.*'13'.*an integer.*\b1 to 12"),
         ("1,20177,1,7,Rome,41.9,12.5,a", "year.*'20177'"),
-        ("1,2017,1,7.5,Rome,41.9,12.5,a", r"northdeg.*'7\.5'.*whole"),
+        ("1,2017,1,7.5,Rome,41.9,12.5,a", r"northdeg.*'7\.5'.*an integer"),
         ("1,2017,1,7,Rome,91.9,12.5,a", r"\blat\b.*'91\.9'.*-84 to 84"),
         ("1,2017,1,7,Rome,nan,12.5,a", r"\blat\b.*'nan'"),
         ("1,2017,1,7,Rome,41.9,,a", r"\blon\b.*''"),

@@ -83,7 +83,7 @@ def test_roles_of_ones_own(tmp_path):
         ("path,east\na.jpg,1\n", {}, r"\beast\b.*\bnorth\b.*\['path', 'east'\]"),
         ('path,note\n"a\nb.jpg",1\nc.jpg\n', {}, r"line 4.*\b1 fields.*\b2\b"),
         ("path,heading\na.jpg,inf\n", {}, "heading.*'inf'"),
-        ("path,frame\na.jpg,1.5\n", {}, r"frame.*'1\.5'.*whole"),
+        ("path,frame\na.jpg,1.5\n", {}, r"frame.*'1\.5'.*an integer"),
         ("path,time\na.jpg,yesterday\n", {}, "'yesterday'.*ISO 8601"),
         ("path,split\na.jpg,trian\n", {}, r"'trian'.*\['train', 'val', 'test'\]"),
         ("path,condition\na.jpg,day;;rain\n", {}, r"list\.csv, line 2, column condition: 'day;;rain'.*night;rain"),

@@ -103,7 +103,7 @@ def test_again_is_the_same_to_the_bit_and_all_rows_count():
 
 def test_what_cannot_be_fitted():
     x = drawn(30, 8)
-    with pytest.raises(UserError, match=r"\b30 components.*\b30 descriptors.*\b40 numbers"):
+    with pytest.raises(UserError, match=r"\b30 descriptors.*\b40 numbers.*\b30 components"):
         fit(drawn(30, 40), 30)
     with pytest.raises(UserError, match=r"\b9 components.*\b30 descriptors.*\b8 numbers"):
         fit(x.copy(), 9)

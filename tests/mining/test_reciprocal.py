@@ -63,7 +63,7 @@ def asked():
 def test_equals_the_dense_matrix(asked, k, own):
     queries, candidates = asked
     x = clustered()
-    got = reciprocal_distances(on_mesh(x), queries, candidates, k=k, own=own, memory_mib=1)
+    got = reciprocal_distances(on_mesh(x), queries, candidates, k=k, plain_weight=own, memory_mib=1)
     wanted = dense(x, k, own)[queries[:, None], candidates]
     known = candidates >= 0
     np.testing.assert_allclose(got[known], wanted[known], atol=2e-6)

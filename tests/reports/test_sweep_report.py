@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 
 from jaxvpr.reports.charts import Series, many_lines
 from jaxvpr.reports.sweep_page import html, write_sweep
-from jaxvpr.reports.sweep_tables import comma_separated, markdown, student, variations
+from jaxvpr.reports.sweep_tables import comma_separated, group_runs, markdown, student
 
 
 def run(name, seed=0, right=None, curve=(), failure=None, sets=("city",), domain=None):
@@ -46,7 +46,7 @@ SWEEP = {"name": "s", "recipe": "r.py:tiny", "rows": "loss", "columns": "miner",
 
 
 def test_seeds_of_a_name_are_put_together():
-    first, second, third, fourth = variations(RUNS)
+    first, second, third, fourth = group_runs(RUNS)
     assert (first.name, first.row, first.column) == ("triplet+none", "triplet", "none")
     figure = first.figures["city", "25m"]
     assert figure.seeds == 3 and figure.recall == {"1": 42.0, "5": 52.0} and first.curve == {1: 20.0, 2: 34.0}

@@ -33,7 +33,7 @@ from jaxvpr.retrieval.describer import Describer
 from jaxvpr.retrieval.extract import describe
 from jaxvpr.mining.hard_examples import hard_examples
 from jaxvpr.retrieval.positives import Positives
-from jaxvpr.retrieval.search import exact_on_mesh
+from jaxvpr.retrieval.search import exact
 
 images = np.random.default_rng(0).integers(0, 256, (21, 4, 4, 3), np.uint8)
 kernel = np.random.default_rng(1).normal(size=(48, 5)).astype(np.float32)
@@ -55,7 +55,7 @@ def batches():
 
 
 found = describe(apply, {"kernel": kernel}, batches(), 21, mesh)
-distances, indices = exact_on_mesh(found.descriptors, found.descriptors[:7], 3, mesh, missing=found.missing)
+distances, indices = exact(found.descriptors, found.descriptors[:7], 3, missing=found.missing)
 
 image = {"size": (4, 4), "resize": "tensor_linear_antialias", "multiple": 1, "crop": False}
 loader = {"threads": 1, "workers": 0, "prefetch": 1, "on_error": "skip"}
@@ -71,7 +71,7 @@ agreed = begun["params"]["aggregator"]["centroids"]
 # Rows 8 to 14 ask. Those five and four before each are listed, among them row 4, which could not be read.
 cache = fill(apply, {"kernel": kernel}, batches(), 21, mesh, 8)
 lists = Positives(np.arange(8) * 2, np.arange(3, 10).repeat(2) + np.tile([0, 1], 7))
-mined = [hard_examples(cache, found.descriptors[8:15], lists, k=3, **{way: lists}) for way in ("but", "only")]
+mined = [hard_examples(cache, found.descriptors[8:15], lists, k=3, **{way: lists}) for way in ("excluded", "allowed")]
 mined = [part for way in mined for part in way] + [missing(cache), vectors(cache, np.array([20, 1]))]
 np.savez(f"{out}/{processes}_{me}.npz", *found, distances, indices, *mixed, agreed, *mined)
 """

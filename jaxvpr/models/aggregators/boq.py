@@ -1,4 +1,4 @@
-"""Bag of queries: learned queries look at the local features, layer by layer (Ali-bey et al., CVPR 2024)."""
+"""Bag of queries: learned queries attend to the local features, layer by layer (Ali-bey et al., CVPR 2024)."""
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ from jaxvpr.models.layers import PRECISE, Conv, LayerNorm, Linear, torch_default
 
 
 class Block(nn.Module):
-    """Refines the local features by an encoder layer and lets a bag of `queries` look at them.
+    """Refines the local features by an encoder layer and lets a bag of `queries` attend to them.
 
     Attributes:
       dim: of features and queries.
@@ -23,10 +23,10 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        """`[B, N, dim]` to the refined features `[B, N, dim]` and what the queries found, `[B, queries, dim]`."""
+        """`[B, N, dim]` to the refined features `[B, N, dim]` and the outputs of the queries, `[B, queries, dim]`."""
         x = EncoderLayer(self.dim, self.heads, 4 * self.dim, name="encoder")(x, train)
         q = self.param("queries", nn.initializers.normal(1.0), (1, self.queries, self.dim))
-        # The queries know nothing of the image yet, so that once is enough for the whole batch.
+        # The queries do not depend on the image yet, so that once is enough for the batch.
         q = LayerNorm(name="norm_q")(q + MultiHeadAttention(self.dim, self.heads, name="self_attn")(q, q))
         q = jnp.broadcast_to(q, (x.shape[0], *q.shape[1:]))
         return x, LayerNorm(name="norm_out")(MultiHeadAttention(self.dim, self.heads, name="cross_attn")(q, x))
@@ -39,7 +39,7 @@ class BoQ(nn.Module):
       dim: channels after the convolution, a multiple of `head_dim`; the descriptor has `dim * rows` numbers.
       queries: of each block.
       layers: blocks, each with its own queries.
-      rows: what is left of the `layers * queries` answers.
+      rows: numbers that the `layers * queries` outputs are projected to.
       head_dim: numbers of an attention head.
     """
 
@@ -54,20 +54,12 @@ class BoQ(nn.Module):
         """`[B, h, w, C]` to `[B, dim * rows]` in float32: channel by channel.
 
         Raises:
-          ValueError: where `dim` is no multiple of `head_dim`.
+          ValueError: where `dim` is not a multiple of `head_dim`.
         """
         if self.dim < 1 or self.dim % self.head_dim:
             near = max(1, round(self.dim / self.head_dim)) * self.head_dim
-            raise ValueError(f"dim={self.dim} is no multiple of head_dim={self.head_dim}; the nearest is {near}")
-        reduce = Conv(
-            self.dim,
-            3,
-            padding=1,
-            use_bias=True,
-            kernel_init=torch_default,
-            precision=PRECISE,
-            name="proj_c",
-        )
+            raise ValueError(f"dim={self.dim} is not a multiple of head_dim={self.head_dim}; the nearest is {near}")
+        reduce = Conv(self.dim, 3, 1, 1, use_bias=True, kernel_init=torch_default, precision=PRECISE, name="proj_c")
         x = reduce(features.map.astype(jnp.float32))
         x = LayerNorm(name="norm_input")(x.reshape(x.shape[0], -1, self.dim))
         answers = []

@@ -8,7 +8,7 @@ from jaxvpr.models.features import Features
 
 
 class CLS(nn.Module):
-    """Gives the token that the backbone learned to hold the whole image; has no parameters."""
+    """The backbone's class token; has no parameters."""
 
     @nn.compact
     def __call__(self, features: Features, train: bool = False) -> jax.Array:

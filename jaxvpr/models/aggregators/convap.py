@@ -24,7 +24,7 @@ class ConvAP(nn.Module):
     @nn.compact
     def __call__(self, features: Features, train: bool = False) -> jax.Array:
         """`[B, h, w, C]` to `[B, dim * rows * columns]` in float32: channel by channel, each row by row."""
-        # A linear map and an average may be swapped: this way round it projects 4 cells instead of a hundred.
+        # A linear map and an average may be swapped: averaged first, 4 cells are projected instead of a hundred.
         x = adaptive_average(features.map.astype(jnp.float32), self.rows, self.columns)
         project = Conv(self.dim, 1, use_bias=True, kernel_init=torch_default, precision=PRECISE, name="channel_pool")
         return jnp.moveaxis(project(x), -1, 1).reshape(x.shape[0], -1)
@@ -33,7 +33,7 @@ class ConvAP(nn.Module):
 def adaptive_average(x: jax.Array, rows: int, columns: int) -> jax.Array:
     """`[B, h, w, C]` averaged to `[B, rows, columns, C]`, with the windows of `torch.nn.AdaptiveAvgPool2d`.
 
-    Where a side is no multiple of the parts, neighbouring windows share cells; where it is smaller, cells repeat.
+    Where a side is not a multiple of the parts, neighbouring windows share cells; where it is smaller, cells repeat.
     """
     down, across = (jnp.asarray(_windows(*pair)) for pair in ((x.shape[1], rows), (x.shape[2], columns)))
     return jnp.einsum("rh,bhwc,sw->brsc", down, x, across, precision=PRECISE)

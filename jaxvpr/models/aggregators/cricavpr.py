@@ -13,7 +13,7 @@ from jaxvpr.models.layers import l2_normalise
 
 
 class CricaVPR(nn.Module):
-    """The token and 4 + 9 pooled regions, each of them looking at the same region of the other images of its batch.
+    """The token and 4 + 9 pooled regions, each of them attending to the same region in the batch.
 
     With `cross_image` a descriptor depends on which other images are described with it, padding included: this is the
     published method (batches of 16, of 8 for Pittsburgh, queries after the database), and its figures depend on it.

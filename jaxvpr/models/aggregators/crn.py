@@ -1,4 +1,4 @@
-"""The contextual reweighting network: a NetVLAD that learns where in an image to look (Kim et al., 2017)."""
+"""The contextual reweighting network: a NetVLAD with a learned spatial mask (Kim et al., 2017)."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ FILTERS = {3: 32, 5: 32, 7: 20}  # side of the convolution -> channels
 
 
 class CRN(nn.Module):
-    """NetVLAD whose cells are weighted by a mask that convolutions read from their surroundings.
+    """NetVLAD whose cells are weighted by a mask that convolutions compute from their surroundings.
 
     Trained in a second stage, from a NetVLAD: `conv` and `centroids` have its names, so that a NetVLAD's file starts it
     with the pattern `^(backbone|aggregator/(conv|centroids))`.

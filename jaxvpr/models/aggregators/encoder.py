@@ -1,4 +1,4 @@
-"""PyTorch's attention and encoder layer, name for name: BoQ and CricaVPR are built of them (Vaswani et al., 2017).
+"""PyTorch's attention and encoder layer, with its names, for BoQ and CricaVPR (Vaswani et al., 2017).
 
 The three projections of the attention are packed into one tensor in PyTorch's layout, `in_proj_weight` [3 dim, dim].
 Everything is computed in float32.
@@ -35,10 +35,10 @@ class MultiHeadAttention(nn.Module):
 
     @nn.compact
     def __call__(self, queries: jax.Array, keys: jax.Array, train: bool = False) -> jax.Array:
-        """Queries `[B, Q, dim]` look at keys `[B, K, dim]`, which are the values too: `[B, Q, dim]`.
+        """Queries `[B, Q, dim]` attend to keys `[B, K, dim]`, which are the values too: `[B, Q, dim]`.
 
         Raises:
-          ValueError: where `dim` is no multiple of `heads`.
+          ValueError: where `dim` is not a multiple of `heads`.
         """
         if self.heads < 1 or self.dim % self.heads:
             raise ValueError(f"{self.dim} dimensions cannot be split among {self.heads} heads")
@@ -58,7 +58,7 @@ class MultiHeadAttention(nn.Module):
 class EncoderLayer(nn.Module):
     """`torch.nn.TransformerEncoderLayer(dim, heads, hidden, dropout, activation, batch_first=True)`.
 
-    Normalises after each sum ("post-norm"), as PyTorch does unless told otherwise.
+    Normalises after each sum ("post-norm"), as PyTorch does by default.
 
     Attributes:
       hidden: width of the feed-forward network.
@@ -77,7 +77,7 @@ class EncoderLayer(nn.Module):
         """`[B, N, dim]` to the same shape.
 
         Raises:
-          ValueError: for an unknown activation, or where `dim` is no multiple of `heads`.
+          ValueError: for an unknown activation, or where `dim` is not a multiple of `heads`.
         """
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation={self.activation!r}: there are {sorted(ACTIVATIONS)}")

@@ -1,4 +1,4 @@
-"""The whole map, cell by cell, through one linear layer: for cameras that always look the same way."""
+"""The full map, cell by cell, through one linear layer: for cameras with a fixed view."""
 
 import flax.linen as nn
 import jax
@@ -9,10 +9,10 @@ from jaxvpr.models.layers import BatchNorm, Linear, l2_normalise
 
 
 class Flatten(nn.Module):
-    """Keeps where in the image a feature stands, which pooling forgets; the last L2 is `PlaceModel`'s.
+    """Keeps the position of a feature in the image, which pooling drops; the last L2 is `PlaceModel`'s.
 
-    On a railway or a fixed rig the same place fills the same pixels, and the layout is most of what tells two places
-    apart (Sünderhauf et al., "On the Performance of ConvNet Features for Place Recognition", IROS 2015). The linear
+    On a railway or a fixed rig the same place fills the same pixels, and the layout distinguishes places best
+    (Sünderhauf et al., "On the Performance of ConvNet Features for Place Recognition", IROS 2015). The linear
     layer belongs to one size of the map, so images must have the size of the training.
 
     Attributes:

@@ -28,7 +28,7 @@ class MixVPR(nn.Module):
 
     Attributes:
       dim: channels after the projection; the descriptor has `dim * rows` numbers.
-      rows: what is left of the cells.
+      rows: numbers that the cells are projected to.
       depth: mixing blocks.
       cells: height and width of the map; 20x20 is that of 320x320 pixels after layer3 of a ResNet.
       ratio: width of a block's hidden layer, over its input's.

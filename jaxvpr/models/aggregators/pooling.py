@@ -1,6 +1,6 @@
 """Pooling without parameters: the mean, the maximum, and the maxima of regions.
 
-Each takes `l2_before`; the L2 after pooling is `PlaceModel`'s, so that "after" and "none" are one and the same here.
+Each takes `l2_before`; the L2 after pooling is `PlaceModel`'s, so that "after" and "none" are the same here.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import numpy as np
 from jaxvpr.models.features import Features
 from jaxvpr.models.layers import l2_normalise
 
-OVERLAP = 0.4  # of neighbouring regions, as the paper of R-MAC asks for
+OVERLAP = 0.4  # of neighbouring regions, as in R-MAC's paper
 
 
 class SPoC(nn.Module):
@@ -47,7 +47,7 @@ class MAC(nn.Module):
 
 
 class RMAC(nn.Module):
-    """The sum of the normalised maxima of the whole map and of square regions at several scales (Tolias et al., 2016).
+    """The sum of the normalised maxima of the full map and of square regions at several scales (Tolias et al., 2016).
 
     Attributes:
       levels: scales; level l has regions of side `2 min(h, w) / (l + 1)`.

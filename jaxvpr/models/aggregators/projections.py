@@ -1,6 +1,6 @@
-"""Steps behind any aggregator: a linear layer, and whitening by principal components.
+"""Steps after any aggregator: a linear layer, and whitening by principal components.
 
-`inner` is the aggregator in front; `models.join` takes it by name,
+`inner` is the aggregator before it; `models.join` takes it by name,
 `aggregator_options={"inner": {"aggregator": "netvlad", "aggregator_options": {"clusters": 16}}, "dim": 4096}`.
 """
 
@@ -42,8 +42,8 @@ class FC(nn.Module):
 class Whiten(nn.Module):
     """The first `dim` principal components (0: all) of an aggregator's unit vector, over a power of their variances.
 
-    AP-GeM (Revaud et al., 2019) divides by `variance^0.25`; 0.5 whitens fully and 0 only turns the axes. Without a file
-    it changes nothing (but where `dim` cuts numbers off).
+    AP-GeM (Revaud et al., 2019) divides by `variance^0.25`; 0.5 whitens fully and 0 only rotates the axes. Without a
+    file it changes nothing (except that `dim` cuts numbers off).
 
     Attributes:
       inner: the aggregator.
@@ -65,7 +65,7 @@ class Whiten(nn.Module):
         x = l2_normalise(self.inner(features, train))
         length = x.shape[-1]
         if self.dim > length:
-            raise ValueError(f"dim={self.dim} components of a vector of {length} numbers; at most {length}")
+            raise ValueError(f"dim={self.dim}: the aggregator's vector has {length} numbers; set at most {length}")
         dim = self.dim or length
         mean = self.param("mean_", nn.initializers.zeros, (length,))
         components = self.param("components_", lambda _, shape: jnp.eye(*shape), (dim, length))

@@ -105,8 +105,8 @@ def sinkhorn(scores: jax.Array, dust_bin: jax.Array, iterations: int) -> jax.Arr
       iterations: rounds of normalising over cells, then over clusters.
 
     Returns:
-      [B, m, n], the logarithms of the shares of each cell: those of a cell add up to 1 with the dustbin's, and a
-      cluster's would to 1 after enough rounds; the dustbin, which is left out, takes the other n - m.
+      [B, m, n], the logarithms of the shares of each cell: those of a cell sum to 1 with the dustbin's, and
+      those of a cluster to 1 after enough rounds; the dustbin, which is left out, gets the other n - m.
     """
     batch, m, n = scores.shape
     bin_row = jnp.broadcast_to(dust_bin.reshape(1, 1, 1), (batch, 1, n))

@@ -1,8 +1,8 @@
-"""Vectors of locally aggregated descriptors: what the local features of each cluster have in common.
+"""Vectors of locally aggregated descriptors (VLAD): sums of the local features of each cluster.
 
 The descriptor is K-major (but for an option of NetVLAD): K blocks of D numbers, normalised each on its own
-("intra-normalisation") and then together. All of them sum by two matrix products, `assignment^T x - mass centroid`, and
-never hold the B x N x K x D residuals.
+("intra-normalisation") and then together. All of them sum by two matrix products,
+`assignment^T x - mass centroid`, without the B x N x K x D residuals.
 """
 
 import flax.linen as nn
@@ -34,7 +34,7 @@ REGIONS = {
 class NetVLAD(nn.Module):
     """Residuals to learned centroids, weighted by a soft assignment (Arandjelović et al., 2016).
 
-    `retrieval.clusters.cluster_start` starts it from clusters of local features; drawn at random it describes badly.
+    `fitting.clusters.cluster_start` starts it from clusters of local features; random centroids give poor descriptors.
 
     Attributes:
       clusters: K.
@@ -59,7 +59,7 @@ class NetVLAD(nn.Module):
         """`[B, h, w, D]` to `[B, 9, K D]` in float32: the image, its halves and its quarters, ordered as `REGIONS`.
 
         Residuals add up, so that each region is the sum of its quarters, normalised (Ge et al., ECCV 2020). The middle
-        row or column of an odd side counts half on either side of it, and the whole image is the descriptor of a call.
+        row or column of an odd side counts half on either side of it. The full image gives the descriptor of a call.
         """
         x, weights, centroids = self._assigned(features)
         batch, _, dim = x.shape
@@ -88,7 +88,7 @@ class NetVLAD(nn.Module):
 
 
 class SuperVLAD(nn.Module):
-    """NetVLAD with few clusters and no centroids; ghost clusters take what should not count (Lu et al., 2024).
+    """NetVLAD with few clusters and no centroids; ghost clusters take the features to ignore (Lu et al., 2024).
 
     Attributes:
       clusters: K of the descriptor; the original's has 4.
@@ -96,7 +96,7 @@ class SuperVLAD(nn.Module):
       l2_before: normalise the local features first.
       layers, heads, hidden, dropout: of an encoder over the images of a batch, cluster by cluster. The original's is
         off (0 layers), or has 2.
-      cross_image: whether that encoder looks at the other images, as the original's does: a descriptor then depends on
+      cross_image: whether that encoder attends to other images, as the original's does: a descriptor then depends on
         its batch, padding included. Without, each image is encoded as if it were alone.
     """
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxvpr.models.layers import BatchNorm, Conv, torch_default
 
-# The convolutions start all but silent, as in the original.
+# The convolutions start near 0, as in the original.
 almost_nothing = nn.initializers.constant(1e-5)
 
 # torch's BatchNorm has 1e-5; the original chose this.

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.models.backbones.transformer import Attention, linear
+from jaxvpr.models.backbones.transformer import Attention, blocks_to_run, linear
 from jaxvpr.models.features import Features
 from jaxvpr.models.layers import Conv, LayerNorm, max_pool
 
@@ -122,14 +122,9 @@ class CCT(nn.Module):
         return positions(table.reshape(1, side, side, self.width), height, width).astype(self.dtype)
 
     def _blocks(self) -> int:
-        blocks = self.depth if self.cut is None else self.cut
-        if not 1 <= blocks <= self.depth:
-            raise ValueError(f"cut={self.cut}: there are 1 to {self.depth} blocks to run")
-        if self.frozen_blocks is not None and not 0 <= self.frozen_blocks <= blocks:
-            raise ValueError(f"frozen_blocks={self.frozen_blocks}: 0 to {blocks} blocks can be frozen, or None")
         if self.width % self.heads:
-            raise ValueError(f"width={self.width} is no multiple of {self.heads} heads")
-        return blocks
+            raise ValueError(f"width={self.width} is not a multiple of {self.heads} heads")
+        return blocks_to_run(self.depth, self.cut, self.frozen_blocks)
 
 
 def positions(grid: jax.Array, height: int, width: int) -> jax.Array:

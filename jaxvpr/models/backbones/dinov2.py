@@ -28,12 +28,12 @@ class DINOv2(nn.Module):
         antialiasing and no offset where there are some: each as the weights were trained.
       side: of the square grid of position embeddings; 37 belongs to images of 518 pixels.
       norm: pass the features through the last LayerNorm (SALAD, MegaLoc, CricaVPR do, BoQ does not). Its parameters
-        exist either way, so that files are read and written whole.
+        always exist, so that files are read and written completely.
       train_blocks: only the last n blocks learn, and the last LayerNorm; None trains all. See `frozen_paths`.
-      layer: give what block `layer` (from 0) gives, without the last LayerNorm, and run no further (AnyLoc).
+      layer: stop after block `layer` (from 0) and give its output, without the last LayerNorm (AnyLoc).
       facet: with a `layer`, "token" gives that block's output, "query", "key" or "value" that part of its attention.
-      mask_token: keep the parameter that only DINOv2's pre-training reads, so that files are read and written whole;
-        MegaLoc's has none.
+      mask_token: keep the parameter that only DINOv2's pre-training reads, so that files are read and written
+        completely; MegaLoc's has none.
       adapters: CricaVPR's, in every block; `adapters_only`: nothing else learns, as there.
       remat: recompute each block in the backward pass instead of storing its inner activations.
       dtype: type of the computation; parameters stay float32.
@@ -60,7 +60,7 @@ class DINOv2(nn.Module):
         """Normalised images `[B, H, W, 3]` to a map `[B, H / 14, W / 14, width]` and the class token `[B, width]`.
 
         Raises:
-          ValueError: for sides that are no multiples of 14, or a layer, facet or number of blocks that does not exist.
+          ValueError: for sides that are not multiples of 14, or a layer, facet or number of blocks out of range.
         """
         last = self._last()
         x, grid = self._tokens(images)

@@ -31,7 +31,7 @@ LAST = len(STAGES) + 1
 
 
 class SqueezeExcitation(nn.Module):
-    """Weighs channels by what the whole map holds (Hu et al., 2018)."""
+    """Weighs channels by the mean of the map (Hu et al., 2018)."""
 
     squeezed: int
     dtype: Any
@@ -51,7 +51,7 @@ class MBConv(nn.Module):
     Attributes:
       norm: makes a normalisation, given its `name`.
       drop: share of images whose block is skipped in training, where there is a shortcut (Huang et al., 2016).
-      still: skip no block.
+      deterministic: skip no block.
     """
 
     expansion: int
@@ -59,7 +59,7 @@ class MBConv(nn.Module):
     stride: int
     features: int
     drop: float
-    still: bool
+    deterministic: bool
     norm: Callable[..., nn.Module]
     dtype: Any
 
@@ -79,7 +79,7 @@ class MBConv(nn.Module):
         y = self.norm(name=f"block_{i + 1}_1")(y)
         if self.stride != 1 or inside != self.features:
             return y
-        return x + nn.Dropout(self.drop, broadcast_dims=(1, 2, 3), deterministic=self.still)(y)
+        return x + nn.Dropout(self.drop, broadcast_dims=(1, 2, 3), deterministic=self.deterministic)(y)
 
 
 class EfficientNet(nn.Module):
@@ -88,7 +88,7 @@ class EfficientNet(nn.Module):
     Attributes:
       width, depth: factors on the channels and blocks of B0.
       eps, momentum: of the batch normalisations, as in `BatchNorm`.
-      drop_path: what the share of images that skip a block in training rises to, linearly, from 0 at the first one.
+      drop_path: share of images that skip the last block in training; it rises linearly from 0 at the first one.
       cut: the last of torchvision's `features` that runs, 0 (the stem) to 8 (the last convolution).
       frozen_until: the last frozen one, or None; see `frozen_paths`. CosPlace freezes up to 4.
       frozen_bn: "update" keeps updating BatchNorm statistics (and skipping blocks) in frozen stages, as CosPlace does;
@@ -133,12 +133,12 @@ class EfficientNet(nn.Module):
         features, size, stride = (_rounded(STEM * self.width), 3, 2) if number == 0 else (4 * x.shape[-1], 1, 1)
         name = f"features_{number}"
         x = Conv(features, size, stride, size // 2, dtype=self.dtype, name=f"{name}_0")(x)
-        return nn.silu(self._norm(self._still(number, train))(name=f"{name}_1")(x))
+        return nn.silu(self._norm(self._deterministic(number, train))(name=f"{name}_1")(x))
 
     def _stage(self, number: int, x: jax.Array, train: bool) -> jax.Array:
         block = nn.remat(MBConv) if self.remat else MBConv
         counts = [ceil(blocks * self.depth) for *_, blocks in STAGES]
-        before, still = sum(counts[: number - 1]), self._still(number, train)
+        before, deterministic = sum(counts[: number - 1]), self._deterministic(number, train)
         expansion, size, stride, features, _ = STAGES[number - 1]
         for i in range(counts[number - 1]):
             x = block(
@@ -147,8 +147,8 @@ class EfficientNet(nn.Module):
                 stride if i == 0 else 1,
                 _rounded(features * self.width),
                 self.drop_path * (before + i) / sum(counts),
-                still,
-                self._norm(still),
+                deterministic,
+                self._norm(deterministic),
                 self.dtype,
                 name=f"features_{number}_{i}",
             )(x)
@@ -157,16 +157,18 @@ class EfficientNet(nn.Module):
     def _norm(self, average: bool) -> Callable[..., nn.Module]:
         return partial(BatchNorm, average or self.frozen_bn == "all", self.dtype, self.momentum, self.eps)
 
-    def _still(self, number: int, train: bool) -> bool:
+    def _deterministic(self, number: int, train: bool) -> bool:
         """Whether a stage runs as in evaluation."""
         frozen = self.frozen_until is not None and number <= self.frozen_until
         return not train or (frozen and self.frozen_bn != "update")
 
     def _check(self) -> None:
         if self.cut not in range(LAST + 1):
-            raise ValueError(f"cut={self.cut!r} is no stage of EfficientNet; there are 0 to {LAST}")
+            raise ValueError(f"cut={self.cut!r} is not a stage of EfficientNet; there are 0 to {LAST}")
         if self.frozen_until is not None and self.frozen_until not in range(self.cut + 1):
-            raise ValueError(f"frozen_until={self.frozen_until!r} is no stage up to the cut; there are 0 to {self.cut}")
+            raise ValueError(
+                f"frozen_until={self.frozen_until!r} is not a stage up to the cut; there are 0 to {self.cut}"
+            )
         choices = ["update", "fixed", "all"]
         if self.frozen_bn not in choices:
             raise ValueError(f"frozen_bn={self.frozen_bn!r}: there are {choices}")

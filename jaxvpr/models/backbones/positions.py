@@ -1,4 +1,4 @@
-"""Position embeddings of square grids, carried to grids of other shapes as PyTorch's bicubic interpolation does it."""
+"""Position embeddings of square grids, interpolated to other grids as PyTorch's bicubic interpolation does it."""
 
 from functools import lru_cache
 
@@ -13,7 +13,7 @@ def grid_of(height: int, width: int, patch: int) -> tuple[int, int]:
     """Rows and columns of patches in an image.
 
     Raises:
-      ValueError: for sides that are no multiples of `patch`; names the nearest that are.
+      ValueError: for sides that are not multiples of `patch`; names the nearest that are.
     """
     if height % patch or width % patch or not height or not width:
         near = " or ".join(f"{h}x{w}" for h in _nearest(height, patch) for w in _nearest(width, patch))
@@ -57,11 +57,11 @@ def square_side(cells: int) -> int:
     """The side of a square of `cells`.
 
     Raises:
-      ValueError: where they form none.
+      ValueError: where they do not form one.
     """
     side = round(cells**0.5)
     if side * side != cells:
-        raise ValueError(f"{cells} position embeddings form no square grid; the nearest is {side}x{side}")
+        raise ValueError(f"{cells} position embeddings do not form a square grid; the nearest is {side}x{side}")
     return side
 
 

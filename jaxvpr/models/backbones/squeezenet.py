@@ -59,7 +59,7 @@ class SqueezeNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> Features:
         """Normalised images `[B, H, W, 3]` to a map `[B, h, w, C]`, C = 512 uncut; `train` changes nothing."""
         if self.cut not in LAYERS:
-            raise ValueError(f"cut={self.cut!r} is no layer of SqueezeNet; there are {list(LAYERS)}")
+            raise ValueError(f"cut={self.cut!r} is not a layer of SqueezeNet; there are {list(LAYERS)}")
         x = Conv(96, 7, 2, use_bias=True, dtype=self.dtype, kernel_init=kaiming_fan_in, name="features_0")(images)
         x = nn.relu(x)
         for i, channels in LAYERS.items():

@@ -43,7 +43,7 @@ class Attention(nn.Module):
     Attributes:
       bias: of that product.
       facet: "query", "key" or "value" gives that third of the product, `[B, N, C]`, instead of the layer's output.
-        Initialisation runs the whole layer either way, so that its parameters are those of the original.
+        Initialisation always runs the full layer, so that its parameters are those of the original.
       dropout, attention_dropout: in training, of the output and of the shares that values are mixed by.
     """
 
@@ -107,7 +107,7 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """LayerNorm and attention, LayerNorm and MLP, each added to what came in.
+    """LayerNorm and attention, LayerNorm and MLP, each added to its input.
 
     Attributes:
       hidden: width inside the MLP.
@@ -140,6 +140,16 @@ class Block(nn.Module):
             side = ConvAdapter(self.adapter_grid, self.average, self.dtype, name="adapter")(z)
             y = y + jnp.asarray(ADAPTER_SHARE, y.dtype) * side
         return x + (LayerScale(name="ls2")(y) if self.layer_scale else y)
+
+
+def blocks_to_run(depth: int, cut: int | None, frozen: int | None) -> int:
+    """`cut`, or all `depth` blocks. Raises ValueError for a number out of range, also of `frozen` blocks."""
+    blocks = depth if cut is None else cut
+    if not 1 <= blocks <= depth:
+        raise ValueError(f"cut={cut!r}: expected 1 to {depth} blocks, or None for all")
+    if frozen is not None and not 0 <= frozen <= blocks:
+        raise ValueError(f"frozen_blocks={frozen!r}: expected 0 to {blocks}, or None to train all")
+    return blocks
 
 
 def embed(

@@ -37,7 +37,7 @@ class VGG(nn.Module):
         """Normalised images `[B, H, W, 3]` to a map `[B, h, w, C]` in `dtype`; `train` changes nothing.
 
         Raises:
-          ValueError: for other than five widths, or a layer that VGG16 lacks.
+          ValueError: for other than five widths, or a layer that VGG16 does not have.
         """
         self._check()
         x = images
@@ -62,9 +62,11 @@ class VGG(nn.Module):
             raise ValueError(f"{len(self.widths)} widths, but VGG16 has {len(BLOCKS)} blocks")
         last = len(list(_layers(self.widths))) - 1
         if self.cut not in range(last + 1):
-            raise ValueError(f"cut={self.cut!r} is no layer of VGG16; there are 0 to {last}")
+            raise ValueError(f"cut={self.cut!r} is not a layer of VGG16; there are 0 to {last}")
         if self.frozen_until is not None and self.frozen_until not in range(self.cut + 1):
-            raise ValueError(f"frozen_until={self.frozen_until!r} is no layer up to the cut; there are 0 to {self.cut}")
+            raise ValueError(
+                f"frozen_until={self.frozen_until!r} is not a layer up to the cut; there are 0 to {self.cut}"
+            )
 
 
 def _layers(widths: tuple[int, ...]) -> Iterator[tuple[str, int]]:

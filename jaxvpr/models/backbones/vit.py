@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.models.backbones.transformer import Block, embed, linear
+from jaxvpr.models.backbones.transformer import Block, blocks_to_run, embed, linear
 from jaxvpr.models.features import Features
 from jaxvpr.models.layers import LayerNorm
 
@@ -24,10 +24,10 @@ class ViT(nn.Module):
       antialias: of that interpolation: timm's has it, Hugging Face's has not.
       eps: of LayerNorm: timm's is 1e-6, Hugging Face's 1e-12.
       cut: how many blocks run, None for all; the Deep VG benchmark's `trunc_te`.
-      frozen_blocks: how many of the first blocks rest (see `frozen_paths`); the embeddings and the last normalisation
-        do so too, as there (`freeze_te` plus one: 0 freezes no block). None freezes nothing.
+      frozen_blocks: how many of the first blocks are frozen (see `frozen_paths`), with the embeddings and the last
+        normalisation, as there (`freeze_te` plus one: 0 freezes no block). None freezes nothing.
       pooler: keep the layer that Hugging Face's files have beyond the features, so that they are read and written
-        whole. Nothing reads it.
+        completely. Nothing reads it.
       remat: recompute each block in the backward pass instead of storing its inner activations.
       dtype: type of the computation; parameters stay float32.
     """
@@ -50,9 +50,9 @@ class ViT(nn.Module):
         """Normalised images `[B, H, W, 3]` to a map `[B, H / 16, W / 16, width]` and the class token `[B, width]`.
 
         Raises:
-          ValueError: for sides that are no multiples of the patch, or for a number of blocks that is not there.
+          ValueError: for sides that are not multiples of the patch, or a number of blocks out of range.
         """
-        blocks = self._blocks()
+        blocks = blocks_to_run(self.depth, self.cut, self.frozen_blocks)
         x, grid = embed(self, images, self.width, self.patch, self.side, 0.0, self.antialias)
         block = nn.remat(Block) if self.remat else Block
         for i in range(blocks):
@@ -64,17 +64,9 @@ class ViT(nn.Module):
 
     def frozen_paths(self) -> tuple[str, ...]:
         """Patterns of the parameters that are frozen, or that nothing reads."""
-        self._blocks()
+        blocks_to_run(self.depth, self.cut, self.frozen_blocks)
         unread = ("pooler_dense/",) if self.pooler else ()
         if self.frozen_blocks is None:
             return unread
         frozen = (f"blocks_{i}/" for i in range(self.frozen_blocks))
         return (*unread, "(patch_embed|norm)/", "cls_token|pos_embed", *frozen)
-
-    def _blocks(self) -> int:
-        blocks = self.depth if self.cut is None else self.cut
-        if not 1 <= blocks <= self.depth:
-            raise ValueError(f"cut={self.cut!r}: 1 to {self.depth} blocks, or None for all")
-        if self.frozen_blocks is not None and not 0 <= self.frozen_blocks <= blocks:
-            raise ValueError(f"frozen_blocks={self.frozen_blocks!r}: 0 to {blocks} blocks run, or None to train all")
-        return blocks

@@ -1,4 +1,4 @@
-"""What a table of names is, and how a name follows from it."""
+"""Tables of names, and the rules that give a name from them."""
 
 import re
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ class Family(NamedTuple):
 
     Attributes:
       rows: (pattern, name) pairs, read from top to bottom; the first pattern that matches counts. One that matches the
-        whole path of a parameter of ours (`backbone/cls_token`) gives its whole name; one that matches the path of a
+        full path of a parameter of ours (`backbone/cls_token`) gives its full name; one that matches the path of a
         module (`backbone/bn1`) gives the original's module, and the last part of the name follows by `LEAVES`.
       covers: prefix, or prefixes, of the paths of ours that such a file holds; the others keep their values.
       extras: patterns of names that a file may hold and we do not need.
@@ -24,7 +24,7 @@ class Family(NamedTuple):
       stages: pattern of a stage that a file may hold where our model is cut before it.
       convolved: patterns of linear layers of ours that are 1x1 convolutions there.
       counters: whether each BatchNorm has its `num_batches_tracked`, which nothing of ours needs.
-      same_layout: the file holds our own names and layout, so that nothing is turned.
+      same_layout: the file holds our own names and layout, so that nothing is transposed.
     """
 
     rows: Rows = ()
@@ -43,7 +43,7 @@ def under(prefix: str, rows: Iterable[tuple[str, str]]) -> Rows:
 
 
 def name_of(family: Family, path: str) -> str | None:
-    """The original's name of our parameter `path` (`backbone/bn1/scale`), or None where it has no such thing."""
+    """The original's name of our parameter `path` (`backbone/bn1/scale`), or None where it has none."""
     if family.same_layout:
         return path.replace("/", ".")
     module, _, leaf = path.rpartition("/")

@@ -1,4 +1,4 @@
-"""Names of the learned heads, as they stand in the files of whole methods."""
+"""Names of the learned heads, as in the files of complete methods."""
 
 from jaxvpr.weights.tables.family import Rows
 

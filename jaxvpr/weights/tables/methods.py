@@ -1,4 +1,4 @@
-"""Names of whole methods: a backbone's rows under a prefix, and the rows of their heads."""
+"""Names of complete methods: a backbone's rows under a prefix, and the rows of their heads."""
 
 from jaxvpr.weights.tables import heads
 from jaxvpr.weights.tables.convolutional import EFFICIENTNET_SEQUENTIAL, RESNET, RESNET_SEQUENTIAL, VGG_SEQUENTIAL

@@ -14,7 +14,7 @@ def audit(places: Places) -> dict:
 
     Returns:
       A dict of
-        name, images: what and how many.
+        name, images: of the data set, and how many it has.
         counts: {split: {role: images}}; "-" where neither is meant.
         conditions: {condition: images}; "-" where unknown. An image of two conditions counts for both.
         zones: {UTM zone: images}; "local" for the data set's own frame.

@@ -24,7 +24,7 @@ def check_conditions(where: str, conditions: Sequence[str]) -> None:
     if len(conditions) > MOST or twice:
         what = f"has {twice} twice" if twice else f"begins with {list(conditions[:5])}"
         raise DataError(
-            f"{where}: at most {MOST} different conditions can be told apart, but the list of {len(conditions)} "
+            f"{where}: at most {MOST} different conditions are possible, but the list of {len(conditions)} "
             f"{what}. Give kinds of light, weather or season, not a name for each image"
         )
 

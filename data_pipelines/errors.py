@@ -2,8 +2,8 @@
 
 
 class DataError(ValueError):
-    """A data set, file, row or key is not what was expected.
+    """A data set, file, row or key is wrong.
 
-    The message names the file, row or key, says what was expected and what to do about it.
+    The message names it, what was expected and what to do.
     `jaxvpr.main` prints it without a traceback and leaves with status 2.
     """

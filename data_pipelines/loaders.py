@@ -23,7 +23,7 @@ MOST_THREADS = 16  # unless a recipe sets more: each holds a batch in memory
 
 @dataclass(frozen=True)
 class StepReader:
-    """Step to batches of every stream: what `batches` calls, in threads or in other processes.
+    """Step to batches of every stream; `batches` calls it in threads or in other processes.
 
     Attributes:
       sources: stream name to its source.

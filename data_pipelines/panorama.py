@@ -68,7 +68,7 @@ def cut(
       panorama: uint8 [H, W, 3], 360 degrees wide, bearings growing to the right.
       yaw: degrees clockwise from north of its middle column. heading: of the view's middle column.
       width: columns of the view; it sees 360 width / W degrees.
-      full: (height, width) that the panorama must have. name: what an error calls it.
+      full: (height, width) that the panorama must have. name: for errors.
 
     Returns:
       uint8 [H, width, 3].

@@ -1,5 +1,4 @@
-"""The places of one or several data sets, each with its images and its mean position: what batches of places are
-drawn from."""
+"""The places of data sets, with their images and mean positions, from which batches of places are drawn."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ class PlaceTable:
       frame: int64 [places]; metres can be compared within one. A UTM zone, or -1 - k: data set k's own frame.
       city: int64 [places], 0 up to the number of cities; two data sets have no city in common.
       source: int64 [places], which data set of `names`.
-      names: what the data sets are called.
+      names: of the data sets.
       K: images that a batch takes of a place.
       left_out: (places, images) of fewer than K images or of no known place.
     """
@@ -70,7 +69,7 @@ def place_table(
     Args:
       places: one data set or several.
       K: images that a batch takes of a place.
-      city: int [rows of all data sets], which city or zone an image is in; by default what its place's number says
+      city: int [rows of all data sets], which city or zone an image is in; by default that of its place's number
         (GSV-Cities, GSV-XS), which is one city for each data set of other numbers.
       of: the data sets that places are taken of, all by default. The others only keep their rows and frames, so that
         two tables of the same data sets can be drawn from side by side.

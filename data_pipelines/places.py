@@ -132,7 +132,7 @@ class Places:
     """A table of images; all columns have one row per image.
 
     Attributes:
-      name: what a report calls this data set.
+      name: of the data set, for reports.
       path: where the images are.
       east, north: metres, float64, NaN where unknown. In UTM zone `zone`, or in the data set's own frame.
       zone: UTM zone, 1..60 north of the equator and 101..160 south of it; -1 is the data set's own local frame.
@@ -140,11 +140,11 @@ class Places:
       place: identity of the place, -1 where unknown.
       time: when the image was taken, NaT where unknown.
       sequence, frame: which drive and where in it, -1 where unknown.
-      condition: set of `conditions` (day, night, snow, ...) as bits, 0 where unknown: bit k says that conditions[k]
+      condition: set of `conditions` (day, night, snow, ...) as bits, 0 where unknown: bit k is set where conditions[k]
         holds. Use `having` and `conditions_of` instead of reading bits.
       view: where the camera looks relative to its vehicle, index into `VIEWS`, -1 where unknown.
       split, role: index into `SPLITS` and `ROLES`, -1 where neither is meant.
-      conditions: what the bits of `condition` are called, at most 63 names.
+      conditions: names of the bits of `condition`, at most 63.
       answers: the answers that the data set publishes, of its rows with role query in their order, as positions among
         its rows with role database; None where it publishes none.
     """
@@ -247,7 +247,7 @@ class Places:
         return self.take(keep)
 
     def only(self, *, conditions: Sequence[str] = (), role: str | None = None) -> Places:
-        """The rows of one role, and of them those that any of some conditions holds for; what is empty leaves its
+        """The rows of one role, and of them those that any of some conditions holds for; an empty argument leaves its
         column free.
 
         Raises:

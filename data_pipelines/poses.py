@@ -46,13 +46,15 @@ def upward(orientation: Array, name: str) -> str:
 
     Args:
       orientation: [N, 3, 3], from the camera's axes to the world's.
-      name: what an error calls the data set.
+      name: of the data set, for errors.
 
     Raises:
       DataError: where there is no camera, or the cameras do not agree on any axis.
     """
     if not len(orientation):
-        raise DataError(f"{name}: no image has a pose, so that nothing says which axis of the world points up")
+        raise DataError(
+            f"{name}: no image has a pose, so that the axis that points up is unknown. Set up to one of {list(FRAMES)}"
+        )
     mean = -orientation[:, :, 1].mean(axis=0)
     axis = int(np.argmax(np.abs(mean)))
     if not abs(mean[axis]) >= UPRIGHT:
@@ -69,7 +71,7 @@ def on_the_ground(orientation: Array, position: Array, up: str) -> dict[str, Any
     Args:
       orientation: [N, 3, 3], from the camera's axes to the world's.
       position: [N, 3] of the cameras in the world, metres.
-      up: the world's axis that points up, a key of `FRAMES`, which also says what east and north are.
+      up: the world's axis that points up, a key of `FRAMES`, which also gives east and north.
 
     Returns:
       east, north float64 [N] metres; heading float32 [N], degrees in [0, 360) clockwise from north of the camera's z,

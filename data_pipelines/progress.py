@@ -33,9 +33,9 @@ class Bar:
     """A progress bar. Use it as a context manager, so that it goes away however its block ends.
 
     Args:
-      label: what is done, such as "describing".
+      label: the activity, such as "describing".
       total: how many there are; 0 where that is unknown.
-      unit: what is counted, plural, for the rate: "images".
+      unit: plural, for the rate: "images".
       every: seconds between log lines where there is no terminal; infinity for those of `log` alone.
 
     Attributes:
@@ -182,7 +182,7 @@ def clock(seconds: float) -> str:
 
 
 class _Lines(logging.StreamHandler):
-    """Log lines on a stream, each behind the seconds since the start, and above the bars if there are any."""
+    """Log lines on a stream, each after the seconds since the start, and above the bars if there are any."""
 
     def emit(self, record: logging.LogRecord) -> None:
         live = _live

@@ -14,7 +14,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.image_source import ImageSource
 from data_pipelines.images import Array
 
-BOOKKEEPING = ("label", "row", "mask", "bad")  # of a batch: all but what a model is shown
+BOOKKEEPING = ("label", "row", "mask", "bad")  # of a batch: all but the model's inputs
 
 
 class Source(Protocol):
@@ -25,7 +25,7 @@ class Source(Protocol):
         ...
 
     def read(self, draw: Draw, seed: int, step: int, stream: str, part: slice = EVERYTHING) -> Batch:
-        """The elements `part` of the global batch: what a model is shown by name, and `BOOKKEEPING`.
+        """The elements `part` of the global batch: the model's inputs by name, and `BOOKKEEPING`.
 
         label int32 [b], row int64 [b, ...], mask bool [b] (elements that count), bad bool [b] (unreadable ones).
         """
@@ -40,7 +40,7 @@ class Source(Protocol):
         ...
 
     def read_errors(self, batch: Batch) -> list[str]:
-        """Why the bad elements of a batch are bad, a line each: what a run that skips them prints."""
+        """Why the bad elements of a batch are bad, one line a file; a run that skips them logs them."""
         ...
 
 
@@ -53,7 +53,7 @@ class ClipSource:
 
     Attributes:
       images: the source of the frames. `queries_only` augments the first clip of an element, all its frames alike.
-      clips: int64 [N, F], rows of images in order; -1 pads behind the last frame of a clip.
+      clips: int64 [N, F], rows of images in order; -1 pads after the last frame of a clip.
 
     Raises:
       DataError: for a clip without a first frame.
@@ -169,7 +169,7 @@ class TargetSource:
     """A source whose rows have numbers to predict, such as positions.
 
     Attributes:
-      source: what the model is shown.
+      source: of the model's inputs.
       targets: {name: float [N, ...]}, read beside it under these names.
     """
 

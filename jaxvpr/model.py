@@ -43,7 +43,7 @@ class Model:
         self.variables = jax.device_put(variables, replicated(self._mesh))
 
     def describe(self, images: Images) -> np.ndarray:
-        """Descriptors of images, preprocessed as the model's recipe says.
+        """Descriptors of images, with the preprocessing of the model's recipe.
 
         Args:
           images: one path or several; or uint8 RGB arrays, [H, W, 3] each (of any sizes) or [N, H, W, 3].

@@ -24,7 +24,7 @@ def read(
     paths_file: str | os.PathLike[str] | None = None,
     name: str | None = None,
 ) -> Places:
-    """Reads a tree of '@' images; `readers.names.parse` says what the names hold.
+    """Reads a tree of '@' images; `readers.names.parse` lists the fields of a name.
 
     It reads `<root>[/images]/{train,val,test}/{database,queries,queries_v1,...}/...`, the same with a split that
     holds images without such folders (SF-XL train: all of them become database), and any other folder of '@' images
@@ -33,11 +33,11 @@ def read(
 
     Args:
       root: the data set.
-      split: read only this one of train, val, test; for a folder without splits, what to call it.
+      split: read only this one of train, val, test; for a folder without splits, the split of its images.
       folders: read only these folders of a split, e.g. `("database", "queries_v1")`; None reads all.
       paths_file: a text file (may be .gz) with one path relative to `root` per line, to be read instead of the disk;
         its order is kept. The images need not exist.
-      name: what reports call the data set; the folder's name by default.
+      name: of the data set, for reports; the folder's name by default.
 
     Raises:
       DataError: a missing, empty or unreadable folder, a file that is not an image, a name without coordinates.

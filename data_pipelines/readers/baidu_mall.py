@@ -41,7 +41,7 @@ def read(
       root: the data set.
       split: of all rows.
       up: the axis of the world that points up ("z", "-y", ...); by default the one that the training cameras agree on.
-      name: what reports call the data set; the folder's name by default.
+      name: of the data set, for reports; the folder's name by default.
 
     Raises:
       DataError: a missing folder, an image without camera file, or a file that cannot be read; names file and line.

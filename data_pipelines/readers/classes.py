@@ -20,7 +20,7 @@ def read(
     Args:
       root: the data set; its own files are not read.
       split, role: of all images (see `Places`); None leaves it unknown.
-      name: what reports call the data set; the folder's name by default.
+      name: of the data set, for reports; the folder's name by default.
 
     Raises:
       DataError: no folder in `root`, one without images, or a file that is not an image.

@@ -51,7 +51,7 @@ def read(
       sample: the share of each city's places to keep, in (0, 1]; rounded, at least one place.
       seed: which places a `sample` keeps; a city's do not depend on which others are read.
       split, role: of all images (see `Places`); None leaves it unknown.
-      name: what reports call the data set; the folder's name by default.
+      name: of the data set, for reports; the folder's name by default.
 
     Raises:
       DataError: a missing file, city, column or image, a bad cell (names file and row), no place with `min_images`.

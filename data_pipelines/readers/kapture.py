@@ -100,7 +100,7 @@ def _rigs(file: Path) -> dict[str, tuple[str, Array, Array]]:
 
 
 class _Rows:
-    """The rows of one file: fields between commas, comments behind '#'; errors that know their line."""
+    """The rows of one file: fields between commas, comments after '#'; errors that name their line."""
 
     def __init__(self, file: Path, fields: str):
         self.file, self.fields = file, fields

@@ -102,7 +102,7 @@ def _parse_chunk(blob: Array, offsets: Array) -> tuple[dict[str, Array], Array]:
 
 
 def _characters(blob: Array, start: Array, length: Array, width: int) -> Array:
-    """uint8 [width, rows], the first characters of a field, 0 behind its end; `blob` has `PADDING` bytes to spare."""
+    """uint8 [width, rows], the first characters of a field, 0 after its end; `blob` has `PADDING` bytes to spare."""
     windows = np.lib.stride_tricks.sliding_window_view(blob, width)  # gathers rows at once, far faster than bytes
     characters = np.ascontiguousarray(windows[start].T)
     characters[np.arange(width)[:, None] >= length] = 0

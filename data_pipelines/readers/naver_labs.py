@@ -39,7 +39,7 @@ def read(
       up: the axis of the world that points up ("z", "-y", ...); by default the one that the mapping cameras agree on.
       without_position: "error" refuses images of `mapping` and `validation` without a pose, "drop" leaves them out,
         "keep" leaves theirs unknown.
-      name: what reports call the data set; by default the folders' names, as in `GangnamStation B1`.
+      name: of the data set, for reports; by default the folders' names, as in `GangnamStation B1`.
 
     Raises:
       DataError: a missing folder, file or image, a row that cannot be read, an image without pose; names them.

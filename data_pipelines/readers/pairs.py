@@ -52,7 +52,7 @@ def read(
     if file is None:
         return places
     indptr, indices = ground_truth(root, file.name)
-    left_out = max(len(parts[1]) + 1 - len(indptr), 0)  # queries behind the last that the list names
+    left_out = max(len(parts[1]) + 1 - len(indptr), 0)  # queries after the last that the list names
     return places.with_answers(Answers(np.append(indptr, np.repeat(indptr[-1], left_out)), indices), str(file))
 
 

@@ -30,11 +30,11 @@ def read(
 
     Args:
       root: folder of the photos.
-      role: what all photos are taken as.
+      role: of all photos.
       zone: UTM zone to project to (as in `Places.zone`); None takes each photo's own.
       without_position: "error" refuses photos without GPS position, "drop" leaves them out, "keep" leaves theirs
         unknown, also of files that are not images.
-      name: what reports call the data set; the folder's name by default.
+      name: of the data set, for reports; the folder's name by default.
 
     Raises:
       DataError: a missing or empty folder, a file that is not an image, a photo without position (named).

@@ -38,7 +38,7 @@ def read(
     """Reads `path[,lat,lon|east,north][,heading,place,time,split,role,condition,view,sequence,frame]`, header first.
 
     Paths are relative to `root` (or absolute). Degrees are projected to UTM; metres are taken as they are, in a local
-    frame unless `zone` says otherwise. Places and sequences are integers or any text (numbered in sorted order).
+    frame unless `zone` is given. Places and sequences are integers or any text (numbered in sorted order).
     Times are ISO 8601. A condition is one name, or several with `;` between them, such as `night;rain`. An empty cell
     means unknown, except for path and coordinates. Other columns are ignored.
 
@@ -51,7 +51,7 @@ def read(
       split: the split of all rows, where the file has no such column.
       zone: UTM zone (as in `Places.zone`) to project all degrees to, or that the metres lie in. By default each row
         is put in its own zone, which only suits data within one.
-      name: what reports call the data set; the folder's name by default.
+      name: of the data set, for reports; the folder's name by default.
 
     Raises:
       DataError: a missing file or column, or a bad row; names file and line.
@@ -87,7 +87,7 @@ def read(
 
 
 class _Table:
-    """The cells of a CSV file, and errors that know their line."""
+    """The cells of a CSV file, and errors that name their line."""
 
     def __init__(self, file: Path, columns: Mapping[str, str]):
         self.file = file

@@ -150,10 +150,10 @@ def _sharpness(likeness: Array) -> float:
 def cluster_start(
     variables: Mapping[str, Any], descriptors: Array, *, iterations: int = 100, seed: int = 0
 ) -> dict[str, Any]:
-    """`variables` whose aggregator (netvlad, crn, vlad, supervlad, or one of these behind a step) starts from clusters.
+    """`variables` whose aggregator (netvlad, crn, vlad, supervlad, or one of these before a step) starts from clusters.
 
     Args:
-      variables: of the whole model, `{"params": {"aggregator": …}, …}`.
+      variables: of the model, `{"params": {"aggregator": …}, …}`.
       descriptors: unit local features, float32 [N, D], as `local_features` gives them.
       iterations, seed: of `kmeans`.
 
@@ -187,7 +187,7 @@ def needs_clusters(variables: Mapping[str, Any]) -> bool:
     """Whether the clusters of an aggregator are still to be made: no file gave any of them.
 
     Args:
-      variables: of the whole model; leaves that no file gave are `jax.ShapeDtypeStruct`.
+      variables: of the model; leaves that no file gave are `jax.ShapeDtypeStruct`.
 
     Raises:
       UserError: for an aggregator without clusters, or where files gave only some of them.

@@ -21,7 +21,7 @@ from jaxvpr.retrieval.evaluator import Describer
 log = logging.getLogger(__name__)
 Array = np.ndarray
 
-# Below this share of the first variance, float32 cannot tell a direction from rounding.
+# Below this share of the first variance, a direction is lost in float32's rounding.
 FAINT = 1e-6
 # Images or numbers, whichever are fewer, up to which FAISS alone is quick; and rounds of the iteration beyond.
 EXACT, ROUNDS = 2048, 7
@@ -200,7 +200,7 @@ def _subspace(x: Array, columns: int) -> Array:
 
 
 def with_projection(model: Mapping[str, Any], dim: int) -> dict[str, Any]:
-    """The keywords of `models.join` for a model with a layer of `dim` components behind its descriptor."""
+    """The keywords of `models.join` for a model with a layer of `dim` components after its aggregator."""
     inner = {"aggregator": model["aggregator"], "aggregator_options": dict(model.get("aggregator_options") or {})}
     return {**model, "aggregator": "fc", "aggregator_options": {"inner": inner, "dim": dim, "l2": True}}
 

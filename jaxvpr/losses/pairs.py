@@ -4,7 +4,7 @@ All share one form, `loss(batch, *, options) -> scalar`, with `batch` a `Compare
 
 The result is 0, with zero gradients, where nothing counts, and finite on every batch. Reductions and defaults are
 those of pytorch-metric-learning 2.9, but for its 0 on a batch with no more than one positive and one negative pair.
-Where GSV-Cities publishes other options, the docstring says which.
+Docstrings give the options that GSV-Cities publishes, where they differ.
 """
 
 from collections.abc import Callable

@@ -47,7 +47,7 @@ def frozen_in(module: nn.Module, name: str) -> tuple[str, ...]:
     """Patterns of the parameters that `module`, whose own name is `name`, does not train under its options.
 
     A module names them by a method `frozen_paths() -> patterns of the paths below it`; without that method all of it
-    trains. Nothing stops their gradients: the trainer leaves them out of what is differentiated and decayed.
+    trains. Nothing stops their gradients: the trainer leaves them out of differentiation and decay.
     """
     return tuple(f"{name}/({pattern})" for pattern in getattr(module, "frozen_paths", tuple)())
 

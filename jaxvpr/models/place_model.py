@@ -67,8 +67,8 @@ class PlaceModel(nn.Module):
     def frozen_paths(self) -> tuple[str, ...]:
         """Regular expressions of the parameter paths that do not train under the options of the two parts.
 
-        They name what is frozen and what nothing reads. No gradient is stopped for them: an optimiser must leave them
-        out altogether, or its weight decay would shrink them.
+        They name frozen parameters and those that nothing reads. No gradient is stopped for them: an
+        optimiser must leave them out altogether, or its weight decay would shrink them.
         """
         return tuple(f"^{path}" for part in ("backbone", "aggregator") for path in frozen_in(getattr(self, part), part))
 

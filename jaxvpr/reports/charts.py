@@ -47,7 +47,7 @@ class Series:
       colour: custom property of `static/page.css`, such as `run`.
       dash: SVG dash pattern; empty is solid.
       markers: draw and annotate each point.
-      faint: background line without a name, such as raw values behind their mean.
+      faint: background line without a name, such as raw values below their mean.
     """
 
     name: str

@@ -99,7 +99,7 @@ def _ranked(variations: Sequence[Variation]) -> list[Variation]:
 
 
 def _domains(ranked: Sequence[Variation], colours: Mapping[str, str]) -> str:
-    """How well each run's domains could be told apart, in the colours of the picture of their recall."""
+    """The accuracy of each run's domain classifier, in the colours of the picture of recall."""
     curves = [(variation.name, variation.domain_curve) for variation in ranked]
     lines = [Series(name, list(curve), list(curve.values()), colours.get(name, "place")) for name, curve in curves]
     return many_lines(

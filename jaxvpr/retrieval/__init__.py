@@ -1,1 +1,1 @@
-"""From images to recall: extract descriptors, search them, compare with the positives, and say what it cost."""
+"""From images to recall: descriptors, search, comparison with the positives, and costs."""

@@ -30,8 +30,8 @@ class Cache:
 
     Attributes:
       descriptors: float32 [S, B, D], zeros where there is none. Image r is [r // B, r % B], and B is split over all
-        axes of the mesh: each device keeps what it described.
-      present: bool [S, B], split likewise; False behind the last image and where an image could not be read.
+        axes of the mesh: each device keeps the descriptors that it computed.
+      present: bool [S, B], split likewise; False after the last image and where an image could not be read.
       count: number of images, at most S * B.
     """
 
@@ -59,7 +59,7 @@ def fill(
     """Describes every image of a set once, as `extract.describe` does, and leaves the descriptors on the devices.
 
     Args:
-      batches: as `extract.describe` takes, all of one size, with the images in order: what `loaders.every_image` gives.
+      batches: as `extract.describe` takes, all of one size, in order, as `loaders.every_image` gives them.
       batch: images of a global batch, B of the `Cache`; a multiple of the devices.
       apply, variables, count, mesh: as `extract.describe` takes.
 

@@ -15,7 +15,7 @@ def costs(
     training_seconds: float | None = None,
     planning_seconds: float | None = None,
 ) -> dict[str, float | int]:
-    """The `costs` of `metrics.json` (docs/metrics.md); what is not known is left out.
+    """The `costs` of `metrics.json` (docs/metrics.md); unknown ones are left out.
 
     Args:
       database: number of database images.

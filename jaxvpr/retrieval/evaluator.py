@@ -27,7 +27,7 @@ class Benchmark:
     """A data set to measure on.
 
     Attributes:
-      name: what a report calls it.
+      name: its name in a report.
       split: which part of the data set it is, for the protocol line.
       database, queries: the images of each role.
       positives: threshold ("25m") -> which database images answer each query.

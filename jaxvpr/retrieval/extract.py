@@ -54,7 +54,7 @@ def describe(
       apply: `(variables, images uint8 [B, H, W, 3]) -> float [B, D]`. Compiled once for each `apply` and mesh, so pass
         the same object again to reuse it.
       variables: pytree of arrays, on the mesh or in NumPy.
-      batches: this process's share of each global batch: `image` uint8 [b, H, W, 3] or what else the model is shown,
+      batches: this process's share of each global batch: `image` uint8 [b, H, W, 3] or the model's other inputs,
         `mask` bool [b] (False: no image here), `row` int [b] (-1 pads). All processes give equally many, of one size;
         the batches of a lone process may be smaller than its first.
       count: number of images; the rows are 0 to count - 1, each exactly once over all batches and processes.
@@ -82,7 +82,7 @@ def describe_mixed(
     """`describe` for images of several sizes.
 
     Args:
-      batches: what `shapes.mixed_batches` yields.
+      batches: as `shapes.mixed_batches` yields them.
       rule: of `models.resizing`, which brings the images to the size of their batch on the device: float32 then, not
         rounded to integers. Only this small program is compiled for each size that images are read at. Without a
         rule a batch is one chunk, whose images have the batch's size already.

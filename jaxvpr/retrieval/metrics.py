@@ -123,7 +123,7 @@ def validate(document: Any, name: str = FILE) -> None:
     """Checks a document against docs/metrics.md.
 
     Raises:
-      UserError: names the key, what it holds and what was expected.
+      UserError: names the key, its value and the expected one.
     """
     _expect(isinstance(document, Mapping), name, document, "an object with 'results' and 'costs'")
     _expect(isinstance(document.get("results"), list), f"{name}: results", document.get("results"), "a list")

@@ -169,7 +169,7 @@ def without(positives: Positives, others: Positives) -> Positives:
     stride = max(positives.indices.max(initial=-1), others.indices.max(initial=-1)) + 1
     mine, theirs = (np.repeat(np.arange(len(p)) * stride, p.counts) + p.indices for p in (positives, others))
     at = np.searchsorted(theirs, mine)  # keys (query, row) ascend, as rows do within a query
-    keep = np.append(theirs, -1)[at] != mine  # the -1 stands behind the last key, and equals none
+    keep = np.append(theirs, -1)[at] != mine  # the -1 follows the last key, and equals none
     # Offsets of `keep` count what is kept of the first i: new offsets for old ones.
     return Positives(offsets(keep)[positives.indptr], positives.indices[keep])
 

@@ -60,7 +60,7 @@ def _flat(database: Array, queries: Array, k: int) -> tuple[Array, Array]:
 
 
 def _merge(distances: Array, indices: Array, more: Array, more_indices: Array, k: int) -> tuple[Array, Array]:
-    """The k nearest of two lists; -1 sorts behind every row, because its distance is infinite."""
+    """The k nearest of two lists; -1 sorts after every row, because its distance is infinite."""
     distances, indices = np.hstack([distances, more]), np.hstack([indices, more_indices])
     order = np.lexsort((indices, distances), axis=-1)[:, :k]
     return np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1)

@@ -45,7 +45,7 @@ class MixVPR(nn.Module):
         """`[B, h, w, C]` to `[B, dim * rows]` in float32: channel by channel.
 
         Raises:
-          ValueError: for a map of other than `cells`; says how to scale the images.
+          ValueError: for a map of other than `cells`; gives the factors to scale the images by.
         """
         batch, height, width, channels = features.map.shape
         if (height, width) != tuple(self.cells):

@@ -75,7 +75,7 @@ FAMILIES = {
         extras=(r"classifier\.(fc|attention_pool)\.(weight|bias)",),
         stages=r"classifier\.blocks\.\d+\.",
     ),
-    # The Deep VG benchmark's, behind any of the aggregators that it allows: `seqpool` and `cls` have no head there.
+    # The Deep VG benchmark's, with any of the aggregators that it allows: `seqpool` and `cls` have no head there.
     "deep_vg_cct": Family(
         rows=(
             *under("backbone.", CCT),

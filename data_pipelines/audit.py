@@ -24,6 +24,7 @@ def audit(places: Places) -> dict:
         places: number of places and [fewest, median, most] images of one, where `place` is known.
         time: [first, last] as ISO 8601, where known.
     """
+    time = places.time[~np.isnat(places.time)]
     missing = {column: int(np.count_nonzero(_unknown(places, column))) for column in COLUMNS}
     return {
         "name": places.name,
@@ -35,7 +36,7 @@ def audit(places: Places) -> dict:
         "unknown": {c: n for c, n in missing.items() if 0 < n < len(places) and c not in ("zone", "split", "role")},
         "absent": [c for c, n in missing.items() if n == len(places) and c != "zone"],
         "places": _images_per_place(places.place),
-        "time": [str(t) for t in _range(places.time[~np.isnat(places.time)])],
+        "time": [str(time.min()), str(time.max())] if len(time) else [],
     }
 
 
@@ -84,10 +85,6 @@ def _images_per_place(place: Array) -> dict:
         return {"number": 0}
     spread = [int(counts.min()), float(np.median(counts)), int(counts.max())]
     return {"number": len(counts), "images_min_median_max": spread}
-
-
-def _range(values: Array) -> list:
-    return [values.min(), values.max()] if len(values) else []
 
 
 def line(places: Places) -> str:

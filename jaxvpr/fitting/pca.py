@@ -145,7 +145,7 @@ def fit(x: Array, dim: int, *, whiten: bool = False) -> Pca:
     """
     count, length = x.shape
     if not dim < count or dim > length:
-        raise UserError(f"{count} descriptors of {length} numbers are too few for {dim} components")
+        raise UserError(f"{count} descriptors of {length} numbers cannot give {dim} components")
     if not all(np.isfinite(row).all() for row in x):
         raise UserError("descriptors are not finite: check the weights for NaN")
     mean = x.mean(0, dtype=np.float64).astype(np.float32)

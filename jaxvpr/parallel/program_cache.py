@@ -36,7 +36,8 @@ def keep_programs() -> Path | None:
         if name.upper() not in os.environ:
             jax.config.update(name, value)
     try:
-        folder = Path(given) if given else _cache_home() / "jaxvpr" / "compiled" / _machine()
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+        folder = Path(given) if given else home / "jaxvpr" / "compiled" / _machine()
         folder.mkdir(parents=True, exist_ok=True)
         if jax.config.values["jax_compilation_cache_max_size"] >= 0:
             _drop_unfinished(folder)
@@ -46,11 +47,6 @@ def keep_programs() -> Path | None:
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return folder
-
-
-def _cache_home() -> Path:
-    """The base directory for caches of the XDG specification."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
 
 
 def _machine() -> str:

@@ -13,11 +13,7 @@ Array = np.ndarray
 
 
 def gallery_items(
-    database: Places,
-    queries: Places,
-    predictions: Array,
-    distances: Array,
-    positives: Positives,
+    database: Places, queries: Places, predictions: Array, distances: Array, positives: Positives
 ) -> list[GalleryItem]:
     """A choice of queries with their first predictions, wrong ones first.
 

@@ -75,10 +75,6 @@ def _tensor(storage: np.ndarray, offset: int, shape: tuple, stride: tuple, *_: A
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, strides).copy()
 
 
-def _parameter(tensor: np.ndarray, *_: Any) -> np.ndarray:
-    return tensor
-
-
 class _Array:
     """Stands for a NumPy array in a pickle, whose numbers come with its state."""
 
@@ -89,10 +85,6 @@ class _Array:
         if not isinstance(dtype, _Dtype):
             raise pickle.UnpicklingError(f"a NumPy array of {type(dtype).__name__}")
         self.array = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if fortran else "C").copy("C")
-
-
-def _array(kind: Any, shape: Any, code: Any) -> _Array:
-    return _Array()
 
 
 class Record:
@@ -114,14 +106,14 @@ NAMES: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch", "Size"): tuple,
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
     ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "scalar"): _number,
     ("numpy._core.multiarray", "scalar"): _number,
     ("_codecs", "encode"): _latin1,
     ("numpy", "ndarray"): _Array,
-    ("numpy.core.multiarray", "_reconstruct"): _array,
-    ("numpy._core.multiarray", "_reconstruct"): _array,
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
+    ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Array(),
     # AP-GeM's files hold scikit-learn's principal components beside the network.
     ("sklearn.decomposition.pca", "PCA"): Record,
     ("sklearn.decomposition._pca", "PCA"): Record,

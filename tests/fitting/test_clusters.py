@@ -171,7 +171,7 @@ def test_what_cannot_be_clustered_is_refused():
         cluster_start(variables, POINTS[:, :5])
     with pytest.raises(UserError, match="not finite"):
         kmeans(np.full((9, 2), np.nan, np.float32), 2)
-    with pytest.raises(UserError, match="all alike"):
+    with pytest.raises(UserError, match="features are alike"):
         netvlad_start(CENTRES[[0, 0]], POINTS)
     with pytest.raises(UserError, match=r"\b2 clusters"):
         netvlad_start(CENTRES[:1], POINTS)

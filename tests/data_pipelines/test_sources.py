@@ -91,7 +91,7 @@ def test_a_clip_with_an_unreadable_frame_is_bad_and_named(paths, tmp_path):
     source = ClipSource(ImageSource(Paths.of(files), SIZE, on_error="skip"), CLIPS)
     batch = source.read(Draw.of([0, 3]), 0, 0, "source")
     assert batch["bad"].tolist() == [False, True] and batch["mask"].tolist() == [True, False]
-    (complaint,) = source.complaints(batch)
+    (complaint,) = source.read_errors(batch)
     assert "gone.png" in complaint
     by_image = source.read_images(Draw.of([[0, 3]]), 0, 0, "source", slice(1, 2))
     assert by_image["bad"].tolist() == [True] and by_image["mask"].tolist() == [False]
@@ -115,7 +115,7 @@ def test_targets_follow_their_rows(tmp_path):
     source = TargetSource(ArraySource(str(file)), {"position": np.array([[0.0, 1], [2, 3], [4, 5], [6, 7]])})
     batch = source.take(np.array([3, 1])).read(Draw.of([[0, 1], [-1, 0]]), 0, 0, "source")
     assert batch["position"].tolist() == [[[6, 7], [2, 3]], [[0, 0], [6, 7]]] and batch["position"].dtype == np.float32
-    assert source.names([2]) == [f"{file}, row 2"] and source.complaints(batch) == [] and len(source) == 4
+    assert source.names([2]) == [f"{file}, row 2"] and source.read_errors(batch) == [] and len(source) == 4
 
 
 def test_a_clip_without_a_first_frame_is_refused(paths):

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from data_pipelines.shapes import target
+from data_pipelines.shapes import common_size
 from jaxvpr import models
 from jaxvpr.models.costs import flops, model_mib, parameter_count
 from jaxvpr.weights import FAMILIES
@@ -46,7 +46,7 @@ def method_row(names: Sequence[str]) -> str:
     """The table row of methods that differ in the last part of their names, the descriptor's length."""
     described, method = models.description(names[-1]), models.build(names[-1])
     preprocess = method.preprocess
-    size = target(preprocess.size, preprocess.multiple, preprocess.crop)
+    size = common_size(preprocess.size, preprocess.multiple, preprocess.crop)
     found = costs(method.module, size)
     taken = "own size" if not preprocess.size else "x".join(map(str, preprocess.size))
     fitted = "middle in multiples" if preprocess.crop else "multiple"

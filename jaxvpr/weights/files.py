@@ -84,7 +84,7 @@ def _save_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 def _existing(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: this file of weights does not exist")
+        raise UserError(f"{path}: no such file of weights")
     if path.suffix not in (*TORCH, ".safetensors"):
         raise UserError(f"{path}: weights are read from {', '.join(TORCH)} and .safetensors files")
     return path

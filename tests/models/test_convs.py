@@ -114,7 +114,7 @@ def test_a_skipped_block_leaves_whole_images_as_they_are():
     x = np.random.default_rng(0).normal(size=(400, 4, 4, 8)).astype(np.float32)
     variables = random_variables(block, x)
     trained = jit(block.apply)(variables, x, rngs={"dropout": jax.random.key(0)})
-    added = jit(block.clone(still=True).apply)(variables, x) - x
+    added = jit(block.clone(deterministic=True).apply)(variables, x) - x
     skipped = np.abs(trained - x).max((1, 2, 3)) == 0
     assert 0.15 < skipped.mean() < 0.35
     # What remains is scaled so that the mean stays.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import models_page
-from data_pipelines.shapes import target
+from data_pipelines.shapes import common_size
 from jaxvpr import models
 from jaxvpr.weights import FAMILIES
 from jaxvpr.weights.tables import name_of
@@ -40,7 +40,7 @@ EACH = [names[-1] for names in models_page.grouped()]
 def test_length_batch_and_names(name):
     method, described = models.build(name), models.description(name)
     shown = method.preprocess
-    height, width = target(shown.size, shown.multiple, shown.crop) if shown.size else (112, 224)
+    height, width = common_size(shown.size, shown.multiple, shown.crop) if shown.size else (112, 224)
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
     # Initialisation runs the whole model, so that one trace gives both.

@@ -13,7 +13,7 @@ from torch_models import BasicBlock, Bottleneck, GeM, ResNet, normalised, random
 from torch_vits import ViT
 
 from jaxvpr import weights
-from jaxvpr.models import build, describe, join
+from jaxvpr.models import build, description, join
 
 pytestmark = pytest.mark.torch
 
@@ -214,5 +214,5 @@ def test_published_methods_have_the_originals_names_and_shapes(name):
     variables = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes)
     with torch.device("meta"):
         theirs = {name: tuple(tensor.shape) for name, tensor in PUBLISHED[name]().state_dict().items()}
-    ours = weights.to_torch(describe(name).family, variables)
+    ours = weights.to_torch(description(name).family, variables)
     assert {name: tensor.shape for name, tensor in ours.items()} == theirs

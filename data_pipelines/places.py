@@ -241,14 +241,11 @@ class Places:
         keep = np.ones(len(self), bool) if condition is None else self.having(condition)
         for column, value, names in (("split", split, SPLITS), ("role", role, ROLES)):
             if value is not None:
-                if value not in names:
-                    raise DataError(f"{self.name}: no {column} {value!r}; there are {list(names)}")
-                keep &= getattr(self, column) == names.index(value)
+                keep &= getattr(self, column) == index_of(f"{column} of {self.name}", value, names)
         return self.take(keep)
 
     def only(self, *, conditions: Sequence[str] = (), role: str | None = None) -> Places:
-        """The rows of one role, and of them those that any of some conditions holds for; an empty argument leaves its
-        column free.
+        """The rows of one role for which any of some conditions holds; an empty argument selects all.
 
         Raises:
           DataError: for a condition or role that does not exist, or where no row is left.

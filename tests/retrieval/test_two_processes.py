@@ -33,7 +33,7 @@ from jaxvpr.retrieval.describer import Describer
 from jaxvpr.retrieval.extract import describe
 from jaxvpr.mining.hard_examples import hard_examples
 from jaxvpr.retrieval.positives import Positives
-from jaxvpr.retrieval.search import exact
+from jaxvpr.retrieval.search import exact_on_mesh
 
 images = np.random.default_rng(0).integers(0, 256, (21, 4, 4, 3), np.uint8)
 kernel = np.random.default_rng(1).normal(size=(48, 5)).astype(np.float32)
@@ -55,7 +55,7 @@ def batches():
 
 
 found = describe(apply, {"kernel": kernel}, batches(), 21, mesh)
-distances, indices = exact(found.descriptors, found.descriptors[:7], 3, missing=found.missing)
+distances, indices = exact_on_mesh(found.descriptors, found.descriptors[:7], 3, mesh, missing=found.missing)
 
 image = {"size": (4, 4), "resize": "tensor_linear_antialias", "multiple": 1, "crop": False}
 loader = {"threads": 1, "workers": 0, "prefetch": 1, "on_error": "skip"}

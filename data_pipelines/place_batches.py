@@ -50,9 +50,8 @@ def place_batches(
 
     Args:
       table: the places; labels are their numbers in it.
-      P: places in a batch.
+      P: places in a batch. steps: how many batches; None makes one pass over all places.
       rng: the only source of randomness, `np.random.default_rng([seed, epoch])`: equal states give equal batches.
-      steps: how many batches; None makes one pass over all places.
       min_distance: metres that the mean positions of a batch's places are apart at least; 0 sets no limit.
       by_city: every batch is of one city; the batches of a pass are shuffled, so that a part of one favours no city.
       weights: one for each data set. In proportion to them data sets share each batch, or with `by_city` the batches;
@@ -65,10 +64,8 @@ def place_batches(
       DataError: an option out of range, no full batch with "drop", places that are all too near.
     """
     if P < 1 or (steps or 0) < 0 or last not in LAST or not min_distance >= 0:
-        raise DataError(
-            f"P must be at least 1, steps and min_distance at least 0, last in {LAST}: "
-            f"{P=} {steps=} {min_distance=} {last=}"
-        )
+        expected = f"P must be at least 1, steps and min_distance at least 0, last in {LAST}"
+        raise DataError(f"{expected}: {P=} {steps=} {min_distance=} {last=}")
     if steps is None and weights is not None:
         raise DataError("weights need a number of steps: data sets that are mixed by weight have no common pass")
     # Found once, before drawing: which places exclude each other does not depend on the batch.

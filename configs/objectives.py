@@ -119,6 +119,10 @@ WHOLE: dict[str, Callable[[ConfigDict], ConfigDict]] = {
 }
 
 
+# Names whose validation is the recalls of `val_data`; a recipe's own family may bring another.
+SHIPPED = ("cells", "distillation", "eigenplaces", "mined_triplets", "places", "pretraining", "sfrs")
+
+
 def lacking(objective: ConfigDict) -> list[str]:
     """The dotted keys that an objective of this file needs and a recipe lacks; `*_options` may hold anything."""
     name = objective.get("name")

@@ -52,6 +52,11 @@ class Draw(NamedTuple):
             mask=rows.reshape(*elements, -1)[..., 0] >= 0,
         )
 
+    def by_row(self) -> Draw:
+        """The draw of one step with each row as an element of its own: [B, T] as [B * T]."""
+        each = self.rows.size // max(1, len(self.rows))
+        return Draw(self.rows.ravel(), *(np.repeat(column, each) for column in (self.view, self.label, self.mask)))
+
     def at(self, step: int) -> Draw:
         """The draw of one of several steps."""
         return Draw(*(column[step] for column in self))

@@ -18,7 +18,11 @@ BOOKKEEPING = ("label", "row", "mask", "bad")  # of a batch: all but the model's
 
 
 class Source(Protocol):
-    """Where a stream's arrays come from. Must be picklable."""
+    """Where a stream's arrays come from. Must be picklable.
+
+    One whose elements have several images, and may be split by image over the devices (`Objective.images`), has a
+    `read_images` too: see that of `ImageSource`.
+    """
 
     def __len__(self) -> int:
         """How many rows there are."""
@@ -148,6 +152,10 @@ class ArraySource:
         batch = {"label": draw.label[part], "row": rows, "mask": draw.mask[part], "bad": np.zeros(len(rows), bool)}
         return {self.name: values, **batch}
 
+    def read_images(self, draw: Draw, seed: int, step: int, stream: str, part: slice = EVERYTHING) -> Batch:
+        """As `ImageSource.read_images`, with rows of the file in place of images."""
+        return self.read(draw.by_row(), seed, step, stream, part)
+
     def _in_file(self, rows: Array) -> Array:
         return rows if self.rows is None else self.rows[rows]
 
@@ -181,7 +189,14 @@ class TargetSource:
 
     def read(self, draw: Draw, seed: int, step: int, stream: str, part: slice = EVERYTHING) -> Batch:
         """The batch of the source, and {name: float32 [*rows.shape, ...]}, zeros where the row is -1."""
-        batch, rows = self.source.read(draw, seed, step, stream, part), draw.rows[part]
+        return self._with_targets(self.source.read(draw, seed, step, stream, part), draw.rows[part])
+
+    def read_images(self, draw: Draw, seed: int, step: int, stream: str, part: slice = EVERYTHING) -> Batch:
+        """As `ImageSource.read_images`, with the numbers of each image's row."""
+        batch = self.source.read_images(draw, seed, step, stream, part)
+        return self._with_targets(batch, draw.rows.ravel()[part])
+
+    def _with_targets(self, batch: Batch, rows: Array) -> Batch:
         for name, values in self.targets.items():
             batch[name] = values[np.maximum(rows, 0)].astype(np.float32)
             batch[name][rows < 0] = 0

@@ -172,6 +172,11 @@ def _command(found: dict[str, Any], changes: list[tuple[str, str]]) -> Command:
 
 
 def _hosts(coordinator: str, processes: int, process: int) -> tuple[str, int, int]:
+    if not coordinator and (processes, process) != (0, -1):
+        raise UserError(
+            f"--processes={processes} --process={process} need --coordinator=HOST:PORT, the address of process 0; "
+            "without it each process would train alone"
+        )
     if coordinator not in ("", "auto") and not 0 <= process < processes:
         raise UserError(
             f"--coordinator={coordinator} needs --processes=N and --process=0 to N-1, another number in each process; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -37,6 +38,8 @@ def check(config: ConfigDict) -> None:
             value = value[part]
         if value < least:
             raise UserError(f"config.{key}={value} must be at least {least}")
+    if Path(config.name).name != config.name or config.name in ("", ".", ".."):
+        raise UserError(f"config.name={config.name!r} names the folder in runs/: give a name without slashes")
     _check_image(config.image)
     _check_panorama(config.panorama)
     if not config.eval.recalls or min(config.eval.recalls) < 1:
@@ -70,6 +73,8 @@ def check_training(config: ConfigDict) -> None:
             "config.model.aggregator='crn' is trained in a second stage, from a trained NetVLAD, and config.init names "
             "none: init=FILE:^(backbone|aggregator/(conv|centroids)). configs/netvlad.py trains one"
         )
+    if config.objective.name not in objectives.SHIPPED and not config.val_data:
+        return  # measures are the family's, and it knows whether it has them
     if config.best.patience and not config.val_data:
         raise UserError(
             f"config.best.patience={config.best.patience} ends the run where validation gets no better, and the recipe "
@@ -117,9 +122,12 @@ def _check_panorama(panorama: ConfigDict) -> None:
 
 def _check_patterns(config: ConfigDict) -> None:
     patterns = [("frozen", pattern) for pattern in config.frozen]
+    if wrong := [pattern for _, pattern in patterns if not isinstance(pattern, str)]:
+        raise UserError(f"config.frozen={tuple(config.frozen)} must be patterns of parameter paths, got {wrong[0]!r}")
     for group in ("optimizer", "optimizer_extra", "optimizer_shared"):
         for pair in config[group].factors:
-            if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
+            kinds = tuple(map(type, pair)) if isinstance(pair, tuple | list) else ()
+            if kinds not in ((str, int), (str, float)):
                 raise UserError(f"config.{group}.factors must be pairs (('pattern', factor), ...), got {pair!r}")
             patterns.append((f"{group}.factors", pair[0]))
     for key, pattern in patterns:

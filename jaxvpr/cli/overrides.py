@@ -89,6 +89,11 @@ def override(config: ConfigDict, key: str, text: str) -> None:
         raise UserError(_no_key(key, last, group))
     old = group.get(last)
     whole = last in FREE and isinstance(value, dict)
+    if isinstance(old, ConfigDict) and isinstance(value, str) and text.startswith("{"):
+        raise UserError(
+            f"config.{key}={text} is not a dict as Python writes it, with its strings in quotes. A shell takes quotes "
+            f"away: put the whole argument into single ones, '{{\"NAME\": VALUE}}'"
+        )
     if isinstance(old, ConfigDict) and not whole:
         raise UserError(f"config.{key} is a group; its keys are {sorted(old)}")
     with group.unlocked():
@@ -175,6 +180,8 @@ def _as_type_of(key: str, old: Any, value: Any, text: str) -> Any:
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(old, tuple):
+        if old and not isinstance(old[0], str) and isinstance(value, str):
+            raise UserError(f"config.{key}={text!r} is not a tuple of {type(old[0]).__name__} such as {old!r}")
         items = tuple(value) if isinstance(value, list | tuple) else (value,)
         return tuple(_as_type_of(key, old[0], item, str(item)) for item in items) if old else items
     if old is not None and type(old) is not type(value):

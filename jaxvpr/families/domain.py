@@ -15,7 +15,6 @@ from data_pipelines.places import Paths
 from jaxvpr import builders
 from jaxvpr.errors import UserError
 from jaxvpr.families.learning import Learning
-from jaxvpr.models import Variables
 from jaxvpr.models.intermediates import AT, intermediates
 from jaxvpr.objectives.batchnorm import TARGET, batchnorm_objective
 from jaxvpr.objectives.domain import METHODS, REVERSAL, Adaptation, adapted
@@ -114,18 +113,19 @@ def adapt(config: ConfigDict, recipe: Recipe, over: Mesh) -> Recipe:
     images = target_images(config)
     how = Adaptation(**{**keys, "hidden": tuple(keys.hidden)})
     objective = adapted(
-        recipe.objective, recipe.model, how, images=len(images), width=_width(config), epochs=config.epochs
+        recipe.objective, recipe.model, how, images=len(images), width=_width(config, recipe), epochs=config.epochs
     )
     sources = {**recipe.sources, TARGET: builders.image_source(config, images)}
     return recipe._replace(objective=objective, sources=sources)
 
 
-def _width(config: ConfigDict) -> int:
-    """How many features of an image the domains are compared by."""
-    embed, key = embed_images(builders.model(config)), jax.random.key(config.seed)
+def _width(config: ConfigDict, recipe: Recipe) -> int:
+    """How many features of an image the domains are compared by, in the model that the recipe trains."""
+    embed = embed_images(recipe.model)
 
-    def features(variables: Variables, images: Any) -> Any:
-        run = partial(embed, variables["params"], variables["batch_stats"], {}, {"image": images}, key)
+    def features(key: jax.Array, images: Any) -> Any:
+        variables = recipe.model.init(key, images)
+        run = partial(embed, variables["params"], variables.get("batch_stats", {}), {}, {"image": images}, key)
         return intermediates(run, config.domain.on)[1]
 
-    return jax.eval_shape(features, builders.shapes(config), builders.blank(config)).shape[-1]
+    return jax.eval_shape(features, jax.random.key(config.seed), recipe.example).shape[-1]

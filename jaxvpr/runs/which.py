@@ -82,14 +82,14 @@ def uncompressed(config: ConfigDict, folder: Path, which: str, fresh: bool = Fal
     training began from them. With `fresh`, random weights are the answer where there are none at all.
     """
     shapes = builders.shapes(config)
-    if not (which in ("best", "last") or which.isdigit()):
+    if not (which in ("best", "last") or which.isdecimal()):
         weight_source.check("--checkpoint", which, "; else it is best, last or a step")
         return which, builders.initial_variables(config, which)
     found = None
     if (folder / "checkpoints").is_dir():
         with slow(f"reading a checkpoint of {folder}"):
             checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
-            found = checkpoints.variables(shapes, int(which) if which.isdigit() else which)
+            found = checkpoints.variables(shapes, int(which) if which.isdecimal() else which)
             checkpoints.close()
     if found:
         return f"step {found[0]} of {folder}", jax.device_get(found[1])
@@ -122,11 +122,16 @@ def named(name_or_file: str | os.PathLike[str]) -> tuple[ConfigDict, Variables]:
     source = weight_source.parse(text)
     if Path(text).is_dir():
         source = weight_source.WeightSource("run", text)
-    recipe = ".py" in text.partition(",")[0]
+    head = text.partition(",")[0].partition(":")[0]
+    recipe = head.endswith(".py")
     method, _, rest = text.partition(":")
     if method in models.METHODS:
         config = load_config(f"configs/zoo.py:{method}")
         config.init = rest
+    elif source.pattern and not recipe:
+        raise UserError(
+            f"{text}: a whole model is loaded, not the parameters of a pattern; leave {source.pattern!r} out"
+        )
     elif source.scheme == "run" and not source.file.is_file():
         raise UserError(f"{source.name} holds no {MODEL_FILE}: a run writes it when it ends")
     elif source.file.suffix == ".safetensors" and not recipe:

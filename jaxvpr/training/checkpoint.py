@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import gc
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,7 +51,8 @@ class _KeepBestAndLast:
 
 
 def _best(values: Sequence[tuple[int, float | None]]) -> int | None:
-    known = [(-value, step) for step, value in values if value is not None]
+    # NaN compares as False with everything, and so would stay the best once it came first.
+    known = [(-value, step) for step, value in values if value is not None and not math.isnan(value)]
     return min(known)[1] if known else None
 
 

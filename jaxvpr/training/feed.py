@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from data_pipelines.draws import Draw
 from data_pipelines.loaders import StepReader, batches
 from data_pipelines.sources import Source
+from jaxvpr.errors import UserError
 from jaxvpr.parallel.mesh import local_rows, to_global
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,31 @@ class Feed:
         self.sources, self.mesh = dict(sources), mesh
         self.seed, self.loader, self.by_image = seed, dict(loader), dict(by_image or {})
         self.unreadable = 0
+
+    def check(self, draws: Mapping[str, Draw], streams: Sequence[str], period: int) -> None:
+        """Looks at the draws of a plan, before threads and processes read them.
+
+        Args:
+          streams, period: of the objective.
+
+        Raises:
+          UserError: for a stream too many or too few, another number of steps than the period, or a batch that the
+            devices cannot split.
+        """
+        if set(draws) != set(streams):
+            raise UserError(f"the plan draws for the streams {sorted(draws)}; the objective has {sorted(streams)}")
+        for stream, draw in draws.items():
+            if len(draw.rows) != period:
+                raise UserError(
+                    f"the plan draws {len(draw.rows)} steps for the stream {stream!r}; its objective's period is "
+                    f"{period}"
+                )
+            size, images = draw.rows.shape[1], self.by_image.get(stream, 1)
+            if size * images % self.mesh.size:
+                raise UserError(
+                    f"the plan draws batches of {size} elements for the stream {stream!r}, which {self.mesh.size} "
+                    f"devices cannot split: make it a multiple of {self.mesh.size}"
+                )
 
     def read(self, draws: Mapping[str, Draw], first: int, start: int, stop: int) -> Any:
         """This host's rows of the steps from `start` on, before `stop`, of a plan that begins at step `first`: a

@@ -154,6 +154,7 @@ class _Run:
         rng = np.random.default_rng([self.config.seed, index])
         with slow(f"step {host.step}: planning the next {self.period_steps} steps"):
             host.plan, host.memory = objective.plan(index, rng, host.memory, self.recipe.embed(variables_of(state)))
+            self.feed.check(host.plan.draws, objective.streams, self.period_steps)
         spent = time.monotonic() - began
         host.planning_seconds += spent
         self.log.clock(host.step, {"planning_seconds": spent})

@@ -108,7 +108,7 @@ def follow(config: ConfigDict, rate: Schedule, deciding: Deciding) -> Follow:
     """
     if not config.plateau.factor:
         return lambda watch, value, step: watch
-    if not config.val_data:
+    if not (deciding.measures or config.val_data):
         raise UserError(
             f"plateau.factor={config.plateau.factor} lowers the learning rate where validation gets no better, and the "
             "recipe validates on nothing; give it val_data, or set plateau.factor=0"

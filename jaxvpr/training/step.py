@@ -144,7 +144,7 @@ def _in_parts(
         index, weight, part = inputs
         differentiate = jax.grad(loss_of, argnums=(0, 1), has_aux=True)
         grads, (carry, metrics) = differentiate(trained, heads, carry, part, jax.random.fold_in(at.key, index))
-        return carry, jax.tree.map(lambda x: x * weight.astype(x.dtype), (grads, metrics))
+        return carry, jax.tree.map(partial(_weighed, weight), (grads, metrics))
 
     parts = dealt(batches, count)
     inputs = jnp.arange(count), _part_weights(parts[objective.streams[0]]["mask"]), parts
@@ -211,6 +211,12 @@ def _slice(tree: Any, slot: jax.Array) -> Any:
 
 def _write(tree: Any, part: Any, slot: jax.Array) -> Any:
     return jax.tree.map(lambda x, p: jax.lax.dynamic_update_index_in_dim(x, p, slot, 0), tree, part)
+
+
+def _weighed(weight: jax.Array, x: jax.Array) -> jax.Array:
+    # A share below 1 is 0 as an integer, so metrics that count become numbers with a fraction.
+    x = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
+    return x * weight.astype(x.dtype)
 
 
 def _part_weights(masks: jax.Array) -> jax.Array:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+from configs import objectives
+from jaxvpr import families
 from jaxvpr.cli import checks
 from jaxvpr.cli.arguments import parse
 from jaxvpr.cli.overrides import override
@@ -134,6 +136,18 @@ MISTAKES = {
     "key below a value": (["--config=R", "--config.batch.size=3"], r"\bkey\b.*config\.batch\.size"),
     "value of another type": (["--config=R", "--config.batch=many"], r"config\.batch='many'.*\bint\b"),
     "bool for a number": (["--config=R", "--config.batch=true"], r"config\.batch='true'.*\bint\b"),
+    "a tuple cut short": (["--config=R", "--config.image.size=(48,48"], r"image\.size='\(48,48' is not a tuple of int"),
+    "a dict without its quotes": (
+        ["--config=R", "--config.optimizer.options={nesterov:True}"],
+        r"optimizer\.options=\{nesterov:True\} is not a dict.*single ones",
+    ),
+    "patterns that are none": (["--config=R", "--config.frozen=3"], r"config\.frozen=\(3,\) must be patterns.*got 3"),
+    "a factor in words": (
+        ["--config=R", "--config.optimizer.factors=(('a','b'),)"],
+        r"config\.optimizer\.factors must be pairs.*\('a', 'b'\)",
+    ),
+    "no name": (["--config=R", "--config.name="], r"config\.name=''.*folder in runs/"),
+    "a name that is a path": (["--config=R", "--config.name=../x"], r"config\.name='\.\./x'.*without slashes"),
     "items of another type": (["--config=R", "--config.image.size=('a',3)"], r"config\.image\.size='a'.*\bint\b"),
     "a whole group": (["--config=R", "--config.loader=3"], r"config\.loader\b.*\['on_error'"),
     "change without value": (["--config=R,seed"], "key=value.*'seed'"),
@@ -178,6 +192,7 @@ MISTAKES = {
         r"config\.optimizer\.factors.*pairs.*'a'",
     ),
     "number": (["localize", "--config=R", "--images=x", "--database=y", "--top=few"], "--top: 'few' is not an integer"),
+    "hosts that would train alone": (["--config=R", "--processes=2", "--process=1"], "need --coordinator=HOST:PORT"),
     "hosts": (["--config=R", "--coordinator=localhost:1"], r"--coordinator=localhost:1\b.*--processes=N.*--process=0"),
 }
 
@@ -221,3 +236,10 @@ def test_a_float_takes_an_integer_and_text_stays_text():
     assert config.to_dict() == {"rate": 2.0, "name": "7", "flag": True, "options": {"deep": [1, 2]}, "none": ("a",)}
     with pytest.raises(UserError, match=r"\bkey\b.*config\.new\b"):
         override(config, "new", "1")
+
+
+def test_a_family_of_ones_own_may_bring_the_measures_that_end_a_run(tiny_recipe):
+    config = load_config(f"{tiny_recipe},best.patience=3,best.measure=R@5,val_data={{}}").unlock()
+    config.objective = ConfigDict({"name": "mine"})
+    checks.check_training(config)
+    assert set(objectives.SHIPPED) == set(families.FAMILIES)

@@ -162,6 +162,8 @@ def test_load_says_what_it_lacks(tmp_path, tiny_recipe, trained_run):
         jaxvpr.load(f"{tiny_recipe},init=none.pth")
     with pytest.raises(UserError, match=r"no recipe 'nothing'"):
         jaxvpr.load("nothing")
+    with pytest.raises(UserError, match=r"whole model.*leave 'backbone' out"):
+        jaxvpr.load(f"{trained_run / 'model.safetensors'}:backbone")
     ran = tmp_path / "ran"
     with zipfile.ZipFile(tmp_path / "theirs.pth", "w") as hostile:
         hostile.writestr("__main__.py", f"open({str(ran)!r}, 'w').close()")
@@ -170,4 +172,8 @@ def test_load_says_what_it_lacks(tmp_path, tiny_recipe, trained_run):
     assert not ran.exists()
     from_recipe = jaxvpr.load(f"{tiny_recipe},init={trained_run / 'model.safetensors'}")
     image = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), dtype=np.uint8)
+    moved = tmp_path / "my.pytorch" / "model.safetensors"  # no recipe, though ".py" is in it
+    moved.parent.mkdir()
+    moved.write_bytes((trained_run / "model.safetensors").read_bytes())
+    np.testing.assert_array_equal(jaxvpr.load(moved).describe(image), jaxvpr.load(trained_run).describe(image))
     np.testing.assert_allclose(from_recipe.describe(image), jaxvpr.load(trained_run).describe(image), atol=1e-6)

@@ -8,7 +8,8 @@ train_data.root=/data/gsv_cities,more_train_data.msls.root=/data/msls
 
 Trained at 224 pixels, the model is measured at 322 in the paper:
 
-    python -m jaxvpr.main evaluate --config=configs/salad.py:salad,image.size=(322,322) --workdir=runs/salad-gsv-cities
+    python -m jaxvpr.main evaluate --config=configs/salad.py:salad --config.image.size=322,322 \
+--workdir=runs/salad-gsv-cities
 """
 
 from ml_collections import ConfigDict

@@ -19,8 +19,8 @@ from jaxvpr.errors import UserError
 
 CHANGE = "--config."
 ABOUT_CHANGES = """\
-Keys are changed behind a comma or in flags of their own, which are read last:
-  --config=configs/cosplace.py:city,image.size=(48,48),seed=1 --config.batch=32
+Keys are changed behind a comma or in flags of their own, which are read last. A shell wants quotes around brackets:
+  '--config=configs/cosplace.py:city,image.size=(48,48),seed=1' --config.batch=32
 configs/common.py and configs/objectives.py have every key and its default; `weights` stands for the key `init`."""
 
 

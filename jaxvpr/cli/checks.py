@@ -20,9 +20,11 @@ AT_LEAST = {
     "grad_cache": 1, "ema.warmup": 0, "plateau.patience": 0, "best.patience": 0,
     "loader.threads": 0, "loader.workers": 0, "loader.prefetch": 1, "checkpoint.keep": 1, "checkpoint.every_steps": 0,
     "eval.batch": 1, "clusters.images": 0, "clusters.per_image": 1, "clusters.iterations": 1, "image.multiple": 1,
-    "pca.dim": 0, "pca.images": 1, "pca.memory_mib": 1,
+    "pca.dim": 0, "pca.images": 1, "pca.memory_mib": 1, "optimizer.rate": 0, "optimizer_extra.rate": 0,
+    "optimizer_shared.rate": 0,
 }  # fmt: skip
 
+MOST_SEED = 2**32 - 1  # JAX takes no more
 RECALL = re.compile(r"(^|/)L?R@\d+$")
 
 
@@ -40,6 +42,8 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{key}={value} must be at least {least}")
     if Path(config.name).name != config.name or config.name in ("", ".", ".."):
         raise UserError(f"config.name={config.name!r} names the folder in runs/: give a name without slashes")
+    if config.seed > MOST_SEED:
+        raise UserError(f"config.seed={config.seed} must be at most {MOST_SEED}, a number of 32 bits")
     _check_image(config.image)
     _check_panorama(config.panorama)
     if not config.eval.recalls or min(config.eval.recalls) < 1:
@@ -68,6 +72,9 @@ def check_training(config: ConfigDict) -> None:
             f"config.objective lacks {', '.join(missing)}, which objective.name={name!r} needs; a recipe has all keys "
             f"from config.objective = common.{name}(...)"
         )
+    for key in ("head_steps", "margin_warmup"):
+        if config.objective.get(key, 0) < 0:
+            raise UserError(f"config.objective.{key}={config.objective[key]} must be at least 0")
     if config.model.aggregator == "crn" and not config.init:
         raise UserError(
             "config.model.aggregator='crn' is trained in a second stage, from a trained NetVLAD, and config.init names "

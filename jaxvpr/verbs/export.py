@@ -41,9 +41,7 @@ def run(config: ConfigDict, folder: Path, checkpoint: str, out: Path, family: st
     if out.suffix == PROGRAM and family:
         raise UserError(f"--family={family} names weights; a {PROGRAM} file holds a program. Leave it out")
     if out.suffix == PROGRAM and not config.image.size:
-        raise UserError(
-            "this method takes images of their own size; a program needs one: --config.image.size=(480,640)"
-        )
+        raise UserError("this method takes images of their own size; a program needs one: --config.image.size=480,640")
     if family:
         weights.left_out(family, builders.shapes(config))  # an unknown name is answered before minutes of loading
     what, config, variables, _ = which.chosen(config, folder, checkpoint, fresh=True)

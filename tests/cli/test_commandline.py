@@ -146,6 +146,12 @@ MISTAKES = {
         ["--config=R", "--config.optimizer.factors=(('a','b'),)"],
         r"config\.optimizer\.factors must be pairs.*\('a', 'b'\)",
     ),
+    "an endless seed": (["--config=R", f"--config.seed={2**40}"], r"config\.seed=1099511627776.*at most 4294967295"),
+    "a rate below 0": (["--config=R", "--config.optimizer.rate=-1"], r"config\.optimizer\.rate=-1\.0.*at least 0"),
+    "a warm-up below 0": (
+        ["--config=R", "--config.objective.margin_warmup=-1"],
+        r"config\.objective\.margin_warmup=-1\.0 must be at least 0",
+    ),
     "no name": (["--config=R", "--config.name="], r"config\.name=''.*folder in runs/"),
     "a name that is a path": (["--config=R", "--config.name=../x"], r"config\.name='\.\./x'.*without slashes"),
     "items of another type": (["--config=R", "--config.image.size=('a',3)"], r"config\.image\.size='a'.*\bint\b"),

@@ -2,11 +2,12 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from jaxvpr.cli.arguments import parse
+from jaxvpr.cli.arguments import help_text, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,6 +39,19 @@ def commands():
 
 def test_there_are_commands():
     assert len(list(commands())) > 30
+
+
+def test_a_shell_reads_every_command():
+    """Brackets without quotes are a mistake to a shell."""
+    sources = [*(ROOT / "configs").rglob("*.py"), *(ROOT / "jaxvpr" / "cli").glob("*.py")]
+    lines = [line for page in (*PAGES, *sources) for line in page.read_text().splitlines() if "--config=" in line]
+    command = re.compile(r"(?:^\s*|`)((?:python -m jaxvpr|jaxvpr (?!VERB))[^`#\"<]*)")
+    typed = [found for line in lines for found in command.findall(line)]
+    typed += [line for line in help_text().splitlines() if line.startswith("  '--config")]
+    assert len(typed) > 60
+    for line in typed:
+        done = subprocess.run(["bash", "-n", "-c", line], check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("arguments", list(commands()))

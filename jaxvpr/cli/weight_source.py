@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxvpr.cli.overrides import unknown
 from jaxvpr.errors import UserError
 
 GRAMMAR = "FILE[:PATTERN], run:FOLDER[:PATTERN] or METHOD:FILE[:PATTERN]"
@@ -55,7 +56,7 @@ def parse(text: str) -> WeightSource:
 
 
 def check(key: str, text: str, hint: str = "") -> WeightSource:
-    """A parsed text whose file is there and whose pattern is a regular expression.
+    """A parsed text whose method exists, whose file is there, and whose pattern is a regular expression.
 
     Args:
       key: what the text is the value of, for the message. hint: what else could be meant, likewise.
@@ -66,6 +67,11 @@ def check(key: str, text: str, hint: str = "") -> WeightSource:
     source = parse(text)
     if not source.file.is_file():
         raise UserError(f"{key}={text}: no such file of weights as {source.file}{hint}. It is {GRAMMAR}")
+    if source.method:
+        from jaxvpr import models  # imports JAX, which a text without a method does not need
+
+        if source.method not in models.METHODS:
+            raise UserError(f"{key}={text}: {unknown(f'method {source.method!r}', source.method, models.METHODS)}")
     try:
         re.compile(source.pattern)
     except re.error as error:

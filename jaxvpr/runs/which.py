@@ -125,13 +125,13 @@ def named(name_or_file: str | os.PathLike[str]) -> tuple[ConfigDict, Variables]:
     head = text.partition(",")[0].partition(":")[0]
     recipe = head.endswith(".py")
     method, _, rest = text.partition(":")
+    if source.pattern and not recipe:
+        raise UserError(f"{text}: a whole model is loaded, not parameters by a pattern; leave {source.pattern!r} out")
     if method in models.METHODS:
         config = load_config(f"configs/zoo.py:{method}")
         config.init = rest
-    elif source.pattern and not recipe:
-        raise UserError(
-            f"{text}: a whole model is loaded, not the parameters of a pattern; leave {source.pattern!r} out"
-        )
+    elif source.method and source.file.is_file():
+        weight_source.check("the model", text)
     elif source.scheme == "run" and not source.file.is_file():
         raise UserError(f"{source.name} holds no {MODEL_FILE}: a run writes it when it ends")
     elif source.file.suffix == ".safetensors" and not recipe:
@@ -139,7 +139,7 @@ def named(name_or_file: str | os.PathLike[str]) -> tuple[ConfigDict, Variables]:
             raise UserError(f"{source.file}: no such file. A model is named by {NAMES}")
         return load_model(source.file)
     else:
-        config = load_config(text)
+        config = load_config(text.removeprefix("file:"))
     check(config.lock())
     if not config.init:
         raise UserError(f"{name_or_file} names no weights; add ,init=FILE. A model is named by {NAMES}")

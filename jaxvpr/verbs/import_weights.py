@@ -7,9 +7,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jaxvpr import builders
+from jaxvpr.cli import weight_source
 from jaxvpr.errors import UserError
 from jaxvpr.models.costs import parameter_count
-from jaxvpr.runs import model_file
+from jaxvpr.runs import model_file, workdir
 
 
 def run(config: ConfigDict, folder: Path, checkpoint: str = "") -> Path:
@@ -19,11 +20,15 @@ def run(config: ConfigDict, folder: Path, checkpoint: str = "") -> Path:
       checkpoint: a file of weights; empty takes the recipe's own (`weights=FILE`).
 
     Raises:
-      UserError: no file was named, or it does not fit the recipe's model.
+      UserError: no file was named, it does not fit the recipe's model, or a training lives in `folder`.
     """
     source = checkpoint or config.init
     if not source:
         raise UserError("import needs a file: --config=configs/zoo.py:METHOD,weights=FILE")
+    if checkpoint:
+        weight_source.check("--checkpoint", checkpoint)
+    if workdir.has_checkpoints(folder):
+        raise UserError(f"{folder} holds a training, whose model would be lost; give another --workdir")
     variables = builders.initial_variables(config, then=checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     written = model_file.save_model(folder, config, variables)

@@ -41,3 +41,6 @@ def test_what_is_not_there_and_what_is_no_pattern_is_said(tmp_path):
     with pytest.raises(UserError, match=r"config\.init: '\(' is no regular expression"):
         check("config.init", f"{file}:(")
     assert check("config.init", f"{file}:^a").pattern == "^a"
+    with pytest.raises(UserError, match=r"--checkpoint=salad:.*no method 'salad': did you mean salad-dinov2s"):
+        check("--checkpoint", f"salad:{file}")
+    assert check("--checkpoint", f"megaloc:{file}").method == "megaloc"

@@ -164,6 +164,8 @@ def test_load_says_what_it_lacks(tmp_path, tiny_recipe, trained_run):
         jaxvpr.load("nothing")
     with pytest.raises(UserError, match=r"whole model.*leave 'backbone' out"):
         jaxvpr.load(f"{trained_run / 'model.safetensors'}:backbone")
+    with pytest.raises(UserError, match=r"no method 'salad': did you mean salad-dinov2s"):
+        jaxvpr.load(f"salad:{trained_run / 'model.safetensors'}")
     ran = tmp_path / "ran"
     with zipfile.ZipFile(tmp_path / "theirs.pth", "w") as hostile:
         hostile.writestr("__main__.py", f"open({str(ran)!r}, 'w').close()")

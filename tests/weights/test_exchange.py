@@ -116,6 +116,11 @@ def test_an_imported_run_is_measured_and_new_sets_can_be_named(exported, door, r
     )  # fmt: skip
     assert answer.status == 0, answer.err
     assert json.loads((run / "evaluate" / "metrics.json").read_text())["results"][0]["dataset"] == "mine"
+    missing = refused("import", f"--config={METHOD}", *SMALL, "--checkpoint=no.pth", f"--workdir={run}")
+    assert "--checkpoint=no.pth: no such file" in missing
+    (run / "checkpoints" / "4").mkdir(parents=True)
+    trained = refused("import", f"--config={METHOD},weights={exported}", *SMALL, f"--workdir={run}")
+    assert f"{run} holds a training" in trained
     nowhere = refused("evaluate", f"--config={METHOD},weights={exported}", *SMALL)
     assert "--database" in nowhere and "test_data.NAME.reader=READER" in nowhere
 

@@ -18,7 +18,8 @@ BOOKKEEPING = ("label", "row", "mask", "bad")  # of a batch: all but the model's
 
 
 class Source(Protocol):
-    """Where a stream's arrays come from. Must be picklable.
+    """Where a stream's arrays come from. Must be picklable: a class of a recipe file is not, and with
+    `loader.workers` above 0 needs a module that Python can import.
 
     One whose elements have several images, and may be split by image over the devices (`Objective.images`), has a
     `read_images` too: see that of `ImageSource`.

@@ -83,8 +83,8 @@ def place_loss(
     options = options_of("loss", LOSSES, loss, loss_options or {})
     batch = compare(descriptors, labels, mask, references)
     pairs = mine(batch, miner=miner, miner_options=miner_options)
-    if loss in PAIR_LOSSES:
-        batch = batch._replace(pairs=pairs)
-    else:
+    if loss in LIST_LOSSES:
         batch = batch._replace(weight=mined_weights(batch, pairs, miner))
+    else:
+        batch = batch._replace(pairs=pairs)
     return LOSSES[loss][0](batch, **options)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxvpr.losses import metric
 from jaxvpr.losses.compared import Pairs, all_pairs, compare
 from jaxvpr.losses.measures import References
 from jaxvpr.losses.metric import mine, place_loss
@@ -158,3 +159,12 @@ def test_a_batch_over_eight_devices_is_one_batch():
     ours, plain = jax.device_get((sharded(X, Y, MASK), jax.jit(step)(X, Y, MASK)))
     assert all(value > 0 for value in plain[0][1].values())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, plain)
+
+
+def test_a_loss_of_ones_own_sees_the_pairs_that_the_miner_kept(monkeypatch):
+    """Four places of two: each of the 8 rows has 6 negatives without a miner, and its hardest alone with one."""
+    monkeypatch.setitem(metric.LOSSES, "mine", (lambda batch: batch.pairs.negative.sum() * 1.0, {}))
+    z = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    kept = {miner: float(metric.place_loss(z, np.arange(8) // 2, loss="mine", miner=miner)) for miner in MINERS}
+    assert (kept["none"], kept["batch_hard"]) == (48, 8)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_seam_trials import ROWS, STEPS, apply, losses, random_rows, recipe, spread, train
+from seam_runs import ROWS, STEPS, apply, losses, random_rows, recipe, spread, train
 
 from data_pipelines.draws import Draw
 from data_pipelines.sources import ArraySource, TargetSource

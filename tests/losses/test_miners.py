@@ -163,7 +163,7 @@ def test_a_batch_over_eight_devices_is_one_batch():
 
 def test_a_loss_of_ones_own_sees_the_pairs_that_the_miner_kept(monkeypatch):
     """Four places of two: each of the 8 rows has 6 negatives without a miner, and its hardest alone with one."""
-    monkeypatch.setitem(metric.LOSSES, "mine", (lambda batch: batch.pairs.negative.sum() * 1.0, {}))
+    monkeypatch.setitem(metric.LOSSES, "mine", (lambda batch: batch.pairs.negative.sum().astype("float32"), {}))
     z = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     kept = {miner: float(metric.place_loss(z, np.arange(8) // 2, loss="mine", miner=miner)) for miner in MINERS}

@@ -28,7 +28,8 @@ class Learning(NamedTuple):
     Attributes:
       objective: what is drawn and learned. Its rows number what its sources hold.
       sources: {stream: where its rows are read}; the training images of all sets, one after the other, augmented.
-      model: what is trained; the recipe's `PlaceModel`.
+      model: what is trained; the recipe's `PlaceModel`. A family with another one gives `start` and `validate` too, and
+        its run is not measured on `test_data`, whose images that model may not even take.
       example: an input of the model with a batch of one, an array or a tree of them; a blank image.
       start: fills freshly initialised variables with the weights to start from; those of the recipe's `init`.
       embed: variables -> what describes training rows by them, for plans that mine; descriptors of training images.
@@ -60,7 +61,12 @@ def complete(
     Raises:
       UserError: for keys that the family cannot serve.
     """
-    model = builders.model(config) if learning.model is None else learning.model
+    own = learning.model is not None
+    if own and (learning.start is None or learning.validate is None):
+        raise ValueError(
+            "a family with a model of its own says how it starts and is validated: give start and validate"
+        )
+    model = learning.model if own else builders.model(config)
     paths = Paths.concat([images.path for images in sets])
     describer = builders.describer(config, over)
     if not learning.partitioned:
@@ -82,7 +88,8 @@ def complete(
         validate=learning.validate or partial(_validate, describer, validation, config, learning.classes, over),
         measures=measures,
         images=paths,
-        frozen=model.frozen_paths() if learning.frozen is None else learning.frozen,
+        frozen=getattr(model, "frozen_paths", tuple)() if learning.frozen is None else learning.frozen,
+        own_model=own,
         classes=learning.classes,
     )
 

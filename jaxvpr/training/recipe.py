@@ -28,6 +28,7 @@ class Recipe(NamedTuple):
       measures: {measure: "max" or "min", what is better}; one that is not there is better the higher it is.
       images: what PCA is fitted on.
       frozen: patterns of parameter paths that do not train, beside those of the recipe's key `frozen`.
+      own_model: whether the model is the family's, not the one that the recipe's keys describe.
       classes: where the classes of the heads lie on the map, for recipes that localise by classification: the run then
         ends with the heads of its best step too.
     """
@@ -42,6 +43,7 @@ class Recipe(NamedTuple):
     images: Paths
     measures: Mapping[str, str] = MappingProxyType({})
     frozen: tuple[str, ...] = ()
+    own_model: bool = False
     classes: ClassPlaces | None = None
 
 

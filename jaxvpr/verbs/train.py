@@ -27,7 +27,7 @@ def run(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     mesh = builders.mesh(config)
     recipe = families.recipe(config, mesh, builders.benchmarks(config, config.val_data))
     # Before training: what is missing shows now, not after hours.
-    tests = builders.benchmarks(config, config.test_data)
+    tests = [] if recipe.own_model else builders.benchmarks(config, config.test_data)
     compressed.check(config, len(recipe.images))
     outcome = loop.train(config, folder, recipe, mesh)
     if not outcome.finished:
@@ -45,7 +45,8 @@ def run(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
         if classes:
             database_file.write(folder / database_file.CLASSES_FILE, config, best, *classes, of="classes")
     if not tests:
-        log.warning("the recipe has no test_data: nothing is measured, and neither metrics nor a report are written")
+        why = "the family has a model of its own" if recipe.own_model else "the recipe has no test_data"
+        log.warning("%s: nothing is measured, and neither metrics nor a report are written", why)
         return None
     log.info("measuring step %d, the best in validation", outcome.best_step)
     found = results.measured(config, mesh, best, tests, baselines, classes)

@@ -7,19 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from seam_runs import MODEL, ROWS, SIZE, STEPS, apply, losses, params, random_rows, recipe, spread, train
 
 from data_pipelines.draws import Draw
 from data_pipelines.image_source import ImageSource
 from data_pipelines.readers import read
 from data_pipelines.sources import ArraySource, ClipSource, TargetSource
+from jaxvpr import families, weights
 from jaxvpr.errors import UserError
+from jaxvpr.families.learning import Learning
 from jaxvpr.objectives.objective import Embed, Objective, Plan
 from jaxvpr.objectives.triplets import embed_elements
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.describer import Describer
 from jaxvpr.training import logs
 from jaxvpr.training.checkpoint import Checkpoints
+from jaxvpr.verbs import train as train_verb
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +163,27 @@ def common_preprocess():
     from jaxvpr.models import Preprocess
 
     return Preprocess(size=SIZE, resize="area")
+
+
+def test_a_family_may_train_a_model_of_its_own(numbers, tiny_config, tmp_path, monkeypatch, caplog):
+    """Through the verb: a head on cached numbers, validated in its own way, in a recipe whose model is another."""
+    objective = Objective(("source",), STEPS, random_rows((8,)), spread, apply)
+
+    def family(config, sets):
+        return Learning(
+            objective, sources={"source": ArraySource(str(numbers))}, model=MODEL, example=np.zeros((1, 5), np.float32),
+            start=lambda drawn: drawn, validate=lambda variables, extra: {"metres": 2.0}, measures={"metres": "min"},
+        )  # fmt: skip
+
+    monkeypatch.setitem(families.FAMILIES, "own", family)
+    made = tiny_config.copy_and_resolve_references().unlock()
+    made.objective, made.batch, made.steps_per_epoch = ConfigDict({"name": "own"}), 8, STEPS
+    made.val_data, made.best.measure = ConfigDict({}), "metres"
+    with jax.numpy_dtype_promotion("standard"), caplog.at_level("WARNING", "jaxvpr"):
+        assert train_verb.run(made.lock(), tmp_path / "run") is None
+    assert "a model of its own: nothing is measured" in caplog.text
+    kept = weights.read(tmp_path / "run" / "model.safetensors")
+    assert {tensor.shape for tensor in kept.values()} == {(5, 8), (8,)}
+    monkeypatch.setitem(families.FAMILIES, "own", lambda config, sets: family(config, sets)._replace(validate=None))
+    with pytest.raises(ValueError, match="start and validate"):
+        families.recipe(made, make_mesh(), [])

@@ -21,7 +21,7 @@ def loader(one_arena: bool, at: At) -> dict[str, Any]:
     """JPEG files to augmented batches, images a second by threads.
 
     Args:
-      one_arena: with `jaxvpr.parallel.memory.keep_freed`, as our command line has it on a CPU, which leaves malloc one arena.
+      one_arena: with `parallel.memory.keep_freed`, as our command line has it on a CPU, which leaves malloc one arena.
     """
     from benchmarks import loader as bench
     from data_pipelines.cores import cores

@@ -52,10 +52,14 @@ class Draw(NamedTuple):
             mask=rows.reshape(*elements, -1)[..., 0] >= 0,
         )
 
+    @property
+    def each(self) -> int:
+        """How many rows an element of one step's draw has."""
+        return int(np.prod(self.rows.shape[1:]))
+
     def by_row(self) -> Draw:
         """The draw of one step with each row as an element of its own: [B, T] as [B * T]."""
-        each = self.rows.size // max(1, len(self.rows))
-        return Draw(self.rows.ravel(), *(np.repeat(column, each) for column in (self.view, self.label, self.mask)))
+        return Draw(self.rows.ravel(), *(np.repeat(column, self.each) for column in (self.view, self.label, self.mask)))
 
     def at(self, step: int) -> Draw:
         """The draw of one of several steps."""

@@ -36,8 +36,8 @@ class ImageSource:
       frames: so many images of an element, one after the other, are a clip: they get the same random numbers.
       queries_only: augment the first image (or clip) of every element, the query of a triplet, and read the others as
         without augmentation. Flip alone is the element's: all its images are mirrored, or none.
-      crop_from: (height, width) that images are squashed to instead, of which the middle `size` is cut; empty keeps
-        each image's own. Without augmentation only.
+      crop_from: (height, width) that images are squashed to first; the middle `size` of that is cut out. Empty keeps
+        each image's own size. Without augmentation only.
       panorama: the files are panoramas. Where a draw has a heading its view is cut out first, and everything above is
         about that view; where it has NaN the full panorama is shown.
     """
@@ -84,9 +84,8 @@ class ImageSource:
         """
         start, stop, _ = part.indices(len(draw.rows))
         rows = draw.rows[start:stop]
-        each = int(np.prod(draw.rows.shape[1:]))
-        images, unreadable = self._decoded(draw, seed, step, stream, start * each, stop * each)
-        bad = np.logical_or.reduce(unreadable.reshape(len(rows), each), axis=1)
+        images, unreadable = self._decoded(draw, seed, step, stream, start * draw.each, stop * draw.each)
+        bad = np.logical_or.reduce(unreadable.reshape(len(rows), draw.each), axis=1)
         return {
             "image": images.reshape(*rows.shape, *images.shape[1:]),
             "label": draw.label[start:stop],
@@ -100,24 +99,21 @@ class ImageSource:
 
         So a host may read a part of an element. Arrays are [images, ...]; label and mask are those of the element.
         """
-        each = int(np.prod(draw.rows.shape[1:]))
         start, stop, _ = part.indices(draw.rows.size)
         images, bad = self._decoded(draw, seed, step, stream, start, stop)
-        of = np.arange(start, stop) // each
+        single = draw.by_row()
         return {
             "image": images,
-            "label": draw.label[of],
-            "row": draw.rows.ravel()[start:stop],
-            "mask": draw.mask[of] & ~bad,
+            "label": single.label[start:stop],
+            "row": single.rows[start:stop],
+            "mask": single.mask[start:stop] & ~bad,
             "bad": bad,
         }
 
-    def _decoded(
-        self, draw: Draw, seed: int, step: int, stream: str, start: int, stop: int
-    ) -> tuple[Array, Array]:  # fmt: skip
+    def _decoded(self, draw: Draw, seed: int, step: int, stream: str, start: int, stop: int) -> tuple[Array, Array]:
         """The images from `start` to `stop` of a batch, uint8 [n, H, W, 3], and which could not be read, bool [n]."""
-        each, rows = int(np.prod(draw.rows.shape[1:])), draw.rows.ravel()[start:stop]
-        of, number = np.divmod(np.arange(start, stop), each)
+        rows = draw.rows.ravel()[start:stop]
+        of, number = np.divmod(np.arange(start, stop), draw.each)
         view = draw.view[of]
         if self.panorama is None and not np.isnan(view).all():
             raise ValueError("this source has no panoramas: the draw's view must be NaN, not a heading")
@@ -125,7 +121,7 @@ class ImageSource:
         unreadable = np.zeros(len(rows), bool)
         for index in np.flatnonzero(rows >= 0):
             clip = int(number[index]) // self.frames
-            rng = generator(seed, step, stream, int(of[index]) * each + clip * self.frames)
+            rng = generator(seed, step, stream, int(of[index]) * draw.each + clip * self.frames)
             try:
                 images[index] = self.image(rows[index], rng, clip, float(view[index]))
             except ImageError:

@@ -45,9 +45,11 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recip
     for images in sets:
         log.info("training on %s", audit.line(images))
     builders.shapes(config)  # explains options of the model that do not fit
+    # What is quickly told about adaptation comes before the images are prepared, which may take minutes.
+    target = domain.target_images(config) if config.domain.method else None
+    if target is not None and config.domain.method == domain.BATCHNORM:  # takes the place of the objective
+        return complete(config, domain.batchnorm(config, target), sets, over, validation)
     with slow(f"preparing these images for the objective {name}"):
-        # BatchNorm adaptation takes the place of the objective; any other adaptation is added to it.
-        alone = config.domain.method == domain.BATCHNORM
-        learning = domain.batchnorm(config) if alone else FAMILIES[name](config, sets)
+        learning = FAMILIES[name](config, sets)
     made = complete(config, learning, sets, over, validation)
-    return domain.adapt(config, made, over) if config.domain.method and not alone else made
+    return domain.adapt(config, made, target, over) if target is not None else made

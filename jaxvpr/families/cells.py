@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from configs.objectives import PARTITIONS
 from data_pipelines.partitions import Cells, cosplace_cells, label_cells, square_cells
 from data_pipelines.places import Places
 from jaxvpr import builders
@@ -16,7 +17,6 @@ from jaxvpr.objectives.cells import cells_objective
 from jaxvpr.retrieval.classes import ClassPlaces
 
 log = logging.getLogger(__name__)
-PARTITIONS = ("cell", "square", "place")
 
 
 def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
@@ -62,14 +62,13 @@ def _class_places(config: ConfigDict, found: Cells, images: Places) -> ClassPlac
 
 def _partition(keys: ConfigDict, images: Places) -> Cells:
     """The classes; `groups` of 0 keeps all groups."""
-    options = keys.to_dict()
-    by, options["groups"] = options.pop("by"), options.get("groups") or None
-    if by not in PARTITIONS:
-        raise UserError(f"objective.partition.by={by!r} does not exist; there are {list(PARTITIONS)}")
-    if by == "place":
-        return label_cells(images.place, min_images=options["min_images"])
+    if keys.by not in PARTITIONS:
+        raise UserError(f"objective.partition.by={keys.by!r} does not exist; there are {list(PARTITIONS)}")
+    options = {key: keys[key] for key in PARTITIONS[keys.by]}
+    if keys.by == "place":
+        return label_cells(images.place, **options)
+    options["groups"] = options["groups"] or None
     images.single_zone()
-    if by == "cell":
+    if keys.by == "cell":
         return cosplace_cells(images.east, images.north, images.heading, **options)
-    squares = {key: options[key] for key in ("M", "N", "groups", "min_images")}
-    return square_cells(images.east, images.north, **squares)
+    return square_cells(images.east, images.north, **options)

@@ -32,9 +32,13 @@ def target_images(config: ConfigDict) -> Paths:
     """The unlabelled images of `target_data`.
 
     Raises:
-      UserError: where the recipe names no images.
+      UserError: for an unknown method; where the recipe names no images.
       DataError: where there are none.
     """
+    if config.domain.method not in EVERY_METHOD:
+        raise UserError(
+            f"domain.method={config.domain.method!r} does not exist; there are {list(EVERY_METHOD)}, and '' for none"
+        )
     if not config.target_data:
         raise UserError(
             f"domain.method={config.domain.method!r} adapts to images of another domain, and the recipe has no "
@@ -46,8 +50,8 @@ def target_images(config: ConfigDict) -> Paths:
     return images.path
 
 
-def batchnorm(config: ConfigDict) -> Learning:
-    """BatchNorm adaptation alone: batches of target images, and nothing is trained.
+def batchnorm(config: ConfigDict, images: Paths) -> Learning:
+    """BatchNorm adaptation alone: batches of the target `images`, and nothing is trained.
 
     Raises:
       UserError: for a model without such statistics, or random weights.
@@ -69,21 +73,17 @@ def batchnorm(config: ConfigDict) -> Learning:
             f"model.aggregator={config.model.aggregator!r}. Set model.backbone_options.frozen_bn=update where it is "
             f"'all', or take one of {METHODS}"
         )
-    images = target_images(config)
     objective = batchnorm_objective(images=len(images), batch=config.batch, steps=config.steps_per_epoch)
     return Learning(objective, sources={TARGET: builders.image_source(config, images)}, frozen=EVERYTHING)
 
 
-def adapt(config: ConfigDict, recipe: Recipe, over: Mesh) -> Recipe:
-    """The recipe with the adaptation that `config.domain` describes: a further stream, and a loss between domains.
+def adapt(config: ConfigDict, recipe: Recipe, images: Paths, over: Mesh) -> Recipe:
+    """The recipe with the adaptation to the target `images` that `config.domain` describes: a further stream, and a
+    loss between domains.
 
     Raises:
-      UserError: for an unknown method, and for numbers that do not fit the devices or make no sense.
+      UserError: for numbers that do not fit the devices or make no sense.
     """
-    if config.domain.method not in EVERY_METHOD:
-        raise UserError(
-            f"domain.method={config.domain.method!r} does not exist; there are {list(EVERY_METHOD)}, and '' for none"
-        )
     keys, unit = config.domain, over.size * config.accumulate * config.grad_cache
     if keys.on not in AT:
         raise UserError(f"domain.on={keys.on!r} does not exist; there are {AT}")
@@ -110,7 +110,6 @@ def adapt(config: ConfigDict, recipe: Recipe, over: Mesh) -> Recipe:
             f"epochs={config.epochs}: domain.gamma={keys.gamma} leaves the first epoch without adaptation, and there "
             "is no other; give 2 epochs or more, of fewer steps"
         )
-    images = target_images(config)
     how = Adaptation(**{**keys, "hidden": tuple(keys.hidden)})
     objective = adapted(
         recipe.objective, recipe.model, how, images=len(images), width=_width(config, recipe), epochs=config.epochs

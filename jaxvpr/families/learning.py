@@ -67,7 +67,6 @@ def complete(
             "a family with a model of its own says how it starts and is validated: give start and validate"
         )
     model = learning.model if own else builders.model(config)
-    paths = Paths.concat([images.path for images in sets])
     describer = builders.describer(config, over)
     if not learning.partitioned:
         builders.refuse_partitions(config)
@@ -77,7 +76,10 @@ def complete(
         early_stop.deciding(measures, config.best.measure)
     sources = learning.sources
     if sources is None:
-        sources = dict.fromkeys(learning.objective.streams, builders.training_source(config, sets))
+        source = builders.training_source(config, sets)
+        sources, paths = dict.fromkeys(learning.objective.streams, source), source.paths
+    else:
+        paths = Paths.concat([images.path for images in sets])
     return Recipe(
         model=model,
         objective=learning.objective.embedding_with(model),

@@ -34,7 +34,7 @@ def get_config(preset=""):
         config.model.aggregator, config.model.aggregator_options = "gem", ConfigDict({{}})
     return config.lock()
 """
-SIZE = (8, 8)  # of which the backbone makes 2 x 2 cells
+SIZE = (8, 8)  # the backbone makes 2 x 2 cells of it
 MADE = "local features of"
 NETVLAD = "^(backbone|aggregator/(conv|centroids))"
 

@@ -184,6 +184,15 @@ def test_mistakes_are_named(change, config):
         families.recipe(config, mesh, [])
 
 
+@pytest.mark.parametrize(("key", "value"), [("domain.method", "dann"), ("target_data", ConfigDict({}))])
+def test_an_adaptation_that_cannot_be_is_told_before_images_are_prepared(key, value, config, monkeypatch):
+    monkeypatch.setitem(families.FAMILIES, config.objective.name, lambda config, sets: pytest.fail("prepared"))
+    with config.unlocked():
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=key):
+        families.recipe(config, make_mesh(), [])
+
+
 def test_target_images_are_needed(config, tmp_path):
     with config.unlocked():
         config.target_data = ConfigDict({})

@@ -15,10 +15,8 @@ EXAMPLE = np.zeros((1, 5), np.float32)
 
 
 @pytest.fixture(scope="module")
-def cached(tmp_path_factory):
-    file = tmp_path_factory.mktemp("cached") / "rows.npy"
-    np.save(file, np.random.default_rng(0).normal(size=(ROWS, 5)).astype(np.float32))
-    return ArraySource(str(file))
+def cached(numbers):
+    return ArraySource(str(numbers))
 
 
 @pytest.mark.parametrize("parts", [{}, {"accumulate": 2}, {"grad_cache": 2}])

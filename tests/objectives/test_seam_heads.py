@@ -10,26 +10,12 @@ from seam_runs import ROWS, SIZE, STEPS, apply, losses, params, random_rows, rec
 
 from configs import common
 from data_pipelines.draws import Draw
-from data_pipelines.image_source import ImageSource
-from data_pipelines.readers import read
 from data_pipelines.sources import ArraySource
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.objective import Objective, Plan
 from jaxvpr.objectives.prototypes import Prototypes, head_start, padded
 from jaxvpr.objectives.triplets import embed_elements
 from jaxvpr.training import logs, loop
-
-
-@pytest.fixture(scope="module")
-def numbers(tmp_path_factory):
-    file = tmp_path_factory.mktemp("numbers") / "cached.npy"
-    np.save(file, np.random.default_rng(0).normal(size=(ROWS, 5)).astype(np.float32))
-    return file
-
-
-@pytest.fixture(scope="module")
-def images(photo_tree):
-    return ImageSource(read("at_names", photo_tree, split="train").path, SIZE, "area")
 
 
 def test_more_devices_than_queries_share_the_images_of_a_batch(images, tmp_path):

@@ -8,11 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from seam_runs import MODEL, ROWS, SIZE, STEPS, apply, losses, params, random_rows, recipe, spread, train
+from seam_runs import MODEL, SIZE, STEPS, apply, losses, params, random_rows, recipe, spread, train
 
 from data_pipelines.draws import Draw
-from data_pipelines.image_source import ImageSource
-from data_pipelines.readers import read
 from data_pipelines.sources import ArraySource, ClipSource, TargetSource
 from jaxvpr import families, weights
 from jaxvpr.errors import UserError
@@ -24,18 +22,6 @@ from jaxvpr.retrieval.describer import Describer
 from jaxvpr.training import logs
 from jaxvpr.training.checkpoint import Checkpoints
 from jaxvpr.verbs import train as train_verb
-
-
-@pytest.fixture(scope="module")
-def numbers(tmp_path_factory):
-    file = tmp_path_factory.mktemp("numbers") / "cached.npy"
-    np.save(file, np.random.default_rng(0).normal(size=(ROWS, 5)).astype(np.float32))
-    return file
-
-
-@pytest.fixture(scope="module")
-def images(photo_tree):
-    return ImageSource(read("at_names", photo_tree, split="train").path, SIZE, "area")
 
 
 def test_a_loss_that_is_no_number_on_cached_descriptors_names_the_rows_and_saves_the_good_state(numbers, tmp_path):

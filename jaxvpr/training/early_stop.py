@@ -5,7 +5,7 @@ Both are plain numbers on the host. Every process must follow them with the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from jaxvpr.errors import UserError
@@ -55,3 +55,26 @@ def deciding(measures: Iterable[str], wanted: str) -> str | None:
             return name
     there = f"there are {', '.join(names)}, or R@N alone for the first set" if names else "the recipe has no val_data"
     raise UserError(f"config.best.measure={wanted!r} is not measured in validation; {there}")
+
+
+class Deciding(NamedTuple):
+    """Which measure of a validation decides which checkpoint is the best.
+
+    Attributes:
+      wanted: the recipe's `best.measure`, as of `deciding`.
+      measures: {measure: "max" or "min", what is better}; one that is not there is better the higher it is.
+    """
+
+    wanted: str
+    measures: Mapping[str, str]
+
+    def name(self, measured: Mapping[str, float]) -> str | None:
+        """Its name, of those of a validation; None where there are none. UserError for one that is not there."""
+        return deciding(measured, self.wanted)
+
+    def lower_is_better(self, name: str | None) -> bool:
+        return self.measures.get(name or "") == "min"
+
+    def score(self, name: str, value: float) -> float:
+        """The value as a number that is better the higher it is."""
+        return -value if self.lower_is_better(name) else value

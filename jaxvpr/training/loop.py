@@ -48,8 +48,9 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
     """
     objective, total = recipe.objective, config.epochs * config.steps_per_epoch
     groups = settings.optimiser_groups(config)
+    settings.check_parts(config, objective.period)
     by_image = settings.split_by_image(config, mesh, objective)
-    averages, deciding = settings.averages(config), settings.Deciding(config, recipe.measures)
+    averages, deciding = settings.averages(config), early_stop.Deciding(config.best.measure, recipe.measures)
     follow = settings.follow(config, groups["model"].rate, deciding)
     frozen = (*config.frozen, *recipe.frozen)
     fresh = partial(
@@ -96,7 +97,7 @@ class _Run:
 
     def __init__(
         self, config: ConfigDict, recipe: Recipe, feed: Feed, checkpoints: Checkpoints, written: Log,
-        follow: settings.Follow, deciding: settings.Deciding, *,
+        follow: settings.Follow, deciding: early_stop.Deciding, *,
         renew: Callable[[TrainState], TrainState], seconds: float,
     ):  # fmt: skip
         self.config, self.recipe, self.feed = config, recipe, feed

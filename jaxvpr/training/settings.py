@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -20,29 +20,6 @@ from jaxvpr.training.schedules import Schedule
 Follow = Callable[[Watch, float, int], Watch]
 # Group of `optimisers.GROUPS` -> the recipe's key.
 KEYS = {"model": "optimizer", "heads": "optimizer_extra", "shared": "optimizer_shared"}
-
-
-class Deciding(NamedTuple):
-    """Which measure of a validation decides which checkpoint is the best.
-
-    Attributes:
-      config: the recipe, whose `best.measure` names it.
-      measures: {measure: "max" or "min", what is better}; one that is not there is better the higher it is.
-    """
-
-    config: ConfigDict
-    measures: Mapping[str, str]
-
-    def name(self, measured: Mapping[str, float]) -> str | None:
-        """Its name, of those of a validation; None where there are none. UserError for one that is not there."""
-        return early_stop.deciding(measured, self.config.best.measure)
-
-    def lower_is_better(self, name: str | None) -> bool:
-        return self.measures.get(name or "") == "min"
-
-    def score(self, name: str, value: float) -> float:
-        """The value as a number that is better the higher it is."""
-        return -value if self.lower_is_better(name) else value
 
 
 def optimiser_groups(config: ConfigDict) -> dict[str, optimisers.Optimiser]:
@@ -62,14 +39,8 @@ def _optimiser(config: ConfigDict, group: str) -> optimisers.Optimiser:
         raise UserError(f"config.{group}: {error}") from error
 
 
-def split_by_image(config: ConfigDict, mesh: Mesh, objective: Objective) -> dict[str, int]:
-    """{stream: images of an element} of the streams whose elements are fewer than the devices can split, so that their
-    images are split.
-
-    Raises:
-      UserError: for a batch that the devices cannot split either way, or a plan that does not fit an epoch.
-    """
-    period = objective.period
+def check_parts(config: ConfigDict, period: int) -> None:
+    """Raises UserError where a plan of `period` steps does not fit an epoch, or two keys take a batch in parts."""
     if config.steps_per_epoch % period:
         raise UserError(
             f"steps_per_epoch={config.steps_per_epoch} must be a multiple of the {period} steps that a plan of "
@@ -80,6 +51,15 @@ def split_by_image(config: ConfigDict, mesh: Mesh, objective: Objective) -> dict
             f"accumulate={config.accumulate} and grad_cache={config.grad_cache} both take the batch in parts. The loss "
             "sees each part alone with accumulate, the whole batch with grad_cache; set one of them to 1"
         )
+
+
+def split_by_image(config: ConfigDict, mesh: Mesh, objective: Objective) -> dict[str, int]:
+    """{stream: images of an element} of the streams whose elements are fewer than the devices can split, so that their
+    images are split.
+
+    Raises:
+      UserError: for a batch that the devices cannot split either way.
+    """
     name = "grad_cache" if config.grad_cache > 1 else "accumulate"
     step, parts = mesh.size * config[name], config[name]
     if config.batch % step == 0:
@@ -100,7 +80,7 @@ def averages(config: ConfigDict) -> dict[str, Any]:
     return config.ema.to_dict() if config.ema.decay else {}
 
 
-def follow(config: ConfigDict, rate: Schedule, deciding: Deciding) -> Follow:
+def follow(config: ConfigDict, rate: Schedule, deciding: early_stop.Deciding) -> Follow:
     """(watch, value, step) -> watch: what a validation after this step means for the learning rate.
 
     Raises:

@@ -11,7 +11,6 @@ from data_pipelines.eigen import eigen_classes
 from data_pipelines.images import own_size
 from data_pipelines.places import Places
 from jaxvpr import builders
-from jaxvpr.builders.training_images import only
 from jaxvpr.errors import UserError
 from jaxvpr.families.learning import Learning
 from jaxvpr.objectives.eigenplaces import eigenplaces_objective
@@ -27,7 +26,7 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
       UserError: for several data sets, panoramas of another size, or weights that make no sense.
       DataError: for images without position or heading, or too few for a class.
     """
-    images, keys = only(config, sets), config.objective
+    images, keys = builders.only(config, sets), config.objective
     panoramas = bool(config.panorama.size)
     if panoramas:
         _check_size(images, tuple(config.panorama.size))

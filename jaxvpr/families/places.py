@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines.place_table import PlaceTable, place_table
 from data_pipelines.places import Places
-from jaxvpr.builders.training_images import partitioned
+from jaxvpr import builders
 from jaxvpr.errors import UserError
 from jaxvpr.families.learning import Learning
 from jaxvpr.objectives.place_heads import Choice
@@ -31,7 +31,7 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
         raise UserError(f"batch={config.batch} must be objective.P x objective.K = {keys.P} x {keys.K}")
     cliques = keys.cliques.share != 0
     in_cliques, others = _parts(keys.cliques, len(sets)) if cliques else ([], list(range(len(sets))))
-    named = partitioned(config, sets)
+    named = builders.partitioned(config, sets)
     table = place_table(named, K=keys.K, of=others)
     log.info("%d places with %d images or more; a pass takes %d batches", len(table), keys.K, -(-len(table) // keys.P))
     objective = places_objective(

@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 from data_pipelines.partitions import label_cells
 from data_pipelines.places import Places
 from jaxvpr import builders
-from jaxvpr.builders.training_images import only, partitioned
 from jaxvpr.families.learning import Learning
 from jaxvpr.objectives.pretraining import pretraining_objective
 
@@ -20,8 +19,8 @@ log = logging.getLogger(__name__)
 
 def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     """One classifier over the places of a data set: its class folders, or cells of the map."""
-    keys, images = config.objective, only(config, sets)
-    cells = label_cells(partitioned(config, [images])[0].place, min_images=keys.min_images)
+    keys, images = config.objective, builders.only(config, sets)
+    cells = label_cells(builders.partitioned(config, [images])[0].place, min_images=keys.min_images)
     log.info(
         "%d classes, %d images; a pass takes %d batches",
         cells.counts[0], len(cells.rows), -(-len(cells.rows) // config.batch),

@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from data_pipelines.places import Paths
 from data_pipelines.progress import slow
 from jaxvpr import builders
-from jaxvpr.builders.training_images import training_sets
 from jaxvpr.errors import UserError
 from jaxvpr.fitting import pca as components
 from jaxvpr.models import Variables
@@ -84,4 +83,4 @@ def _training_images(config: ConfigDict) -> Paths:
             "folder: jaxvpr compress --config=RECIPE,pca.dim=... --images=FOLDER --out=FILE.safetensors, and give that "
             "as --checkpoint=FILE.safetensors"
         )
-    return Paths.concat([images.path for images in training_sets(config)])
+    return Paths.concat([images.path for images in builders.training_sets(config)])

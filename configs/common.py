@@ -42,6 +42,9 @@ def _model(config: ConfigDict) -> None:
             "backbone_options": ConfigDict({}),
             "aggregator": "cosplace",
             "aggregator_options": ConfigDict({}),
+            # Descriptors of unit length; false leaves them as the aggregator makes them. Aggregators that pool have
+            # `l2_before` among their options.
+            "l2_after": True,
             "dtype": "float32",
         }
     )

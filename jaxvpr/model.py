@@ -2,7 +2,7 @@
 
 import jaxvpr
 model = jaxvpr.load("runs/cosplace-city")
-descriptors = model.describe(["a.jpg", "b.jpg"])        # float32 [2, D], unit length
+descriptors = model.describe(["a.jpg", "b.jpg"])        # float32 [2, D]
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Model:
           images: one path or several; or uint8 RGB arrays, [H, W, 3] each (of any sizes) or [N, H, W, 3].
 
         Returns:
-          float32 [N, D], unit length.
+          float32 [N, D], of unit length but for methods that rank descriptors as they are (`model.l2_after`).
 
         Raises:
           UserError: no images, or an array of another shape or type.

@@ -160,6 +160,7 @@ def fill_method(config: ConfigDict) -> None:
         for key in ("backbone", "aggregator"):
             config.model[key] = described.model[key]
             config.model[f"{key}_options"] = ConfigDict(dict(described.model.get(f"{key}_options", {})))
+        config.model.l2_after = described.model.get("l2_after", True)
         config.image.update(
             {key: value for key, value in described.preprocess._asdict().items() if key in config.image}
         )

@@ -200,15 +200,19 @@ def _subspace(x: Array, columns: int) -> Array:
 
 
 def with_projection(model: Mapping[str, Any], dim: int) -> dict[str, Any]:
-    """The keywords of `models.join` for a model with a layer of `dim` components after its aggregator."""
+    """The keywords of `models.join` for a model with a layer of `dim` components after its descriptor."""
     inner = {"aggregator": model["aggregator"], "aggregator_options": dict(model.get("aggregator_options") or {})}
-    return {**model, "aggregator": "fc", "aggregator_options": {"inner": inner, "dim": dim, "l2": True}}
+    return {
+        **model,
+        "aggregator": "fc",
+        "aggregator_options": {"inner": inner, "dim": dim, "l2": model.get("l2_after", True)},
+    }
 
 
 def fold(variables: Mapping[str, Any], pca: Pca) -> dict[str, Any]:
     """Variables of the model of `with_projection`: those of the model itself, and the PCA as its last layer.
 
-    The folded model's descriptor is the PCA of the model's own, made a unit vector again.
+    The folded model's descriptor is the PCA of the model's own, made a unit vector again if that was one.
     """
     held = {kind: _held(tree) for kind, tree in variables.items()}
     layer = {"kernel": np.ascontiguousarray(pca.weight.T), "bias": pca.bias}

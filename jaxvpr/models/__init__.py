@@ -149,6 +149,7 @@ def join(
     dtype: Any = "float32",
     mean: tuple[float, ...] = IMAGENET_MEAN,
     std: tuple[float, ...] = IMAGENET_STD,
+    l2_after: bool = True,
     backbone_options: Mapping[str, Any] | None = None,
     aggregator_options: Mapping[str, Any] | None = None,
 ) -> PlaceModel:
@@ -158,7 +159,7 @@ def join(
       backbone, aggregator: keys of `BACKBONES` and `AGGREGATORS`.
       dtype: type of the backbone's computation, "float32" or "bfloat16". Parameters, BatchNorm statistics, pooling and
         descriptors are float32 either way.
-      mean, std: of the colours, see `PlaceModel`.
+      mean, std, l2_after: see `PlaceModel`.
       backbone_options, aggregator_options: attributes of those modules; lists become tuples. The `inner` of the
         aggregators "fc" and "whiten" is another one, as `{"aggregator": …, "aggregator_options": …}`.
 
@@ -170,6 +171,7 @@ def join(
         aggregator=_make("aggregator", AGGREGATORS, aggregator, dict(aggregator_options or {})),
         mean=tuple(mean),
         std=tuple(std),
+        l2_after=l2_after,
     )
 
 

@@ -18,12 +18,15 @@ class PlaceModel(nn.Module):
       backbone: module, `(images [B, H, W, 3], train) -> Features`.
       aggregator: module, `(Features, train) -> [B, D]`.
       mean, std: of the three colours of images in [0, 1], as the backbone's weights expect them.
+      l2_after: descriptors are of unit length. Without, they are as the aggregator makes them: some originals rank
+        those.
     """
 
     backbone: nn.Module
     aggregator: nn.Module
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    l2_after: bool = True
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -34,12 +37,12 @@ class PlaceModel(nn.Module):
           train: normalise by the batch and update `batch_stats` (a mutable collection then).
 
         Returns:
-          float32 [B, D] of unit length.
+          float32 [B, D], of unit length with `l2_after`.
 
         Raises:
           ValueError: for images of another shape, or too small for the backbone.
         """
-        return l2_normalise(self.aggregator(self._features(images, train), train))
+        return self._finished(self.aggregator(self._features(images, train), train))
 
     def pooled(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Features of the backbone alone, for classifiers: its token, else the mean of its map.
@@ -54,15 +57,14 @@ class PlaceModel(nn.Module):
     def regions(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Describes images and parts of them: the full image, halves and quarters, as `aggregators.vlad.REGIONS`.
 
-        Arguments and errors are those of a call. Returns float32 [B, 9, D], each of unit length; the first is that of a
-        call.
+        Arguments and errors are those of a call. Returns float32 [B, 9, D]; the first is that of a call.
 
         Raises:
           ValueError: for an aggregator that has no regions; `netvlad` has.
         """
         if not hasattr(self.aggregator, "regions"):
             raise ValueError(f"the aggregator {type(self.aggregator).__name__} has no regions; use netvlad")
-        return l2_normalise(self.aggregator.regions(self._features(images, train), train))
+        return self._finished(self.aggregator.regions(self._features(images, train), train))
 
     def frozen_paths(self) -> tuple[str, ...]:
         """Regular expressions of the parameter paths that do not train under the options of the two parts.
@@ -71,6 +73,9 @@ class PlaceModel(nn.Module):
         optimiser must leave them out altogether, or its weight decay would shrink them.
         """
         return tuple(f"^{path}" for part in ("backbone", "aggregator") for path in frozen_in(getattr(self, part), part))
+
+    def _finished(self, descriptors: jax.Array) -> jax.Array:
+        return l2_normalise(descriptors) if self.l2_after else descriptors
 
     def _features(self, images: jax.Array, train: bool) -> Features:
         if images.ndim != 4 or images.shape[-1] != 3:

@@ -14,12 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvpr.errors import UserError
-from jaxvpr.losses.measures import mean
-from jaxvpr.models.layers import l2_normalise
+from jaxvpr.losses.measures import cosines, mean, unit
 from jaxvpr.models.resizing import resize
 from jaxvpr.objectives.objective import Objective, embed_images, passes_plan
-
-HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class Teacher(NamedTuple):
@@ -80,7 +77,7 @@ def distillation_objective(
     def loss_of(extra, aux, outputs, batches, context):
         z, t, mask = outputs["source"]["student"], outputs["source"]["teacher"], batches["source"]["mask"]
         if "projection" in extra:
-            z = l2_normalise(jnp.einsum("bd,td->bt", z, extra["projection"], precision=HIGHEST))
+            z = jnp.einsum("bd,td->bt", z, extra["projection"], precision=jax.lax.Precision.HIGHEST)
         return LOSSES[loss](z, t, mask), aux, {}
 
     return Objective(
@@ -95,20 +92,20 @@ def distillation_objective(
 
 
 def cosine(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean of 1 - cosine of unit vectors [B, D], over the rows of `mask` [B]; float32 scalar, 0 where none counts.
+    """Mean of 1 - cosine of descriptors [B, D], over the rows of `mask` [B]; float32 scalar, 0 where none counts.
 
     Written as half the squared distance, which near 0 keeps the digits that 1 - cosine loses.
     """
-    each = jnp.sum(jnp.square(student - teacher), 1) / 2
+    each = jnp.sum(jnp.square(unit(student) - unit(teacher)), 1) / 2
     return mean(each, mask)
 
 
 def similarity(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> jax.Array:
     """Mean squared difference between the students' cosines and the teachers', over the pairs of rows of `mask` [B].
 
-    `student` [B, D] and `teacher` [B, E] are of unit length; float32 scalar, 0 where there is no pair.
+    `student` is [B, D], `teacher` [B, E]; float32 scalar, 0 where there is no pair.
     """
-    between = [jnp.einsum("id,jd->ij", z, z, precision=HIGHEST) for z in (student, teacher)]
+    between = [cosines(z) for z in (student, teacher)]
     pairs = mask[:, None] & mask[None, :] & ~jnp.eye(len(mask), dtype=bool)
     return mean(jnp.square(between[0] - between[1]), pairs)
 

@@ -127,7 +127,7 @@ def locate(
     """LR@N: the share of queries with one of their first N classes within a threshold; N beyond the classes takes all.
 
     Args:
-      descriptors: float32 [Q, D] of unit length.
+      descriptors: float32 [Q, D]; their length does not change which prototype is nearest.
       queries: their places.
       thresholds: of a benchmark; those that are metres alone ("25m") are measured.
       ns: which LR@N to report.

@@ -56,8 +56,9 @@ def run(config: ConfigDict, folder: Path, checkpoint: str, out: Path, family: st
 
 
 def _notes(config: ConfigDict) -> dict[str, Any]:
-    """What a file of weights alone does not say: the method, and how an image becomes its input."""
-    return {"method": config.method or config.name, "preprocess": json.loads(json.dumps(config.image.to_dict()))}
+    """What a file of weights alone does not say: the method, how an image becomes its input, and what is ranked."""
+    preprocess = json.loads(json.dumps(config.image.to_dict()))
+    return {"method": config.method or config.name, "preprocess": preprocess, "l2_after": config.model.l2_after}
 
 
 def _weights(config: ConfigDict, variables: Variables, out: Path, family: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import models_page
 from data_pipelines.shapes import common_size
 from jaxvpr import models
+from jaxvpr.cli.recipes import load_config
 from jaxvpr.weights import FAMILIES
 from jaxvpr.weights.tables import name_of
 
@@ -52,6 +53,13 @@ def test_length_batch_and_names(name):
     paths = ["/".join(key.key for key in path[1:]) for path, _ in jax.tree.leaves_with_path(variables)]
     theirs = [name_of(family, path) for path in paths if path.startswith(family.covers)]
     assert theirs and None not in theirs and len(set(theirs)) == len(theirs)
+
+
+def test_only_the_benchmarks_gem_is_ranked_as_it_is():
+    """Its `GeoLocalizationNet` has no L2 behind a pooling that has one before."""
+    raw = {name for name, described in models.METHODS.items() if not described.model.get("l2_after", True)}
+    assert raw == {f"deepvg-{backbone}-gem" for backbone in ("vgg16", "resnet18", "resnet50", "resnet101")}
+    assert {name for name in models.METHODS if not load_config(f"configs/zoo.py:{name}").model.l2_after} == raw
 
 
 def test_names_that_differ_in_length_alone_describe_models_that_do():

@@ -38,6 +38,17 @@ def test_descriptors_are_float32_of_unit_length_whatever_the_batch(dtype, aggreg
     np.testing.assert_allclose(describe(variables, IMAGES.astype(np.float32)), got, atol=1e-6)
 
 
+def test_without_l2_after_descriptors_are_as_the_aggregator_makes_them():
+    plain, variables = make("spoc", l2_after=False)
+    at_length = jax.jit(make("spoc")[0].apply)(variables, IMAGES)
+    got = np.asarray(jax.jit(plain.apply)(variables, IMAGES))
+    mean_of_map = jax.jit(lambda v, x: plain.apply(v, x, method="pooled"))(variables, IMAGES)
+    np.testing.assert_allclose(got, mean_of_map, rtol=1e-5)
+    lengths = np.linalg.norm(got, axis=1, keepdims=True)
+    assert np.abs(lengths - 1).min() > 0.01
+    np.testing.assert_allclose(got / lengths, at_length, atol=1e-5)
+
+
 def test_normalisation_by_hand():
     black_and_white = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1).repeat(3, -1)
     got = normalise(black_and_white, (0.5, 0.4, 0.2), (0.5, 0.2, 0.1))

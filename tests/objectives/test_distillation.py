@@ -70,6 +70,16 @@ def test_similarity_pair_by_pair():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
+def test_the_length_of_descriptors_does_not_count(loss):
+    rng = np.random.default_rng(4)
+    student, teacher, mask = unit(rng, 6, 3), unit(rng, 6, 3), jnp.ones(6, bool)
+    longer = rng.uniform(0.5, 9, (2, 6, 1)).astype(np.float32)
+    value = LOSSES[loss](jnp.asarray(student), jnp.asarray(teacher), mask)
+    other = LOSSES[loss](jnp.asarray(longer[0] * student), jnp.asarray(longer[1] * teacher), mask)
+    assert float(other) == pytest.approx(float(value), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_whoever_equals_the_teacher_stays(loss):
     z, mask = jnp.asarray(unit(np.random.default_rng(2), 7, 4)), jnp.arange(7) != 3
     value, gradient = jax.value_and_grad(LOSSES[loss])(z, z, mask)

@@ -6,10 +6,12 @@ import re
 import shutil
 import zipfile
 
+import jax
 import numpy as np
 import pytest
 
 import jaxvpr
+from data_pipelines.images import decode
 from jaxvpr.errors import UserError
 
 
@@ -59,6 +61,30 @@ def test_extract_localize_and_the_python_door_agree(door, model, database, train
     distances = np.array([float(answer["distance"]) for answer in answers]).reshape(50, 3)
     assert (np.diff(distances, axis=1) >= 0).all()
     assert len(list((tmp_path / "found").glob("*.png"))) == 50 and photos[0].name in out
+
+
+def test_descriptors_without_l2_are_ranked_and_exported_as_they_are(
+    door, refused, model, database, trained_run, tmp_path
+):
+    raw, file, program = [*model, "--config.model.l2_after=false"], tmp_path / "db.npy", tmp_path / "a.stablehlo"
+    assert door("extract", *raw, f"--images={database}", f"--out={file}").status == 0
+    photos, found = sorted(database.iterdir()), np.load(file)
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    assert np.abs(lengths - 1).min() > 1e-3
+    np.testing.assert_allclose(found / lengths, jaxvpr.load(trained_run).describe(photos), atol=1e-5)
+
+    localize = ["localize", f"--database={file}", f"--images={database}", f"--out={tmp_path / 'found'}", "--top=2"]
+    assert re.search(r"another model.*'l2_after': False.*'l2_after': True", refused(*localize, *model))
+    assert door(*localize, *raw).status == 0
+    second = [float(answer["distance"]) for answer in table(tmp_path / "found" / "predictions.csv")][1::2]
+    between = np.square(found[:, None] - found[None]).sum(2) + np.diag(np.full(len(found), np.inf))
+    np.testing.assert_allclose(second, between.min(1), rtol=1e-4, atol=1e-5)
+
+    status, said, err = door("export", *raw, f"--out={program}")
+    assert status == 0 and json.loads(said)["l2_after"] is False, err
+    describe = jax.export.deserialize(bytearray(program.read_bytes())).call
+    shown = np.stack([decode(photo) for photo in photos[:3]])
+    np.testing.assert_allclose(describe(shown), found[:3], rtol=1e-4, atol=1e-5)
 
 
 def test_a_database_of_other_weights_is_refused(door, refused, model, database, tmp_path):

@@ -33,7 +33,9 @@ def small_cct(**options):
 
 
 def make(aggregator, options=SMALL, backbone="cct14_224", **head):
-    return join(backbone=backbone, aggregator=aggregator, backbone_options=options, aggregator_options=head)
+    return join(
+        backbone=backbone, aggregator=aggregator, backbone_options=options, aggregator_options=head, l2_after=False
+    )
 
 
 def template(model):

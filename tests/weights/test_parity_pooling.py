@@ -41,12 +41,17 @@ def behind(aggregator, **options):
     return {"aggregator": aggregator, "aggregator_options": options}
 
 
+def ranked_as_it_is(aggregator, **options):
+    return {**behind(aggregator, **options), "l2_after": False}
+
+
 # family, the original, ours
 CASES = {
-    "spoc": ("deep_vg", lambda: net(heads.SPoC(), "before"), behind("spoc", l2_before=True)),
-    "mac": ("deep_vg", lambda: net(heads.MAC(), "none"), behind("mac")),
-    "rmac": ("deep_vg", lambda: net(heads.RMAC(), "before"), behind("rmac", l2_before=True)),
-    "gem": ("deep_vg", lambda: net(nets.GeM(), "before"), behind("gem", l2_before=True)),
+    "spoc": ("deep_vg", lambda: net(heads.SPoC(), "before"), ranked_as_it_is("spoc", l2_before=True)),
+    "mac": ("deep_vg", lambda: net(heads.MAC(), "none"), ranked_as_it_is("mac")),
+    "rmac": ("deep_vg", lambda: net(heads.RMAC(), "before"), ranked_as_it_is("rmac", l2_before=True)),
+    "gem": ("deep_vg", lambda: net(nets.GeM(), "before"), ranked_as_it_is("gem", l2_before=True)),
+    "gem, no l2": ("deep_vg_l2_after", lambda: net(nets.GeM(), "none"), ranked_as_it_is("gem")),
     "gem, l2 after": ("deep_vg_l2_after", lambda: net(nets.GeM(), "after"), behind("gem")),
     "gem and fc": (
         "deep_vg",
@@ -99,7 +104,7 @@ CASES = {
     "a frame's gem": (
         "vg_transformers",
         lambda: heads.Clip(resnet(), nn.Sequential(nets.L2Norm(), nets.GeM(), nn.Flatten()), nn.Identity()),
-        behind("gem", l2_before=True),
+        ranked_as_it_is("gem", l2_before=True),
     ),
     "a frame's netvlad": (
         "vg_transformers_pooling",

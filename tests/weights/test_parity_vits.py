@@ -152,7 +152,8 @@ def test_the_deep_vg_benchmarks_vit_describes_as_there_and_goes_back(aggregator)
 
     original = randomise(make(), 5)
     options = {**SMALL, "depth": 3, "cut": 2, "eps": 1e-12}
-    model = join(backbone="vit_b16", aggregator=aggregator, backbone_options={**options, "pooler": True})
+    options = {"backbone": "vit_b16", "aggregator": aggregator, "backbone_options": {**options, "pooler": True}}
+    model = join(**options, l2_after=False)
     variables = weights.from_torch("deep_vg_vit", arrays(original), variables_of(model, 16))
     with torch.no_grad():
         theirs = original(normalised(images(64, 64))).numpy()
@@ -163,7 +164,8 @@ def test_the_deep_vg_benchmarks_vit_describes_as_there_and_goes_back(aggregator)
     again.load_state_dict({name: torch.from_numpy(np.array(t)) for name, t in back.items()}, strict=True)
     for name, tensor in arrays(original).items():
         np.testing.assert_array_equal(arrays(again)[name].view(np.uint32), tensor.view(np.uint32))
-    without = join(backbone="vit_b16", aggregator=aggregator, backbone_options=options)
+    options["backbone_options"]["pooler"] = False
+    without = join(**options)
     assert weights.guess_family(arrays(original), variables_of(without, 16)) == "deep_vg_vit"
 
 

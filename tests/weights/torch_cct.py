@@ -100,7 +100,7 @@ class TokenNetVLAD(nn.Module):
         x = F.normalize(tokens, dim=-1)
         shares = self.conv(x.transpose(1, 2)).softmax(1)
         residuals = x[:, None] - self.centroids[None, :, None]
-        return F.normalize((shares[..., None] * residuals).sum(2), dim=-1).flatten(1)
+        return F.normalize(F.normalize((shares[..., None] * residuals).sum(2), dim=-1).flatten(1))
 
 
 class TokenGeM(nn.Module):
@@ -130,4 +130,4 @@ class PlaceNet(nn.Module):
             tokens = cct.classifier.pool(tokens)
         elif self.how == "cls":
             tokens = tokens[:, 0]
-        return F.normalize(head(tokens))
+        return head(tokens)

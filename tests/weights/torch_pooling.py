@@ -160,7 +160,7 @@ class Net(nn.Module):
             self.aggregation = nn.Sequential(self.aggregation, nn.Linear(channels, dim), L2Norm())
 
     def forward(self, x):
-        return F.normalize(self.aggregation(self.backbone(x)))
+        return self.aggregation(self.backbone(x))
 
 
 class Port(nn.Module):
@@ -238,7 +238,7 @@ class Clip(nn.Module):
         self.encoder, self.pooling, self.aggregator = encoder, pooling, aggregator
 
     def forward(self, x):
-        return F.normalize(self.aggregator(self.pooling(self.encoder(x))))
+        return self.aggregator(self.pooling(self.encoder(x)))
 
 
 def small_vgg(widths):

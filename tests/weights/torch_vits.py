@@ -213,7 +213,7 @@ class HuggingFaceViT(nn.Module):
 
 
 class DeepVG(nn.Module):
-    """The Deep VG benchmark's ViT after `trunc_te`: its wrapper, then the class token or GeM of the others."""
+    """The Deep VG benchmark's ViT after `trunc_te`: its wrapper, then the class token or GeM of the others, as is."""
 
     def __init__(self, vit, p=None):
         super().__init__()
@@ -226,6 +226,6 @@ class DeepVG(nn.Module):
     def forward(self, images):
         cells, token = self.backbone.vit_model(images)
         if isinstance(self.aggregation, nn.Identity):
-            return F.normalize(token)
+            return token
         p = self.aggregation[0].p
-        return F.normalize(cells.clamp(min=1e-6).pow(p).mean((2, 3)).pow(1 / p))
+        return cells.clamp(min=1e-6).pow(p).mean((2, 3)).pow(1 / p)

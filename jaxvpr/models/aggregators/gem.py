@@ -14,7 +14,7 @@ class GeM(nn.Module):
     Attributes:
       p: where the exponent starts.
       per_channel: one exponent for each channel instead of one for all.
-      l2_before: normalise the local features first (the descriptor itself is normalised by `PlaceModel`).
+      l2_before: normalise the local features first (`PlaceModel.l2_after` is about the descriptor).
     """
 
     p: float = 3.0

@@ -1,6 +1,6 @@
 """Pooling without parameters: the mean, the maximum, and the maxima of regions.
 
-Each takes `l2_before`; the L2 after pooling is `PlaceModel`'s, so that "after" and "none" are the same here.
+Each takes `l2_before`; the L2 after pooling is `PlaceModel.l2_after`.
 """
 
 from collections.abc import Iterator

@@ -116,6 +116,8 @@ def _training(config: ConfigDict) -> None:
     config.grad_cache = 1
     # Patterns of parameter paths that do not train, beside those that the model's own options freeze.
     config.frozen = ()
+    # Frozen parameters that no file of weights gives are an error, unless this says that random ones are meant.
+    config.frozen_random = False
     config.optimizer = optimizer("adam", 1e-5)
     config.optimizer_extra = optimizer("adam", 1e-2)
     # Of what an objective trains beside the heads of its groups, once for them all: the classifier of domains.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
@@ -23,7 +26,11 @@ log = logging.getLogger(__name__)
 
 
 def initial_variables(
-    config: ConfigDict, then: str = "", drawn: Variables | None = None, images: Paths | None = None
+    config: ConfigDict,
+    then: str = "",
+    drawn: Variables | None = None,
+    images: Paths | None = None,
+    frozen: Sequence[str] = (),
 ) -> Variables:
     """The weights that a recipe starts from, on the host: those of its file, random where that says nothing.
 
@@ -33,10 +40,11 @@ def initial_variables(
       then: further weights, read over the first, as `cli.weight_source` has it.
       drawn: random values, where they are there already.
       images: what clusters are made of, where it has been read already.
+      frozen: patterns of the parameter paths that will not train.
 
     Raises:
       UserError: for a file that does not fit; where `clusters.images` asks for clusters that the aggregator has not, or
-        names no images to make them of.
+        names no images to make them of; for `frozen` parameters that are random, unless `frozen_random` allows them.
     """
     given, sources = shapes(config), [source for source in (config.init, then) if source]
     for source in sources:
@@ -46,6 +54,8 @@ def initial_variables(
         log.info("%s gives everything but %s", " and ".join(sources), ", ".join(lacking))
     wanted = bool(config.clusters.images) and clusters.needs_clusters(given)
     started = filled(config, given, drawn)
+    if frozen and not config.frozen_random:
+        _refuse_random(config, given["params"], started["params"], frozen, clustered=wanted)
     return _clustered(config, started, images or _to_cluster(config)) if wanted else started
 
 
@@ -62,6 +72,28 @@ def filled(config: ConfigDict, given: Variables, drawn: Variables | None = None)
         return given  # nothing random is drawn, which takes seconds, and gigabytes for the largest models
     drawn = drawn or jax.device_get(jax.jit(lambda: fresh_variables(config))())
     return jax.tree.map(lambda here, new: new if _absent(here) else here, given, drawn)
+
+
+def _refuse_random(config: ConfigDict, given: Any, started: Any, frozen: Sequence[str], clustered: bool) -> None:
+    """Raises UserError where parameters that will not train have random values; those that are all alike have not."""
+    absent = {path for path, leaf in flatten_dict(given, sep="/").items() if _absent(leaf)}
+    random = [
+        path
+        for path, leaf in flatten_dict(started, sep="/").items()
+        if path in absent
+        and any(re.search(pattern, path) for pattern in frozen)
+        and np.ptp(leaf) > 0
+        and not (clustered and path.startswith("aggregator/"))  # k-means fills it
+    ]
+    if random:
+        raise UserError(
+            "frozen parameters start from random numbers, which they would keep: "
+            + ", ".join(random[:3])
+            + f", ... ({len(random)} in all)" * (len(random) > 3)
+            + f". config.init={config.init!r} does not give them: init=FILE of trained weights does. Else let them "
+            "train (config.frozen, options of config.model that freeze), or set config.frozen_random=true if random "
+            "ones are meant"
+        )
 
 
 def _absent(leaf: Any) -> bool:

@@ -74,6 +74,7 @@ def complete(
     measures = learning.measures or _measures(config, validation, learning.classes)
     if measures:
         early_stop.deciding(measures, config.best.measure)
+    frozen = getattr(model, "frozen_paths", tuple)() if learning.frozen is None else learning.frozen
     sources = learning.sources
     if sources is None:
         source = builders.training_source(config, sets)
@@ -85,12 +86,17 @@ def complete(
         objective=learning.objective.embedding_with(model),
         sources=sources,
         example=builders.blank(config) if learning.example is None else learning.example,
-        start=learning.start or (lambda drawn: builders.initial_variables(config, drawn=drawn, images=sets[0].path)),
+        start=learning.start
+        or (
+            lambda drawn: builders.initial_variables(
+                config, drawn=drawn, images=sets[0].path, frozen=(*config.frozen, *frozen)
+            )
+        ),
         embed=learning.embed or partial(_embed, describer, paths),
         validate=learning.validate or partial(_validate, describer, validation, config, learning.classes, over),
         measures=measures,
         images=paths,
-        frozen=getattr(model, "frozen_paths", tuple)() if learning.frozen is None else learning.frozen,
+        frozen=frozen,
         own_model=own,
         classes=learning.classes,
     )

@@ -17,7 +17,7 @@ from jaxvpr.parallel import hosts
 # What may change between the parts of one run: it decides neither a weight nor which is best. A PCA comes after it.
 FREE = (
     "loader.threads", "loader.workers", "loader.prefetch", "checkpoint.",
-    "log_seconds", "test_data.", "eval.batch", "eval.localize", "pca.", "mesh.model",
+    "log_seconds", "frozen_random", "test_data.", "eval.batch", "eval.localize", "pca.", "mesh.model",
 )  # fmt: skip
 # Data may move to another folder; that its images are the same ones is the user's word.
 MOVED = re.compile(r"(train_data|target_data|more_train_data\..+|val_data\..+)\.root$")

@@ -23,7 +23,7 @@ def config(tiny_config):
     config.model.backbone_options.widths = (4, 4, 4, 4)
     config.model.backbone_options.frozen_bn = "all"
     config.model.aggregator_options.fc_norm = False
-    config.frozen = (FROZEN,)
+    config.frozen, config.frozen_random = (FROZEN,), True
     config.optimizer.update({"schedule": "constant", "warmup": 0, "rate": 0.01})
     config.ema.decay = DECAY
     config.plateau.update({"factor": 0.5, "patience": 0, "options": {"cooldown": 1}})

@@ -156,6 +156,14 @@ def test_unreadable_image_in_training(door, refused, command, tree, spoil, reaso
         assert counted and int(counted[1]) >= len(named)
 
 
+def test_not_one_image_of_the_training_can_be_read(refused, command, tree):
+    """Six batches of eight are an epoch: the first epoch ends the run, not the last."""
+    for photo in photos(tree):
+        cut(photo)
+    said = refused(*command(tree, "--config.loader.on_error=skip"))
+    assert re.search(r"step 5: none of the images of the last 6 batches could be read.*root", said), said
+
+
 def test_unreadable_image_to_measure_on(door, refused, tree, tiny_recipe, trained_run, tmp_path):
     run = shutil.copytree(trained_run, tmp_path / "run")
     database, query = photos(tree, "images/test/database")[0], photos(tree, "images/test/queries")[0]

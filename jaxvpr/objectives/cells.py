@@ -11,7 +11,7 @@ from data_pipelines.partitions import Cells
 from data_pipelines.samplers import class_batches
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.objective import Objective, Plan
-from jaxvpr.objectives.prototypes import Prototypes, head_start
+from jaxvpr.objectives.prototypes import Prototypes, check_classes, head_start
 
 LOSSES = ("arcface", "cosface", "easy_arcface")
 
@@ -38,10 +38,11 @@ def cells_objective(
       head_steps: so many first steps of a group train its new prototypes alone.
 
     Raises:
-      UserError: for an unknown loss.
+      UserError: for an unknown loss, or groups of a single class.
     """
     if loss not in LOSSES:
         raise UserError(f"objective.loss={loss!r} does not exist; there are {list(LOSSES)}")
+    check_classes(cells.counts, cells.total)
     head = Prototypes(cells.counts, loss, scale, margin, margin_warmup)
 
     def init(key, dim):

@@ -51,10 +51,16 @@ def distillation_objective(
         beside them and thrown away. Without it they must have the teacher's, and then lie in the teacher's own space.
 
     Raises:
-      UserError: for an unknown loss; when the state is made, for dimensions that differ without a projection.
+      UserError: for an unknown loss, or no pair of images to compare; when the state is made, for dimensions that
+        differ without a projection.
     """
     if loss not in LOSSES:
         raise UserError(f"objective.loss={loss!r} does not exist; there are {sorted(LOSSES)}")
+    if loss == "similarity" and min(batch, images) < 2:
+        raise UserError(
+            f"objective.loss='similarity' compares images of a batch: batch={batch} of {images} images has no pair; "
+            "take 2 or more, or objective.loss=cosine"
+        )
     student, dim = embed_images(model), teacher.dim
 
     def init(key, own):

@@ -13,7 +13,7 @@ from data_pipelines.draws import Draw
 from data_pipelines.eigen import Views
 from data_pipelines.samplers import class_picks
 from jaxvpr.objectives.objective import Objective, Plan
-from jaxvpr.objectives.prototypes import Prototypes, head_start
+from jaxvpr.objectives.prototypes import Prototypes, check_classes, head_start
 
 KINDS = ("lateral", "frontal")
 
@@ -41,6 +41,7 @@ def eigenplaces_objective(
       head_steps: so many first steps of a group train its new prototypes alone.
 
     Raises:
+      UserError: for groups of a single class.
       ValueError: for classes that differ in their groups; weights that are not two numbers of at least 0, one above.
     """
     if not np.array_equal(lateral.cells.groups, frontal.cells.groups):
@@ -50,6 +51,7 @@ def eigenplaces_objective(
     if len(weights) != 2 or min(weights) < 0 or max(weights) <= 0:
         raise ValueError(f"weights={weights}: give two numbers, of the lateral and of the frontal loss, not both 0")
     views = dict(zip(KINDS, (lateral, frontal), strict=True))
+    check_classes(lateral.cells.counts, lateral.cells.total)
     groups, head = len(lateral.cells), Prototypes(lateral.cells.counts, "cosface", scale, margin, margin_warmup)
 
     def init(key, dim):

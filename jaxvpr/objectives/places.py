@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from data_pipelines.errors import DataError
 from data_pipelines.place_batches import shares_of
 from data_pipelines.place_table import PlaceTable
@@ -15,7 +17,7 @@ from jaxvpr.errors import UserError
 from jaxvpr.objectives.objective import Objective
 from jaxvpr.objectives.place_heads import Choice, compared_head, prototype_head
 from jaxvpr.objectives.place_plans import Cliques, places_plan
-from jaxvpr.objectives.prototypes import MARGIN_LOSSES
+from jaxvpr.objectives.prototypes import MARGIN_LOSSES, check_classes
 
 
 def places_objective(
@@ -45,8 +47,8 @@ def places_objective(
       head_steps: so many first steps of the run train new prototypes alone.
 
     Raises:
-      UserError: unknown loss, miner or option (lists those that exist), one image a place, a memory smaller than a
-        batch, or parts that do not go together.
+      UserError: unknown loss, miner or option (lists those that exist), one image a place, one place, a memory
+        smaller than a batch, or parts that do not go together.
       DataError: images that cliques cannot be made of.
     """
     by_prototypes = choice.loss in MARGIN_LOSSES
@@ -57,6 +59,10 @@ def places_objective(
     _check_parts(choice, cliques is not None, memory)
     if table.K < 2 and not (by_prototypes and choice.miner == "none"):
         raise UserError("objective.K=1 gives no image a second one of its place; pairs need at least 2")
+    if by_prototypes:
+        check_classes(np.array([len(table)]), len(table.rows))
+    elif P < 2 and not memory:
+        raise UserError("objective.P=1 gives no image another place to be compared with; a batch needs at least 2")
     if memory and memory < P * table.K:
         raise UserError(f"objective.memory={memory} is smaller than a batch of P x K = {P * table.K}; 0 is none")
     if len(weights):

@@ -19,7 +19,7 @@ from jaxvpr.errors import UserError
 from jaxvpr.losses import softmax
 from jaxvpr.losses.margins import cosines
 from jaxvpr.objectives.objective import Memory, Objective, Plan, embed_images
-from jaxvpr.objectives.prototypes import Prototypes, head_start, padded
+from jaxvpr.objectives.prototypes import Prototypes, check_classes, head_start, padded
 
 LOSSES = ("softmax", "arcface", "cosface")
 Drawn = tuple[np.ndarray, np.ndarray, Memory]  # rows and labels [steps, batch], and the memory for the next plan
@@ -98,11 +98,7 @@ def _in_passes(cells: Cells, batch: int, steps: int, rng: np.random.Generator, m
 def _check(loss: str, cells: Cells, smoothing: float) -> None:
     if loss not in LOSSES:
         raise UserError(f"objective.loss={loss!r} does not exist; there are {list(LOSSES)}")
-    if cells.counts[0] < 2:
-        raise UserError(
-            f"all {cells.total} training images are of one class, and a classifier needs two or more: give "
-            "train_data.root=FOLDER with a folder for each class, or smaller cells (objective.partition)"
-        )
+    check_classes(cells.counts[:1], cells.total)
     if not 0 <= smoothing < 1:
         raise UserError(f"objective.smoothing={smoothing} must be at least 0 and below 1")
     if smoothing and loss != "softmax":

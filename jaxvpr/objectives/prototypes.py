@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvpr.errors import UserError
 from jaxvpr.losses.margins import arcface, cosface, easy_arcface, subcenter_arcface
 from jaxvpr.objectives.objective import Context
 
+log = logging.getLogger(__name__)
 # Name -> (loss, its options). The defaults are those of pytorch-metric-learning, whose angle is 28.6 degrees, and of
 # the head itself: `margin_warmup` and `sub_centers`, how many centres a class has.
 ANGULAR = {"scale": 64.0, "margin": math.radians(28.6), "margin_warmup": 0.0}
@@ -69,6 +72,26 @@ class Prototypes(NamedTuple):
         """How many classes the slot has; the prototypes behind them only pad."""
         counts = np.asarray(self.counts, np.int32)
         return int(counts[0]) if len(counts) == 1 else jnp.asarray(counts)[at.slot]
+
+
+def check_classes(counts: np.ndarray, images: int) -> None:
+    """Warns of slots with a single class, which teach nothing.
+
+    Args:
+      counts: int [slots], classes of each slot. images: those of all classes and of none, for the message.
+
+    Raises:
+      UserError: where no slot has two classes: the loss would be 0 from the first step to the last.
+    """
+    single = int(np.sum(np.asarray(counts) < 2))
+    if single == len(counts):
+        raise UserError(
+            f"all {images} training images are of one class, or each group has one alone, and a classifier needs two "
+            "or more: give train_data.root=FOLDER with more places, or smaller or fewer groups of cells "
+            "(objective.partition)"
+        )
+    if single:
+        log.warning("%d of %d groups have one class alone: their turns teach nothing", single, len(counts))
 
 
 def padded(classes: int) -> int:

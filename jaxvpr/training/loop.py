@@ -37,6 +37,7 @@ from jaxvpr.training.state import TrainState, abstract, init_state, next_generat
 from jaxvpr.training.step import Turn, make_step
 
 log = logging.getLogger(__name__)
+UNREAD = 10  # batches in a row without an image that could be read, which end a run
 
 
 def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outcome:
@@ -102,7 +103,7 @@ class _Run:
     ):  # fmt: skip
         self.config, self.recipe, self.feed = config, recipe, feed
         self.checkpoints, self.log, self.follow, self.renew = checkpoints, written, follow, renew
-        self.deciding = deciding
+        self.deciding, self.unread = deciding, 0
         self.period_steps = recipe.objective.period
         self.total = config.epochs * config.steps_per_epoch
         self.progress = Progress(self.total, config.batch, config.log_seconds)
@@ -209,9 +210,21 @@ class _Run:
             values = {name: value.item() for name, value in jax.device_get(metrics).items()}
             if not values.pop("ok"):
                 self._stop(step, values, state, host)
+            self._check_read(step, values.pop("counts"), host)
             self.log.write(step, values)
             rates = self.progress.step(step + 1, values["loss"])
             self.log.clock(step, rates)
+
+    def _check_read(self, step: int, counts: bool, host: Host) -> None:
+        """Stops where `UNREAD` batches in a row, or all of a plan, had a stream of which nothing could be read."""
+        planned = all(draw.mask[step % self.period_steps].any() for draw in cast(Plan, host.plan).draws.values())
+        self.unread = 0 if counts else self.unread + planned
+        if self.unread >= min(UNREAD, self.period_steps):
+            raise UserError(
+                f"step {step}: none of the images of the last {self.unread} batches could be read, so that nothing is "
+                "learned from them; the lines above name them. Put them back, or give the right root, and start again: "
+                "the run goes on from its last checkpoint"
+            )
 
     def _stop(self, step: int, values: dict[str, float], state: TrainState, host: Host) -> None:
         rows = {stream: draw.rows[step % self.period_steps] for stream, draw in cast(Plan, host.plan).draws.items()}

@@ -56,6 +56,7 @@ def make_step(
 
     Where the turn's number is not the state's own, or the loss or a gradient is not finite, the state comes back as it
     was and `metrics["ok"]` is False: after a bad batch it stands still until the host, one step behind, has seen it.
+    `metrics["counts"]` says whether each stream had an element that counts.
 
     Args:
       total: steps of the whole run.
@@ -73,12 +74,13 @@ def make_step(
 
     def step(state: TrainState, batches: Batches, turn: Turn) -> tuple[TrainState, Metrics]:
         progress, key = state.step.astype(jnp.float32) / total, jax.random.fold_in(state.key, state.step)
+        batches = _elements(batches, by_image or {})
         at = Context(state.step, state.step // (epoch or objective.period), progress, turn.slot, key)
         trained, fixed = split_frozen(state.params, frozen)
         extra, opt_heads = _slice((state.extra, state.opt["heads"]), turn.slot)
         (grads, (grads_heads, grads_shared)), (stats, aux), metrics = gradients(
             objective, mesh, count, partial(join_frozen, frozen=fixed), trained, (extra, state.shared),
-            (state.stats, state.aux), _elements(batches, by_image or {}), at,
+            (state.stats, state.aux), batches, at,
         )  # fmt: skip
 
         norm = optax.tree.norm((grads, grads_heads, grads_shared))
@@ -94,7 +96,8 @@ def make_step(
         parts = {"params": join_frozen(moved, fixed), "stats": stats, "ema": means}
         new = _chosen(ok & ~turn.heads_only, new, parts, {"model": opt_model})
         rate = optimisers["model"].rate(state.step) * state.rate_scale
-        return new, {**metrics, "grad_norm": norm, "learning_rate": rate, "ok": ok}
+        counts = jnp.stack([batch["mask"].any() for batch in batches.values()]).all()
+        return new, {**metrics, "grad_norm": norm, "learning_rate": rate, "ok": ok, "counts": counts}
 
     given, returned = (shardings, batch_sharding(mesh), None), (shardings, replicated(mesh))
     return jax.jit(step, donate_argnums=0, in_shardings=given, out_shardings=returned)

@@ -161,7 +161,7 @@ def moved(state, step, batches):
     """How a step moves the trained arrays, the memory it leaves, and what it measures."""
     before = jax.device_get((state.params, state.extra))
     state, metrics = step(state, batches, Turn(np.int32(0), np.int32(1)))
-    assert bool(metrics.pop("ok"))
+    assert bool(metrics.pop("ok")) and bool(metrics.pop("counts"))
     after = jax.device_get((state.params, state.extra))
     return jax.tree.map(np.subtract, after, before), jax.device_get(state.aux), jax.device_get(metrics)
 

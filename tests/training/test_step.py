@@ -89,7 +89,9 @@ def test_only_the_drawn_slot_moves():
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         for slot in range(3):
             assert (slot == 1) != np.array_equal(old[slot], new[slot]), (old.shape, slot)
-    assert bool(metrics["ok"]) and int(state.step) == 1
+    assert bool(metrics["ok"]) and bool(metrics["counts"]) and int(state.step) == 1
+    _, metrics = step(state, batch(mesh, mask=np.zeros(BATCH, bool)), Turn(1, 1))
+    assert bool(metrics["ok"]) and not bool(metrics["counts"]), "not one element of this batch counts"
 
 
 @pytest.mark.parametrize("why", ["nan in an image", "batch of another step"])

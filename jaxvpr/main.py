@@ -100,14 +100,15 @@ def console() -> None:
 
     A host that fails alone leaves at once: an ordinary exit waits for the other hosts, which wait for this one.
     """
+    progress.keep_printing()
     try:
         status = main(sys.argv[1:])
     except Exception:
         traceback.print_exc()
         status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
     if status and "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
 

@@ -25,7 +25,7 @@ from data_pipelines.minicity.baseline import thumbnail_recall
 from data_pipelines.minicity.config import CityConfig
 from data_pipelines.minicity.sheet import sheet
 from data_pipelines.minicity.write import write
-from data_pipelines.progress import to_console
+from data_pipelines.progress import keep_printing, to_console
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,4 +100,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    keep_printing()
     sys.exit(main())

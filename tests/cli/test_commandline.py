@@ -1,6 +1,7 @@
 """The command line: what it understands, and that a mistake is answered by name with what exists."""
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import objectives
+from data_pipelines.progress import _Unbroken
 from jaxvpr import families
 from jaxvpr.cli import checks
 from jaxvpr.cli.arguments import parse
@@ -249,3 +251,28 @@ def test_a_family_of_ones_own_may_bring_the_measures_that_end_a_run(tiny_recipe)
     config.objective = ConfigDict({"name": "mine"})
     checks.check_training(config)
     assert set(objectives.SHIPPED) == set(families.FAMILIES)
+
+
+def run_by(*arguments, **streams):
+    command = [sys.executable, "-m", "jaxvpr.main", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=False, text=True, **streams)
+
+
+def test_a_reader_that_left_stops_nothing():
+    """As `| head -1`: no traceback, and the status is that of the work."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    helped = run_by("--help", stdout=writes, stderr=subprocess.PIPE)
+    assert (helped.returncode, helped.stderr) == (0, "")
+    with os.fdopen(writes, "w") as stream:
+        kept = _Unbroken(stream)
+        for _ in range(3):
+            print("x" * 100_000, file=kept, flush=True)
+        assert not kept.isatty() and kept.encoding == stream.encoding
+
+
+@pytest.mark.long
+def test_no_cluster_is_found(tiny_recipe):
+    done = run_by(f"--config={tiny_recipe}", "--coordinator=auto", capture_output=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert re.search(r"--coordinator=auto found no cluster.*SLURM.*--coordinator=HOST:PORT", done.stderr), done.stderr

@@ -8,7 +8,7 @@ import struct
 from PIL import Image
 
 # What Pillow and struct raise on damaged bytes
-BROKEN = (OSError, SyntaxError, ValueError, LookupError, struct.error, Image.DecompressionBombError)
+BROKEN = (OSError, SyntaxError, ValueError, LookupError, MemoryError, struct.error, Image.DecompressionBombError)
 ORIENTATION_TAG = 0x0112
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 WITHOUT_LENGTH = frozenset(range(0xD0, 0xD8)) | {0x01}

@@ -11,15 +11,16 @@ import io
 import mmap
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from data_pipelines import files
 from data_pipelines.errors import DataError
-from data_pipelines.image_headers import BROKEN, ORIENTATION_TAG, jpeg_header, png_header
+from data_pipelines.image_files import MOST_PIXELS, ImageError, check_pixels, eight_bits, naming, opened
+from data_pipelines.image_headers import ORIENTATION_TAG, jpeg_header, png_header
 
 # Loaders decode one image per thread; OpenCV's own pool would compete with them.
 cv2.setNumThreads(1)
@@ -34,7 +35,6 @@ REDUCED = {
     2: cv2.IMREAD_REDUCED_COLOR_2,
     1: cv2.IMREAD_COLOR,
 }
-MOST_PIXELS = 2**30  # of a JPEG as it is decoded, 3 GiB; OpenCV's limit too
 
 # EXIF orientation -> how the stored pixels become upright (EXIF 2.32, section 4.6.4)
 UPRIGHT: dict[int, Callable[[Array], Array]] = {
@@ -46,10 +46,6 @@ UPRIGHT: dict[int, Callable[[Array], Array]] = {
     7: lambda image: image.swapaxes(0, 1)[::-1, ::-1],
     8: lambda image: image.swapaxes(0, 1)[::-1],
 }
-
-
-class ImageError(DataError):
-    """A file that is missing, cut short, or not an image; the message names it."""
 
 
 class Encoded(NamedTuple):
@@ -75,8 +71,8 @@ def decode(path: str | os.PathLike[str], at_least: Size | None = None) -> Array:
     """Reads one image file.
 
     Args:
-      path: JPEG, PNG or whatever else Pillow reads; grey, palette, alpha and 16 bits become 8-bit RGB, and the EXIF
-        orientation is applied.
+      path: JPEG, PNG or another of `image_files.FORMATS`; grey, palette, alpha and deeper pixels become 8-bit RGB
+        (`image_files.eight_bits`), and the EXIF orientation is applied.
       at_least: (height, width) that suffices. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, as long as the
         result is no smaller than this in either direction. None decodes every pixel.
 
@@ -84,7 +80,7 @@ def decode(path: str | os.PathLike[str], at_least: Size | None = None) -> Array:
       uint8 [H, W, 3], RGB.
 
     Raises:
-      ImageError: where the file is missing, empty, cut short or not an image.
+      ImageError: where the file is missing, empty, cut short, not an image, or too short for the pixels it claims.
     """
     return pixels(read(path), at_least)
 
@@ -92,13 +88,9 @@ def decode(path: str | os.PathLike[str], at_least: Size | None = None) -> Array:
 def read(path: str | os.PathLike[str]) -> Encoded:
     """Reads the bytes of an image file, its size, and whether it is complete. Raises ImageError as `decode` does."""
     name = os.fspath(path)
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{name}: cannot read this image: {error.strerror or error}") from error
-    if not data:
-        raise _empty(name)
-    kind, *upright = _header(name, data, len(data), lambda: io.BytesIO(data))
+    with naming(path):
+        data = files.contents(path)
+        kind, *upright = _header(name, data, io.BytesIO(data))
     return Encoded(name, data, kind, *upright)
 
 
@@ -108,46 +100,41 @@ def own_size(path: str | os.PathLike[str]) -> Size:
     Raises ImageError where `read` does.
     """
     name = os.fspath(path)
-    try:
-        with Path(path).open("rb") as file:
-            length = os.fstat(file.fileno()).st_size
-            if not length:
-                raise _empty(name)
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                _, height, width, _ = _header(name, data, length, lambda: file)
-                return height, width
-    except OSError as error:
-        raise ImageError(f"{name}: cannot read this image: {error.strerror or error}") from error
+    with naming(path), files.opened(path) as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise _empty(name)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            _, height, width, _ = _header(name, data, file)
+    return height, width
 
 
 def _empty(name: str) -> ImageError:
     return ImageError(f"{name}: the file is empty; expected an image. Copy it again or remove it")
 
 
-def _header(
-    name: str, data: bytes | mmap.mmap, length: int, reopen: Callable[[], BinaryIO]
-) -> tuple[str, int, int, int]:
-    """(kind, upright height and width, orientation) of the bytes of a file; ImageError where they are not one.
-
-    Pillow reads the header of other formats from `reopen`.
-    """
-    try:
-        if data[:2] == b"\xff\xd8":
-            return "jpeg", *_upright(*jpeg_header(data))
-        if data[:8] == b"\x89PNG\r\n\x1a\n":
-            return "png", *_upright(*png_header(data))
-        with Image.open(reopen()) as image:
-            return "other", *_upright(image.height, image.width, image.getexif().get(ORIENTATION_TAG, 1))
-    except BROKEN as error:
-        reason = str(error) if isinstance(error, ValueError) else "not an image that OpenCV or Pillow can read"
-        raise ImageError(f"{name}: {reason} ({length} bytes). Copy the file again or remove it") from error
+def _header(name: str, data: bytes | mmap.mmap, file: BinaryIO) -> tuple[str, int, int, int]:
+    """(kind, upright height and width, orientation) of the bytes of a file; one of `BROKEN` where they are no image."""
+    if not len(data):
+        raise _empty(name)
+    if data[:2] == b"\xff\xd8":
+        kind, stored = "jpeg", jpeg_header(data)
+    elif data[:8] == b"\x89PNG\r\n\x1a\n":
+        kind, stored = "png", png_header(data)
+    else:
+        with opened(name, file) as image:
+            # Pillow turns a TIFF itself, and gives its size as it is then.
+            orientation = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION_TAG, 1)
+            kind, stored = "other", (image.height, image.width, orientation)
+    check_pixels(name, *stored[:2], len(data))
+    return kind, *_upright(*stored)
 
 
 def pixels(encoded: Encoded, at_least: Size | None = None) -> Array:
     """The upright pixels, uint8 [H, W, 3] RGB, of a file that `read` has opened; see `decode`."""
-    if encoded.kind == "other":
-        return _pillow_pixels(encoded)
-    image = _jpeg_pixels(encoded, _scale(encoded, at_least)) if encoded.kind == "jpeg" else _opencv_pixels(encoded)
+    if encoded.kind == "jpeg":
+        image = _jpeg_pixels(encoded, _scale(encoded, at_least))
+    else:
+        image = _opencv_pixels(encoded) if encoded.kind == "png" else _pillow_pixels(encoded)
     if encoded.orientation in UPRIGHT:
         image = np.ascontiguousarray(UPRIGHT[encoded.orientation](image))
     return image
@@ -201,14 +188,8 @@ def _opencv_pixels(encoded: Encoded, flag: int = cv2.IMREAD_COLOR) -> Array:
 
 
 def _pillow_pixels(encoded: Encoded) -> Array:
-    try:
-        with Image.open(io.BytesIO(encoded.data)) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # Pillow would clip at 255, not scale
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            return np.array(upright.convert("RGB"))
-    except BROKEN as error:
-        raise ImageError(f"{encoded.path}: truncated or damaged image: {error}. Copy the file again") from error
+    with opened(encoded.path, io.BytesIO(encoded.data)) as image:
+        return eight_bits(encoded.path, image)
 
 
 def _pillow(resampling: Image.Resampling) -> Callable[[Array, Size], Array]:

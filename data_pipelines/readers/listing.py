@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines import files
 from data_pipelines.errors import DataError
+from data_pipelines.image_files import FORMATS
 from data_pipelines.places import Paths
 
-IMAGES = (b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", b".ppm", b".pgm")
+IMAGES = tuple(suffix.encode() for suffixes in FORMATS.values() for suffix in suffixes)
 CLUTTER = (b".txt", b".csv", b".json", b".md", b".gz", b".npy", b".yaml", b".db", b".ini")
 CLUTTER_NAMES = (b"license", b"readme")
 
@@ -91,7 +93,7 @@ def lines(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") -> Pa
       DataError: a file that is missing, cannot be read or holds no line.
     """
     try:
-        data = Path(path).read_bytes()
+        data = files.contents(path)
         text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from data_pipelines import geo
 from data_pipelines.errors import DataError
+from data_pipelines.image_files import ImageError, opened
 from data_pipelines.places import ROLES, Paths, Places
 from data_pipelines.readers import listing
 
@@ -71,13 +72,13 @@ def _facts(path: str, lenient: bool) -> tuple[float, float, float, np.datetime64
     If `lenient`, a file that is not an image has no facts: decoding it later names it or skips it.
     """
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             exif = image.getexif()
             gps, details = exif.get_ifd(ExifTags.IFD.GPSInfo), exif.get_ifd(ExifTags.IFD.Exif)
-    except (OSError, SyntaxError) as error:
+    except ImageError:
         if lenient:
             return np.nan, np.nan, np.nan, np.datetime64("NaT", "s")
-        raise DataError(f"cannot read {path} as an image: {error}") from error
+        raise
     latitude = _degrees(gps.get(GPS.GPSLatitude), gps.get(GPS.GPSLatitudeRef), "S")
     longitude = _degrees(gps.get(GPS.GPSLongitude), gps.get(GPS.GPSLongitudeRef), "W")
     heading = _number(gps.get(GPS.GPSImgDirection))

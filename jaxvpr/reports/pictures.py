@@ -6,11 +6,12 @@ import base64
 import io
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
+
+from data_pipelines.images import ImageError, decode
 
 Picture: TypeAlias = "str | os.PathLike[str] | np.ndarray"
 
@@ -26,14 +27,9 @@ def small(picture: Picture, side: int) -> Image.Image:
       picture: path of an image file, or uint8 [H, W, 3] RGB.
 
     Raises:
-      OSError: where the file is missing or not an image.
+      ImageError: where the file is missing or not an image.
     """
-    if isinstance(picture, np.ndarray):
-        image = Image.fromarray(picture)
-    else:
-        with Image.open(Path(picture)) as opened:
-            opened.draft("RGB", (side, side))
-            image = ImageOps.exif_transpose(opened).convert("RGB")
+    image = Image.fromarray(picture if isinstance(picture, np.ndarray) else decode(picture, (side, side)))
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image
 
@@ -42,7 +38,7 @@ def data_uri(picture: Picture, side: int) -> str | None:
     """The picture as a JPEG inside a `data:` address, or None where it cannot be read."""
     try:
         image = small(picture, side)
-    except (OSError, ValueError):
+    except ImageError:
         return None
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=72, optimize=True)
@@ -93,7 +89,7 @@ def _tile(picture: Picture, side: int) -> Image.Image:
     """The picture scaled so that its longer side is `side`: small ones are enlarged."""
     try:
         image = small(picture, side)
-    except (OSError, ValueError):
+    except ImageError:
         image = Image.new("RGB", (side, side * 3 // 4), (200, 204, 208))
         ImageDraw.Draw(image).text((12, 12), "not readable", fill=INK, font=_font())
     factor = side / max(image.size)

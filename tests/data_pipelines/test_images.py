@@ -203,6 +203,10 @@ def test_a_jpeg_of_more_pixels_than_memory_is_named(tmp_path):
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = b"\xff\xff\xff\xff"  # 65,535 rows and columns, which would be 13 GB
     path.write_bytes(data)
+    for reader in (decode, own_size):
+        with pytest.raises(ImageError, match=r"a\.jpg.*\b65535 x 65535\b.*\bcannot hold\b"):
+            reader(path)
+    path.write_bytes(data + bytes(65535**2 // 1032))  # so many bytes could
     with pytest.raises(ImageError, match=r"a\.jpg.*\b65535 x 65535\b.*\b1,073,741,824\b"):
         decode(path)
 

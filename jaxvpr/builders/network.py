@@ -24,7 +24,7 @@ def model(config: ConfigDict) -> models.PlaceModel:
     options = config.model.to_dict()
     try:
         return models.join(**options, mean=tuple(config.image.mean), std=tuple(config.image.std))
-    except (ValueError, TypeError) as error:  # numpy has a TypeError for a dtype that does not exist
+    except (ValueError, TypeError) as error:
         raise UserError(f"config.model: {error}") from error
 
 

@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 Variables = dict[str, Any]  # {"params", "batch_stats"}: what `module.apply` takes
+FLOATS = ("float32", "bfloat16", "float16")
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet18": partial(ResNet, sizes=(2, 2, 2, 2)),
@@ -157,7 +158,7 @@ def join(
 
     Args:
       backbone, aggregator: keys of `BACKBONES` and `AGGREGATORS`.
-      dtype: type of the backbone's computation, "float32" or "bfloat16". Parameters, BatchNorm statistics, pooling and
+      dtype: type of the backbone's computation, one of `FLOATS`. Parameters, BatchNorm statistics, pooling and
         descriptors are float32 either way.
       mean, std, l2_after: see `PlaceModel`.
       backbone_options, aggregator_options: attributes of those modules; lists become tuples. The `inner` of the
@@ -167,12 +168,20 @@ def join(
       ValueError: for a name or an option that does not exist; lists those that do.
     """
     return PlaceModel(
-        backbone=_make("backbone", BACKBONES, backbone, {**(backbone_options or {}), "dtype": jnp.dtype(dtype)}),
+        backbone=_make("backbone", BACKBONES, backbone, {**(backbone_options or {}), "dtype": _floating(dtype)}),
         aggregator=_make("aggregator", AGGREGATORS, aggregator, dict(aggregator_options or {})),
         mean=tuple(mean),
         std=tuple(std),
         l2_after=l2_after,
     )
+
+
+def _floating(dtype: Any) -> Any:
+    """The type of that name. Whole numbers would round normalised colours to nearly nothing, without a word."""
+    named = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
+    if named not in FLOATS:
+        raise ValueError(f"dtype={named!r} is no type to compute in; there are {list(FLOATS)}")
+    return jnp.dtype(named)
 
 
 def _make(kind: str, builders: Mapping[str, Callable[..., nn.Module]], name: str, options: dict[str, Any]) -> nn.Module:

@@ -16,11 +16,12 @@ from data_pipelines.images import DEVICE_RULES, Size
 from data_pipelines.loaders import every_image
 from data_pipelines.places import Paths
 from data_pipelines.sources import Source
+from jaxvpr.errors import UserError
 from jaxvpr.models import Preprocess
 from jaxvpr.parallel import hosts
 from jaxvpr.parallel.mesh import local_rows
 from jaxvpr.retrieval import cache
-from jaxvpr.retrieval.extract import Described, describe, describe_mixed
+from jaxvpr.retrieval.extract import Described, describe, describe_mixed, trace
 
 log = logging.getLogger(__name__)
 Array = np.ndarray
@@ -131,6 +132,7 @@ class Describer:
             fixed=bool(self._size),
             exact=self._depends_on_batch,
         )
+        self._refuse_too_small(apply, variables, images, plan, np.float32 if rule else np.uint8)
         if self._depends_on_batch and any(mixed.length > _images(mixed) for mixed in plan):
             log.warning(
                 "this model's descriptors depend on the other images of a batch, and for %d devices the last batch is "
@@ -145,6 +147,21 @@ class Describer:
         log.info("%d images, sizes: %d, sizes shown to the model: %d", len(own), *counts)
         crop_from = self._size if self._crop and rule else None
         return describe_mixed(apply, variables, batches, len(images), self._mesh, rule, crop_from)
+
+    def _refuse_too_small(self, apply: Apply, variables: Any, images: Images, plan: list[shapes.Mixed], dtype: Any):
+        """Raises UserError, which names an image, where the model cannot be traced at the size of its batch: before
+        anything is computed."""
+        first = {(mixed.size, mixed.length): mixed for mixed in plan[::-1]}
+        for mixed in sorted(first.values()):
+            try:
+                trace(apply, variables, self._mesh, mixed, dtype)
+            except (ValueError, TypeError) as error:
+                row = mixed.chunks[0].rows[0]
+                name = images[row] if isinstance(images, Paths) else f"image {row}"
+                raise UserError(
+                    f"{name}, shown to the model at {mixed.size[0]}x{mixed.size[1]} pixels: {error}. Leave it out, or "
+                    "bring all images to one size (image.size)"
+                ) from error
 
     def _own_sizes(self, images: Images) -> Array:
         """int32 [N, 2], the same on every host; an unreadable file gets the size of the first readable one, and

@@ -122,14 +122,27 @@ def _collected(results: Iterator[tuple], count: int, mesh: Mesh) -> Described:
 def compiled(apply: Callable, mesh: Mesh):
     """jit of `apply` over the mesh: (variables, image, row, mask) -> (descriptors, row, mask), split as the batch."""
 
-    def step(variables, image, row, mask):
-        return apply(variables, image).astype(np.float32), row, mask
-
     def shapes(_, image, *__):
         return tuple(leaf.shape for leaf in jax.tree.leaves(image))
 
-    jitted = jax.jit(step, out_shardings=(NamedSharding(mesh, P(mesh.axis_names)),) * 3)
-    return first_slow(jitted, compiling.message("the model that describes images"), shapes)
+    return first_slow(_jitted(apply, mesh), compiling.message("the model that describes images"), shapes)
+
+
+@lru_cache(maxsize=16)
+def _jitted(apply: Callable, mesh: Mesh):
+    def step(variables, image, row, mask):
+        return apply(variables, image).astype(np.float32), row, mask
+
+    return jax.jit(step, out_shardings=(NamedSharding(mesh, P(mesh.axis_names)),) * 3)
+
+
+def trace(apply: Callable, variables: Any, mesh: Mesh, mixed: Mixed, dtype: Any) -> None:
+    """Traces the program that `describe_mixed` will run for a batch of `dtype`, and computes nothing; what the model
+    raises for images of that size comes out here."""
+    sharding = NamedSharding(mesh, P(mesh.axis_names))  # as the batches will have it, so that this trace serves them
+    like, length = partial(jax.ShapeDtypeStruct, sharding=sharding), mixed.length
+    rows, mask = like((length,), np.int32), like((length,), np.bool_)
+    _jitted(apply, mesh).eval_shape(variables, like((length, *mixed.size, 3), dtype), rows, mask)
 
 
 def steps(step: Callable, variables: Any, batches: Iterable[Mapping[str, Array]], mesh: Mesh) -> Iterator[tuple]:

@@ -15,7 +15,7 @@ from data_pipelines.images import ImageError, decode
 from data_pipelines.places import Paths
 from jaxvpr.builders import describing
 from jaxvpr.errors import UserError
-from jaxvpr.models import resizing
+from jaxvpr.models import join, resizing
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.baselines import thumbnail
 from jaxvpr.retrieval.describer import Describer
@@ -149,6 +149,23 @@ def test_an_image_that_is_too_small_to_be_cropped_is_named(config, folder):
         described(config, paths_of(folder), **kind)
     with pytest.raises(DataError, match=r"\bimage 1\b.*\b20x50\b"):
         described(config, [np.zeros((40, 50, 3), np.uint8), np.zeros((20, 50, 3), np.uint8)], **kind)
+
+
+def test_an_image_that_is_too_small_for_the_model_is_named_before_anything_is_computed(config, folder):
+    """SALAD needs one cell more than it has clusters. The variables are shapes alone: nothing could be computed."""
+    network = join(
+        backbone="dinov2_vits14",
+        aggregator="salad",
+        backbone_options={"depth": 1, "width": 12, "heads": 2},
+        aggregator_options={"clusters": 4, "cluster_dim": 2, "token_dim": 2, "hidden": 2},
+    )
+    config.image.update(size=(), multiple=14, resize="pil_bilinear")
+    variables = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 42, 42, 3), np.uint8))
+    describer = Describer(network.apply, make_mesh(), **describing(config))
+    with pytest.raises(UserError, match=r"07\.png, .* at 28x28 pixels: a map of 2x2 cells for 4 clusters.*image\.size"):
+        describer(variables, paths_of(folder))
+    with pytest.raises(UserError, match="image 1, shown to the model at 14x28"):
+        describer(variables, [np.zeros((42, 42, 3), np.uint8), np.zeros((20, 30, 3), np.uint8)])
 
 
 @pytest.mark.parametrize(

@@ -124,9 +124,10 @@ class ImageSource:
             rng = generator(seed, step, stream, int(of[index]) * draw.each + clip * self.frames)
             try:
                 images[index] = self.image(rows[index], rng, clip, float(view[index]))
-            except ImageError:
+            except ImageError as error:
                 if self.on_error == "raise":
-                    raise
+                    how = "To leave out what cannot be read: --config.loader.on_error=skip"
+                    raise ImageError(f"{error}. {how}") from error
                 unreadable[index] = True
         if self.queries_only and self.augment is not None:
             # In a stream of its own, since how many numbers the query draws depends on its file.
@@ -179,17 +180,21 @@ class ImageSource:
 
     def read_errors(self, batch: Batch) -> list[str]:
         """Why the bad elements of a batch are bad, one line a file; a panorama may have another size than it should."""
-        messages = []
-        for row in np.unique(batch["row"][batch["bad"]]):
-            try:
-                if row >= 0:
-                    encoded = read(self.paths[row])
-                    pixels(encoded)
-                    if self.panorama is not None:
-                        self.panorama.check(encoded)
-            except ImageError as error:
-                messages.append(str(error))
-        return messages
+        rows = np.unique(batch["row"][batch["bad"]])
+        reasons = [why_unreadable(self.paths[row], self.panorama) for row in rows if row >= 0]
+        return [reason for reason in reasons if reason]
+
+
+def why_unreadable(path: str, panorama: Panorama | None = None) -> str:
+    """What decoding an image file complains about; "" where it can be read."""
+    try:
+        encoded = read(path)
+        pixels(encoded)
+        if panorama is not None:
+            panorama.check(encoded)
+    except ImageError as error:
+        return str(error)
+    return ""
 
 
 def _enlarged(size: Size, full: Size, box: Size) -> Size:

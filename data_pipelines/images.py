@@ -17,9 +17,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from data_pipelines import files
 from data_pipelines.errors import DataError
-from data_pipelines.image_files import MOST_PIXELS, ImageError, check_pixels, eight_bits, naming, opened
+from data_pipelines.image_files import MOST_PIXELS, ImageError, check_pixels, eight_bits, naming, on_disk, opened
 from data_pipelines.image_headers import ORIENTATION_TAG, jpeg_header, png_header
 
 # Loaders decode one image per thread; OpenCV's own pool would compete with them.
@@ -89,7 +88,8 @@ def read(path: str | os.PathLike[str]) -> Encoded:
     """Reads the bytes of an image file, its size, and whether it is complete. Raises ImageError as `decode` does."""
     name = os.fspath(path)
     with naming(path):
-        data = files.contents(path)
+        with on_disk(path) as file:
+            data = file.read()
         kind, *upright = _header(name, data, io.BytesIO(data))
     return Encoded(name, data, kind, *upright)
 
@@ -100,7 +100,7 @@ def own_size(path: str | os.PathLike[str]) -> Size:
     Raises ImageError where `read` does.
     """
     name = os.fspath(path)
-    with naming(path), files.opened(path) as file:
+    with naming(path), on_disk(path) as file:
         if not os.fstat(file.fileno()).st_size:
             raise _empty(name)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

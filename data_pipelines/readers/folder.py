@@ -10,9 +10,12 @@ from data_pipelines.readers import at_names, listing, photos
 
 
 def paths(images: str | os.PathLike[str]) -> Paths:
-    """The images of a folder (sub-folders included, in sorted order), or the one image of a file's path."""
+    """The images of a folder (sub-folders included, in sorted order), or the one image of a file's path.
+
+    Other files of a folder are counted and left out.
+    """
     images = Path(images)
-    return Paths.of([images.name], images.parent) if images.is_file() else listing.images(images)
+    return Paths.of([images.name], images.parent) if images.is_file() else listing.images(images, others="skip")
 
 
 def read(images: str | os.PathLike[str], *, role: str = "database") -> Places:

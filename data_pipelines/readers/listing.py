@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import logging
 import os
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from data_pipelines import files
 from data_pipelines.errors import DataError
 from data_pipelines.image_files import FORMATS
 from data_pipelines.places import Paths
 
+log = logging.getLogger(__name__)
 IMAGES = tuple(suffix.encode() for suffixes in FORMATS.values() for suffix in suffixes)
 CLUTTER = (b".txt", b".csv", b".json", b".md", b".gz", b".npy", b".yaml", b".db", b".ini")
 CLUTTER_NAMES = (b"license", b"readme")
@@ -35,16 +36,22 @@ def folder(path: str | os.PathLike[str], kind: str = "data set") -> Path:
     raise DataError(f"{kind} not found: {path} is not a folder. {near} holds {names or 'nothing'}; check the path.")
 
 
-def images(root: str | os.PathLike[str]) -> Paths:
+def images(root: str | os.PathLike[str], *, others: str = "error") -> Paths:
     """Relative paths of all image files under `root`, sub-folders included, in sorted order.
 
     Hidden files and lists (.txt, .csv, .json, licences, ...) are skipped.
 
+    Args:
+      root: the folder.
+      others: what a file does that is neither image nor list: "error" refuses it, as in a published data set; "skip"
+        leaves it out, as a film or a HEIC beside somebody's own photos, and a warning names and counts such files.
+
     Raises:
-      DataError: no such folder, one that cannot be read, no image in it, or a file that is neither image nor list.
+      DataError: no such folder, one that cannot be read, no image in it, or (with "error") another file.
     """
     start = os.fsencode(folder(root, "folder of images"))
     names: list[bytes] = []
+    foreign: list[bytes] = []
     open_folders = [b""]
     while open_folders:
         below = open_folders.pop()
@@ -56,13 +63,19 @@ def images(root: str | os.PathLike[str]) -> Paths:
                         continue
                     if entry.is_dir():
                         open_folders.append(name + b"/")
-                    elif _is_image(entry.name, os.fsdecode(entry.path)):
-                        names.append(name)
+                    elif (kind := _kind(entry.name)) != "clutter":
+                        (names if kind == "image" else foreign).append(name)
         except OSError as error:
             where = os.fsdecode(os.path.join(start, below).rstrip(b"/"))
             raise DataError(f"cannot read the folder {where}: {error.strerror}. Check its permissions.") from error
+    found = f"{root} holds {_counted(sorted(foreign))}, which are neither images ({_text(IMAGES)})" if foreign else ""
+    if foreign and others == "error":
+        raise DataError(f"{found} nor lists ({_text(CLUTTER)}). Move them out of the folder of images.")
     if not names:
-        raise DataError(f"no image in {root} or below it; expected files {_text(IMAGES)}. Check the path.")
+        more = f" {found}: convert those that are photos" if foreign else ""
+        raise DataError(f"no image in {root} or below it; expected files {_text(IMAGES)}. Check the path.{more}")
+    if foreign:
+        log.warning("%s and are left out; convert those that are photos", found)
     return Paths.of(sorted(names), root)
 
 
@@ -93,7 +106,7 @@ def lines(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") -> Pa
       DataError: a file that is missing, cannot be read or holds no line.
     """
     try:
-        data = files.contents(path)
+        data = Path(path).read_bytes()
         text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
@@ -122,16 +135,21 @@ def sorted_paths(paths: Paths) -> Paths:
     return paths
 
 
-def _is_image(name: bytes, path: str) -> bool:
-    """Whether a file is an image; False for known clutter."""
+def _kind(name: bytes) -> str:
+    """Whether a file is an "image", known "clutter" or "foreign", by its name."""
     stem, suffix = os.path.splitext(name.lower())
     if suffix in IMAGES:
-        return True
-    if suffix in CLUTTER or (not suffix and stem in CLUTTER_NAMES):
-        return False
-    raise DataError(
-        f"{path} is neither an image ({_text(IMAGES)}) nor a list ({_text(CLUTTER)}). "
-        "Move it out of the folder of images."
+        return "image"
+    return "clutter" if suffix in CLUTTER or (not suffix and stem in CLUTTER_NAMES) else "foreign"
+
+
+def _counted(names: list[bytes]) -> str:
+    """`4 .heic (first: a/1.HEIC), 1 .mov (first: 2.MOV)`."""
+    kinds: dict[bytes, list[bytes]] = {}
+    for name in names:
+        kinds.setdefault(os.path.splitext(name.lower())[1] or b"without a suffix", []).append(name)
+    return ", ".join(
+        f"{len(files)} {os.fsdecode(kind)} (first: {os.fsdecode(files[0])})" for kind, files in kinds.items()
     )
 
 

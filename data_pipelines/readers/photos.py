@@ -41,7 +41,7 @@ def read(
       DataError: a missing or empty folder, a file that is not an image, a photo without position (named).
     """
     title = name or Path(root).absolute().name
-    return table(title, listing.images(root), role=role, zone=zone, without_position=without_position)
+    return table(title, listing.images(root, others="skip"), role=role, zone=zone, without_position=without_position)
 
 
 def table(

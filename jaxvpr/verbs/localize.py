@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines import readers
+from data_pipelines.image_source import why_unreadable
 from data_pipelines.places import Paths
 from data_pipelines.progress import Bar
 from jaxvpr import builders
@@ -38,13 +39,15 @@ def run(
     """Ranks the places of a database for every photo; prints them, and writes a table and pictures to `out`,
     by default `localize` in the run's folder.
 
-    The database is of photos (`extract`) or of the classes that a training left (`runs/NAME/classes.npy`).
+    The database is of photos (`extract`) or of the classes that a training left (`runs/NAME/classes.npy`). A photo that
+    cannot be read does not stop the others: its row of the table has why in the column `error`, and nothing else.
 
     Returns:
       One dict for each photo and rank: query, rank, path, east, north, lat, lon, distance.
 
     Raises:
-      UserError: if the database was extracted with another model or other weights, or `top` is below 1.
+      UserError: if the database was extracted with another model or other weights, `top` is below 1, or
+        no photo can be read.
     """
     if top < 1:
         raise UserError(f"--top={top} must be at least 1")
@@ -53,7 +56,12 @@ def run(
     log.info("weights: %s", what)
     known = database_file.read(database, config, variables)
     paths = readers.folder.paths(images)
+    config = config.copy_and_resolve_references()
+    config.loader.on_error = "skip"
     found = builders.describer(config, builders.mesh(config))(variables, paths)
+    unread = [{"query": paths[q], "error": why_unreadable(paths[q])} for q in found.missing]
+    if len(unread) == len(paths):
+        raise UserError(f"no photo of {images} can be read; the first: {unread[0]['error']}")
     # Rows of images that could not be read are zeros, which would be nearer than a stranger is.
     missing = np.flatnonzero(~known.descriptors.any(axis=1))
     top = min(top, len(known.rows) - len(missing))
@@ -65,23 +73,23 @@ def run(
         for rank, row in enumerate(ranked[q])
     ]
     if hosts.is_first():
-        _show(answers, out)
+        _show(answers, unread, out)
         with Bar("drawing pictures", len(answered), "photos") as bar:
             for query in answered:
                 _draw(query, paths, ranked[query], distances[query], known, out)
                 bar.advance()
         print(f"wrote {out / 'predictions.csv'} and a picture for each photo")
         if len(found.missing):
-            print(f"{len(found.missing)} of {len(paths)} photos could not be read")
+            print(f"{len(found.missing)} of {len(paths)} photos could not be read; their rows say why")
     return answers
 
 
-def _show(answers: list[dict[str, Any]], out: Path) -> None:
+def _show(answers: list[dict[str, Any]], unread: list[dict[str, Any]], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with (out / "predictions.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, ("query", "rank", "distance", *COLUMNS))
+        writer = csv.DictWriter(stream, ("query", "rank", "distance", *COLUMNS, "error"))
         writer.writeheader()
-        writer.writerows(answers)
+        writer.writerows(sorted([*answers, *unread], key=lambda row: row["query"]))
     for photo, ranked in groupby(answers, key=lambda answer: answer["query"]):
         rows: list[Row] = [
             (str(one["rank"]), (_where(one), Figure(f"{one['distance']:.3f}"), Path(one["path"]).name))

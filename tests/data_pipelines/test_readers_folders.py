@@ -27,6 +27,11 @@ def test_classes(tmp_path):
     assert [places.path.relative(i) for i in range(4)] == ["a b/deep/x.JPEG", "b/1.png", "b/2.jpg", "c/y.jpg"]
     assert places.place.tolist() == [0, 1, 1, 2] and set(places.split) == {0} and set(places.role) == {-1}
     assert all(Path(p).exists() for p in places.path)
+    write(tmp_path, "b/1.HEIC", "b/3.heic", "b/2.mov")
+    with pytest.raises(DataError, match=r"b holds 2 \.heic \(first: 1\.HEIC\), 1 \.mov \(first: 2\.mov\).*Move them"):
+        read("classes", tmp_path)
+    for name in ("1.HEIC", "3.heic", "2.mov"):
+        (tmp_path / "b" / name).unlink()
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no image.*empty\b"):
         read("classes", tmp_path)

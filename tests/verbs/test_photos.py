@@ -138,12 +138,35 @@ def test_photos_that_cannot_be_read_are_passed_over_where_asked_and_never_found(
     shutil.copy(first, queries / "a.jpg")
     shutil.copy(second, queries / "b.jpg")
     localize = ["localize", *model, f"--database={tmp_path / 'db.npy'}", f"--images={queries}", "--top=99"]
-    status, out, _ = door(*localize, f"--out={tmp_path / 'found'}", "--config.loader.on_error=skip")
-    answers = table(tmp_path / "found" / "predictions.csv")
-    assert status == 0 and "1 of 2 photos could not be read" in out
+    status, out, _ = door(*localize, f"--out={tmp_path / 'found'}")
+    unread, *answers = table(tmp_path / "found" / "predictions.csv")
+    assert status == 0 and "1 of 2 photos could not be read; their rows say why" in out
+    assert unread["query"] == str(queries / "a.jpg") and re.search(r"a\.jpg: (truncated|damaged)", unread["error"])
+    assert not any(text for column, text in unread.items() if column not in ("query", "error"))
+    assert not any(answer["error"] for answer in answers)
     assert len(answers) == 49 and str(first) not in [answer["path"] for answer in answers]
     assert {answer["query"] for answer in answers} == {str(queries / "b.jpg")}
     assert [picture.name for picture in (tmp_path / "found").glob("*.png")] == ["0001_b.png"]
+    (queries / "b.jpg").unlink()
+    assert re.search(r"no photo of .*queries can be read; the first: .*a\.jpg: (truncated|damaged)", refused(*localize))
+
+
+def test_what_a_phone_leaves_beside_its_photos_is_counted_and_passed_over(door, refused, model, database, tmp_path):
+    photos = tmp_path / "photos"
+    (photos / "day").mkdir(parents=True)
+    first = sorted(database.iterdir())[0]
+    shutil.copy(first, photos / "day" / first.name)
+    for name in ("IMG_1.HEIC", "day/IMG_3.heic", "IMG_2.MOV", "IMG_2.AAE", "a.gif", "notes"):
+        (photos / name).write_bytes(b"of a phone")
+    extract = ["extract", *model, f"--images={photos}"]
+    status, out, err = door(*extract, f"--out={tmp_path / 'db.npy'}")
+    assert status == 0 and "(1, 32)" in out
+    for kind in (r"2 \.heic \(first: IMG_1\.HEIC\)", r"1 \.mov \(first: IMG_2\.MOV\)", r"1 \.aae", r"1 \.gif",
+                 r"1 without a suffix \(first: notes\)", "left out; convert"):  # fmt: skip
+        assert re.search(rf"{re.escape(str(photos))} holds .*{kind}", err), kind
+    (photos / "day" / first.name).unlink()
+    said = refused(*extract, f"--out={tmp_path / 'no.npy'}")
+    assert re.search(r"no image in .*photos holds .*2 \.heic .*convert", said)
 
 
 def test_photos_of_a_camera(door, model, real_data, tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from data_pipelines.children import end_with_parent
 from data_pipelines.cores import cores
 from data_pipelines.draws import Batch, Draw, sequential_draw
 from data_pipelines.sources import Source
@@ -81,7 +82,7 @@ def batches(
     import grain  # here, since reading a source alone does not need it
 
     ahead = max(prefetch, threads)
-    steps = grain.MapDataset.range(first, last).map(functools.partial(_numbered, read_step))
+    steps = grain.MapDataset.range(first, last).map(functools.partial(_in_worker if workers else _numbered, read_step))
     dataset = steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
     if workers:
         if not flags.FLAGS.is_parsed():  # grain reads its flags, which only an absl app has parsed
@@ -110,6 +111,11 @@ def loading_options(keys: Mapping[str, int]) -> dict[str, int]:
 
 def _numbered(read_step: Callable[[int], dict[str, Batch]], step: int) -> tuple[int, dict[str, Batch]]:
     return int(step), read_step(int(step))
+
+
+def _in_worker(read_step: Callable[[int], dict[str, Batch]], step: int) -> tuple[int, dict[str, Batch]]:
+    end_with_parent()
+    return _numbered(read_step, step)
 
 
 def _owned(element: tuple[int, dict[str, Batch]]) -> tuple[int, dict[str, Batch]]:

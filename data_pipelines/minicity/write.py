@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from data_pipelines.atomic import write_bytes
+from data_pipelines.children import end_with_parent
 from data_pipelines.cores import cores
 from data_pipelines.errors import DataError
 from data_pipelines.minicity.city import City, Shot
@@ -160,8 +161,13 @@ def _chunks_done(root: Path, config: CityConfig, shots: Cameras, processes: int)
     # Spawned, not forked: a parent may hold threads of JAX.
     context = multiprocessing.get_context("spawn")
     arguments = (root, config, None)
-    with ProcessPoolExecutor(min(processes, len(chunks)), context, _start_worker, arguments) as pool:
+    with ProcessPoolExecutor(min(processes, len(chunks)), context, _start_process, arguments) as pool:
         yield from pool.map(_render_chunk, chunks)
+
+
+def _start_process(root: Path, config: CityConfig, shots: Cameras | None) -> None:
+    end_with_parent()
+    _start_worker(root, config, shots)
 
 
 def _start_worker(root: Path, config: CityConfig, shots: Cameras | None) -> None:

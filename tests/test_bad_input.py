@@ -196,6 +196,16 @@ def test_folder_of_another_configuration(refused, door, tiny_recipe, trained_run
     assert "--workdir" in said
 
 
+def test_a_checkpoint_of_another_model(refused, tiny_recipe, trained_run):
+    """What differs is named by key, before a file of the checkpoint is opened. What changes no parameter is taken."""
+    evaluate = ("evaluate", f"--workdir={trained_run}", "--database=none", "--queries=none")
+    said = refused(*evaluate, f"--config={tiny_recipe},model.aggregator_options.dim=16,model.dtype=bfloat16")
+    assert re.search(r"config\.model\.aggregator_options\.dim: 32 there, 16 now", said) and "--workdir" in said
+    assert "model.dtype: 'float32' there, 'bfloat16' now" in said and "Requested shape" not in said
+    said = refused(*evaluate, f"--config={tiny_recipe},model.dtype=bfloat16,model.backbone_options.frozen_until=stem")
+    assert "none" in said and "another model" not in said
+
+
 def test_a_folder_where_nothing_was_trained_is_free(refused, tiny_recipe, tmp_path):
     """A mistake in the first start must not bind the second to it."""
     run = f"--workdir={tmp_path / 'run'}"

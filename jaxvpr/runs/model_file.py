@@ -34,10 +34,7 @@ def load_model(file: Path) -> tuple[ConfigDict, Variables]:
     text = weights.read_metadata(file).get("jaxvpr_config")
     if text is None:
         raise UserError(f"{file} carries no recipe; give the recipe with --config and this file as --checkpoint")
-    # A recipe of before a key came to be has the key's default.
-    config = common.base().unlock()
-    config.update(ConfigDict(json.loads(text)))
-    config.lock()
+    config = recipe_of(text)
     try:
         shapes = builders.shapes(config)
     except UserError as error:
@@ -46,6 +43,13 @@ def load_model(file: Path) -> tuple[ConfigDict, Variables]:
             f"recipe's own file adds the missing part, give that: RECIPE.py,init={file}"
         ) from error
     return config, builders.filled(config, weights.init_from(shapes, file))
+
+
+def recipe_of(text: str) -> ConfigDict:
+    """The recipe that was saved as JSON, locked; a key that came to be later has its default."""
+    config = common.base().unlock()
+    config.update(ConfigDict(json.loads(text)))
+    return config.lock()
 
 
 def began_from(file: Path) -> str:

@@ -24,7 +24,7 @@ from jaxvpr.fitting import pca
 from jaxvpr.models import Variables
 from jaxvpr.runs import workdir
 from jaxvpr.runs.compressed import fitted, with_pca
-from jaxvpr.runs.model_file import began_from, load_model
+from jaxvpr.runs.model_file import began_from, load_model, recipe_of
 from jaxvpr.training.checkpoint import Checkpoints
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ def uncompressed(config: ConfigDict, folder: Path, which: str, fresh: bool = Fal
         return which, builders.initial_variables(config, which)
     found = None
     if (folder / "checkpoints").is_dir():
+        _refuse_other_model(config, folder)
         with slow(f"reading a checkpoint of {folder}"):
             checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
             found = checkpoints.variables(shapes, int(which) if which.isdecimal() else which)
@@ -104,6 +105,26 @@ def uncompressed(config: ConfigDict, folder: Path, which: str, fresh: bool = Fal
         f"{folder} holds no checkpoint. Train first, or give --workdir=FOLDER, --checkpoint=FILE, or weights=FILE "
         "behind the recipe (--config=RECIPE,weights=FILE)."
     )
+
+
+def _refuse_other_model(config: ConfigDict, folder: Path) -> None:
+    """Raises UserError where the run of the folder trained a model of other parameters; names the keys that differ."""
+    file = folder / "config.json"
+    if not file.is_file():
+        return
+    theirs = recipe_of(file.read_text())
+    found = workdir.differences(theirs, config)
+    differ = {key: values for key, values in found.items() if key.startswith(("model.", "image."))}
+    if differ and _sizes(theirs) != _sizes(config):
+        raise UserError(
+            f"{folder} holds checkpoints of another model than the recipe describes; these keys differ:\n  "
+            + "\n  ".join(f"config.{key}: {old!r} there, {new!r} now" for key, (old, new) in differ.items())
+            + "\nGive another --workdir, or the old values."
+        )
+
+
+def _sizes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
+    return {path: leaf.shape for path, leaf in flatten_dict(builders.shapes(config), sep="/").items()}
 
 
 NAMES = (

@@ -156,12 +156,18 @@ def slow(what: str) -> Iterator[None]:
         timer.cancel()
 
 
-def first_slow(function: Callable, what: str, kind: Callable[..., Any] = lambda *_: None) -> Callable:
+def first_slow(
+    function: Callable,
+    what: str,
+    kind: Callable[..., Any] = lambda *_: None,
+    before: Callable[..., Any] = lambda *_: None,
+) -> Callable:
     """`function`, which logs `what` if its first call, which compiles, takes longer than two seconds.
 
     Args:
       function: takes positional arguments.
       kind: arguments -> what a program is compiled for, such as a shape; the first call of each kind counts.
+      before: is called with the arguments before that first call.
     """
     known = set()
 
@@ -169,6 +175,7 @@ def first_slow(function: Callable, what: str, kind: Callable[..., Any] = lambda 
         if (key := kind(*arguments)) in known:
             return function(*arguments)
         with slow(what):
+            before(*arguments)
             result = function(*arguments)
         known.add(key)
         return result

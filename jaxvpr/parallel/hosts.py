@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,11 +14,17 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax._src import distributed  # JAX's own coordination service, which orbax uses too
 from jax.experimental import multihost_utils
 
 from jaxvpr.errors import UserError
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+SAY_SECONDS = 20.0  # after which, and after as many again, a waiting host says for whom
+WEEK = 7 * 24 * 3600 * 1000  # milliseconds: a host that is gone ends a wait long before, by its missing heartbeat
+_numbers = itertools.count()
 
 
 def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
@@ -52,9 +61,38 @@ def is_first() -> bool:
 
 
 def barrier(name: str) -> None:
-    """Waits until every process has called it."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+    """Waits until every process has called it, however late, and says for whom.
+
+    It asks the coordination service, not the devices: gloo's collectives give up after 30 seconds.
+    """
+    if jax.process_count() == 1:
+        return
+    client: Any = distributed.global_state.client
+    here = f"jaxvpr {next(_numbers)} {name}"
+    client.key_value_set(f"{here}/{jax.process_index()}", socket.gethostname())
+    passed = threading.Event()
+    threading.Thread(target=_say_who_is_late, args=(client, here, name, passed), daemon=True).start()
+    try:
+        client.wait_at_barrier(here, WEEK)
+    finally:
+        passed.set()
+    client.key_value_delete(f"{here}/{jax.process_index()}")
+
+
+def _say_who_is_late(client: Any, here: str, name: str, passed: threading.Event) -> None:
+    waited = 0.0
+    while not passed.wait(SAY_SECONDS):
+        waited += SAY_SECONDS
+        there = {int(key.rpartition("/")[2]) for key, _ in client.key_value_dir_get(here)}
+        late = sorted(set(range(jax.process_count())) - there)
+        log.warning("%s: waiting since %.0f s for process %s of %d", name, waited, late, jax.process_count())
+
+
+def together(name: str, make: Callable[..., T], *arguments: Any) -> T:
+    """`make(*arguments)`, which may take longer on one host than on another; all have it when this returns."""
+    made = make(*arguments)
+    barrier(name)
+    return made
 
 
 def first_then_others(name: str, make: Callable[[], T]) -> T:
@@ -75,7 +113,9 @@ def of_first(make: Callable[[], np.ndarray], shape: tuple[int, ...], dtype: Any 
     """The array that `make` gives on process 0, of this shape and type (of four bytes), the same on every process."""
     if jax.process_count() == 1:
         return make()
-    ours = make() if is_first() else np.zeros(shape, dtype)
+    ours = together("what the first host found", make) if is_first() else np.zeros(shape, dtype)
+    if not is_first():
+        barrier("what the first host found")
     return np.asarray(multihost_utils.broadcast_one_to_all(ours))
 
 

@@ -125,7 +125,8 @@ def compiled(apply: Callable, mesh: Mesh):
     def shapes(_, image, *__):
         return tuple(leaf.shape for leaf in jax.tree.leaves(image))
 
-    return first_slow(_jitted(apply, mesh), compiling.message("the model that describes images"), shapes)
+    jitted, what = _jitted(apply, mesh), "the model that describes images"
+    return first_slow(jitted, compiling.message(what), shapes, compiling.together(jitted, what))
 
 
 @lru_cache(maxsize=16)

@@ -60,7 +60,8 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
     )  # fmt: skip
     with slow("preparing the weights to start from"):
         state, shardings = fresh()
-        state = started(state, shardings, recipe.start, objective.load_aux)
+        start = partial(hosts.together, "preparing the weights to start from", recipe.start)
+        state = started(state, shardings, start, objective.load_aux)
     initial: Variables = jax.device_get(variables_of(state))
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
     restored = checkpoints.restore(abstract(state))
@@ -73,7 +74,8 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         total=total, epoch=config.steps_per_epoch, frozen=frozen,
         accumulate=config.accumulate, grad_cache=config.grad_cache, ema=averages, by_image=by_image,
     )  # fmt: skip
-    step = first_slow(made, compiling.message("the training step"))
+    what = "the training step"
+    step = first_slow(made, compiling.message(what), before=compiling.together(made, what))
     written = Log(workdir if hosts.is_first() else None, host.log_offset, host.step)
     feed = Feed(recipe.sources, mesh, seed=config.seed, loader=loading_options(config.loader), by_image=by_image)
     run = _Run(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -24,13 +25,15 @@ def environment():
     return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUMPY_DTYPE_PROMOTION": "standard"}
 
 
-# The command line of one host; told so, it sends itself SIGTERM before step 3 and then takes its time.
+# The command line of one host. "told", it sends itself SIGTERM before step 3 and then takes its time; "late", it reads
+# its data and compiles its step for longer than gloo waits.
 HOST = """
 import os, signal, sys, time
+from data_pipelines import readers
 from jaxvpr.main import main
 from jaxvpr.training import loop
 
-make_step, told = loop.make_step, sys.argv.pop(1) == "told"
+make_step, read, how = loop.make_step, readers.read, sys.argv.pop(1)
 
 
 def slow(*args, **kwargs):
@@ -42,18 +45,40 @@ def slow(*args, **kwargs):
         time.sleep(0.5 if int(turn.number) > 3 else 0)
         return step(state, batches, turn)
 
+    run.lower = step.lower
     return run
 
 
-loop.make_step = slow if told else make_step
+class Late:
+    def __init__(self, step):
+        self.step = step
+
+    def lower(self, *arguments):
+        time.sleep(33)
+        return self.step.lower(*arguments)
+
+    def __call__(self, *arguments):
+        return self.step(*arguments)
+
+
+def read_late(*args, **kwargs):
+    readers.read = read
+    time.sleep(33)
+    return read(*args, **kwargs)
+
+
+if how == "told":
+    loop.make_step = slow
+if how == "late" and "--process=1" in sys.argv:
+    loop.make_step, readers.read = lambda *args, **kwargs: Late(make_step(*args, **kwargs)), read_late
 sys.exit(main(sys.argv[1:]))
 """
 
 
-def train(environment, hosts, devices, arguments, told=False):
+def train(environment, hosts, devices, arguments, how="in time"):
     """Runs the hosts together; what each of them said."""
     flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    command = [sys.executable, "-c", HOST, "told" if told else "left alone", *arguments]
+    command = [sys.executable, "-c", HOST, how, *arguments]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -95,7 +120,7 @@ def test_two_processes_train_as_one_and_leave_together(tiny_recipe, tmp_path, en
 
     # Process 1 alone is told to leave: both save the same step, and end without measuring.
     both = [f"--config={tiny_recipe},{changes}", f"--workdir={two}"]
-    said = train(environment, 2, 1, both, told=True)
+    said = train(environment, 2, 1, both, "told")
     assert "stopped before the end" in said[0]
     assert not (two / "metrics.json").exists()
     left = max(int(path.name) for path in (two / "checkpoints").iterdir())
@@ -116,6 +141,15 @@ def test_two_processes_train_as_one_and_leave_together(tiny_recipe, tmp_path, en
     assert sorted(ours) == sorted(theirs)
     for name, tensor in ours.items():
         np.testing.assert_allclose(theirs[name], tensor, atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+def test_a_late_host_is_waited_for_and_named(tiny_recipe, tmp_path, environment):
+    """Longer than the 30 seconds after which a collective of gloo ends the run of a host."""
+    short = f"--config={tiny_recipe},epochs=1,eval.baselines=false,test_data={{}}"
+    said = train(environment, 2, 1, [short, f"--workdir={tmp_path / 'run'}"], "late")
+    for what in (r"read .*", "compiling the training step"):
+        assert re.search(rf"{what}: waiting since 20 s for process \[1\] of 2", said[0]), said[0]
+    assert len(records(tmp_path / "run")) == 7
 
 
 def test_the_simulator_starts_hosts_and_ends_those_left_behind(tmp_path):

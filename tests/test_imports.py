@@ -44,7 +44,7 @@ OUTSIDE = {
     "parallel": {"jax", "numpy", "filelock"},
 }
 ALONE = {
-    "orbax": {"jaxvpr/training/checkpoint.py"},
+    "orbax": {"jaxvpr/training/checkpoint.py", "jaxvpr/training/items.py"},
     "tensorboardX": {"jaxvpr/training/logs.py"},
     "jinja2": {"jaxvpr/reports/render.py"},
     "rich": {"data_pipelines/progress.py", "jaxvpr/reports/terminal.py"},

@@ -1,19 +1,18 @@
-"""Checkpoints: device state, host arrays and bookkeeping as one unit. The only file that imports orbax.
+"""Checkpoints: device state, host arrays and bookkeeping as one unit.
 
 A checkpoint is `<workdir>/checkpoints/<step>/` with three items: `state` (the `TrainState`, each device its shard),
 `host` (flat dict of NumPy arrays: the plan and the objective's memory) and `meta` (JSON). Orbax writes in the
-background and renames at the end, so a run killed while writing leaves the previous checkpoint whole.
+background and renames at the end, so a run killed while writing leaves the previous checkpoint whole. Before that, each
+item gets the checksums of its files: tensorstore reads many flipped bits as other weights, without a word.
 """
 
 from __future__ import annotations
 
 import errno
-import gc
 import logging
-import math
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,7 +21,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
+from data_pipelines.errors import DataError
+from data_pipelines.own_files import read_json
 from jaxvpr.errors import UserError
+from jaxvpr.training import items
 from jaxvpr.training.state import TrainState, with_averages
 
 log = logging.getLogger(__name__)
@@ -38,24 +40,6 @@ class Restored(NamedTuple):
     meta: dict[str, Any]
 
 
-class _KeepBestAndLast:
-    """Keeps the newest few checkpoints and the one with the best value (the earliest, if several are)."""
-
-    def __init__(self, last: int, values: Mapping[int, float | None]):
-        self._last, self._values = last, values
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        best = _best([(info.step, self._values.get(info.step)) for info in checkpoints])
-        newest = len(checkpoints) - self._last
-        return [index >= newest or info.step == best for index, info in enumerate(checkpoints)]
-
-
-def _best(values: Sequence[tuple[int, float | None]]) -> int | None:
-    # NaN compares as False with everything, and so would stay the best once it came first.
-    known = [(-value, step) for step, value in values if value is not None and not math.isnan(value)]
-    return min(known)[1] if known else None
-
-
 class Checkpoints:
     """The checkpoints of one run.
 
@@ -69,14 +53,15 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2, read_only: bool = False):
         self.folder = folder.resolve()
         self._values: dict[int, float | None] = {}
+        self._without_value: dict[int, str] = {}  # why none could be read
         self._passed_over: list[int] = []
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_KeepBestAndLast(keep, self._values),
+            preservation_policy=items.KeepBestAndLast(keep, self._values),
             cleanup_tmp_directories=not read_only,
             enable_background_delete=False,
             create=not read_only,
         )
-        self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "host", "meta"))
+        self._manager = ocp.CheckpointManager(self.folder, options=options, handler_registry=items.registry())
         self._values |= {step: self._value(step) for step in self.steps()}
 
     def save(
@@ -123,21 +108,37 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """The step with the best validation value, None if none was measured."""
-        return _best([(step, self._values.get(step)) for step in self.steps()])
+        """The step with the best validation value, None if none was measured.
+
+        Raises:
+          UserError: if the value of a checkpoint cannot be read: it may be the best.
+        """
+        if self._without_value:
+            step, reason = next(iter(self._without_value.items()))
+            raise UserError(
+                f"which checkpoint is the best is not known, since the value of {self.folder / str(step)} is lost: "
+                f"{reason}. Name one: --checkpoint=STEP, of {self.steps()}"
+            )
+        return items.best([(step, self._values.get(step)) for step in self.steps()])
 
     def _value(self, step: int) -> float | None:
-        """The validation value of a checkpoint on disk; None where none was taken or it cannot be read."""
+        """The validation value of a checkpoint on disk; None where none was taken."""
+        folder = self.folder / str(step) / "meta"
         try:
-            meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        except Exception:  # orbax raises many kinds for a file cut short; restoring this checkpoint reports it
+            value, reason = read_json(folder / "metadata").get("value"), items.broken(folder)
+        except DataError as error:
+            value, reason = None, str(error)
+        if reason or not isinstance(value, float | int | None):
+            self._without_value[step] = reason or f"it is {value!r}"
             return None
-        return meta.get("value")
+        return value
 
     def restore(self, template: TrainState, which: str | int = "last") -> Restored | None:
-        """Reads a checkpoint; one that cannot be read is passed over for the one before it, and that is said.
+        """Reads a checkpoint, whole or not at all.
 
-        A run that goes on from an older checkpoint replaces the newer ones it could not read when it next saves.
+        Of "last", one that is damaged is passed over for the one before it, and that is said. So is one with an older
+        best that is damaged: the run computes again what it would lack at its end. When it next saves, it replaces the
+        checkpoints that it passed over.
 
         Args:
           template: shapes, types and shardings to restore into.
@@ -147,11 +148,63 @@ class Checkpoints:
           None if there is no checkpoint at all.
 
         Raises:
-          UserError: if there are checkpoints but none can be read, or the wanted step does not exist.
+          UserError: if there are checkpoints but the run can go on from none, or the wanted one is damaged or does not
+            exist.
         """
-        found = self._first_readable(which, lambda step: self._read(step, template))
-        if found and which == "last":
-            self._passed_over = [step for step in self.steps() if step > found.step]
+        if which != "last":
+            return self._wanted(which, lambda step: self._read(step, template))
+        reasons: list[str] = []
+        for step in reversed(self.steps()):
+            found, reason = self._attempt(step, partial(self._read, step, template))
+            if found and not (reason := self._lost_before(step)):
+                if reasons:
+                    log.warning("went back to checkpoint %d", step)
+                self._passed_over = [later for later in self.steps() if later > step]
+                self._without_value = {}
+                return found
+            reasons.append(f"{self.folder / str(step)}: {reason}")
+            log.warning("checkpoint %s cannot be read (%s); trying another", step, reason)
+        if not reasons:
+            return None
+        raise UserError(
+            "this run can go on from no checkpoint:\n  " + "\n  ".join(reasons) + "\nGive another --workdir to start "
+            "anew. Or delete the folders of those that are damaged: the run goes on without them, and takes the best "
+            "of the others."
+        )
+
+    def _lost_before(self, step: int) -> str:
+        """Why a run that goes on from `step` could not take its best checkpoint at the end; "" where it could."""
+        steps = [one for one in self.steps() if one <= step]
+        if unknown := [f"checkpoint {one}: {self._without_value[one]}" for one in steps if one in self._without_value]:
+            return unknown[0]
+        best = items.best([(one, self._values.get(one)) for one in steps])
+        damage = "" if best is None or best == step else self._damage(best)
+        return damage and f"checkpoint {best}, the best before it: {damage}"
+
+    def _damage(self, step: int) -> str:
+        """What of a checkpoint is not as it was written; one of before there were checksums is taken as it is."""
+        return next(filter(None, (items.broken(self.folder / str(step) / item) for item in items.ITEMS)), "")
+
+    def _attempt(self, step: int, read: Callable[[], T]) -> tuple[T | None, str]:
+        """What is read of a checkpoint, or None and the reason why it cannot be."""
+        if damage := self._damage(step):
+            return None, damage
+        with items.quietly():
+            try:
+                return read(), ""
+            except Exception as error:  # orbax raises many kinds for a file cut short
+                return None, _first_line(error)
+
+    def _wanted(self, which: str | int, read: Callable[[int], T]) -> T | None:
+        """What is read of the one checkpoint that is asked for; None if there is none at all."""
+        if not (steps := self.steps()):
+            return None
+        step = self._first(which, steps)
+        found, reason = self._attempt(step, partial(read, step))
+        if found is None:
+            others = [one for one in steps if one != step]
+            instead = f"Another is taken by --checkpoint=STEP, of {others}" if others else "There is no other"
+            raise UserError(f"checkpoint {self.folder / str(step)} cannot be read: {reason}. {instead}")
         return found
 
     def variables(self, shapes: Mapping[str, Any], which: str | int = "best") -> tuple[int, dict[str, Any]] | None:
@@ -169,7 +222,7 @@ class Checkpoints:
         def read(step: int) -> tuple[int, dict[str, Any]]:
             folder = self.folder / str(step) / "state"
             # Not through the manager, which reads an item in one way only once it has read it.
-            with _reader() as (handler, reader):
+            with items.reader() as (handler, reader):
                 kept = handler.metadata(folder).tree.get("ema") or {}
                 template = jax.tree.map(
                     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
@@ -188,7 +241,7 @@ class Checkpoints:
             params = with_averages(state["params"], state.get("ema") or {})
             return step, {"params": params, "batch_stats": state.get("stats", {})}
 
-        return self._first_readable(which, read)
+        return self._wanted(which, read)
 
     def extra(self, step: int) -> Any:
         """The trained heads of a checkpoint, whole, as NumPy arrays on this host.
@@ -197,36 +250,12 @@ class Checkpoints:
           UserError: if there is no checkpoint of this step.
         """
         folder = self.folder / str(self._first(step, self.steps())) / "state"
-        with _reader() as (handler, reader):
+        with items.reader() as (handler, reader):
             kept = handler.metadata(folder).tree.get("extra") or {}
             template = {"extra": jax.tree.map(lambda leaf: np.zeros((0,), leaf.dtype), kept)}
             whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), template)
             wanted = ocp.args.PyTreeRestore(template, restore_args=whole, partial_restore=True)
             return reader.restore(folder, args=wanted)["extra"]
-
-    def _first_readable(self, which: str | int, read: Callable[[int], T]) -> T | None:
-        steps = self.steps()
-        if not steps:
-            return None
-        first = self._first(which, steps)
-        order = [first, *(step for step in reversed(steps) if step != first and (which == "best" or step < first))]
-        reasons = []
-        for step in order:
-            with _quietly():
-                try:
-                    restored, reason = read(step), ""
-                except Exception as error:  # orbax raises many kinds for a file cut short
-                    reason = _first_line(error)
-            if reason:
-                reasons.append(f"{self.folder / str(step)}: {reason}")
-                log.warning("checkpoint %s cannot be read (%s); trying another", step, reason)
-                continue
-            if reasons:
-                log.warning("went back to checkpoint %d", step)
-            return restored
-        raise UserError(
-            "no checkpoint can be read:\n  " + "\n  ".join(reasons) + "\nGive another --workdir to start anew."
-        )
 
     def _first(self, which: str | int, steps: list[int]) -> int:
         if which == "last":
@@ -244,8 +273,8 @@ class Checkpoints:
             host=ocp.args.StandardRestore(),
             meta=ocp.args.JsonRestore(),
         )
-        items = self._manager.restore(step, args=args)
-        return Restored(step, items["state"], items["host"] or {}, items["meta"])
+        found = self._manager.restore(step, args=args)
+        return Restored(step, found["state"], found["host"] or {}, found["meta"])
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -265,27 +294,6 @@ class Checkpoints:
         return UserError(
             f"the disk of {self.folder} is full: {_first_line(error)}; {kept}. Free space and start again."
         )
-
-
-@contextmanager
-def _reader() -> Iterator[tuple[ocp.PyTreeCheckpointHandler, ocp.Checkpointer]]:
-    """What reads parts of an item. The handler tells the structure: the `Checkpointer` would look in the item's folder
-    for the metadata of a whole step, and warn that there are none."""
-    handler = ocp.PyTreeCheckpointHandler()
-    with ocp.Checkpointer(handler) as reader:
-        yield handler, reader
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keeps orbax's last words off the console: reading a file cut short leaves tasks behind that die of it later."""
-    before = sys.unraisablehook
-    sys.unraisablehook = lambda dying: log.debug("left behind by orbax: %r", dying.exc_value)
-    try:
-        yield
-    finally:
-        gc.collect()
-        sys.unraisablehook = before
 
 
 def _first_line(error: Exception) -> str:

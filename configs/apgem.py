@@ -2,8 +2,8 @@
 Average Precision: Training Image Retrieval with a Listwise Loss", ICCV 2019).
 
     python -m jaxvpr.main --config=configs/apgem.py                    # the embedded city, minutes on a laptop
-    python -m jaxvpr.main --config=configs/apgem.py:landmarks,init=resnet101.pth,train_data.root=/data/landmarks_clean
-    python -m jaxvpr.main --config=configs/apgem.py:gsv_cities,init=resnet50.pth,train_data.root=/data/gsv_cities
+    python -m jaxvpr.main --config=configs/apgem.py:landmarks,data=/data,init=resnet101.pth
+    python -m jaxvpr.main --config=configs/apgem.py:gsv_cities,data=/data,init=resnet50.pth
 
 The loss wants large batches; `grad_cache` takes them in parts and gives the gradient of the whole (the authors'
 multi-stage backpropagation). The whitening by principal components that the published model has on top is learned from

@@ -1,8 +1,8 @@
 """BoQ: a bag of learned queries looks at the local features, layer by layer (Ali-bey et al., CVPR 2024).
 
     python -m jaxvpr.main --config=configs/boq.py                      # the embedded city, minutes on a laptop
-    python -m jaxvpr.main --config=configs/boq.py:dinov2,init=dinov2_vitb14.pth,train_data.root=/data/gsv_cities
-    python -m jaxvpr.main --config=configs/boq.py:resnet50,init=resnet50.pth,train_data.root=/data/gsv_cities
+    python -m jaxvpr.main --config=configs/boq.py:dinov2,data=/data,init=dinov2_vitb14.pth
+    python -m jaxvpr.main --config=configs/boq.py:resnet50,data=/data,init=resnet50.pth
 
 The authors measure at larger images than they train with: `evaluate` with image.size=(322,322) for `dinov2`, (384,384)
 for `resnet50`.

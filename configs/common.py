@@ -75,7 +75,10 @@ def _model(config: ConfigDict) -> None:
 
 def _data(config: ConfigDict) -> None:
     """Data sets, and the adaptation to one without labels."""
-    # Data sets, each made by `data` below. The reader "minicity" writes the city first if it is not there.
+    # Data sets, each made by `data` below. The reader "minicity" writes the city first if it is not there. The sets of
+    # a preset lie in `data`: another folder given on the command line moves all their roots there, but for those given
+    # beside it.
+    config.data = "data"
     config.city = ConfigDict({})
     config.train_data = ConfigDict({})
     # Further data sets to train on, by name, for objectives that take several.

@@ -3,7 +3,7 @@ Applications", CVPR 2022).
 
     python -m jaxvpr.main --config=configs/cosplace.py                 # the embedded city, minutes on a laptop
     python -m jaxvpr.main --config=configs/cosplace.py:city_large      # a larger city and the paper's margin
-    python -m jaxvpr.main --config=configs/cosplace.py:sf_xl,train_data.root=/data/sf_xl   # the paper's training
+    python -m jaxvpr.main --config=configs/cosplace.py:sf_xl,data=/data,init=resnet18.pth   # the paper's training
 
 Measured results stand in docs/results.md.
 """
@@ -64,7 +64,7 @@ def city_large() -> ConfigDict:
 def sf_xl() -> ConfigDict:
     """The paper's training of a ResNet-18 on SF-XL: 8 of 50 groups, 10,000 steps each, 50 epochs.
 
-    Wants `init=` with torchvision's ImageNet weights and `train_data.root=` with SF-XL.
+    Wants `init=` with torchvision's ImageNet weights.
     """
     config = common.base()
     config.name = "cosplace-sf-xl"

@@ -4,8 +4,7 @@ and what it is compared with in configs/sweeps/domains.py (docs/results.md).
     python -m jaxvpr.main --config=configs/cosplace_grl.py:by_day   # what the next two start from
     python -m jaxvpr.main --config=configs/cosplace_grl.py          # to queries by night and in rain
     python -m jaxvpr.main --config=configs/cosplace_grl.py:other    # to another city
-    python -m jaxvpr.main --config=configs/cosplace_grl.py:sf_xs,init=cosplace_r18_512.pth,train_data.root=/data/sf_xl,\
-target_data.root=/data/sf_xs,val_data.sf_xs_val.root=/data/sf_xs,test_data.sf_xs.root=/data/sf_xs
+    python -m jaxvpr.main --config=configs/cosplace_grl.py:sf_xs,data=/data,init=cosplace_r18_512.pth
     python -m jaxvpr.main --config=RECIPE,domain.method=coral,target_data.root=FOLDER   # any recipe, any images
 """
 

@@ -1,7 +1,7 @@
 """CricaVPR: an encoder across the images of a batch, on a frozen DINOv2 with adapters (Lu et al., CVPR 2024).
 
     python -m jaxvpr.main --config=configs/cricavpr.py                 # the embedded city, minutes on a laptop
-    python -m jaxvpr.main --config=configs/cricavpr.py:cricavpr,train_data.root=/data/gsv_cities \\
+    python -m jaxvpr.main --config=configs/cricavpr.py:cricavpr,data=/data \\
         "--config.init=dinov2_vitb14.pth:^backbone/(?!.*adapter)"
 
 A descriptor depends on the other images of its batch, in training as in evaluation: `eval.batch` is part of a figure.

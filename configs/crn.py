@@ -3,7 +3,7 @@
 
     python -m jaxvpr.main --config=configs/netvlad.py     # the first stage, on the embedded city
     python -m jaxvpr.main --config=configs/crn.py         # the second, from what that left
-    python -m jaxvpr.main --config=configs/crn.py:pitts30k,train_data.root=/data/pitts30k,...  # after netvlad's
+    python -m jaxvpr.main --config=configs/crn.py:pitts30k,data=/data   # after netvlad's
 
 Backbone and clusters are those of the NetVLAD; the filters of the context are drawn, and learn ten times as fast. From
 another file: "init=FILE:^(backbone|aggregator/(conv|centroids))", with quotes for the shell.

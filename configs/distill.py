@@ -2,7 +2,7 @@
 
     python -m jaxvpr.main --config=configs/cosplace.py                  # the teacher
     python -m jaxvpr.main --config=configs/distill.py                   # the embedded city, minutes on a laptop
-    python -m jaxvpr.main --config=configs/distill.py:salad_small,init=resnet18.pth,train_data.root=/data/gsv_cities,\
+    python -m jaxvpr.main --config=configs/distill.py:salad_small,data=/data,init=resnet18.pth,\
 objective.teacher=salad-dinov2b:/data/dino_salad.ckpt
 
 `objective.teacher` is the folder of a run, its model.safetensors, or METHOD:FILE with a method of docs/models.md.

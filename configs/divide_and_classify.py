@@ -2,7 +2,7 @@
 "Divide&Classify: Fine-Grained Classification for City-Wide Visual Geo-Localization", ICCV 2023).
 
     python -m jaxvpr.main --config=configs/divide_and_classify.py      # the embedded city, minutes on a laptop
-    python -m jaxvpr.main --config=configs/divide_and_classify.py:sf_xl,train_data.root=...   # the paper's training
+    python -m jaxvpr.main --config=configs/divide_and_classify.py:sf_xl,data=/data,init=efficientnet_b0.pth
     python -m jaxvpr.main localize --config=configs/divide_and_classify.py --database=runs/divide-city/classes.npy \
         --images=PHOTOS                                                # names the class of each photo
 
@@ -52,7 +52,7 @@ def tiny() -> ConfigDict:
 def sf_xl() -> ConfigDict:
     """The paper's training of EfficientNet-B0 on SF-XL at 224 x 224 pixels: 4 groups in turns of 2,000 steps.
 
-    Wants `init=` with torchvision's ImageNet weights and `train_data.root=` with SF-XL. The original takes up to 500
+    Wants `init=` with torchvision's ImageNet weights and SF-XL. The original takes up to 500
     epochs and a tenth of the model's rate where the training loss has got no better for 10, ends below 1e-6, and tests
     at 256 x 256 (evaluate with image.size=(256,256)); here LR@1 in validation stands for the loss, and the classifiers'
     rate falls too.

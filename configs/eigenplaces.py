@@ -3,7 +3,7 @@
 
     python -m jaxvpr.main --config=configs/eigenplaces.py                   # the embedded city, minutes on a laptop
     python -m jaxvpr.main --config=configs/eigenplaces.py:city_panoramas    # the same, cut out of its panoramas
-    python -m jaxvpr.main --config=configs/eigenplaces.py:sf_xl,train_data.root=PANORAMAS,init=resnet18_512_cosplace.pth
+    python -m jaxvpr.main --config=configs/eigenplaces.py:sf_xl,data=/data,init=resnet18_512_cosplace.pth
 
 The first two take some three minutes on two cores. Measured results stand in docs/results.md.
 """
@@ -59,8 +59,8 @@ def sf_xl() -> ConfigDict:
     """The paper's training of a ResNet-18 on SF-XL's panoramas: 9 groups, 5,000 steps each, 40 epochs.
 
     Wants `init=` with CosPlace's weights of the same network (backbone and head here, the backbone alone with
-    FILE:backbone as in the paper) and `train_data.root=` with the folder of panoramas. For SF-XL's processed crops
-    set `panorama.size=()`: the views that look nearest to the points are taken then.
+    FILE:backbone as in the paper). For SF-XL's processed crops give `train_data.root=` their folder and set
+    `panorama.size=()`: the views that look nearest to the points are taken then.
     """
     config = common.base()
     config.name = "eigenplaces-sf-xl"

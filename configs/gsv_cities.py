@@ -2,7 +2,7 @@
 Recognition", Neurocomputing 2022).
 
     python -m jaxvpr.main --config=configs/gsv_cities.py               # the embedded city, minutes on a laptop
-    python -m jaxvpr.main --config=configs/gsv_cities.py:gsv_cities,init=resnet50.pth,train_data.root=/data/gsv_cities
+    python -m jaxvpr.main --config=configs/gsv_cities.py:gsv_cities,data=/data,init=resnet50.pth
 
 Any loss of `jaxvpr.losses.metric` or, over a prototype of each place, of `jaxvpr.losses.margins`, and any miner:
 `objective.loss=contrastive,objective.miner=pair_margin`, with `objective.loss_options.NAME=VALUE` over their defaults.

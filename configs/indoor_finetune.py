@@ -10,7 +10,7 @@ objective.soft=5m,objective.sets=merged
 
 `init` takes any file that fits the model: an original's or one of ours, such as an imported or fine-tuned model. The
 floors of NAVER LABS lie in data/naver_labs/{GangnamStation,HyundaiDepartmentStore}/FLOOR, Baidu Mall in data/baidu_mall
-(docs/data_formats.md); `train_data.root=` and its like say otherwise. Each set serves one purpose as a whole, and every
+(docs/data_formats.md); `data=FOLDER` says otherwise. Each set serves one purpose as a whole, and every
 threshold is printed with its upper bound, the share of queries that have a positive at all.
 
 The thresholds tried are (2, 5), (5, 10) and (10, 25) metres: a positive lies within the first, a negative beyond the

@@ -1,8 +1,7 @@
 """MegaLoc: SALAD with a linear layer, from several data sets at once (Berton and Masone, CVPR 2025 workshops).
 
     python -m jaxvpr.main --config=configs/megaloc.py                  # two embedded cities, minutes on a laptop
-    python -m jaxvpr.main --config=configs/megaloc.py:megaloc,init=dinov2_vitb14.pth,train_data.root=/data/gsv_cities,\
-more_train_data.msls.root=/data/msls,more_train_data.sf_xl.root=/data/sf_xl
+    python -m jaxvpr.main --config=configs/megaloc.py:megaloc,data=/data,init=dinov2_vitb14.pth
 
 `objective.weights` has a number a data set: `train_data` first, then those of `more_train_data` by name.
 """

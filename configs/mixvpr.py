@@ -1,7 +1,7 @@
 """MixVPR: feature maps mixed by perceptrons over all their cells (Ali-bey et al., WACV 2023).
 
     python -m jaxvpr.main --config=configs/mixvpr.py                   # the embedded city, minutes on a laptop
-    python -m jaxvpr.main --config=configs/mixvpr.py:mixvpr,init=resnet50.pth,train_data.root=/data/gsv_cities
+    python -m jaxvpr.main --config=configs/mixvpr.py:mixvpr,data=/data,init=resnet50.pth
 
 The weights belong to one size of the map: images are described at the size of the training.
 """

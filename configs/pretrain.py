@@ -3,8 +3,8 @@ Benchmark", CVPR 2022, section 4.4). Any recipe then starts from it:
 
     python -m jaxvpr.main --config=configs/pretrain.py                  # the embedded city's cells as classes
     python -m jaxvpr.main --config=configs/gsv_cities.py,init=runs/pretrain-city/model.safetensors:backbone/
-    python -m jaxvpr.main --config=configs/pretrain.py:places365,train_data.root=/data/places365/train
-    python -m jaxvpr.main --config=configs/pretrain.py:gldv2,train_data.root=/data/gldv2/train
+    python -m jaxvpr.main --config=configs/pretrain.py:places365,data=/data
+    python -m jaxvpr.main --config=configs/pretrain.py:gldv2,data=/data,init=resnet50.pth
 
 Behind the colon of `init` stands which parameters to take: those of the backbone, whatever the aggregator. A data set
 to validate on, such as val_data.pitts30k.root=FOLDER,val_data.pitts30k.split=val, decides which epoch is kept.

@@ -2,14 +2,12 @@
 same authors (ECCV 2024).
 
     python -m jaxvpr.main --config=configs/salad.py                    # the embedded city, minutes on a laptop
-    python -m jaxvpr.main --config=configs/salad.py:salad,init=dinov2_vitb14.pth,train_data.root=/data/gsv_cities
-    python -m jaxvpr.main --config=configs/salad.py:cliquemining,init=dinov2_vitb14.pth,\
-train_data.root=/data/gsv_cities,more_train_data.msls.root=/data/msls
+    python -m jaxvpr.main --config=configs/salad.py:salad,data=/data,init=dinov2_vitb14.pth
+    python -m jaxvpr.main --config=configs/salad.py:cliquemining,data=/data,init=dinov2_vitb14.pth
 
 Trained at 224 pixels, the model is measured at 322 in the paper:
 
-    python -m jaxvpr.main evaluate --config=configs/salad.py:salad --config.image.size=322,322 \
---workdir=runs/salad-gsv-cities
+    python -m jaxvpr.main evaluate --config=configs/salad.py:salad,data=/data --config.image.size=322,322
 """
 
 from ml_collections import ConfigDict

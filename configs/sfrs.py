@@ -2,8 +2,7 @@
 
     python -m jaxvpr.main --config=configs/cosplace.py                  # what the embedded city starts from
     python -m jaxvpr.main --config=configs/sfrs.py                      # the embedded city, minutes on a laptop
-    python -m jaxvpr.main --config=configs/sfrs.py:pitts30k,init=vgg16.pth,train_data.root=/data/pitts30k,\
-val_data.pitts30k_val.root=/data/pitts30k,test_data.pitts30k.root=/data/pitts30k
+    python -m jaxvpr.main --config=configs/sfrs.py:pitts30k,data=/data,init=vgg16.pth
 
 Training runs in generations, which begin at the epochs of `objective.generations`: each time the network starts anew,
 with the last one as its teacher.

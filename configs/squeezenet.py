@@ -1,7 +1,7 @@
 """SqueezeNet 1.0 with ImageNet weights and GeM, never trained on places: what a network knows before any recipe.
 
-    python -m jaxvpr.main evaluate
-    --config=configs/squeezenet.py:corridor,init=squeezenet1_0.pth,test_data.corridor.root=FOLDER
+    python -m jaxvpr.main evaluate --config=configs/squeezenet.py:corridor,init=squeezenet1_0.pth,\
+test_data.corridor.root=FOLDER
 
 Presets: corridor (VPR-Bench's corridor, its list of positives), nordland (winter to summer, every third frame, one
   frame of tolerance), ie_tower (floors of a building by label). `init` is torchvision's file. Measured results:

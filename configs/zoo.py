@@ -1,11 +1,11 @@
 """Published methods by name, with architecture and preprocessing: to evaluate, describe images, import and export.
 
-    python -m jaxvpr.main evaluate
-    --config=configs/zoo.py:salad-dinov2b,weights=dino_salad.ckpt --database=FOLDER --queries=FOLDER
-    python -m jaxvpr.main evaluate
-    --config=configs/zoo.py:megaloc,weights=FILE,test_data.pitts30k.root=/data/pitts30k,test_data.pitts30k.split=test
-    python -m jaxvpr.main extract
-    --config=configs/zoo.py:eigenplaces-resnet50-2048,weights=FILE --images=FOLDER --out=FILE.npy
+    python -m jaxvpr.main evaluate --config=configs/zoo.py:salad-dinov2b,weights=dino_salad.ckpt \
+--database=FOLDER --queries=FOLDER
+    python -m jaxvpr.main evaluate --config=configs/zoo.py:megaloc,weights=FILE,test_data.pitts30k.root=/data/pitts30k,\
+test_data.pitts30k.split=test
+    python -m jaxvpr.main extract --config=configs/zoo.py:eigenplaces-resnet50-2048,weights=FILE \
+--images=FOLDER --out=FILE.npy
     python -m jaxvpr.main export --config=configs/zoo.py:mixvpr-resnet50-4096,weights=FILE --out=mixvpr.stablehlo
 
 The preset is the name of a method; docs/models.md lists them. `weights` is the original's file, or one of ours.

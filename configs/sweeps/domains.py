@@ -1,12 +1,10 @@
 """Adaptation to another domain, method by method, and the grid of a thesis's gradient reversal (docs/results.md).
 
-    python -m jaxvpr.main --config=configs/cosplace_grl.py:by_day            # what the first three start from
-    python -m jaxvpr.main sweep --config=configs/sweeps/domains.py           # 18 runs, less than a minute each
-    python -m jaxvpr.main sweep --config=configs/sweeps/domains.py:other     # the same to another city
-    python -m jaxvpr.main sweep --config=configs/sweeps/domains.py:grid      # 9 runs
-    python -m jaxvpr.main sweep --config=configs/sweeps/domains.py:sf_xs,init=cosplace_r18_512.pth,\
-train_data.root=/data/sf_xl,target_data.root=/data/sf_xs,val_data.sf_xs_val.root=/data/sf_xs,\
-test_data.sf_xs.root=/data/sf_xs
+python -m jaxvpr.main --config=configs/cosplace_grl.py:by_day            # what the first three start from
+python -m jaxvpr.main sweep --config=configs/sweeps/domains.py           # 18 runs, less than a minute each
+python -m jaxvpr.main sweep --config=configs/sweeps/domains.py:other     # the same to another city
+python -m jaxvpr.main sweep --config=configs/sweeps/domains.py:grid      # 9 runs
+python -m jaxvpr.main sweep --config=configs/sweeps/domains.py:sf_xs,data=/data,init=cosplace_r18_512.pth
 """
 
 from typing import Any

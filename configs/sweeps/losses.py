@@ -2,9 +2,7 @@
 embedded city.
 
     python -m jaxvpr.main sweep --config=configs/sweeps/losses.py             # 32 runs of half a minute on two cores
-    python -m jaxvpr.main sweep --config=configs/sweeps/losses.py:gsv_xs,init=resnet18.pth,\
-train_data.root=/data/gsv_xs,val_data.sf_xs_val.root=/data/sf_xs,test_data.sf_xs.root=/data/sf_xs,\
-test_data.tokyo_xs.root=/data/tokyo_xs
+    python -m jaxvpr.main sweep --config=configs/sweeps/losses.py:gsv_xs,data=/data,init=resnet18.pth
 
 Both have losses as rows and miners as columns. A ranking or margin loss, which knows no pairs, weighs each image by how
 often it stands in mined pairs.

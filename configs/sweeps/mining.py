@@ -4,8 +4,7 @@
     python -m jaxvpr.main --config=configs/cosplace.py              # what the first start from
     python -m jaxvpr.main sweep --config=configs/sweeps/mining.py   # 9 runs, less than a minute each on two cores
     python -m jaxvpr.main sweep --config=configs/sweeps/mining.py:imagenet,init=squeezenet1_0.pth:backbone   # 14 runs
-    python -m jaxvpr.main sweep --config=configs/sweeps/mining.py:pitts30k,init=resnet18.pth,\
-train_data.root=/data/pitts30k,val_data.pitts30k_val.root=/data/pitts30k,test_data.pitts30k.root=/data/pitts30k
+    python -m jaxvpr.main sweep --config=configs/sweeps/mining.py:pitts30k,data=/data,init=resnet18.pth
 """
 
 from typing import Any

@@ -2,10 +2,8 @@
 embedded city.
 
     python -m jaxvpr.main sweep --config=configs/sweeps/optimisers.py         # 29 runs of half a minute on two cores
-    python -m jaxvpr.main sweep --config=configs/sweeps/optimisers.py:gsv_xs,init=resnet18.pth,\
-train_data.root=/data/gsv_xs,val_data.sf_xs_val.root=/data/sf_xs,test_data.sf_xs.root=/data/sf_xs,\
-test_data.tokyo_xs.root=/data/tokyo_xs
-    ... --config=configs/sweeps/optimisers.py:mixvpr_xs,...                   # the other report's table for MixVPR
+    python -m jaxvpr.main sweep --config=configs/sweeps/optimisers.py:gsv_xs,data=/data,init=resnet18.pth
+    python -m jaxvpr.main sweep --config=configs/sweeps/optimisers.py:mixvpr_xs,data=/data,init=resnet18.pth  # MixVPR
 
 Optimisers are rows and schedules columns. Each optimiser has one learning rate in all columns, so that a row shows what
 the schedule does; between rows the rate differs as the optimisers need it.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -55,8 +56,9 @@ def split_changes(text: str) -> list[str]:
 
 
 def override_all(config: ConfigDict, changes: Sequence[tuple[str, str]]) -> None:
-    """Sets keys from text, those of outer groups first: a name (`method`, `objective.loss`) before its options."""
-    for key, text in sorted(changes, key=lambda change: change[0].count(".")):
+    """Sets keys from text, those of outer groups first: a name (`method`, `objective.loss`) before its options, and the
+    folder `data` before the root of a data set."""
+    for key, text in sorted(changes, key=lambda change: (change[0].count("."), change[0] != "data")):
         override(config, key, text)
 
 
@@ -66,8 +68,8 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     A group of free options (`backbone_options`, `options` of a reader, `city`) takes new keys, or a dict in place of
     all it holds; elsewhere an unknown key is an error. A key of a data set that does not exist yet begins it, and a
     dict stands for a whole data set or a whole group of them: `val_data={}` drops all, `val_data.NAME={}` one. `method`
-    fills in what it stands for, and another loss, miner or optimiser has its own defaults instead of the options of the
-    recipe's.
+    fills in what it stands for, `data` moves the roots of the data sets that lie in it, and another loss, miner or
+    optimiser has its own defaults instead of the options of the recipe's.
 
     Raises:
       UserError: unknown key (lists those beside it) or a value of another type.
@@ -105,6 +107,17 @@ def override(config: ConfigDict, key: str, text: str) -> None:
             group[OWN_OPTIONS[last]] = ConfigDict({})
     if key == "method":
         fill_method(config)
+    if key == "data":
+        _move_data(config, old)
+
+
+def data_sets(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
+    """The data sets of a recipe, by their dotted keys."""
+    for group in DATA_SET:
+        if config[group]:
+            yield group, config[group]
+    for group in DATA_SETS:
+        yield from ((f"{group}.{name}", spec) for name, spec in sorted(config[group].items()))
 
 
 def as_text(value: Any) -> str:
@@ -144,6 +157,23 @@ def _replace_data(config: ConfigDict, key: str, value: dict[str, Any]) -> None:
             del config[group][name]
     for inner, content in value.items():
         override(config, f"{key}.{inner}", as_text(content))
+
+
+def _move_data(config: ConfigDict, old: str) -> None:
+    """Moves the roots of all data sets that lie in the folder `old` into `config.data`.
+
+    Raises:
+      UserError: where none lies there, so that the change would say nothing.
+    """
+    sets = list(data_sets(config))
+    inside = [spec for _, spec in sets if Path(spec.root).is_relative_to(old)]
+    if not inside:
+        roots = ", ".join(f"{key}.root={spec.root}" for key, spec in sets)
+        there = f": {roots}. Change these keys" if roots else ". Leave it out"
+        raise UserError(f"config.data={config.data} moves the data sets of the recipe in {old}, where none lies{there}")
+    for spec in inside:
+        with spec.unlocked():
+            spec.root = str(Path(config.data, Path(spec.root).relative_to(old)))
 
 
 def fill_method(config: ConfigDict) -> None:

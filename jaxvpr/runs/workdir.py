@@ -20,7 +20,7 @@ FREE = (
     "log_seconds", "frozen_random", "test_data.", "eval.batch", "eval.localize", "pca.", "mesh.model",
 )  # fmt: skip
 # Data may move to another folder; that its images are the same ones is the user's word.
-MOVED = re.compile(r"(train_data|target_data|more_train_data\..+|val_data\..+)\.root$")
+MOVED = re.compile(r"data$|(train_data|target_data|more_train_data\..+|val_data\..+)\.root$")
 
 
 def claim(folder: Path, config: ConfigDict) -> None:

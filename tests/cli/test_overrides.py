@@ -4,7 +4,7 @@ import pytest
 
 from configs import common
 from jaxvpr.cli.arguments import parse
-from jaxvpr.cli.overrides import override_all, split_changes
+from jaxvpr.cli.overrides import data_sets, override, override_all, split_changes
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.errors import UserError
 
@@ -72,3 +72,32 @@ def test_a_recipe_without_training_data_takes_some():
     assert config.train_data.to_dict() == FRESH | {"root": "/a"}
     assert config.target_data.to_dict() == FRESH | {"root": "/b", "reader": "folder"}
     assert config.more_train_data.c.to_dict() == FRESH | {"root": "/c"}
+
+
+def moved(*changes):
+    config = load_config(f"configs/salad.py:salad,{','.join(changes)}")
+    return {key: spec.root for key, spec in data_sets(config)}
+
+
+def test_data_moves_all_sets_but_those_that_are_named():
+    sets = ("train_data", "val_data.pitts30k_val", "test_data.pitts30k")
+    assert moved("data=/data") == dict(zip(sets, ("/data/gsv_cities", "/data/pitts30k", "/data/pitts30k"), strict=True))
+    roots = ("/gsv", "/x/data/pitts30k", "/x/data/pitts30k")
+    assert tuple(moved("train_data.root=/gsv", "data=/x/data").values()) == roots
+    added = moved("test_data.mine.root=data/mine", "data=/d")
+    assert (added["test_data.mine"], added["test_data.pitts30k"]) == ("data/mine", "/d/pitts30k")
+
+
+def test_data_moves_again_and_the_city_with_it():
+    config = load_config("configs/cosplace.py,data=a")
+    override(config, "data", "b/c")
+    assert config.data == "b/c" and config.train_data.root == "b/c/minicity"
+
+
+def test_data_that_moves_nothing_is_refused():
+    config = common.base()
+    with pytest.raises(UserError, match=r"in data, where none lies\. Leave it out"):
+        override(config, "data", "/data")
+    override(config, "test_data.a.root", "database/a")
+    with pytest.raises(UserError, match=r"none lies: test_data\.a\.root=database/a\. Change these keys"):
+        override(config, "data", "/data")

@@ -3,8 +3,8 @@ own (Arandjelović et al., CVPR 2016).
 
     python -m jaxvpr.main --config=configs/netvlad.py                        # the embedded city, minutes on a laptop
     python -m jaxvpr.main --config=configs/netvlad.py:pitts30k,data=/data,init=resnet18.pth
-    python -m jaxvpr.main --config=configs/netvlad.py:msls,data=/data,init=resnet18.pth   # partial mining, queries of the
-                                                                  # night and sideways ones drawn more often
+    python -m jaxvpr.main --config=configs/netvlad.py:msls,data=/data,init=resnet18.pth   # partial mining, queries of
+                                                              # the night and sideways ones drawn more often
     python -m jaxvpr.main --config=configs/netvlad.py:pitts250k,data=/data,init=vgg16.pth   # the PyTorch port's
     python -m jaxvpr.main sweep --config=configs/sweeps/mining.py            # random, partial and full mining
 

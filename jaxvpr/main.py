@@ -14,6 +14,7 @@ from typing import Any
 from data_pipelines import progress
 from data_pipelines.errors import DataError
 from jaxvpr.cli import arguments as command_line
+from jaxvpr.cli import missing
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import memory
 
@@ -44,7 +45,9 @@ def main(arguments: Sequence[str]) -> int:
         print(command_line.help_text())
         return 0
     try:
-        return _run(command_line.parse(arguments))
+        command = command_line.parse(arguments)
+        missing.check(command)
+        return _run(command)
     except SystemExit:  # the help was printed
         return 0
     except (UserError, DataError) as error:

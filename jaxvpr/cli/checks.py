@@ -53,11 +53,15 @@ def check(config: ConfigDict) -> None:
     scale = tuple(config.augment.scale)
     if scale and not (len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1):
         raise UserError(f"config.augment.scale={scale} must be (least, most) share of the area, within 0 and 1, or ()")
+    _check_patterns(config)
+
+
+def check_init(config: ConfigDict) -> None:
+    """Looks whether the weights are there that a recipe starts from; UserError where they are not."""
     if config.init:
         parts = weight_source.parse(config.init).file.parts
         run = f"; a run of the recipe {parts[1]!r} leaves it: train that first" if parts[:1] == ("runs",) else ""
         weight_source.check("config.init", config.init, run)
-    _check_patterns(config)
 
 
 def check_training(config: ConfigDict) -> None:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from data_pipelines.progress import slow
 from jaxvpr import builders, models, weights
 from jaxvpr.cli import weight_source
-from jaxvpr.cli.checks import check
+from jaxvpr.cli.checks import check, check_init
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.cli.weight_source import MODEL_FILE
 from jaxvpr.errors import UserError
@@ -162,6 +162,7 @@ def named(name_or_file: str | os.PathLike[str]) -> tuple[ConfigDict, Variables]:
     else:
         config = load_config(text.removeprefix("file:"))
     check(config.lock())
+    check_init(config)
     if not config.init:
         raise UserError(f"{name_or_file} names no weights; add ,init=FILE. A model is named by {NAMES}")
     return config, builders.initial_variables(config)

@@ -1,17 +1,22 @@
 """Every command that the pages print is one that the command line takes."""
 
+import ast
 import re
+import runpy
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from jaxvpr.cli import missing
 from jaxvpr.cli.arguments import help_text, parse
+from jaxvpr.cli.overrides import data_sets
+from jaxvpr.cli.recipes import load_config, shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMAND = re.compile(r"^(?:python -m jaxvpr\.main|jaxvpr) +([^`#\n]*--config=[^`#\n]*)", re.M)
+COMMAND = re.compile(r"^(?: {4})?(?:python -m jaxvpr\.main|jaxvpr) +([^`#\n]*--config=[^`#\n]*)", re.M)
 # What a page leaves to the reader, and one that makes sense.
 FOR_EXAMPLE = {
     "METHOD": "salad-dinov2b",
@@ -24,21 +29,33 @@ FOR_EXAMPLE = {
     "--config=pairs.py": "--config=cosplace.py",
     "--config=my_street.py": "--config=cosplace.py",
     "--config=my_sweep.py": "--config=sweeps/viewpoints.py",
+    # What the commands read, in the folder that a test runs in.
+    "=/data": "=data",
 }
-RUNS = ("cosplace-city", "cosplace-by-day", "pretrain-city", "netvlad-city")
+READ = re.compile(r"(?:root=|data=|--(?:images|database|queries)=)([^, ]+)")
+RUNS = ("cosplace-city", "cosplace-by-day", "pretrain-city", "netvlad-city", "netvlad-pitts30k")
+
+
+def texts():
+    """The pages, and what the recipes say of themselves."""
+    yield from ((page.name, page.read_text()) for page in PAGES)
+    for file in (*shipped(), *shipped("sweeps/")):
+        yield Path(file).stem, ast.get_docstring(ast.parse((ROOT / file).read_text())).replace("\\\n", "")
 
 
 def commands():
-    for page in PAGES:
-        for found in COMMAND.finditer(page.read_text()):
+    for name, text in texts():
+        for found in COMMAND.finditer(text):
             line = found[1]
+            if "RECIPE" in line or "..." in line:
+                continue
             for placeholder, value in FOR_EXAMPLE.items():
                 line = line.replace(placeholder, value)
-            yield pytest.param(shlex.split(line), id=f"{page.name}: {line.strip()[:70]}")
+            yield pytest.param(shlex.split(line), id=f"{name}: {line.strip()[:70]}")
 
 
 def test_there_are_commands():
-    assert len(list(commands())) > 30
+    assert len(list(commands())) > 80
 
 
 def test_a_shell_reads_every_command():
@@ -55,11 +72,37 @@ def test_a_shell_reads_every_command():
 
 
 @pytest.mark.parametrize("arguments", list(commands()))
-def test_a_printed_command_is_understood(arguments, tmp_path, monkeypatch):
+def test_a_printed_command_is_understood_and_names_all_that_it_reads(arguments, tmp_path, monkeypatch):
+    """Where it names the folder of one data set, it says where all of them are."""
     monkeypatch.chdir(tmp_path)
+    typed = " ".join(arguments) + " "
     for run in RUNS:
         (tmp_path / "runs" / run).mkdir(parents=True)
         (tmp_path / "runs" / run / "model.safetensors").touch()
-    for file in re.findall(r"(?:init|weights)=([^,:/ ]+)[,: ]", " ".join(arguments) + " "):
+    for file in re.findall(r"(?:init|weights|teacher)=(?:[\w-]+:)?([^,: ]+)[,: ]", typed):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
-    assert parse(arguments).config.name
+    command = parse(arguments)
+    assert command.config.name
+    named = READ.findall(typed) or ["data"]
+    for _, spec in (pair for config in recipes_of(command) for pair in data_sets(config)):
+        if any(Path(spec.root).is_relative_to(folder) for folder in named):
+            Path(spec.root).mkdir(parents=True, exist_ok=True)
+    for folder in named:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    missing.check(command)
+
+
+def recipes_of(command):
+    return [run.config for run in command.config.runs] if command.verb == "sweep" else [command.config]
+
+
+def test_the_page_names_every_folder_that_a_preset_reads():
+    page = (ROOT / "docs" / "data_formats.md").read_text().partition("## Where they lie")[2].partition("\n## ")[0]
+    presets = [f"{file}:{preset}" for file in shipped() for preset in runpy.run_path(ROOT / file).get("PRESETS", ())]
+    sets = [spec for name in presets for _, spec in data_sets(load_config(str(ROOT / name)))]
+    roots = {Path(spec.root).relative_to("data") for spec in sets if spec.reader != "minicity"}
+    assert len(roots) > 20
+    for root in roots:
+        first, _, rest = str(root).partition("/")
+        assert f"`{root}`" in page or (f"`{first}`" in page and rest.split("/")[-1] in page), root

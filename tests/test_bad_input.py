@@ -244,8 +244,8 @@ WRONG = {
     "model.backbone_options.widths=8": r"config\.model.*\b4\b.*\bsizes\b.*\b1 widths",
     "objective.loss=triplet": r"objective\.loss='triplet'.*\['arcface', 'cosface'",
     "objective.name=pears": r"objective\.name='pears'.*\['cells'",
-    "objective.partition.by=street": r"objective\.partition\.by='street'.*\['cell', 'square'",
-    "optimizer.name=lion": r"optimiser.*'lion'.*\['adam', 'adamw', 'asgd', 'radam', 'sgd'\]",
+    "objective.partition.by=street": r"objective\.partition\.by='street'.*\['cell', 'place', 'square'",
+    "optimizer.name=lion": r"optimizer\.name='lion'.*\['adam', 'adamw', 'asgd', 'radam', 'sgd'\]",
     "optimizer.schedule=step": r"schedule.*'step'.*\['constant', 'cosine'",
     "optimizer.warmup=100": r"warm-up.*\b100 steps.*\b12 steps",
     "train_data.reader=zip": r"config\.train_data\.reader.*'zip'.*\bat_names, baidu_mall",
@@ -263,6 +263,43 @@ WRONG = {
     "frozen=backbone/layer9": "frozen.*'backbone/layer9'.*parameter",
     "eval.recalls=500": r"\b25 images.*eval\.recalls=\(500,\)",
 }
+
+
+MISNAMED = {
+    "model.backbone": "vgg", "model.aggregator": "netvlad9", "objective.loss": "triplet", "optimizer.name": "lion",
+    "optimizer_extra.schedule": "step", "optimizer_shared.per": "hour", "domain.method": "adda", "domain.on": "pixels",
+    "objective.partition.by": "street", "loader.on_error": "ignore",
+}  # fmt: skip
+
+
+def test_every_name_that_does_not_exist_is_told_at_once_and_before_data_is_read(refused, tiny_recipe, tmp_path):
+    run = f"--workdir={tmp_path / 'run'}"
+    wrong = [f"--config.{key}={value}" for key, value in MISNAMED.items()]
+    further = [
+        "--config.augment.hue=3.0",
+        "--config.val_data.val.thresholds=25km",
+        "--config.train_data.options.depth=2",
+    ]
+    said = refused(f"--config={tiny_recipe}", *wrong, *further, run)
+    told = re.findall(r"^  config\.(\S+)='(\w+)' does not exist; there are \['", said, re.MULTILINE)
+    assert dict(told) == MISNAMED and len(told) == len(MISNAMED)
+    assert "12 mistakes" in said and "hue=3.0" in said and "config.val_data.val.thresholds: unknown" in said
+    assert "depth" not in said and not (tmp_path / "run").exists(), "no data was read"
+
+
+def test_options_of_losses_and_miners_are_told_before_data_is_read(refused, tiny_recipe):
+    """A reader that does not take an option stands for data here: it would answer first."""
+    places = "configs/gsv_cities.py:tiny,train_data.options.depth=2"
+    said = refused(
+        f"--config={places},objective.miner_options.margn=1,optimizer.options.b9=1,model.aggregator_options.x=1"
+    )
+    assert said.startswith("3 mistakes") and all(word in said for word in ("margn", "b9", "['x']"))
+
+
+def test_what_a_measured_model_is_called_is_told_before_its_data_is_read(refused, tiny_recipe, tmp_path):
+    wrong = ("--config.model.backbone=vgg", "--config.model.aggregator=neck", "--config.test_data.test.options.depth=2")
+    said = refused("evaluate", f"--config={tiny_recipe}", *wrong, f"--workdir={tmp_path}")
+    assert said.startswith("2 mistakes") and "'vgg'" in said and "'neck'" in said and "objective" not in said
 
 
 @pytest.mark.parametrize("change", WRONG)

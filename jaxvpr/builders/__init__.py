@@ -15,6 +15,8 @@ from jaxvpr.builders.network import (
 )
 from jaxvpr.builders.start import filled, initial_variables
 from jaxvpr.builders.training_images import (
+    PARTITIONS,
+    augmentation,
     check_panoramas,
     image_source,
     only,

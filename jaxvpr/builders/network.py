@@ -35,7 +35,7 @@ def shapes(config: ConfigDict) -> Variables:
       UserError: for options of the model or an image size that do not fit together.
     """
     try:
-        return jax.eval_shape(lambda: fresh_variables(config))
+        return dict(_shapes_of(model(config), blank(config).shape))
     except UserError:
         raise
     except (ValueError, TypeError) as error:
@@ -86,6 +86,13 @@ def describing(config: ConfigDict) -> dict[str, Any]:
         "loading": loading_options(config.loader),
         "on_error": config.loader.on_error,
     }
+
+
+@lru_cache(maxsize=64)
+def _shapes_of(module: models.PlaceModel, images: tuple[int, ...]) -> Variables:
+    # A run asks several times, and the runs of a sweep have the same few models.
+    made = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(images, np.uint8))
+    return {"params": made["params"], "batch_stats": made.get("batch_stats", {})}
 
 
 @lru_cache(maxsize=16)

@@ -161,6 +161,19 @@ def image_source(
             f"training are random and made on the host: give a size (height, width), one of the rules "
             f"{', '.join(RULES)}, and crop=False"
         )
+    return ImageSource(
+        paths,
+        image_size(config),
+        rule,
+        augmentation(config),
+        config.loader.on_error,
+        queries_only=queries_only,
+        panorama=_panorama(config.panorama, yaw),
+    )
+
+
+def augmentation(config: ConfigDict) -> Augment:
+    """How training images are augmented; UserError for strengths that make no sense."""
     strengths = config.augment.to_dict()
     strengths["scale"], strengths["ratio"] = tuple(strengths["scale"]) or None, tuple(strengths["ratio"])
     try:
@@ -168,15 +181,7 @@ def image_source(
         augment.finish(np.zeros((1, 1, 3), np.uint8), np.random.default_rng(0))
     except ValueError as error:
         raise UserError(f"config.augment: {error}") from error
-    return ImageSource(
-        paths,
-        image_size(config),
-        rule,
-        augment,
-        config.loader.on_error,
-        queries_only=queries_only,
-        panorama=_panorama(config.panorama, yaw),
-    )
+    return augment
 
 
 def _panorama(keys: ConfigDict, yaw: np.ndarray | None) -> Panorama | None:

@@ -14,6 +14,7 @@ from jaxvpr.errors import UserError
 
 Schedule = Callable[[jax.Array], jax.Array]
 SCHEDULES = ("constant", "cosine", "linear", "multi_step")
+PER = ("step", "epoch")
 
 
 def schedule(
@@ -92,7 +93,7 @@ def _per_epoch(schedule: Schedule, period: int, rises: int, warmup_start: float)
 def _check_names(name: str, per: str) -> None:
     if name not in SCHEDULES:
         raise UserError(f"optimiser schedule {name!r} does not exist; there are {list(SCHEDULES)}")
-    if per not in ("step", "epoch"):
+    if per not in PER:
         raise UserError(f"an optimiser schedule moves per 'step' or per 'epoch', not per {per!r}")
 
 

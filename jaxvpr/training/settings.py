@@ -28,10 +28,11 @@ def optimiser_groups(config: ConfigDict) -> dict[str, optimisers.Optimiser]:
     Raises:
       UserError: for settings that make no sense; names the key.
     """
-    return {group: _optimiser(config, key) for group, key in KEYS.items()}
+    return {group: optimiser(config, key) for group, key in KEYS.items()}
 
 
-def _optimiser(config: ConfigDict, group: str) -> optimisers.Optimiser:
+def optimiser(config: ConfigDict, group: str) -> optimisers.Optimiser:
+    """The optimiser of a group of keys; raises as `optimiser_groups`."""
     epoch = config.steps_per_epoch
     try:
         return optimisers.from_keys(config[group].to_dict(), total=config.epochs * epoch, period=epoch)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxvpr import builders
 from jaxvpr.errors import UserError
+from jaxvpr.families import names
 from jaxvpr.retrieval import positives
 from jaxvpr.runs import database_file, which
 from jaxvpr.training import logs
@@ -50,6 +51,7 @@ def run(
     thresholds = tuple(dict.fromkeys(threshold or ("25m",)))
     for text in thresholds:
         positives.parse_threshold(text)  # a mistake is answered before minutes of loading
+    names.check(config, training=False)
     mesh = builders.mesh(config)
     model = which.chosen(config, folder, checkpoint)
     log.info("measuring %s", model.what)

@@ -20,6 +20,7 @@ from data_pipelines.atomic import write_bytes
 from data_pipelines.errors import DataError
 from jaxvpr.cli.sweep_file import Run, Sweep
 from jaxvpr.errors import UserError
+from jaxvpr.families import names
 from jaxvpr.parallel import hosts
 from jaxvpr.reports import terminal
 from jaxvpr.reports.sweep_page import write_sweep
@@ -47,6 +48,7 @@ def run(sweep: Sweep, folder: Path) -> int:
     Raises:
       UserError: if the folder holds runs of another configuration.
     """
+    _check_names(sweep)
     for run in sweep.runs:
         _check(run, folder / run.folder)
     # All hosts act on what the first one finds: on a slow file system another may not see it yet.
@@ -65,6 +67,17 @@ def run(sweep: Sweep, folder: Path) -> int:
                 log.warning("stopped before the end; the same command resumes")
                 return 130
     return _summed_up(sweep, folder)
+
+
+def _check_names(sweep: Sweep) -> None:
+    """Raises UserError for all that is wrong in any run and can be known without data."""
+    wrong: dict[str, list[str]] = {}
+    for run in {run.name: run for run in sweep.runs}.values():  # seeds change no name
+        for line in names.mistakes(run.config):
+            wrong.setdefault(line, []).append(run.name)
+    if wrong:
+        lines = [f"{', '.join(runs[:3])}{' and more' * (len(runs) > 3)}: {line}" for line, runs in wrong.items()]
+        raise UserError(f"{len(lines)} mistakes in the runs of {sweep.name}:\n  " + "\n  ".join(lines))
 
 
 def _check(run: Run, here: Path) -> None:

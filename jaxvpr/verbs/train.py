@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvpr import builders, families
+from jaxvpr.families import names
 from jaxvpr.parallel import hosts
 from jaxvpr.runs import compressed, database_file, model_file, workdir
 from jaxvpr.training import logs, loop
@@ -23,6 +24,7 @@ def run(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     Returns:
       The content of `metrics.json`, or None where the run was stopped before its end or there is no test data.
     """
+    names.check(config)
     workdir.claim(folder, config)
     mesh = builders.mesh(config)
     recipe = families.recipe(config, mesh, builders.benchmarks(config, config.val_data))

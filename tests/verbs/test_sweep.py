@@ -137,7 +137,16 @@ def test_shipped_sweeps_that_may_start_from_weights(name, tmp_path):
     assert len({run.name for run in found.runs}) >= 3 and {run.config.init for run in found.runs} == {str(weights)}
 
 
-RUNS = {"bad": {"model.aggregator_options.dims": 8}, "good": {"eval.baselines": False}}
+RUNS = {"bad": {"objective.partition.min_images": 1000}, "good": {"eval.baselines": False}}
+
+
+def test_all_names_of_all_runs_are_checked_before_the_first_is_trained(refused, write, tmp_path):
+    runs = {name: {"objective.loss": name, "optimizer.name": "lion"} for name in ("a", "b", "cosface")}
+    said = refused("sweep", f"--config={write(runs)}", f"--workdir={tmp_path / 'out'}").splitlines()
+    assert said[0].startswith("3 mistakes in the runs of three") and not (tmp_path / "out").exists()
+    losses = "does not exist; there are ['arcface', 'cosface', 'easy_arcface']"
+    assert said[1].startswith("  a, b, cosface: config.optimizer.name='lion' does not exist; there are ['adam'")
+    assert said[2:] == [f"  {name}: config.objective.loss={name!r} {losses}" for name in ("a", "b")]
 
 
 def states(folder):
@@ -161,7 +170,7 @@ def test_a_failure_stops_nothing_and_nothing_is_trained_twice(door, refused, wri
     assert [line["epoch"] for line in good["validation"]] == [1, 2]
     assert good["changes"] == RUNS["good"] and good["failure"] is None and good["domain_accuracy"] is None
     assert good["seconds"] > good["planning_seconds"] > 0
-    assert "dims" in bad["failure"] and "Traceback" not in bad["failure"]
+    assert "1000" in bad["failure"] and "Traceback" not in bad["failure"]
     assert "Traceback (most recent call last)" in (out / "bad" / "failure.txt").read_text()
     assert not (out / "good" / "checkpoints").exists() and (out / "good" / "model.safetensors").is_file()
     assert not (out / ".compiled").exists()

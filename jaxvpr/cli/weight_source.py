@@ -1,7 +1,8 @@
 """Where weights come from, as text: `[SCHEME:]NAME[:PATTERN]`. The one grammar of `init`, `--checkpoint`,
 `objective.teacher` and `jaxvpr.load`.
 
-- `FILE` or `file:FILE`: a file of weights under the names of any family of docs/models.md.
+- `FILE` or `file:FILE`: a file of weights under the names of any family of docs/models.md; of several, their index,
+  one of them or the folder with the index.
 - `run:FOLDER`: the model that a training left in its folder.
 - `METHOD:FILE`: the original's file of a published method of docs/models.md.
 
@@ -65,7 +66,7 @@ def check(key: str, text: str, hint: str = "") -> WeightSource:
       UserError: otherwise.
     """
     source = parse(text)
-    if not source.file.is_file():
+    if not source.file.exists():
         raise UserError(f"{key}={text}: no such file of weights as {source.file}{hint}. It is {GRAMMAR}")
     if source.method:
         from jaxvpr import models  # imports JAX, which a text without a method does not need

@@ -55,7 +55,10 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="numpy") as file:
             yield file
-    except SafetensorError as error:
+    except UserError:
+        raise
+    # The library leaves shapes with too many numbers or axes to NumPy.
+    except (SafetensorError, MemoryError, ValueError) as error:
         raise UserError(
             f"{path}: cut short, or its safetensors header is damaged ({error}). Download it again"
         ) from error

@@ -1,230 +1,246 @@
 """Reads the files of `torch.save` without torch, and without running code from a file.
 
 Such a file is a zip of a pickle that describes the objects and of the raw bytes of each storage; before PyTorch 1.6 it
-was a sequence of pickles followed by the bytes, as many published weights still are. An unpickler with a short list of
-names (below) refuses every other, so that a file can only build tensors, dicts, lists, strings, numbers and records.
+was a sequence of pickles followed by the bytes, as many published weights still are. The pickle is read as data
+(`pickles`), whatever a trainer put beside the weights. Then the numbers of the tensors that are wanted are read, and no
+more of them than such a file can hold.
 """
 
 from __future__ import annotations
 
 import io
-import pickle
+import math
+import mmap
+import struct
+import warnings
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import groupby
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from jaxvpr.errors import UserError
+from jaxvpr.weights import pickles
+from jaxvpr.weights.pickles import Record
 
 MAGIC = 0x1950A86A20F9469CFC6C  # begins the files of before PyTorch 1.6
 STORAGES = {
-    "DoubleStorage": np.dtype("<f8"),
-    "FloatStorage": np.dtype("<f4"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
+    "torch.DoubleStorage": np.dtype("<f8"),
+    "torch.FloatStorage": np.dtype("<f4"),
+    "torch.HalfStorage": np.dtype("<f2"),
+    "torch.BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "torch.LongStorage": np.dtype("<i8"),
+    "torch.IntStorage": np.dtype("<i4"),
+    "torch.ShortStorage": np.dtype("<i2"),
+    "torch.CharStorage": np.dtype("i1"),
+    "torch.ByteStorage": np.dtype("u1"),
+    "torch.BoolStorage": np.dtype("?"),
 }
+NUMPY = ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "b1")
+# Tensors may share numbers or repeat them, and so be larger than their file: up to so many times, or so many bytes.
+LARGER, ALWAYS = 16, 2**26
+# What the bytes of a strange file do to the parsers.
+DAMAGES = (
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError,
+    struct.error,
+)  # fmt: skip
+Read = Callable[[str, int], bytes]  # a storage's bytes, by its key and their number
 
 
-class _Dtype:
-    """Stands for a NumPy type in a pickle; a later state may only set its byte order, which must be little."""
+class _Tensor(NamedTuple):
+    """Where a tensor's numbers are: in a storage that has `numbers` of them."""
 
-    def __init__(self, code: str, *_: Any):
-        if code not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "b1"):
-            raise pickle.UnpicklingError(f"a NumPy number of type {code!r}")
-        self.dtype = np.dtype(code).newbyteorder("<")
-
-    def __setstate__(self, state: Any) -> None:
-        if state[1] == ">":
-            raise pickle.UnpicklingError("a big-endian NumPy number")
-
-
-def _number(dtype: _Dtype, data: bytes) -> Any:
-    return np.frombuffer(data, dtype.dtype, 1)[0].item()
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"text encoded as {encoding!r}")
-    return text.encode("latin1")
-
-
-class _StorageType(NamedTuple):
+    storage: str
     dtype: np.dtype
+    numbers: int
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def array(self, data: bytes) -> np.ndarray:
+        """The numbers in an array of its own, whatever part of the storage's `data` the tensor views."""
+        if 0 in self.shape:
+            return np.zeros(self.shape, self.dtype)
+        # The stride of a lone number means nothing.
+        strides = [step * self.dtype.itemsize if n > 1 else 0 for n, step in zip(self.shape, self.stride, strict=True)]
+        storage = np.frombuffer(data, self.dtype)[self.offset :]
+        return np.lib.stride_tricks.as_strided(storage, self.shape, strides).copy()
 
 
-def _tensor(storage: np.ndarray, offset: int, shape: tuple, stride: tuple, *_: Any) -> np.ndarray:
-    """The tensor's numbers in an array of its own, whatever part of the storage it views."""
-    if any(n < 0 for n in (offset, *shape, *stride)) or len(shape) != len(stride):
-        raise pickle.UnpicklingError(f"a tensor with shape {shape}, strides {stride} and offset {offset}")
-    last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-    if 0 in shape:
-        return np.zeros(shape, storage.dtype)
-    if last >= len(storage):
-        raise pickle.UnpicklingError(f"a tensor that reads number {last} of a storage of {len(storage)}")
-    strides = tuple(step * storage.itemsize for step in stride)
-    return np.lib.stride_tricks.as_strided(storage[offset:], shape, strides).copy()
+class _Array(NamedTuple):
+    """A NumPy array, whose numbers are in the pickle."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    order: str
+    data: Any
+
+    def array(self, _: bytes) -> np.ndarray:
+        """The numbers in an array of its own."""
+        text = self.data.args[0] if isinstance(self.data, Record) else self.data
+        data = text.encode("latin1") if isinstance(text, str) else text
+        return np.frombuffer(data, self.dtype).reshape(self.shape, order=self.order).copy("C")  # type: ignore[call-overload]
 
 
-class _Array:
-    """Stands for a NumPy array in a pickle, whose numbers come with its state."""
-
-    array: np.ndarray
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, fortran, data = state
-        if not isinstance(dtype, _Dtype):
-            raise pickle.UnpicklingError(f"a NumPy array of {type(dtype).__name__}")
-        self.array = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if fortran else "C").copy("C")
+def is_tensor(value: Any) -> bool:
+    """Whether something of `pickles` stands for a tensor of PyTorch or an array of NumPy."""
+    return _bare(value) is not None
 
 
-class Record:
-    """Stands for an object of a known class: keeps its fields, and has no methods.
+def load(path: Path, choose: Callable[[Any], Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Tensors of a file that `torch.save` wrote, each an array of its own.
 
-    Attributes:
-      fields: name -> array, number or text.
-    """
-
-    def __init__(self) -> None:
-        self.fields: dict[str, Any] = {}
-
-    def __setstate__(self, state: Any) -> None:
-        self.fields = {str(key): value.array if isinstance(value, _Array) else value for key, value in state.items()}
-
-
-NAMES: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch", "Size"): tuple,
-    ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
-    ("numpy", "dtype"): _Dtype,
-    ("numpy.core.multiarray", "scalar"): _number,
-    ("numpy._core.multiarray", "scalar"): _number,
-    ("_codecs", "encode"): _latin1,
-    ("numpy", "ndarray"): _Array,
-    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
-    ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Array(),
-    # AP-GeM's files hold scikit-learn's principal components beside the network.
-    ("sklearn.decomposition.pca", "PCA"): Record,
-    ("sklearn.decomposition._pca", "PCA"): Record,
-}
-
-
-def _storage_of(pid: Any) -> tuple[str, np.dtype, int]:
-    """Key, type and count of the storage that a pickle refers to."""
-    kind, storage_type, key, _, length, *view = pid
-    if kind != "storage" or not isinstance(storage_type, _StorageType) or any(part is not None for part in view):
-        raise pickle.UnpicklingError(f"a reference to {kind!r}")
-    return str(key), storage_type.dtype, length
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows `NAMES` and storages, nothing else."""
-
-    def __init__(self, file: BinaryIO, load_storage: Callable[[str], bytes]):
-        super().__init__(file)
-        self.load_storage = load_storage
-        self.storages: dict[str, np.ndarray] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in STORAGES:
-            return _StorageType(STORAGES[name])
-        if (module, name) in NAMES:
-            return NAMES[module, name]
-        raise pickle.UnpicklingError(f"{module}.{name}, which is not a tensor, dict or number")
-
-    def persistent_load(self, pid: Any) -> np.ndarray:
-        key, dtype, length = _storage_of(pid)
-        if key not in self.storages:
-            self.storages[key] = np.frombuffer(self.load_storage(key), dtype)
-        if len(self.storages[key]) != length:
-            raise pickle.UnpicklingError(f"storage {key} of {length} numbers, but it has {len(self.storages[key])}")
-        return self.storages[key]
-
-
-class _Survey(_Unpickler):
-    """Notes which storages a pickle refers to, without the tensors that need their numbers."""
-
-    def __init__(self, file: BinaryIO):
-        super().__init__(file, lambda key: b"")
-        self.references: dict[str, tuple[np.dtype, int]] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        known = super().find_class(module, name)
-        return (lambda *_: None) if module == "torch._utils" else known
-
-    def persistent_load(self, pid: Any) -> Any:
-        key, dtype, length = _storage_of(pid)
-        self.references[key] = dtype, length
-
-
-def load(path: Path) -> Any:
-    """The object that `torch.save` wrote, with NumPy arrays for tensors.
+    Args:
+      choose: given the object in the file, as `pickles` has it, returns what `is_tensor` of it is to be read, by name.
 
     Raises:
-      UserError: for another file, a damaged one, or one that holds anything but tensors, dicts, lists, strings, numbers
-        and records of these.
+      UserError: for another file, a damaged one, or tensors that are not all there.
     """
     try:
-        with path.open("rb") as file:
-            before_zips = file.read(1) == b"\x80"
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+            before_zips, size = file.read(1) == b"\x80", file.seek(0, io.SEEK_END)
             file.seek(0)
-            return _load_sequence(file) if before_zips else _load_zip(path)
+            content, read = (_opened_sequence if before_zips else _opened_zip)(file)
+            return _arrays(path, choose(content), read, size)
     except UserError:
         raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error}). Check its permissions") from error
     except zipfile.BadZipFile as error:
         raise UserError(f"{path}: {_why_no_zip(path)} ({error})") from error
-    except pickle.UnpicklingError as error:
-        if "truncated" in str(error):
-            raise UserError(f"{path}: damaged, it ends early. Download it again") from error
+    except UnpicklingError as error:
         raise UserError(
-            f"{path}: refused, it holds {error}. Only tensors in dicts are read; "
-            "in PyTorch, save the model's state_dict() alone"
+            f"{path}: refused, it holds {error}. In PyTorch, save the model's state_dict() alone"
         ) from error
-    except (KeyError, EOFError, ValueError, TypeError, IndexError, AttributeError, MemoryError) as error:
-        raise UserError(f"{path}: damaged, its pickle cannot be read ({error!r}). Download it again") from error
+    except DAMAGES as error:
+        raise UserError(f"{path}: damaged, its pickle cannot be read ({error!r:.300}). Download it again") from error
 
 
-def _load_zip(path: Path) -> Any:
-    with zipfile.ZipFile(path) as archive:
-        root = next((n[: -len("data.pkl")] for n in archive.namelist() if n.endswith("data.pkl")), None)
-        if root is None:
-            raise UserError(f"{path}: a zip file without data.pkl; expected a file written by torch.save")
-        if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
-            raise UserError(f"{path}: written on a big-endian machine; save it again on another")
-        pickled = io.BytesIO(archive.read(f"{root}data.pkl"))
-        return _Unpickler(pickled, lambda key: archive.read(f"{root}data/{key}")).load()
+def _arrays(path: Path, chosen: Mapping[str, Any], read: Read, size: int) -> dict[str, np.ndarray]:
+    """Reads one storage after the other, so that no more than one is in memory beside the arrays."""
+    tensors = {name: _described(path, name, value) for name, value in chosen.items()}
+    storages = {t.storage: t.numbers * t.dtype.itemsize for t in tensors.values() if isinstance(t, _Tensor)}
+    wanted = sum(math.prod(t.shape) * t.dtype.itemsize for t in tensors.values())
+    if sum(storages.values()) > size or wanted > max(LARGER * size, ALWAYS):
+        raise UserError(f"{path}: refused, a file of {size:,} bytes with tensors of {wanted:,}. Download it again")
+    arrays: dict[str, np.ndarray] = {}
+    where = {name: t.storage if isinstance(t, _Tensor) else "" for name, t in tensors.items()}
+    for storage, names in groupby(sorted(tensors, key=where.__getitem__), where.__getitem__):
+        data = read(storage, storages[storage]) if storage in storages else b""
+        arrays |= {name: tensors[name].array(data) for name in names}
+    return {name: arrays[name] for name in tensors}
 
 
-def _load_sequence(file: BinaryIO) -> Any:
+def _bare(value: Any) -> Record | None:
+    """The record that describes a tensor itself: parameters wrap it, and so do tensors with attributes."""
+    for _ in range(8):
+        match value:
+            case Record(origin="torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state"):
+                value = value.args[0] if isinstance(value.args, tuple) and value.args else None
+            case Record(origin="torch._tensor._rebuild_from_type_v2", args=(Record() as maker, _, tuple() as args, *_)):
+                value = Record(maker.origin, args)
+            case Record(origin="torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2"):
+                return value
+            case Record(
+                origin="numpy.core.multiarray._reconstruct" | "numpy._core.multiarray._reconstruct" | "numpy.ndarray",
+                state=tuple(),
+            ):
+                return value
+            case _:
+                return None
+    return None
+
+
+def _described(path: Path, name: str, value: Any) -> _Tensor | _Array:
+    """Raises UserError, with the tensor's name, for one that is of no known type or not all there."""
+    match _bare(value):
+        case Record(args=(Record(origin="persistent", args=pid), offset, shape, stride, *_)) if _counts(
+            (offset,), shape, stride
+        ) and len(shape) == len(stride):
+            tensor = _Tensor(*_storage(path, name, pid), offset, shape, stride)
+            last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+            if last >= tensor.numbers and 0 not in shape:
+                raise UserError(f"{path}: refused, {name} reads number {last} of a storage of {tensor.numbers}")
+            return tensor
+        case Record(state=(_, shape, Record(origin="numpy.dtype", args=(code, *_), state=state), fortran, data)):
+            little = not (isinstance(state, tuple) and ">" in state)
+            if code in NUMPY and little and _counts(shape):
+                return _Array(np.dtype(code).newbyteorder("<"), shape, "F" if fortran is True else "C", data)
+    raise UserError(f"{path}: refused, {name} is a tensor of no type or shape that there is. Download it again")
+
+
+def _counts(*several: Any) -> bool:
+    """Whether all are tuples of a few whole numbers from 0 on, as shapes are."""
+    return all(
+        isinstance(one, tuple) and len(one) <= 32 and all(isinstance(n, int) and 0 <= n < 2**63 for n in one)
+        for one in several
+    )
+
+
+def _storage(path: Path, name: str, pid: Any) -> tuple[str, np.dtype, int]:
+    """Key, type and count of the storage that a pickle refers to."""
+    match pid:
+        case ("storage", Record(origin=kind), str(key), _, int(count), *view) if _counts((count,)):
+            if kind in STORAGES and not any(part is not None for part in view):
+                return key, STORAGES[kind], count
+            raise UserError(f"{path}: {name} is of type {kind:.100}; readable are {sorted(STORAGES)}")
+    raise UnpicklingError(f"a reference of {name} to what is no storage")
+
+
+def _opened_zip(file: BinaryIO) -> tuple[Any, Read]:
+    archive = zipfile.ZipFile(file)
+    root = next((n[: -len("data.pkl")] for n in archive.namelist() if n.endswith("data.pkl")), None)
+    if root is None:
+        raise UserError(f"{file.name}: a zip file without data.pkl; expected a file written by torch.save")
+
+    def read(name: str, size: int | None = None) -> bytes:
+        entry = archive.getinfo(f"{root}{name}")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+            raise UserError(
+                f"{file.name}: {entry.filename!r} in it is compressed or encrypted, which torch.save never does. "
+                "Download it again, or save it again with torch.save"
+            )
+        if size is not None and size != entry.file_size:
+            raise EOFError(f"{entry.filename!r} has {entry.file_size} bytes, not {size}")
+        return archive.read(entry)
+
+    if f"{root}byteorder" in archive.namelist() and read("byteorder") != b"little":
+        raise UserError(f"{file.name}: written on a big-endian machine; save it again on another")
+    content = pickles.load(io.BytesIO(read("data.pkl"))).value
+    return content, lambda key, size: read(f"data/{key}", size)
+
+
+def _opened_sequence(file: BinaryIO) -> tuple[Any, Read]:
     """A file of before PyTorch 1.6: a magic number, a version, notes on the machine, the object, the keys of its
     storages, one pickle each; then the storages, each after its count."""
-    if _Survey(file).load() != MAGIC:
+    # Mapped, a file reads no more than it has, however much a pickle asks for.
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if pickles.load(mapped).value != MAGIC:
         raise UserError(f"{file.name}: a pickle, but not one that torch.save wrote")
-    _, machine = _Survey(file).load(), _Survey(file).load()
-    if not machine["little_endian"]:
+    _, machine, (content, references), keys = (pickles.load(mapped) for _ in range(4))
+    if not machine.value["little_endian"]:
         raise UserError(f"{file.name}: written on a big-endian machine; save it again on another")
-    start, survey = file.tell(), _Survey(file)
-    survey.load()
-    storages = {}
-    for key in _Survey(file).load():
-        dtype, length = survey.references[key]
-        count = int.from_bytes(file.read(8), "little")
-        storages[key] = file.read(length * dtype.itemsize)
-        if count != length or len(storages[key]) != length * dtype.itemsize:
-            raise EOFError(f"storage {key} of {length} numbers ends early")
-    file.seek(start)
-    return _Unpickler(file, storages.__getitem__).load()
+    path, starts = Path(file.name), {}
+    # A whole module is stored beside the source of its class.
+    pids = [r.args for r in references if isinstance(r.args, tuple) and r.args[:1] != ("module",)]
+    stored = {key: (dtype, count) for key, dtype, count in (_storage(path, "a tensor", pid) for pid in pids)}
+    place = mapped.tell()
+    for key in keys.value:
+        dtype, count = stored[key]
+        starts[key], place = place, place + 8 + dtype.itemsize * count
+
+    def read(key: str, size: int) -> bytes:
+        start, count = starts[key], stored[key][1]
+        data = mapped[start + 8 : start + 8 + size]
+        if len(data) != size or int.from_bytes(mapped[start : start + 8], "little") != count:
+            raise EOFError(f"storage {key!r:.50} of {count} numbers ends early")
+        return data
+
+    return content, read
 
 
 def _why_no_zip(path: Path) -> str:

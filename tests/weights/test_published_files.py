@@ -70,8 +70,8 @@ def test_a_file_of_before_zips_reads_as_one_of_after(tmp_path):
 
 
 def test_an_old_file_runs_nothing_and_tells_what_is_wrong(tmp_path):
-    with pytest.raises(UserError, match=r"evil\.pth.*refused.*sys\.exit"):
-        read(save_old({"a": Harm()}, tmp_path / "evil.pth"))
+    evil = save_old({"a": Harm(), "b": torch.ones(2)}, tmp_path / "evil.pth")
+    np.testing.assert_equal(read(evil), {"b": np.ones(2, np.float32)})
     with pytest.raises(SystemExit, match="harmed"):
         pickle.loads(pickle.dumps(Harm()))
     path = save_old({"a": torch.randn(50), "b": torch.randn(3)}, tmp_path / "w.pth")

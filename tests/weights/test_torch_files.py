@@ -37,12 +37,13 @@ def zip_file(path, content):
     return path
 
 
-@pytest.mark.parametrize("place", ["top", "nested"])
-def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path, place):
+@pytest.mark.parametrize("place", ["top", "nested", "beside"])
+def test_a_malicious_pickle_runs_nothing(tmp_path, place):
     folder = tmp_path / "executed"
     attack = Attack(folder)
-    path = zip_file(tmp_path / "evil.pth", attack if place == "top" else OrderedDict(w=attack))
-    with pytest.raises(UserError, match=r"evil\.pth.*refused.*(posix|nt)\.mkdir"):
+    content = {"top": attack, "nested": OrderedDict(w=attack), "beside": {"state_dict": {}, "epoch": attack}}[place]
+    path = zip_file(tmp_path / "evil.pth", content)
+    with pytest.raises(UserError, match=r"evil\.pth.*no tensors.*((posix|nt)\.mkdir|'w'|'epoch')"):
         read(path)
     assert not folder.exists()
     pickle.loads(pickle.dumps(attack))
@@ -50,17 +51,17 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path, place):
 
 
 @pytest.mark.parametrize("name", ["builtins.eval", "os.system", "torch.load", "numpy.load", "functools.partial"])
-def test_names_that_are_no_tensors_are_refused(tmp_path, name):
+def test_what_a_pickle_names_is_neither_imported_nor_called(tmp_path, name):
     module, attribute = name.split(".")
     path = tmp_path / "evil.pth"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a/data.pkl", f"c{module}\n{attribute}\n(S'1'\ntR.".encode())
-    with pytest.raises(UserError, match=rf"evil\.pth.*refused.*{re.escape(name)}"):
+        archive.writestr("a/data.pkl", f"c{module}\n{attribute}\n(V1\ntR.".encode())
+    with pytest.raises(UserError, match=rf"evil\.pth.*no tensors.*{re.escape(name)}"):
         read(path)
 
 
 def test_a_file_without_tensors_or_of_another_kind_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"a\.pth.*\['epoch'\]"):
+    with pytest.raises(UserError, match=r"a\.pth.*\['epoch'\].*state_dict\(\)"):
         read(zip_file(tmp_path / "a.pth", {"epoch": 3}))
     with pytest.raises(UserError, match=r"b\.pth.*no such file"):
         read(tmp_path / "b.pth")

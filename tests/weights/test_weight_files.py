@@ -1,5 +1,7 @@
 """Files of weights as safetensors: every type and bit comes back, and what does not fit is an error."""
 
+import json
+import os
 import sys
 
 import ml_dtypes
@@ -83,6 +85,11 @@ WRONG = {
         b",".join(b'"%d":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}' % k for k in range(1000)),
         "damaged",
     ),
+    "many numbers that are none": (
+        b'"x":{"dtype":"F32","shape":[0,9223372036854775807,9],"data_offsets":[0,0]}',
+        "damaged",
+    ),
+    "many axes": (b'"x":{"dtype":"F32","shape":[2%s],"data_offsets":[0,8]}' % (b",1" * 99), "damaged"),
     "a deep nest": (
         b'"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"y":%s}' % (b"[" * 100_000 + b"]" * 100_000),
         "damaged",
@@ -117,6 +124,75 @@ def test_a_safetensors_file_cut_short_is_an_error(tmp_path_factory, share):
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(UserError, match=r"cut short|damaged"):
         read(path)
+
+
+SHARDS = [f"model-0000{k}-of-00003.safetensors" for k in (1, 2, 3)]
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    """A folder of three shards of one tensor each, {"0": [0], "1": [1], "2": [2]}, and their index."""
+    for number, name in enumerate(SHARDS):
+        write(tmp_path / name, {str(number): np.full(1, number, np.float32)})
+    index = {"metadata": {"total_size": 12}, "weight_map": {str(k): name for k, name in enumerate(SHARDS)}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    return tmp_path
+
+
+@pytest.mark.parametrize("given", [".", "model.safetensors.index.json", *SHARDS])
+def test_shards_are_read_whole_by_index_folder_or_any_of_them(sharded, given):
+    np.testing.assert_equal(read(sharded / given), {str(k): np.full(1, k, np.float32) for k in range(3)})
+    if given == SHARDS[1]:
+        (sharded / "model.safetensors.index.json").unlink()
+        assert set(read(sharded / given)) == {"0", "1", "2"}, "without an index their numbers say which there are"
+
+
+def test_shards_that_do_not_fit_together_are_named(sharded):
+    index = sharded / "model.safetensors.index.json"
+    (sharded / SHARDS[2]).rename(sharded / "away")
+    for file in (index, sharded / SHARDS[0]):
+        with pytest.raises(UserError, match=rf"{file.name}.* 3 files, 1 .*missing: {SHARDS[2]}"):
+            read(file)
+    write(sharded / SHARDS[2], {"3": np.ones(1, np.float32)})
+    with pytest.raises(UserError, match=rf"{SHARDS[2]}: has no 2, which {index.name} says"):
+        read(index)
+    write(sharded / SHARDS[2], {"0": np.ones(1, np.float32)})
+    with pytest.raises(UserError, match=rf"{SHARDS[2]}: has 0, which another"):
+        read(sharded / SHARDS[0])
+    (sharded / "second.index.json").write_text("{}")
+    with pytest.raises(UserError, match=r"one index.*\['model\.safetensors\.index\.json', 'second\.index\.json'\]"):
+        read(sharded)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"weight_map": 3}',
+        '{"weight_map": {"a": 3}}',
+        '{"weight_map": {"a": "../a.pth"}}',
+    ],
+    ids=lambda text: text[:40],
+)
+def test_an_index_that_is_none_is_an_error(tmp_path, text):
+    (tmp_path / "a.index.json").write_text(text)
+    with pytest.raises(UserError, match=r"a\.index\.json: no index of shards.*weight_map"):
+        read(tmp_path)
+
+
+def test_endings_count_in_any_case_and_only_files_are_read(tmp_path):
+    write(tmp_path / "w.safetensors", {"a": np.ones(2, np.float32)}, {"note": "x"})
+    loud = (tmp_path / "w.safetensors").rename(tmp_path / "W.SAFETENSORS")
+    assert set(read(loud)) == {"a"} and read_metadata(loud) == {"note": "x"}
+    os.mkfifo(tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth: not a file"):
+        read(tmp_path / "w.pth")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=r"folder: .*one index of shards.*neither"):
+        read(tmp_path / "folder")
 
 
 def test_data_parallel_prefix_is_taken_off_only_where_all_names_have_it(tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvpr.errors import UserError
-from jaxvpr.weights import packed
+from jaxvpr.weights import packed, spellings
 from jaxvpr.weights.files import read
 from jaxvpr.weights.tables import FAMILIES, Family, name_of
 
@@ -29,6 +29,7 @@ NEAREST = 3
 class _Match(NamedTuple):
     """Which tensor fills which of our parameters, and what does not fit, one line a kind."""
 
+    family: str
     values: dict[Key, np.ndarray]
     problems: list[str]
 
@@ -50,10 +51,10 @@ def from_torch(family: str, tensors: Tensors, variables: Variables, pattern: str
       UserError: for an unknown family; or listing names that are missing or left over on either side and shapes that
         differ.
     """
-    match = _match(_family(family), tensors, variables, pattern)
+    match = _match(family, tensors, variables, pattern)
     if match.problems:
         raise UserError(f"the weights do not fit this model as {family}:\n  " + "\n  ".join(match.problems))
-    return unflatten_dict({**flatten_dict(variables, keep_empty_nodes=True), **match.values})
+    return _filled(variables, match)
 
 
 def to_torch(family: str, variables: Variables) -> dict[str, np.ndarray]:
@@ -84,7 +85,7 @@ def to_torch(family: str, variables: Variables) -> dict[str, np.ndarray]:
 def init_from(
     variables: Variables, path: str | os.PathLike[str], pattern: str | None = None, expected: str | None = None
 ) -> dict[str, Any]:
-    """`variables` with the weights of a file, whichever family's names it uses.
+    """`variables` with the weights of a file, whichever family's names it uses, as `spellings` has them.
 
     Args:
       variables, pattern: as for `from_torch`.
@@ -92,10 +93,12 @@ def init_from(
       expected: the family that an error names first where several are as near.
 
     Raises:
-      UserError: for a file that cannot be read, or that fits as no family; says what is missing for the nearest.
+      UserError: for a file that cannot be read, that fits as no family (says what is missing for the nearest), or that
+        holds numbers that are not finite.
     """
-    tensors = read(path)
-    return from_torch(guess_family(tensors, variables, pattern, path, expected), tensors, variables, pattern)
+    match = _best(read(path), variables, pattern, path, expected)
+    _check_finite(match, path)
+    return _filled(variables, match)
 
 
 def guess_family(
@@ -111,19 +114,46 @@ def guess_family(
       UserError: where there is none; says what does not fit for the nearest family (`expected`, where others are as
         near) and those half as near. `source` names the tensors.
     """
-    problems = {}
-    for family, table in FAMILIES.items():
-        match = _match(table, tensors, variables, pattern)
-        if not match.problems:
-            return family
-        problems[family] = (-len(match.values), family != expected, match.problems)
-    first, *others = sorted(problems, key=lambda family: problems[family][:2])[:NEAREST]
-    shown = [first, *(family for family in others if 2 * problems[family][0] <= problems[first][0] < 0)]
-    lines = [f"  as {family}: " + "; ".join(problems[family][2]) for family in shown]
+    return _best(tensors, variables, pattern, source, expected).family
+
+
+def _best(
+    tensors: Tensors, variables: Variables, pattern: str | None, source: str | os.PathLike[str], expected: str | None
+) -> _Match:
+    """The first match without problems; else an error that has those of the nearest."""
+    found: dict[str, _Match] = {}
+    for spelled in spellings.of(tensors):
+        for family in FAMILIES:
+            match = _match(family, spelled, variables, pattern)
+            if not match.problems:
+                return match
+            if family not in found or len(match.values) > len(found[family].values):
+                found[family] = match
+    order = {family: (-len(match.values), family != expected) for family, match in found.items()}
+    first, *others = sorted(order, key=order.__getitem__)[:NEAREST]
+    shown = [first, *(family for family in others if 2 * order[family][0] <= order[first][0] < 0)]
+    lines = [f"  as {family}: " + "; ".join(found[family].problems) for family in shown]
     raise UserError(
         f"{source} does not fit this model as any of the {len(FAMILIES)} families of names that docs/models.md lists. "
         "Nearest:\n" + "\n".join(lines)
     )
+
+
+def _check_finite(match: _Match, path: str | os.PathLike[str]) -> None:
+    for key, value in match.values.items():
+        with np.errstate(all="ignore"):
+            if np.isfinite(np.sum(value, dtype=np.float32)):  # several times as fast as to look at every number
+                continue
+        if wrong := int((~np.isfinite(value)).sum()):
+            ours = "/".join(key[1:])
+            raise UserError(
+                f"{path}: {name_of(FAMILIES[match.family], ours)} ({ours} here) holds {wrong:,} numbers of "
+                f"{value.size:,} that are NaN or infinite as {value.dtype}: its training diverged. Take an earlier file"
+            )
+
+
+def _filled(variables: Variables, match: _Match) -> dict[str, Any]:
+    return unflatten_dict({**flatten_dict(variables, keep_empty_nodes=True), **match.values})
 
 
 def left_out(family: str, variables: Variables) -> list[str]:
@@ -146,8 +176,8 @@ def _family(name: str) -> Family:
     return FAMILIES[name]
 
 
-def _match(table: Family, tensors: Tensors, variables: Variables, pattern: str | None) -> _Match:
-    paths = _paths(variables)
+def _match(family: str, tensors: Tensors, variables: Variables, pattern: str | None) -> _Match:
+    table, paths = _family(family), _paths(variables)
     ours = [key for key in paths if key[1].startswith(table.covers)]
     chosen = [key for key in ours if pattern is None or re.search(pattern, key[1])]
     names = {key: name_of(table, key[1]) for key in chosen}
@@ -157,7 +187,8 @@ def _match(table: Family, tensors: Tensors, variables: Variables, pattern: str |
         if name is not None and name in tensors:
             value, wanted = _transposed(table, key[1], tensors[name], flat=len(paths[key].shape) == 2), paths[key]
             if value.shape == wanted.shape:
-                values[key[0], *key[1].split("/")] = np.asarray(value, wanted.dtype, order="C")
+                with np.errstate(over="ignore", invalid="ignore"):  # whoever wants finite numbers looks at them
+                    values[key[0], *key[1].split("/")] = np.asarray(value, wanted.dtype, order="C")
             else:
                 shapes.append(f"{name} {tensors[name].shape} for {key[1]} {tuple(wanted.shape)}")
     problems = {
@@ -167,7 +198,7 @@ def _match(table: Family, tensors: Tensors, variables: Variables, pattern: str |
         "left over in the file": _left_over(table, tensors, set(names.values())) if pattern is None else [],
         "of other shapes": shapes,
     }
-    return _Match(values, [f"{what}: {_some(items)}" for what, items in problems.items() if items])
+    return _Match(family, values, [f"{what}: {_some(items)}" for what, items in problems.items() if items])
 
 
 def _left_over(table: Family, tensors: Tensors, used: set[str | None]) -> list[str]:

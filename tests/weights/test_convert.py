@@ -135,3 +135,18 @@ def test_init_from_says_of_the_expected_family_first_what_is_missing(family, mis
     assert str(path) in said and family in line
     assert missing in line and re.search(r"left over.*encoder\.0\.weight", line)
     assert not others, "nothing fits at all: others would be noise"
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e300])
+def test_init_from_names_the_file_and_the_parameter_that_is_not_finite(number, tmp_path):
+    path = tmp_path / "w.safetensors"
+    tensors = {name: tensor.astype(np.float64) for name, tensor in weights.to_torch("cosplace", make(dim=12)).items()}
+    tensors["backbone.5.1.bn2.running_var"][3] = tensors["backbone.5.1.bn2.running_var"][4] = number
+    weights.write(path, tensors)
+    with pytest.raises(UserError) as error:
+        weights.init_from(make(dim=12), path)
+    assert f"{path}: backbone.5.1.bn2.running_var (backbone/layer2_1/bn2/var here) holds 2 numbers of 16" in str(
+        error.value
+    )
+    got = weights.init_from(make(dim=12), path, "^backbone/conv1")
+    assert np.isfinite(got["params"]["backbone"]["conv1"]["kernel"]).all(), "what is not read is not looked at"

@@ -10,6 +10,7 @@ FAMILIES = {
     **transformers.FAMILIES,
     **methods.FAMILIES,
     **pooling.FAMILIES,
+    **methods.OPENVPRLAB,
     # Any model of ours, for what has no original: our path with dots, our layout.
     "jaxvpr": Family(same_layout=True),
 }

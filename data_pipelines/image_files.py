@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from data_pipelines.errors import DataError
-from data_pipelines.image_headers import BROKEN
 
 # Pillow's name of a format -> how names of its files end. No others are opened, whatever a file is called: Pillow hands
 # some of those that it knows to other programs, EPS to Ghostscript, which runs it.
@@ -60,7 +59,7 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except BROKEN as error:
+    except Exception as error:  # Pillow raises whatever its parsers meet in damaged bytes, TypeError too
         reason = str(error) or "more memory is needed than there is"
         if isinstance(error, OSError) and error.strerror:
             raise ImageError(f"{os.fspath(path)}: cannot read this image: {error.strerror}") from error

@@ -3,6 +3,8 @@
 import os
 import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -197,3 +199,13 @@ def test_a_pipe_is_no_file(tmp_path):
             reader(tmp_path / "a.jpg")
     with pytest.raises(ImageError, match="/dev/zero: cannot read this image: a pipe, device or socket"):
         decode("/dev/zero")
+
+
+@pytest.mark.parametrize("cases", [200, pytest.param(10_000, marks=pytest.mark.long)])
+def test_damaged_images_give_pixels_or_an_error_that_names_them_in_bounded_memory(tmp_path, cases):
+    command = [sys.executable, Path(__file__).with_name("mutated_images.py"), tmp_path, str(cases)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    decoded, refused = map(int, done.stdout.split())
+    assert decoded + refused >= cases and min(decoded, refused) > cases // 20

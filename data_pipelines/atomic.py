@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -23,6 +24,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield part
         part.replace(path)
+    except OSError as error:
+        # A write that fails does not say to which file, and NumPy's not even why: less was written than requested.
+        if error.errno is None and "written" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path)) from error
+        error.filename = error.filename or os.fspath(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.atomic import write_bytes
 from jaxvpr.reports import gallery as gallery_part
 from jaxvpr.reports import map as map_part
 from jaxvpr.reports import tables, training
@@ -64,5 +65,5 @@ def write_report(
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_bytes(path, page.encode())
     return path

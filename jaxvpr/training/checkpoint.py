@@ -8,7 +8,6 @@ item gets the checksums of its files: tensorstore reads many flipped bits as oth
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from flax.traverse_util import flatten_dict
 from data_pipelines.errors import DataError
 from data_pipelines.own_files import read_json
 from jaxvpr.errors import UserError
-from jaxvpr.training import items
+from jaxvpr.training import full_disk, items
 from jaxvpr.training.state import TrainState, with_averages
 
 log = logging.getLogger(__name__)
@@ -86,22 +85,21 @@ class Checkpoints:
             meta=ocp.args.JsonSave({**meta, "value": value}),
         )
         self._values[step] = value
-        try:
+        with self.explained():
             self._manager.save(step, args=args)
-        except Exception as error:
-            raise self._explained(error) from error
 
     def wait(self) -> None:
         """Waits until everything is on disk; raises as `save`."""
-        try:
+        with self.explained():
             self._manager.wait_until_finished()
-        except Exception as error:
-            raise self._explained(error) from error
 
     def close(self) -> None:
         """Waits and lets go."""
-        self.wait()
-        self._manager.close()
+        with self.explained():
+            try:
+                self._manager.wait_until_finished()
+            finally:  # threads that go on writing would meet the end of the process
+                self._manager.close()
 
     def steps(self) -> list[int]:
         """The steps there are, oldest first."""
@@ -281,18 +279,20 @@ class Checkpoints:
         """Want of space, whichever file of the run met it, becomes a UserError that names the last whole checkpoint."""
         try:
             yield
-        except OSError as error:
-            raise self._explained(error) from error
+        except Exception as error:
+            told = self._explained(error)
+            if told is error:
+                raise
+            raise told from error
 
     def _explained(self, error: Exception) -> Exception:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not full and "No space left" not in str(error):
+        if isinstance(error, UserError) or not full_disk.is_full(error):
             return error
         whole = [path.name for path in self.folder.iterdir() if path.name.isdigit()] if self.folder.is_dir() else []
         last = max(map(int, whole), default=None)
         kept = "no checkpoint was finished" if last is None else f"the last whole checkpoint is step {last}"
         return UserError(
-            f"the disk of {self.folder} is full: {_first_line(error)}; {kept}. Free space and start again."
+            f"the disk of {self.folder} is full (No space left on device); {kept}. Free space and start again."
         )
 
 

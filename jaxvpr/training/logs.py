@@ -12,12 +12,14 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.progress import Bar
 
 log = logging.getLogger(__name__)
+FLUSH_SECONDS = 10.0
 
 
 class Log:
@@ -39,10 +41,7 @@ class Log:
         else:
             self._lines.truncate(offset)
             self._lines.seek(offset)
-        # Here, since it imports torch where that is installed: seconds that nobody waits for who does not train.
-        from tensorboardX import SummaryWriter
-
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None, flush_secs=10)
+        self._board = Board(folder / "tensorboard", step)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """One record of what the run computed."""
@@ -55,9 +54,7 @@ class Log:
         """Numbers for TensorBoard alone."""
         if self._board is None:
             return
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(name, value, step)
+        self._board.write(step, {name: value for name, value in values.items() if isinstance(value, int | float)})
 
     def offset(self) -> int:
         """Bytes of `log.jsonl` so far, all of them handed to the system: they outlive this process."""
@@ -69,8 +66,44 @@ class Log:
     def close(self) -> None:
         """Writes what is left and lets go."""
         if self._lines is not None and self._board is not None:
-            self._lines.close()
-            self._board.close()
+            with closing(self._board):
+                self._lines.close()
+
+
+class Board:
+    """Scalars for TensorBoard, written by the thread that calls.
+
+    tensorboardX's own writer does it in a thread, which dies where the disk is full; the run would then wait for it.
+
+    Args:
+      folder: where its file of events goes.
+      step: TensorBoard drops what earlier files have from this step on; 0 for nothing.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        # Here, since it imports torch where that is installed: seconds that nobody waits for who does not train.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._event, self._scalar, self._flushed = Event, scalar, time.monotonic()
+        self._file = EventsWriter(str(folder / "events"))
+        if step:
+            self._file.write_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds the points of one step; at most ten seconds later they are on disk."""
+        summaries = [self._scalar(name, value) for name, value in values.items()]
+        for summary in summaries:
+            self._file.write_event(self._event(wall_time=time.time(), step=step, summary=summary))
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Writes what is left and lets go."""
+        self._file.close()
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

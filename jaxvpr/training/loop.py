@@ -254,5 +254,5 @@ class _Run:
         self.progress.close()
         if self.feed.unreadable:
             log.warning("%d times an image could not be read and was left out of its batch", self.feed.unreadable)
-        self.checkpoints.close()
-        self.log.close()
+        with closing(self.log):
+            self.checkpoints.close()

@@ -1,5 +1,8 @@
 """A file is the old one or the new one, never half of one."""
 
+import errno
+import os
+
 import pytest
 
 from data_pipelines.atomic import replacing, write_json
@@ -25,3 +28,10 @@ def test_what_fails_halfway_leaves_the_old_file_and_nothing_else(tmp_path):
     with replacing(file) as part:
         part.write_bytes(b"new")
     assert file.read_bytes() == b"new"
+
+
+def test_a_write_that_fails_names_its_file(tmp_path):
+    for error in (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), OSError("9 requested and 4 written")):
+        with pytest.raises(OSError, match="No space left") as failed, replacing(tmp_path / "report.html"):
+            raise error
+        assert failed.value.filename == str(tmp_path / "report.html") and not list(tmp_path.iterdir())

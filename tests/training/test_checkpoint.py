@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -276,7 +277,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_disk_that_is_really_full(small_disk):
+def test_a_disk_that_is_really_full(small_disk, capfd):
     checkpoints = Checkpoints(small_disk / "checkpoints")
     save(checkpoints, 1)
     checkpoints.wait()
@@ -286,6 +287,20 @@ def test_a_disk_that_is_really_full(small_disk):
         checkpoints.save(2, large, {"step": np.asarray(2)}, {"log_offset": 0}, None)
         checkpoints.wait()
     assert_is(Checkpoints(small_disk / "checkpoints").restore(abstract(state(0))), 1)
+    assert "Traceback" not in capfd.readouterr().err, "orbax's threads say nothing beside it"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("left", [4, 12, 64, 300, 700])
+def test_a_run_that_fills_the_disk_says_one_thing(small_disk, tiny_recipe, left):
+    """The configuration, the log, the first checkpoint, the second, or the results: each is the first not to fit."""
+    (small_disk / "ballast").write_bytes(bytes(1024 * (1024 - left)))
+    command = [sys.executable, "-m", "jaxvpr.main", f"--config={tiny_recipe}", f"--workdir={small_disk / 'run'}"]
+    usual = {"JAX_NUMPY_DTYPE_PROMOTION": "standard", "JAX_NUMPY_RANK_PROMOTION": "allow"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | usual)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    (said,) = [line for line in done.stderr.splitlines() if "No space left on device" in line]
+    assert said.startswith("error: ") and str(small_disk / "run") in said and "Free space" in said
 
 
 def test_looking_disturbs_no_run_that_writes(written, tmp_path):

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import objectives
 from data_pipelines.images import DEVICE_RULES, RULES
-from jaxvpr.cli import weight_source
+from jaxvpr.cli import ranges, weight_source
 from jaxvpr.errors import UserError
 from jaxvpr.training.early_stop import deciding
 
-# The smallest number that makes sense; an error far inside the program would not name the key.
-AT_LEAST = {
-    "seed": 0, "epochs": 0, "steps_per_epoch": 1, "every_epochs": 1, "batch": 1, "accumulate": 1, "mesh.model": 1,
-    "grad_cache": 1, "ema.warmup": 0, "plateau.patience": 0, "best.patience": 0,
-    "loader.threads": 0, "loader.workers": 0, "loader.prefetch": 1, "checkpoint.keep": 1, "checkpoint.every_steps": 0,
-    "eval.batch": 1, "clusters.images": 0, "clusters.per_image": 1, "clusters.iterations": 1, "image.multiple": 1,
-    "pca.dim": 0, "pca.images": 1, "pca.memory_mib": 1, "optimizer.rate": 0, "optimizer_extra.rate": 0,
-    "optimizer_shared.rate": 0,
-}  # fmt: skip
-
-MOST_SEED = 2**32 - 1  # JAX takes no more
 RECALL = re.compile(r"(^|/)L?R@\d+$")
 
 
@@ -34,26 +22,22 @@ def check(config: ConfigDict) -> None:
     Raises:
       UserError: names the key and what it may be.
     """
-    for key, least in AT_LEAST.items():
-        value: Any = config
-        for part in key.split("."):
-            value = value[part]
-        if value < least:
-            raise UserError(f"config.{key}={value} must be at least {least}")
+    looks = (_check_name, _check_image, _check_panorama, _check_data, _check_patterns)
+    found = list(ranges.mistakes(config))
+    for look in looks:
+        try:
+            look(config)
+        except UserError as error:
+            found.append(str(error))
+    if found:
+        raise UserError(
+            found[0] if len(found) == 1 else f"{len(found)} mistakes in the recipe:\n  " + "\n  ".join(found)
+        )
+
+
+def _check_name(config: ConfigDict) -> None:
     if Path(config.name).name != config.name or config.name in ("", ".", ".."):
         raise UserError(f"config.name={config.name!r} names the folder in runs/: give a name without slashes")
-    if config.seed > MOST_SEED:
-        raise UserError(f"config.seed={config.seed} must be at most {MOST_SEED}, a number of 32 bits")
-    _check_image(config.image)
-    _check_panorama(config.panorama)
-    if not config.eval.recalls or min(config.eval.recalls) < 1:
-        raise UserError(
-            f"config.eval.recalls={tuple(config.eval.recalls)} must be one or more N of recall@N, from 1 up"
-        )
-    scale = tuple(config.augment.scale)
-    if scale and not (len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1):
-        raise UserError(f"config.augment.scale={scale} must be (least, most) share of the area, within 0 and 1, or ()")
-    _check_patterns(config)
 
 
 def check_init(config: ConfigDict) -> None:
@@ -76,9 +60,6 @@ def check_training(config: ConfigDict) -> None:
             f"config.objective lacks {', '.join(missing)}, which objective.name={name!r} needs; a recipe has all keys "
             f"from config.objective = common.{name}(...)"
         )
-    for key in ("head_steps", "margin_warmup"):
-        if config.objective.get(key, 0) < 0:
-            raise UserError(f"config.objective.{key}={config.objective[key]} must be at least 0")
     if config.model.aggregator == "crn" and not config.init:
         raise UserError(
             "config.model.aggregator='crn' is trained in a second stage, from a trained NetVLAD, and config.init names "
@@ -97,12 +78,16 @@ def check_training(config: ConfigDict) -> None:
         deciding((f"{name}/{kind}@{n}" for name in sets for kind in kinds for n in recalls), config.best.measure)
 
 
-def _check_image(image: ConfigDict) -> None:
-    size = tuple(image.size)
+def _check_size(key: str, size: tuple[int, ...], empty: str) -> None:
     if size and (len(size) != 2 or any(not isinstance(side, int) or side < 1 for side in size)):
-        raise UserError(
-            f"config.image.size={size} must be (height, width) in pixels, two integers, or () for each image's own size"
-        )
+        raise UserError(f"config.{key}={size} must be (height, width) in pixels, two integers, or () for {empty}")
+
+
+def _check_image(config: ConfigDict) -> None:
+    image, size, scale = config.image, tuple(config.image.size), tuple(config.augment.scale)
+    _check_size("image.size", size, "each image's own size")
+    if scale and not (len(scale) == 2 and scale[0] <= scale[1]):
+        raise UserError(f"config.augment.scale={scale} must be (least, most) share of the area, within 0 and 1, or ()")
     rules = (*RULES, *DEVICE_RULES)
     if image.resize not in rules:
         raise UserError(f"config.image.resize: no resize rule {image.resize!r}; there are {', '.join(rules)}")
@@ -112,23 +97,30 @@ def _check_image(image: ConfigDict) -> None:
             f"config.image.size={size} is too small for"
         )
     for key in ("mean", "std"):
-        if len(image[key]) != 3 or (key == "std" and min(image.std) <= 0):
+        if len(image[key]) != 3:
             raise UserError(
                 f"config.image.{key}={tuple(image[key])} must be a number for each colour (red, green, blue) of images "
-                "in [0, 1]" + ", above 0" * (key == "std")
+                "in [0, 1]"
             )
 
 
-def _check_panorama(panorama: ConfigDict) -> None:
-    size, view = tuple(panorama.size), panorama.view
-    if size and (len(size) != 2 or any(not isinstance(side, int) or side < 1 for side in size)):
-        raise UserError(
-            f"config.panorama.size={size} must be (height, width) in pixels, two integers, or () for images that are "
-            "not panoramas"
-        )
-    if view < 1 or (size and view > size[1]):
-        most = f"1 to {size[1]}, the columns of the whole circle" if size else "1 or more columns"
-        raise UserError(f"config.panorama.view={view} must be {most}")
+def _check_panorama(config: ConfigDict) -> None:
+    size, view = tuple(config.panorama.size), config.panorama.view
+    _check_size("panorama.size", size, "images that are not panoramas")
+    if size and view > size[1]:
+        raise UserError(f"config.panorama.view={view} must be 1 to {size[1]}, the columns of the whole circle")
+
+
+def _check_data(config: ConfigDict) -> None:
+    if not config.eval.recalls:
+        raise UserError("config.eval.recalls=() must be one or more N of recall@N, from 1 up")
+    for group in ("val_data", "test_data"):
+        for name, spec in config[group].items():
+            if not spec.thresholds:
+                raise UserError(
+                    f"config.{group}.{name}.thresholds=() must say which database images answer a query: 25m, "
+                    "2m_30deg, 1frame, label or list"
+                )
 
 
 def _check_patterns(config: ConfigDict) -> None:

@@ -1,0 +1,104 @@
+"""Which numbers make sense, key by key. An error far inside the program would not name the key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import objectives
+
+MOST_INTEGER = 2**32 - 1  # JAX takes no larger seed, and nothing else comes near it
+MOST_STEPS = 2**31 - 1  # a step is counted in 32 bits
+Test = Callable[[float], bool]
+
+# What a number must be, in words and as a test, and the keys it holds for; in a tuple it holds for each number.
+RANGES: tuple[tuple[str, Test, str], ...] = (
+    ("at least 0", lambda n: n >= 0, """
+        seed epochs ema.warmup plateau.patience plateau.options.threshold plateau.options.cooldown
+        plateau.options.min_rate best.patience loader.threads loader.workers checkpoint.every_steps clusters.images
+        pca.dim log_seconds domain.weight domain.gamma augment.brightness augment.contrast augment.saturation
+        augment.randaugment objective.partition.groups objective.groups objective.margin objective.head_steps
+        objective.min_distance objective.weights objective.cliques.sets objective.memory objective.pool
+        objective.reciprocal objective.soft_weight objective.generations objective.distance
+        objective.loss_options.margin objective.loss_options.positive_margin objective.loss_options.negative_margin
+        objective.loss_options.eps objective.miner_options.epsilon"""),
+    ("at least 1", lambda n: n >= 1, """
+        steps_per_epoch every_epochs batch accumulate grad_cache mesh.model loader.prefetch checkpoint.keep eval.batch
+        eval.recalls clusters.per_image clusters.iterations image.multiple pca.images pca.memory_mib panorama.view
+        domain.hidden domain.source domain.target objective.partition.N objective.partition.L
+        objective.partition.min_images objective.N objective.min_images objective.P objective.K
+        objective.cliques.similar objective.cliques.refresh objective.negatives objective.refresh
+        objective.memory_mib objective.difficult objective.difficult_pool objective.teacher_size
+        objective.loss_options.bins objective.loss_options.sub_centers"""),
+    ("above 0", lambda n: n > 0, """
+        image.std augment.ratio objective.partition.M objective.M objective.scale objective.cliques.distance
+        objective.temperatures objective.loss_options.scale objective.loss_options.temperature
+        objective.loss_options.gamma objective.loss_options.alpha objective.loss_options.beta"""),
+    ("above 0 and at most 1", lambda n: 0 < n <= 1, "augment.scale"),
+    ("above 0 and at most 360", lambda n: 0 < n <= 360, "objective.partition.alpha"),
+    ("above 0 and at most 180", lambda n: 0 < n <= 180, "objective.cliques.angle"),
+    ("from 0 to 1", lambda n: 0 <= n <= 1, """
+        augment.flip augment.perspective objective.margin_warmup objective.cliques.share
+        objective.loss_options.margin_warmup"""),
+    ("from 0 to below 1", lambda n: 0 <= n < 1, "ema.decay plateau.factor objective.smoothing"),
+    ("from 0 to 0.5", lambda n: 0 <= n <= 0.5, "augment.hue"),
+    ("from 0 to 30", lambda n: 0 <= n <= 30, "augment.magnitude"),
+    ("from 0 to 180", lambda n: 0 <= n <= 180, "augment.rotation objective.turn"),
+)  # fmt: skip
+# The same, of each of the three optimisers.
+OF_OPTIMISER: tuple[tuple[str, Test, str], ...] = (
+    ("at least 0", lambda n: n >= 0, """
+        rate warmup warmup_epochs warmup_start length start final milestones weight_decay clip options.eps
+        options.lambd options.alpha options.t0"""),
+    ("above 0", lambda n: n > 0, "gamma"),
+    ("above 0 and at most 1", lambda n: 0 < n <= 1, "layer_decay"),
+    ("from 0 to below 1", lambda n: 0 <= n < 1, "momentum options.b1 options.b2"),
+)  # fmt: skip
+OPTIMISERS = ("optimizer", "optimizer_extra", "optimizer_shared")
+# key -> (words, test)
+TESTS = {key: (words, test) for words, test, keys in RANGES for key in keys.split()} | {
+    f"{group}.{key}": (words, test)
+    for group in OPTIMISERS
+    for words, test, keys in OF_OPTIMISER
+    for key in keys.split()
+}
+
+
+def mistakes(config: ConfigDict) -> Iterator[str]:
+    """Which numbers of a recipe make no sense: one line a key, with what it must be.
+
+    Those of an objective are known where it is one of ours.
+    """
+    own = config.objective.get("name") in objectives.SHIPPED
+    for key, value in leaves(config):
+        numbers = list(_numbers(value))
+        words, test = TESTS.get(key, ("", None)) if own or not key.startswith("objective.") else ("", None)
+        if not all(isinstance(n, int) or math.isfinite(n) for n in numbers):
+            yield f"config.{key}={value} must be finite" + f", and {words}" * bool(words)
+        elif test and not all(map(test, numbers)):
+            yield f"config.{key}={value} must be {words}"
+        elif any(isinstance(n, int) and abs(n) > MOST_INTEGER for n in numbers):
+            yield f"config.{key}={value} must be at most {MOST_INTEGER}"
+    if 0 < config.epochs <= MOST_INTEGER and (steps := config.epochs * config.steps_per_epoch) > MOST_STEPS:
+        yield f"config.epochs x config.steps_per_epoch = {steps} must be at most {MOST_STEPS} steps"
+
+
+def leaves(group: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a group and of the groups in it, by their dotted keys."""
+    for key, value in group.items():
+        if isinstance(value, Mapping | ConfigDict):
+            yield from leaves(value, f"{above}{key}.")
+        else:
+            yield above + key, value
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The numbers of a value, those in tuples too; True and False are none."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value

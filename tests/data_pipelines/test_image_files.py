@@ -181,6 +181,25 @@ def test_a_photo_of_one_colour_is_no_bomb(tmp_path):
         assert own_size(tmp_path / name) == black.shape
 
 
+@pytest.mark.parametrize("mode", ["progressive", "one colour a scan"])
+def test_a_jpeg_of_more_scans_than_a_photo_has_is_refused(tmp_path, mode):
+    """A scan of a few bytes costs a pass over all pixels: 60 kB could take an hour."""
+    kind = {"progressive": True} if mode == "progressive" else {"subsampling": 0}
+    Image.fromarray(np.zeros((2000, 2000, 3), np.uint8)).save(tmp_path / "a.jpg", **kind)
+    data = (tmp_path / "a.jpg").read_bytes()
+    assert own_size(tmp_path / "a.jpg") == decode(tmp_path / "a.jpg").shape[:2] == (2000, 2000)
+    if mode == "progressive":
+        last = data[data.rindex(b"\xff\xda") : -2]
+    else:
+        at = data.index(b"\xff\xda")
+        last = b"\xff\xda" + struct.pack(">HBBBBBB", 8, 1, 1, 0, 0, 63, 0) + bytes(20)
+        data = data[:at] + last + b"\xff\xd9"
+    (tmp_path / "a.jpg").write_bytes(data[:-2] + last * 2000 + b"\xff\xd9")
+    for reader in (decode, own_size):
+        with pytest.raises(ImageError, match=r"a\.jpg: its 2000 x 2000 pixels come in 20\d\d scans"):
+            reader(tmp_path / "a.jpg")
+
+
 @pytest.mark.long
 def test_a_photo_of_300_megapixels_is_read(tmp_path):
     """Its position too, by Pillow, who finds it too large by itself; and small where that suffices."""

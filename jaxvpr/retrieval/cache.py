@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 from data_pipelines.progress import Bar
 from jaxvpr.errors import UserError
 from jaxvpr.parallel.mesh import replicate, replicated
-from jaxvpr.retrieval.extract import NO_IMAGES, Described, compiled, not_finite, steps
+from jaxvpr.retrieval.extract import NO_IMAGES, Described, NotFiniteError, compiled, steps
 
 Array = np.ndarray
 
@@ -86,7 +86,7 @@ def fill(
     if made != needed or misplaced:
         raise RuntimeError(f"{made} batches of {batch} do not hold {count} images in order: {misplaced} are misplaced")
     if wrong:
-        raise not_finite(wrong, first)
+        raise NotFiniteError(first, wrong - 1)
     return Cache(descriptors, present, count)
 
 

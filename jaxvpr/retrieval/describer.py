@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -21,7 +22,7 @@ from jaxvpr.models import Preprocess
 from jaxvpr.parallel import hosts
 from jaxvpr.parallel.mesh import local_rows
 from jaxvpr.retrieval import cache
-from jaxvpr.retrieval.extract import Described, describe, describe_mixed, trace
+from jaxvpr.retrieval.extract import Described, NotFiniteError, describe, describe_mixed, trace
 
 log = logging.getLogger(__name__)
 Array = np.ndarray
@@ -83,10 +84,11 @@ class Describer:
         padded = shapes.padded_length(max(len(images), sized_for), self._mesh.size)
         apply, batch = apply or self._apply, min(self._batch, padded)
         source = self._source_of_one_size(images)
-        if source is None:
-            described = self._of_own_sizes(apply, variables, cast(Images, images), batch)
-        else:
-            described = describe(apply, variables, self._batches(source, batch), len(source), self._mesh)
+        with _naming(images):
+            if source is None:
+                described = self._of_own_sizes(apply, variables, cast(Images, images), batch)
+            else:
+                described = describe(apply, variables, self._batches(source, batch), len(source), self._mesh)
         self._log_missing(images, described.missing)
         return described
 
@@ -99,9 +101,9 @@ class Describer:
         source = self._source_of_one_size(images)
         if source is None:
             return cache.from_host(self(variables, images, sized_for=self._batch), self._mesh, self._batch)
-        filled = cache.fill(
-            self._apply, variables, self._batches(source, self._batch), len(source), self._mesh, self._batch
-        )
+        with _naming(images):
+            batches = self._batches(source, self._batch)
+            filled = cache.fill(self._apply, variables, batches, len(source), self._mesh, self._batch)
         self._log_missing(images, cache.missing(filled))
         return filled
 
@@ -156,11 +158,9 @@ class Describer:
             try:
                 trace(apply, variables, self._mesh, mixed, dtype)
             except (ValueError, TypeError) as error:
-                row = mixed.chunks[0].rows[0]
-                name = images[row] if isinstance(images, Paths) else f"image {row}"
                 raise UserError(
-                    f"{name}, shown to the model at {mixed.size[0]}x{mixed.size[1]} pixels: {error}. Leave it out, or "
-                    "bring all images to one size (image.size)"
+                    f"{_name(images, mixed.chunks[0].rows[0])}, shown to the model at {mixed.size[0]}x{mixed.size[1]} "
+                    f"pixels: {error}. Leave it out, or bring all images to one size (image.size)"
                 ) from error
 
     def _own_sizes(self, images: Images) -> Array:
@@ -191,6 +191,22 @@ class Describer:
         for error in source.read_errors({"row": new, "bad": np.ones(len(new), bool)}):
             log.warning("left out: %s", error)
         log.warning("%d of %d images could not be read", len(missing), len(images))
+
+
+def _name(images: Images | Source, row: int) -> str:
+    """What an error calls an image."""
+    if isinstance(images, Paths):
+        return images[row]
+    return images.names(np.array([row]))[0] if hasattr(images, "names") else f"image {row}"
+
+
+@contextmanager
+def _naming(images: Images | Source) -> Iterator[None]:
+    """Errors of one image name it."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise NotFiniteError(error.row, error.more, _name(images, error.row)) from error
 
 
 def _images(mixed: shapes.Mixed) -> int:

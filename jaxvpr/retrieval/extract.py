@@ -103,7 +103,7 @@ def _collected(results: Iterator[tuple], count: int, mesh: Mesh) -> Described:
             present[rows[mask]] = True
             wrong = rows[mask & ~np.isfinite(values).all(axis=1)]
             if len(wrong):
-                raise not_finite(len(wrong), wrong[0])
+                raise NotFiniteError(int(wrong[0]))
             if descriptors is None:
                 descriptors = np.zeros((count, values.shape[1]), np.float32)
             descriptors[rows[mask]] = values[mask]
@@ -242,9 +242,12 @@ def _pad(array: Array, size: int, fill: Any) -> Array:
     return np.concatenate([array, np.full((size - len(array), *array.shape[1:]), fill, array.dtype)])
 
 
-def not_finite(count: int, row: int) -> UserError:
-    """The error for `count` images, `row` the first of them, whose descriptors are not finite."""
-    return UserError(
-        f"the descriptors of {count} images are not finite (first: row {row}): the weights hold NaN or are not those "
-        "of this model"
-    )
+class NotFiniteError(UserError):
+    """Descriptors that are not finite: of the image in `row`, which names it where nothing else does, and of `more`."""
+
+    def __init__(self, row: int, more: int = 0, name: str = ""):
+        self.row, self.more = row, more
+        super().__init__(
+            f"{name or f'image {row}'}{f' and {more:,} more' if more else ''}: descriptors that are not finite. The "
+            "weights hold NaN, are not those of this model, or need more range than model.dtype has"
+        )

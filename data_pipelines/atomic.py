@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     A reader sees the old file or the new one, never half of one. The temporary name holds this process's number, so
     that two processes do not write to one file. It begins with a dot and ends with `.part`, so that no reader of
-    images takes it for one.
+    images takes it for one. It is short, since the name itself may be as long as the system allows.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    part = path.with_name(f".{name}.{os.getpid()}.part")
     try:
         yield part
         part.replace(path)
@@ -32,6 +34,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def shortened(name: str, room: int = 200) -> str:
+    """The beginning of a name, at most so many bytes of it: a system takes 255."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= room else encoded[:room].decode(errors="ignore")
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

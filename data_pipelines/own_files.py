@@ -43,15 +43,18 @@ def read_json(file: Path, advice: str = "") -> dict[str, Any]:
         raise DataError(f"{file} cannot be read: {_reason(error)}. {advice}".rstrip()) from error
 
 
-def read_json_lines(file: Path, advice: str = "") -> list[dict[str, Any]]:
+def read_json_lines(file: Path, advice: str = "", end: int | None = None) -> list[dict[str, Any]]:
     """The objects of a file with one a line; what follows the last line feed, a line cut short, is left out.
+
+    Args:
+      end: how many bytes of it are read; None for all.
 
     Raises:
       DataError: as `read_json`; names the line.
     """
     found: list[dict[str, Any]] = []
     try:
-        for line in file.read_bytes().split(b"\n")[:-1]:
+        for line in file.read_bytes()[:end].split(b"\n")[:-1]:
             found.append(_object(line))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(

@@ -116,6 +116,9 @@ def _parser() -> _Parser:
             epilog=f"example:\n  {verb.example}\n\n{ABOUT_CHANGES}",
         )
         for flag in flags:
+            if not flag.value:
+                one.add_argument(f"--{flag.name}", help=flag.help, action="store_true")
+                continue
             one.add_argument(
                 f"--{flag.name}", metavar=flag.value, help=flag.help, type=_kind(flag),
                 action="append" if flag.repeated else "store",

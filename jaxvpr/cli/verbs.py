@@ -16,7 +16,7 @@ class Flag(NamedTuple):
 
     Attributes:
       name: without dashes.
-      value: what stands for the value in the help.
+      value: what stands for the value in the help; empty for a switch, which takes none.
       help: what it is for.
       kind: makes the value from text; raises `ArgumentTypeError` with the reason where it cannot.
       default: the value where the flag is not given; None leaves it to the verb.
@@ -62,6 +62,7 @@ HOSTS = (
 CHECKPOINT = Flag(
     "checkpoint", "NAME", "best, last or a step of the workdir, or a file of weights (default: best)", default="best"
 )
+OVERWRITE = Flag("overwrite", "", "replace what is there already (default: refuse)", default=False)
 RECIPE, ZOO = "--config=configs/cosplace.py", "--config=configs/zoo.py:megaloc,weights=model.safetensors"
 
 VERBS = {
@@ -81,9 +82,10 @@ VERBS = {
                 "(default: 25m); may be repeated", repeated=True,
             ),
             Flag(
-                "out", "FOLDER", "where to write metrics.json and report.html (default: WORKDIR/evaluate, and with "
-                "--database a folder for each pair of folders, WORKDIR/evaluate-NAME-DIGEST)", Path,
+                "out", "FOLDER", "where to write metrics.json and report.html (default: WORKDIR/evaluate, and "
+                "WORKDIR/evaluate-NAME-DIGEST for each other checkpoint and each pair of folders)", Path,
             ),
+            OVERWRITE,
         ),
     ),
     "extract": Verb(
@@ -93,6 +95,7 @@ VERBS = {
             CHECKPOINT,
             Flag("images", "FOLDER", "photos to describe", required=True),
             Flag("out", "FILE.npy", "descriptors to write", Path, required=True),
+            OVERWRITE,
         ),
     ),
     "localize": Verb(
@@ -104,6 +107,7 @@ VERBS = {
             Flag("database", "FILE.npy", "descriptors from extract, or the classes.npy of a run", Path, required=True),
             Flag("out", "FOLDER", "where to write table and pictures (default: WORKDIR/localize)", Path),
             Flag("top", "N", "how many places to name for each photo (default: 5)", integer, default=5),
+            OVERWRITE,
         ),
     ),
     "compress": Verb(
@@ -113,12 +117,16 @@ VERBS = {
             CHECKPOINT,
             Flag("images", "FOLDER", "photos to fit the PCA on (default: those that the recipe trains on)", default=""),
             Flag("out", "FILE.safetensors", "model to write", Path, required=True),
+            OVERWRITE,
         ),
     ),
     "import": Verb(
         "Reads the weights of a published model and writes them into the workdir as a model of ours.",
         f"jaxvpr import {ZOO} --workdir=runs/megaloc",
-        (Flag("checkpoint", "FILE", "weights to read (default: weights=FILE of the recipe)", default=""),),
+        (
+            Flag("checkpoint", "FILE", "weights to read (default: weights=FILE of the recipe)", default=""),
+            OVERWRITE,
+        ),
         several_hosts=False,
     ),
     "export": Verb(
@@ -128,6 +136,7 @@ VERBS = {
             CHECKPOINT,
             Flag("out", "FILE", "file to write: .safetensors, .pth or .stablehlo", Path, required=True),
             Flag("family", "NAME", "whose names the weights get (default: those of the recipe's method)", default=""),
+            OVERWRITE,
         ),
         several_hosts=False,
     ),

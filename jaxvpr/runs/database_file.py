@@ -1,7 +1,7 @@
 """A database on disk: descriptors (.npy), a table of where they were seen (.csv), and whose they are (.json).
 
 `extract` writes one of photos, a training that localises by classification one of its classes. `localize` searches
-either.
+either. The .json also holds the checksums of the other two: descriptors beside another table would be wrong places.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipelines.atomic import write_json
+from data_pipelines.atomic import replacing, write_json
 from data_pipelines.geo import from_utm
+from data_pipelines.own_files import NAMES, digest, read_json, read_matrix, read_table
 from data_pipelines.places import Paths, Places
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
@@ -26,7 +27,13 @@ from jaxvpr.retrieval.classes import Classes
 
 log = logging.getLogger(__name__)
 COLUMNS = ("path", "east", "north", "zone", "lat", "lon", "heading", "time")
+NUMBERS = COLUMNS[1:-1]
 CLASSES_FILE = "classes.npy"
+PARTS = (".npy", ".csv", ".json")
+AGAIN = (
+    "Write the database again: jaxvpr extract --images=FOLDER --out=FILE.npy --overwrite (classes.npy of a run: the "
+    "command that trained it)"
+)
 
 
 class Database(NamedTuple):
@@ -46,31 +53,43 @@ def write(
       places: what each row is.
       of: "photos" or "classes".
     """
+    table, about = (file.with_suffix(suffix) for suffix in PARTS[1:])
     file.parent.mkdir(parents=True, exist_ok=True)
-    np.save(file, descriptors)
-    _write_rows(file.with_suffix(".csv"), places)
-    write_json(file.with_suffix(".json"), _identity(config, variables, of))
+    # They take their places when all three are written, `about` last.
+    with replacing(about) as last, replacing(table) as second, replacing(file) as first:
+        with first.open("wb") as stream:
+            np.save(stream, descriptors)
+        _write_rows(second, places)
+        write_json(last, _identity(config, variables, of) | {"parts": {".npy": digest(first), ".csv": digest(second)}})
 
 
 def read(file: Path, config: ConfigDict, variables: Variables) -> Database:
     """The inverse of `write`.
 
     Raises:
-      UserError: if a part is missing, or it was written with another model or other weights.
+      UserError: if a part is missing or not the one that was written, or it is of another model or other weights.
+      DataError: if a part cannot be read.
     """
-    for needed in (file, file.with_suffix(".csv"), file.with_suffix(".json")):
+    if file.suffix != ".npy":
+        raise UserError(f"{file}: a database is named by its .npy file, with .csv and .json beside it")
+    parts = [file.with_suffix(suffix) for suffix in PARTS]
+    for needed in parts:
         if not needed.is_file():
-            raise UserError(
-                f"{needed} is missing; write the database with: jaxvpr extract --images=FOLDER --out={file}"
-            )
-    differ = _differences(file, config, variables)
-    if differ:
+            raise UserError(f"{needed} is missing. {AGAIN}")
+    about = read_json(parts[2], AGAIN)
+    if differ := _differences(about, config, variables):
         raise UserError(f"{file} was extracted with another model, so distances would mean nothing: {differ}")
-    with file.with_suffix(".csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    descriptors = np.load(file, mmap_mode="r")
+    sums = about.get("parts")
+    if sums is None:
+        log.warning("%s was written before databases had checksums: its parts are taken to belong together", file)
+    elif changed := [part for part in parts[:2] if not isinstance(sums, dict) or sums.get(part.suffix) != digest(part)]:
+        raise UserError(
+            f"{changed[0]} is not the one that was written with {parts[2]}: it was changed, or writing was "
+            f"interrupted. {AGAIN}"
+        )
+    rows, descriptors = read_table(parts[1], COLUMNS, NUMBERS, AGAIN), read_matrix(file, AGAIN)
     if len(rows) != len(descriptors):
-        raise UserError(f"{file} has {len(descriptors)} descriptors but its table {len(rows)} rows; extract again")
+        raise UserError(f"{file} has {len(descriptors)} descriptors but its table {len(rows)} rows. {AGAIN}")
     return Database(descriptors, rows)
 
 
@@ -79,7 +98,8 @@ def classes_in(folder: Path, config: ConfigDict, variables: Variables) -> Classe
     file = folder / CLASSES_FILE
     if not file.is_file():
         return None
-    if file.with_suffix(".json").is_file() and (differ := _differences(file, config, variables)):
+    about = file.with_suffix(".json")
+    if about.is_file() and (differ := _differences(read_json(about, AGAIN), config, variables)):
         log.warning(
             "%s is of another model: nothing is localised by classification (%s differ)", file, ", ".join(differ)
         )
@@ -106,10 +126,10 @@ def _identity(config: ConfigDict, variables: Variables, of: str) -> dict[str, An
     return json.loads(json.dumps({"recipe": config.name, "weights": digest.hexdigest()[:16], "of": of, **shape}))
 
 
-def _differences(file: Path, config: ConfigDict, variables: Variables) -> dict[str, Any]:
+def _differences(theirs: dict[str, Any], config: ConfigDict, variables: Variables) -> dict[str, Any]:
     """What differs between the model of a database and this one: key -> (theirs, ours)."""
-    theirs = json.loads(file.with_suffix(".json").read_text())
-    ours = _identity(config, variables, theirs.setdefault("of", "photos"))
+    ours = _identity(config, variables, theirs.get("of", "photos"))
+    theirs = {"of": "photos", **theirs}
     differ = {key: (theirs.get(key), ours[key]) for key in ours if theirs.get(key) != ours[key]}
     differ.pop("recipe", None)
     return differ
@@ -123,7 +143,7 @@ def _write_rows(file: Path, places: Places) -> None:
         "east": places.east, "north": places.north, "zone": places.zone,
         "lat": lat, "lon": lon, "heading": places.heading,
     }  # fmt: skip
-    with file.open("w", newline="") as stream:
+    with file.open("w", newline="", **NAMES) as stream:
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()
         for row in range(len(places)):

@@ -16,10 +16,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.errors import DataError
+from data_pipelines.own_files import read_json_lines
 from data_pipelines.progress import Bar
 
 log = logging.getLogger(__name__)
 FLUSH_SECONDS = 10.0
+FILE = "log.jsonl"
 
 
 class Log:
@@ -35,7 +38,9 @@ class Log:
         self._lines = self._board = None
         if folder is None:
             return
-        self._lines = (folder / "log.jsonl").open("ab")
+        if offset:
+            read(folder, offset)  # junk is met now, not when the report is written
+        self._lines = (folder / FILE).open("ab")
         if self._lines.seek(0, os.SEEK_END) < offset:
             log.warning("%s is shorter than it was at step %d: what it lost stays lost", self._lines.name, step)
         else:
@@ -106,10 +111,29 @@ class Board:
         self._file.close()
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
-    """All records of `log.jsonl`, oldest first; the last line of a run that was killed while it wrote is left out."""
-    path = folder / "log.jsonl"
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+def read(folder: Path, end: int | None = None) -> list[dict[str, Any]]:
+    """All records of `log.jsonl`, or of its first `end` bytes, oldest first; the last line of a run that was killed
+    while it wrote is left out.
+
+    Raises:
+      DataError: for a line that is no record; names it.
+    """
+    file = folder / FILE
+    if not file.exists():
+        return []
+    advice = f"Without the line, or without {FILE}, only curves of the training are lost"
+    records = read_json_lines(file, advice, end)
+    for number, record in enumerate(records, 1):
+        if not _is_record(record):
+            raise DataError(f"{file}, line {number}: expected a step and its figures, found {record!r:.100}. {advice}")
+    return records
+
+
+def _is_record(record: Mapping[str, Any]) -> bool:
+    counts = [record.get("step"), record.get("epoch", 0)]
+    return all(type(count) is int and 0 <= count < 1 << 53 for count in counts) and all(
+        isinstance(value, str | float) or (isinstance(value, int) and abs(value) < 1 << 53) for value in record.values()
+    )
 
 
 class Progress:

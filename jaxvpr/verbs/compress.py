@@ -10,12 +10,12 @@ from ml_collections import ConfigDict
 from data_pipelines import readers
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
-from jaxvpr.runs import compressed, model_file, which
+from jaxvpr.runs import compressed, model_file, outputs, which
 
 log = logging.getLogger(__name__)
 
 
-def run(config: ConfigDict, folder: Path, checkpoint: str, images: str, out: Path) -> Path:
+def run(config: ConfigDict, folder: Path, checkpoint: str, images: str, out: Path, overwrite: bool = False) -> Path:
     """Fits a PCA behind a model and writes both as one model file that describes itself.
 
     Args:
@@ -23,12 +23,14 @@ def run(config: ConfigDict, folder: Path, checkpoint: str, images: str, out: Pat
       images: folder of images to fit it on; "" for those that the recipe trains on.
 
     Raises:
-      UserError: for a recipe without `pca.dim`, another ending of `out`, or as `fitted`.
+      UserError: for a recipe without `pca.dim`, another ending of `out`, one that exists (not with `overwrite`), or as
+        `fitted`.
     """
     if not config.pca.dim:
         raise UserError("compress needs the number of dimensions to keep: --config=RECIPE,pca.dim=512")
     if out.suffix != ".safetensors":
         raise UserError(f"--out={out}: a model that describes itself is a .safetensors file; end the name so")
+    outputs.refuse_existing(out, overwrite=overwrite)
     what, variables = which.uncompressed(config, folder, checkpoint)
     log.info("compressing %s", what)
     model = compressed.fitted(config, variables, readers.folder.paths(images) if images else None)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from data_pipelines.atomic import shortened
 from jaxvpr import builders
 from jaxvpr.errors import UserError
 from jaxvpr.families import names
-from jaxvpr.retrieval import positives
-from jaxvpr.runs import database_file, which
+from jaxvpr.retrieval import metrics, positives
+from jaxvpr.runs import database_file, outputs, which
 from jaxvpr.training import logs
 from jaxvpr.verbs import results
 
@@ -29,6 +31,7 @@ def run(
     queries: str = "",
     threshold: Sequence[str] | None = None,
     out: Path | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any] | None:
     """Measures a checkpoint on the recipe's test sets, or on two folders; writes metrics and report.
 
@@ -42,12 +45,18 @@ def run(
       out: folder to write to; None for one in the run's folder.
 
     Raises:
-      UserError: for a folder to write to that is a run's, where there is nothing to measure on, and as
-        `which.chosen`.
+      UserError: for a folder to write to that is a run's or that has results (not with `overwrite`), where there is
+        nothing to measure on, and as `which.chosen`.
+      DataError: for a log of the training that cannot be read.
     """
-    out = out or folder / _name(database, queries)
+    given, out = out, out or folder / _name(checkpoint, database, queries)
     if (out / "config.json").is_file():
         raise UserError(f"--out={out} is the folder of a run, whose own results would be lost; give another folder")
+    if given:
+        outputs.refuse_existing(out / metrics.FILE, overwrite=overwrite)
+    elif (out / metrics.FILE).is_file():
+        log.warning("%s has the results of an earlier evaluation: they are replaced", out)
+    trained = logs.read(folder)
     thresholds = tuple(dict.fromkeys(threshold or ("25m",)))
     for text in thresholds:
         positives.parse_threshold(text)  # a mistake is answered before minutes of loading
@@ -69,13 +78,15 @@ def run(
     baselines = {"uncompressed": model.plain} if model.plain else {}
     classes = database_file.classes_in(folder, model.config, model.variables)
     found = results.measured(model.config, mesh, model.variables, benches, baselines, classes)
-    return results.write(model.config, out, found, model.variables, logs.read(folder))
+    return results.write(model.config, out, found, model.variables, trained)
 
 
-def _name(database: str, queries: str) -> str:
-    """The folder for results within the run's: one for the recipe's test sets, one for each pair of folders."""
-    if not database:
+def _name(checkpoint: str, database: str, queries: str) -> str:
+    """The folder for results within the run's: one for each checkpoint, of the recipe's test sets or of two folders."""
+    if not database and checkpoint == "best":
         return "evaluate"
-    paths = [Path(folder).resolve() for folder in (database, queries)]
-    digest = hashlib.sha256("\n".join(map(str, paths)).encode()).hexdigest()[:8]
-    return f"evaluate-{paths[1].parent.name}-{digest}"
+    paths = [str(Path(folder).resolve()) for folder in (database, queries) if folder]
+    digest = hashlib.sha256(os.fsencode("\n".join([*paths, checkpoint]))).hexdigest()[:8]
+    of = [Path(paths[1]).parent.name] if database else []
+    of += [] if checkpoint == "best" else [Path(checkpoint).stem]
+    return f"evaluate-{shortened('-'.join(of))}-{digest}"

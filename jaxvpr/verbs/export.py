@@ -16,14 +16,16 @@ from data_pipelines.progress import slow
 from jaxvpr import builders, models, weights
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
-from jaxvpr.runs import which
+from jaxvpr.runs import outputs, which
 from jaxvpr.weights import stablehlo
 
 log = logging.getLogger(__name__)
 WEIGHTS, PROGRAM = (".safetensors", ".pth", ".pt"), ".stablehlo"
 
 
-def run(config: ConfigDict, folder: Path, checkpoint: str, out: Path, family: str = "") -> dict[str, Any]:
+def run(
+    config: ConfigDict, folder: Path, checkpoint: str, out: Path, family: str = "", overwrite: bool = False
+) -> dict[str, Any]:
     """Writes the model of a run, of a file, or (without either) freshly initialised, for use elsewhere.
 
     By the ending of `out`: `.pth` or `.safetensors` under the names of the original, or `.stablehlo`, a program. A
@@ -34,7 +36,7 @@ def run(config: ConfigDict, folder: Path, checkpoint: str, out: Path, family: st
         everything.
 
     Raises:
-      UserError: for another ending, or a family that cannot hold this model.
+      UserError: for another ending, a family that cannot hold this model, or files that exist (not with `overwrite`).
     """
     if out.suffix not in (*WEIGHTS, PROGRAM):
         raise UserError(f"--out={out}: end the name with one of {', '.join((*WEIGHTS, PROGRAM))}")
@@ -42,6 +44,8 @@ def run(config: ConfigDict, folder: Path, checkpoint: str, out: Path, family: st
         raise UserError(f"--family={family} names weights; a {PROGRAM} file holds a program. Leave it out")
     if out.suffix == PROGRAM and not config.image.size:
         raise UserError("this method takes images of their own size; a program needs one: --config.image.size=480,640")
+    report_file = out.with_name(out.name + ".json")
+    outputs.refuse_existing(out, report_file, overwrite=overwrite)
     if family:
         weights.left_out(family, builders.shapes(config))  # an unknown name is answered before minutes of loading
     what, config, variables, _ = which.chosen(config, folder, checkpoint, fresh=True)
@@ -50,7 +54,7 @@ def run(config: ConfigDict, folder: Path, checkpoint: str, out: Path, family: st
     write = _program if out.suffix == PROGRAM else _weights
     with slow(f"writing {out} and reading it back"):
         report = {"file": out.name, "weights": what, **_notes(config), **write(config, variables, out, family)}
-    write_json(out.with_name(out.name + ".json"), report)
+    write_json(report_file, report)
     print(json.dumps(report, indent=2))
     return report
 

@@ -10,17 +10,18 @@ from jaxvpr import builders
 from jaxvpr.cli import weight_source
 from jaxvpr.errors import UserError
 from jaxvpr.models.costs import parameter_count
-from jaxvpr.runs import model_file, workdir
+from jaxvpr.runs import model_file, outputs, workdir
 
 
-def run(config: ConfigDict, folder: Path, checkpoint: str = "") -> Path:
+def run(config: ConfigDict, folder: Path, checkpoint: str = "", overwrite: bool = False) -> Path:
     """Reads an original's file and writes it into `folder` as our model, which carries its recipe and preprocessing.
 
     Args:
       checkpoint: a file of weights; empty takes the recipe's own (`weights=FILE`).
 
     Raises:
-      UserError: no file was named, it does not fit the recipe's model, or a training lives in `folder`.
+      UserError: no file was named, it does not fit the recipe's model, a training lives in `folder`, or a model does
+        (not with `overwrite`).
     """
     source = checkpoint or config.init
     if not source:
@@ -29,6 +30,7 @@ def run(config: ConfigDict, folder: Path, checkpoint: str = "") -> Path:
         weight_source.check("--checkpoint", checkpoint)
     if workdir.has_checkpoints(folder):
         raise UserError(f"{folder} holds a training, whose model would be lost; give another --workdir")
+    outputs.refuse_existing(folder / weight_source.MODEL_FILE, overwrite=overwrite)
     variables = builders.initial_variables(config, then=checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     written = model_file.save_model(folder, config, variables)

@@ -12,7 +12,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines import readers
+from data_pipelines.atomic import replacing, shortened
 from data_pipelines.image_source import why_unreadable
+from data_pipelines.own_files import NAMES
 from data_pipelines.places import Paths
 from data_pipelines.progress import Bar
 from jaxvpr import builders
@@ -21,10 +23,11 @@ from jaxvpr.parallel import hosts
 from jaxvpr.reports.pictures import predictions_picture
 from jaxvpr.reports.terminal import Figure, Row, show
 from jaxvpr.retrieval import search
-from jaxvpr.runs import database_file, which
-from jaxvpr.runs.database_file import COLUMNS, Database
+from jaxvpr.runs import database_file, outputs, which
+from jaxvpr.runs.database_file import AGAIN, COLUMNS, Database
 
 log = logging.getLogger(__name__)
+TABLE = "predictions.csv"
 
 
 def run(
@@ -35,6 +38,7 @@ def run(
     database: Path,
     out: Path | None = None,
     top: int = 5,
+    overwrite: bool = False,
 ) -> list[dict[str, Any]]:
     """Ranks the places of a database for every photo; prints them, and writes a table and pictures to `out`,
     by default `localize` in the run's folder.
@@ -46,15 +50,21 @@ def run(
       One dict for each photo and rank: query, rank, path, east, north, lat, lon, distance.
 
     Raises:
-      UserError: if the database was extracted with another model or other weights, `top` is below 1, or
-        no photo can be read.
+      UserError: if the database was extracted with another model or other weights, no image of it could be read, `top`
+        is below 1, no photo can be read, or `out` has answers (not with `overwrite`).
+      DataError: for a database that cannot be read.
     """
     if top < 1:
         raise UserError(f"--top={top} must be at least 1")
     out = out or folder / "localize"
+    outputs.refuse_existing(out / TABLE, overwrite=overwrite)
     what, config, variables, _ = which.chosen(config, folder, checkpoint)
     log.info("weights: %s", what)
     known = database_file.read(database, config, variables)
+    # Rows of images that could not be read are zeros, which would be nearer than a stranger is.
+    missing = np.flatnonzero(~known.descriptors.any(axis=1))
+    if len(missing) == len(known.rows):
+        raise UserError(f"{database} has no place: none of its {len(missing)} images could be read. {AGAIN}")
     paths = readers.folder.paths(images)
     config = config.copy_and_resolve_references()
     config.loader.on_error = "skip"
@@ -62,8 +72,9 @@ def run(
     unread = [{"query": paths[q], "error": why_unreadable(paths[q])} for q in found.missing]
     if len(unread) == len(paths):
         raise UserError(f"no photo of {images} can be read; the first: {unread[0]['error']}")
-    # Rows of images that could not be read are zeros, which would be nearer than a stranger is.
-    missing = np.flatnonzero(~known.descriptors.any(axis=1))
+    if known.descriptors.shape[1] != found.descriptors.shape[1]:
+        widths = known.descriptors.shape[1], found.descriptors.shape[1]
+        raise UserError(f"{database} has {widths[0]} numbers a descriptor, the model {widths[1]}. {AGAIN}")
     top = min(top, len(known.rows) - len(missing))
     distances, ranked = search.exact(known.descriptors, found.descriptors, top, missing=missing)
     answered = np.setdiff1d(np.arange(len(paths)), found.missing)
@@ -78,7 +89,7 @@ def run(
             for query in answered:
                 _draw(query, paths, ranked[query], distances[query], known, out)
                 bar.advance()
-        print(f"wrote {out / 'predictions.csv'} and a picture for each photo")
+        print(f"wrote {out / TABLE} and a picture for each photo")
         if len(found.missing):
             print(f"{len(found.missing)} of {len(paths)} photos could not be read; their rows say why")
     return answers
@@ -86,7 +97,7 @@ def run(
 
 def _show(answers: list[dict[str, Any]], unread: list[dict[str, Any]], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "predictions.csv").open("w", newline="") as stream:
+    with replacing(out / TABLE) as part, part.open("w", newline="", **NAMES) as stream:
         writer = csv.DictWriter(stream, ("query", "rank", "distance", *COLUMNS, "error"))
         writer.writeheader()
         writer.writerows(sorted([*answers, *unread], key=lambda row: row["query"]))
@@ -110,4 +121,4 @@ def _draw(query: int, paths: Paths, ranked: np.ndarray, distances: np.ndarray, k
     rows = [known.rows[row] for row in ranked]
     captions = [f"{_where(row)}\ndistance {d:.2f}" for row, d in zip(rows, distances, strict=True)]
     picture = predictions_picture(paths[query], [row["path"] for row in rows], None, captions)
-    (out / f"{query:04d}_{Path(paths[query]).stem}.png").write_bytes(picture)
+    (out / f"{query:04d}_{shortened(Path(paths[query]).stem)}.png").write_bytes(picture)

@@ -48,7 +48,8 @@ def test_the_keys_are_those_of_a_published_preprocessing():
 def test_evaluate(door, weights, changes, shown, trained_run, tmp_path):
     status, out, err = door("evaluate", *weights, *flags(changes), f"--workdir={tmp_path}")
     assert status == 0 and f"| 25m | {shown} | 32-D" in out and "thumbnail" in out, err
-    entry = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    (written,) = tmp_path.glob("evaluate-model-*/metrics.json")
+    entry = json.loads(written.read_text())
     protocol = entry["results"][0]["protocol"]
     assert protocol["image_size"] == ([] if changes is OWN else [40, 24]) and entry["costs"]["flops_per_image"] > 0
     assert protocol["resize"] == ("none" if changes is OWN else "tensor_linear_antialias")
@@ -67,7 +68,7 @@ def test_extract_localize_and_the_python_door(door, weights, tiny_recipe, traine
     localize = ["localize", *weights, f"--database={tmp_path / 'db.npy'}", f"--images={mixed}", "--top=1"]
     status, out, err = door(*localize, *change, f"--out={tmp_path / 'found'}")
     assert status == 0 and out.count("distance 0.000") == 50, err
-    refused = door(*localize, f"--out={tmp_path / 'found'}")
+    refused = door(*localize, f"--out={tmp_path / 'other'}")
     assert refused.status == 2 and re.search(r"db\.npy.*'multiple': 8\b", refused.err)
 
     model = jaxvpr.load(f"{tiny_recipe},init={trained_run / 'model.safetensors'}")
@@ -90,7 +91,8 @@ def test_crops_are_told_of(door, weights, changes, said, facts, tmp_path):
     one = ["--config.eval.baselines=false", f"--workdir={tmp_path}"]
     status, out, err = door("evaluate", *weights, *flags(changes), *one)
     assert status == 0 and f"| 25m | {said} | 32-D" in out, err
-    protocol = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())["results"][0]["protocol"]
+    (written,) = tmp_path.glob("evaluate-model-*/metrics.json")
+    protocol = json.loads(written.read_text())["results"][0]["protocol"]
     assert (protocol["image_size"], protocol["resize"], protocol["cropped_from"]) == facts
     assert protocol["multiple"] == 8
 

@@ -32,7 +32,8 @@ def test_verb_flags_and_changes(tiny_recipe):
     )  # fmt: skip
     config = command.config
     assert (command.verb, command.workdir, command.hosts) == ("evaluate", Path("some/where"), ("", 0, -1))
-    assert command.flags == {"checkpoint": "best", "database": "", "queries": "", "threshold": None, "out": None}
+    absent = {"database": "", "queries": "", "threshold": None, "out": None, "overwrite": False}
+    assert command.flags == {"checkpoint": "best", **absent}
     assert (config.batch, config.image.size, config.eval.recalls) == (16, (48, 64), (5,))
     assert config.optimizer.rate == 1.0 and isinstance(config.optimizer.rate, float)
     assert config.val_data.val.thresholds == ("25m,10m",) and config.loader.on_error == "skip"
@@ -47,7 +48,10 @@ def test_values_of_flags_have_their_types(tiny_recipe):
     folders = ["--database=d", "--queries=q", "--threshold=10m", "--threshold=2m_30deg"]
     assert parse(["evaluate", f"--config={tiny_recipe}", *folders]).flags["threshold"] == ["10m", "2m_30deg"]
     flags = parse(["localize", f"--config={tiny_recipe}", "--images=i", "--database=d.npy", "--top", "3"]).flags
-    assert flags == {"checkpoint": "best", "images": "i", "database": Path("d.npy"), "out": None, "top": 3}
+    given = {"images": "i", "database": Path("d.npy"), "top": 3}
+    assert flags == {"checkpoint": "best", "out": None, "overwrite": False, **given}
+    switched = parse(["extract", f"--config={tiny_recipe}", "--overwrite", "--images=i", "--out=d.npy"])
+    assert switched.flags == {"checkpoint": "best", "images": "i", "out": Path("d.npy"), "overwrite": True}
     sweep = parse(["sweep", "--config=configs/sweeps/mining.py:city,init=,seed=5", "--config.image.size=(32,32)"])
     assert sweep.config.name == "mining-city" and {run.config.image.size for run in sweep.config.runs} == {(32, 32)}
     assert [run.seed for run in sweep.config.runs[:3]] == [5, 6, 7]

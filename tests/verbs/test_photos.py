@@ -13,6 +13,7 @@ import pytest
 import jaxvpr
 from data_pipelines.images import decode
 from jaxvpr.errors import UserError
+from jaxvpr.runs.database_file import PARTS
 
 
 def table(file):
@@ -95,10 +96,32 @@ def test_a_database_of_other_weights_is_refused(door, refused, model, database, 
     assert re.search(r"db\.npy.*\{'weights'", said)
     assert door(*localize, "--checkpoint=6", "--top=1").status == 0
     assert re.search(r"--top=0\b.*\b1\b", refused(*localize, "--top=0"))
-    np.save(file, np.load(file)[:-1])
-    assert re.search(r"\b49 descriptors.*\b50 rows", refused(*localize, "--checkpoint=6"))
+    assert re.search(r"found/predictions\.csv exists; --overwrite", refused(*localize, "--checkpoint=6"))
+    assert door(*localize, "--checkpoint=6", "--top=2", "--overwrite").status == 0
+    assert len(table(tmp_path / "found" / "predictions.csv")) == 100
     file.with_suffix(".json").unlink()
-    assert re.search(r"db\.json.*jaxvpr extract", refused(*localize))
+    assert re.search(r"db\.json.*jaxvpr extract", refused(*localize, "--overwrite"))
+
+
+def test_a_database_is_replaced_only_where_that_is_said_and_whole(door, refused, model, database, tmp_path):
+    file = tmp_path / "db.npy"
+    extract = ["extract", *model, f"--images={database}", f"--out={file}"]
+    assert door(*extract).status == 0
+    before = {part: file.with_suffix(part).read_bytes() for part in PARTS}
+    for part in PARTS:  # each of them alone would be lost
+        for file_of in map(file.with_suffix, PARTS):
+            file_of.unlink(missing_ok=True)
+        file.with_suffix(part).write_bytes(b"mine")
+        assert f"{file.with_suffix(part)} exists; --overwrite replaces it" in refused(*extract)
+        assert file.with_suffix(part).read_bytes() == b"mine"
+    queries = database.parent / "queries"
+    other = ["extract", *model, f"--images={queries}", f"--out={file}", "--overwrite"]
+    assert door(*other).status == 0 and len(table(file.with_suffix(".csv"))) == len(np.load(file)) == 25
+    # As a crash between its files would leave it.
+    file.write_bytes(before[".npy"])
+    localize = ["localize", *model, f"--database={file}", f"--images={queries}", f"--out={tmp_path / 'found'}"]
+    assert re.search(r"db\.npy is not the one that was written with .*db\.json.*--overwrite", refused(*localize))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["db.csv", "db.json", "db.npy"], "and nothing is left"
 
 
 def test_what_extract_and_localize_need(refused, model, database, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import shutil
 
@@ -48,11 +49,15 @@ def test_evaluate_finds_what_the_training_found(door, tiny_recipe, trained_run, 
     best = min(validated, key=lambda step: (-validated[step], step))
     step = {"best": best, "last": 12, "6": 6, "12": 12, "FILE": best}[which]
     assert "measuring " + (checkpoint if which == "FILE" else f"step {step} of") in err
+    (out,) = run.glob("evaluate*")
+    named = {"best": "", "FILE": r"-model-[0-9a-f]{8}"}.get(which, rf"-{which}-[0-9a-f]{{8}}")
+    assert re.fullmatch(f"evaluate{named}", out.name)
     if step == best:
-        assert recalls(run / "evaluate") == recalls(trained_run)
+        assert recalls(out) == recalls(trained_run)
     assert not (run / "metrics.json").exists(), "the folder of a run is the training's"
+    assert (run / "report.html").read_bytes() == (trained_run / "report.html").read_bytes()
     charts = re.findall("(?s)<svg.*?</svg>", (trained_run / "report.html").read_text())
-    report = (run / "evaluate" / "report.html").read_text()
+    report = (out / "report.html").read_text()
     assert len(charts) > 1 and sum(chart in report for chart in charts) >= 1, "with the curves of its training"
 
 
@@ -73,7 +78,7 @@ def test_evaluate_two_folders(door, tiny_recipe, trained_run, photo_tree, tmp_pa
     status, _, err = door(*command)
     assert status == 0, err
     (made,) = tmp_path.iterdir()
-    assert re.fullmatch("evaluate-test-[0-9a-f]{8}", made.name) and (made / "report.html").is_file()
+    assert re.fullmatch("evaluate-test-model-[0-9a-f]{8}", made.name) and (made / "report.html").is_file()
     assert recalls(made) == recalls(trained_run)
     document = metrics.read_metrics(made / "metrics.json")
     assert not {"planning_seconds", "training_seconds"} & set(document["costs"])
@@ -85,15 +90,40 @@ def test_evaluate_two_folders(door, tiny_recipe, trained_run, photo_tree, tmp_pa
     (found,) = recalls(out)
     assert list(found) == ["1000m", "25m"] and found["25m"] == recalls(trained_run)[0]["25m"]
     assert found["1000m"] == {"1": 100.0, "5": 100.0, "10": 100.0}, "no place is so far away"
+    assert re.search(r"elsewhere/metrics\.json exists; --overwrite", door(*command, f"--out={out}").err)
+    assert recalls(out) == [found]
+    said = door(*command).err
+    assert f"{made} has the results of an earlier evaluation: they are replaced" in said
     assert set(tmp_path.iterdir()) == {made, out}
 
 
 def test_results_of_other_data_lie_in_other_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    here = evaluate._name("a/test/database", "a/test/queries")
-    assert here == evaluate._name(str(tmp_path / "a/test/database"), "a/test/../test/queries")
-    others = {evaluate._name(*pair) for pair in (("b/test/database", "a/test/queries"), ("a/test/database", "a/val/q"))}
-    assert len({here, evaluate._name("", ""), *others}) == 4
+    here = evaluate._name("best", "a/test/database", "a/test/queries")
+    assert here == evaluate._name("best", str(tmp_path / "a/test/database"), "a/test/../test/queries")
+    pairs = (("b/test/database", "a/test/queries"), ("a/test/database", "a/val/q"), ("", ""))
+    others = {evaluate._name(which, *pair) for pair in pairs for which in ("best", "last", "6", "a.pth", "b/a.pth")}
+    assert len({here, *others}) == 16 and all(name.startswith("evaluate") for name in others)
+    long = evaluate._name("é" * 127, "d" * 250, f"{'q' * 255}/x")
+    assert len(os.fsencode(long)) <= 255
+
+
+@pytest.mark.parametrize("verb", ["compress", "export", "export .json", "import", "extract", "localize", "evaluate"])
+def test_no_verb_replaces_a_file_that_is_there(refused, tiny_recipe, trained_run, tmp_path, verb):
+    """Before any work; a link that leads nowhere is there too. A sweep leaves such models without checkpoints."""
+    mine = {
+        "compress": "m.safetensors", "export": "m.pth", "export .json": "m.pth.json", "import": "model.safetensors",
+        "extract": "m.npy", "localize": "predictions.csv", "evaluate": "metrics.json",
+    }[verb]  # fmt: skip
+    out = {"export .json": tmp_path / "m.pth", "localize": tmp_path, "evaluate": tmp_path}.get(verb, tmp_path / mine)
+    needs = [f"--out={out}"] if verb != "import" else [f"--checkpoint={trained_run / 'model.safetensors'}"]
+    needs += ["--images=i"] if verb in ("extract", "localize") else []
+    needs += ["--database=d.npy"] if verb == "localize" else []
+    change = ",pca.dim=4" if verb == "compress" else ""
+    (tmp_path / mine).symlink_to(tmp_path / "none")
+    said = refused(verb.split()[0], f"--config={tiny_recipe}{change}", f"--workdir={tmp_path}", *needs)
+    assert f"{tmp_path / mine} exists; --overwrite replaces it" in said
+    assert [path.name for path in tmp_path.iterdir()] == [mine]
 
 
 def test_evaluate_says_what_it_lacks(refused, tiny_recipe, trained_run, photo_tree, tmp_path):

@@ -55,7 +55,7 @@ def test_export_carries_its_preprocessing_and_repeats(exported, door, tmp_path):
     assert weights.read(again).keys() == weights.read(exported).keys()
     for name, tensor in weights.read(again).items():
         np.testing.assert_array_equal(tensor, weights.read(exported)[name])
-    door("export", f"--config={METHOD}", *SMALL, "--config.seed=1", f"--out={again}")
+    door("export", f"--config={METHOD}", *SMALL, "--config.seed=1", f"--out={again}", "--overwrite")
     assert (weights.read(again)["backbone.0.weight"] != weights.read(exported)["backbone.0.weight"]).any()
 
 

@@ -10,7 +10,7 @@ from jaxvpr import builders
 from jaxvpr.cli import weight_source
 from jaxvpr.errors import UserError
 from jaxvpr.models.costs import parameter_count
-from jaxvpr.runs import model_file, outputs, workdir
+from jaxvpr.runs import lock, model_file, outputs, workdir
 
 
 def run(config: ConfigDict, folder: Path, checkpoint: str = "", overwrite: bool = False) -> Path:
@@ -32,7 +32,7 @@ def run(config: ConfigDict, folder: Path, checkpoint: str = "", overwrite: bool 
         raise UserError(f"{folder} holds a training, whose model would be lost; give another --workdir")
     outputs.refuse_existing(folder / weight_source.MODEL_FILE, overwrite=overwrite)
     variables = builders.initial_variables(config, then=checkpoint)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = model_file.save_model(folder, config, variables)
+    with lock.held(folder):
+        written = model_file.save_model(folder, config, variables)
     print(f"read {source}: {parameter_count(variables):,} parameters\nwrote {written}")
     return written

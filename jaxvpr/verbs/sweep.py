@@ -26,7 +26,7 @@ from jaxvpr.reports import terminal
 from jaxvpr.reports.sweep_page import write_sweep
 from jaxvpr.reports.training import domain_accuracy
 from jaxvpr.retrieval import metrics
-from jaxvpr.runs import workdir
+from jaxvpr.runs import lock, workdir
 from jaxvpr.training import logs
 from jaxvpr.verbs import train
 
@@ -46,9 +46,14 @@ def run(sweep: Sweep, folder: Path) -> int:
       0 if every run is finished, 1 if some failed, 130 if the sweep was stopped.
 
     Raises:
-      UserError: if the folder holds runs of another configuration.
+      UserError: if the folder holds runs of another configuration, or another process works in it.
     """
     _check_names(sweep)
+    with lock.held(folder):
+        return _swept(sweep, folder)
+
+
+def _swept(sweep: Sweep, folder: Path) -> int:
     for run in sweep.runs:
         _check(run, folder / run.folder)
     # All hosts act on what the first one finds: on a slow file system another may not see it yet.

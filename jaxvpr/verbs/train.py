@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from jaxvpr import builders, families
 from jaxvpr.families import names
 from jaxvpr.parallel import hosts
-from jaxvpr.runs import compressed, database_file, model_file, workdir
+from jaxvpr.runs import compressed, database_file, lock, model_file, workdir
 from jaxvpr.training import logs, loop
 from jaxvpr.verbs import results
 
@@ -23,8 +23,16 @@ def run(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
 
     Returns:
       The content of `metrics.json`, or None where the run was stopped before its end or there is no test data.
+
+    Raises:
+      UserError: where another process works in the folder.
     """
     names.check(config)
+    with lock.held(folder):
+        return _trained(config, folder)
+
+
+def _trained(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     workdir.claim(folder, config)
     mesh = builders.mesh(config)
     recipe = families.recipe(config, mesh, builders.benchmarks(config, config.val_data))

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+ROOM = 200  # bytes of a name that leave room for more within the 255 that a system takes
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -18,10 +20,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     A reader sees the old file or the new one, never half of one. The temporary name holds this process's number, so
     that two processes do not write to one file. It begins with a dot and ends with `.part`, so that no reader of
-    images takes it for one. It is short, since the name itself may be as long as the system allows.
+    images takes it for one. That of a name nearly as long as the system allows holds a digest of it.
     """
     path = Path(path)
-    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    encoded = os.fsencode(path.name)
+    name = path.name if len(encoded) <= ROOM else hashlib.sha256(encoded).hexdigest()[:16]
     part = path.with_name(f".{name}.{os.getpid()}.part")
     try:
         yield part
@@ -36,10 +39,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def shortened(name: str, room: int = 200) -> str:
-    """The beginning of a name, at most so many bytes of it: a system takes 255."""
+def shortened(name: str) -> str:
+    """The beginning of a name, 200 bytes at most."""
     encoded = os.fsencode(name)
-    return name if len(encoded) <= room else encoded[:room].decode(errors="ignore")
+    return name if len(encoded) <= ROOM else encoded[:ROOM].decode(errors="ignore")
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

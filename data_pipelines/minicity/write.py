@@ -26,6 +26,7 @@ from data_pipelines.minicity.layout import plan
 from data_pipelines.minicity.poses import FOLDERS, TRAIN, Cameras, cameras, file_name, headings
 from data_pipelines.minicity.randomness import Array
 from data_pipelines.minicity.render import cut, panorama, views
+from data_pipelines.own_files import read_json
 from data_pipelines.progress import Bar
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def _ready(root: Path, config: CityConfig) -> bool:
         for name in (MARKER, PARTIAL):
             if (root / name).is_file():
                 panoramas = _compare(root / name, config)
-                return name == MARKER and (panoramas or not config.panoramas)
+                return name == MARKER and (panoramas or not config.panoramas) and _has_all(root, config)
         foreign = root.is_dir() and next(root.iterdir(), None)
     except OSError as error:
         raise DataError(f"cannot read {root}: {error}") from error
@@ -91,11 +92,34 @@ def _ready(root: Path, config: CityConfig) -> bool:
     return False
 
 
+def _has_all(root: Path, config: CityConfig) -> bool:
+    """Whether a city that was finished still has all its images; says how many are missing.
+
+    Raises:
+      DataError: for more than it should have: they would be trained on.
+    """
+    wanted = read_json(root / MARKER).get("images")
+    if not isinstance(wanted, dict) or {type(wanted.get(folder)) for folder in FOLDERS} != {int}:
+        raise DataError(f"{root / MARKER} is not a mini city's marker (images); delete {root} and write again")
+    missing = 0
+    if config.panoramas:
+        wanted |= {"panoramas": wanted["train"] // config.headings}
+    for folder, count in wanted.items():
+        path = root / "images" / folder
+        there = sum(entry.name.endswith(".jpg") for entry in os.scandir(path)) if path.is_dir() else 0
+        if there > count:
+            raise DataError(f"{path} has {there} images, {there - count} more than were drawn: move what is not of it")
+        missing += count - there
+    if missing:
+        log.warning("%d of the %d images of %s are missing: drawing them again", missing, sum(wanted.values()), root)
+    return not missing
+
+
 def _compare(marker: Path, config: CityConfig) -> bool:
     """Whether the city of a marker has panoramas; DataError where it differs from `config` in anything else."""
     try:
-        found = json.loads(marker.read_text())
-        digest, settings = found["digest"], found["config"]
+        found = read_json(marker)
+        digest, settings = found["digest"], dict(found["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{marker} is not a mini city's marker ({error}); delete {marker.parent} and write again"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.atomic import write_json
+from data_pipelines.own_files import read_json
 from jaxvpr.errors import UserError
 from jaxvpr.retrieval.recall import Recall
 
@@ -109,12 +109,10 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads and checks a `metrics.json`.
 
     Raises:
-      UserError: no such file, not JSON, or another schema.
+      DataError: no such file, or no object of JSON.
+      UserError: another schema.
     """
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{os.fspath(path)}: cannot be read as metrics: {error}") from error
+    document = read_json(Path(path), "Without it, the command that wrote it measures again")
     validate(document, os.fspath(path))
     return document
 
@@ -132,7 +130,7 @@ def validate(document: Any, name: str = FILE) -> None:
     costs = document.get("costs")
     _expect(isinstance(costs, Mapping), f"{name}: costs", costs, "an object")
     for key, value in costs.items():
-        numbers = isinstance(value, list) and all(_is_number(item) for item in value)
+        numbers = isinstance(value, list) and all(_is_number(item) for item in value) and not key.endswith("_seconds")
         _expect(numbers or _is_number(value), f"{name}: costs.{key}", value, "a finite number or a list of them")
 
 
@@ -152,6 +150,7 @@ def _validate_result(entry: Any, at: str) -> None:
         list(entry["recall"]),
         f"the thresholds of the protocol {list(facts['without_positive'])}",
     )
+    _validate_intervals(entry.get("interval95"), entry["recall"], f"{at}.interval95")
     _expect(isinstance(entry.get("baselines"), Mapping), f"{at}.baselines", entry.get("baselines"), "an object")
     for name, recall in entry["baselines"].items():
         _validate_recall(recall, f"{at}.baselines.{name}")
@@ -164,6 +163,7 @@ def _validate_localization(entry: Any, at: str) -> None:
     classes, without = entry.get("classes"), entry.get("without_class")
     _expect(type(classes) is int and classes > 0, f"{at}.classes", classes, "a number of classes")
     _validate_recall(entry.get("recall"), f"{at}.recall")
+    _validate_intervals(entry.get("interval95"), entry["recall"], f"{at}.interval95")
     fits = isinstance(without, Mapping) and set(without) == set(entry["recall"])
     _expect(fits, f"{at}.without_class", without, f"the thresholds of the recall {list(entry['recall'])}")
 
@@ -175,14 +175,25 @@ def _validate_recall(recall: Any, at: str) -> None:
         where = f"{at}.{threshold}"
         _expect(isinstance(values, Mapping) and bool(values), where, values, "an object with a key for each N")
         for n, value in values.items():
-            _expect(str(n).isdecimal(), where, n, "an integer N as key")
+            _expect(str(n).isdecimal() and len(str(n)) < 10, where, n, "an integer N as key")
             _expect(_is_number(value) and 0 <= value <= 100, f"{where}.{n}", value, "per cent, 0 to 100")
         ascending = [values[n] for n in sorted(values, key=int)]
         _expect(ascending == sorted(ascending), where, ascending, "a recall that does not fall with N")
 
 
+def _validate_intervals(intervals: Any, recall: Mapping[str, Any], at: str) -> None:
+    """{"25m": {"1": [60.1, 74.2]}} for the thresholds and N of a recall."""
+    _expect(isinstance(intervals, Mapping) and set(intervals) == set(recall), at, intervals, "those of the recall")
+    for threshold, of in intervals.items():
+        where = f"{at}.{threshold}"
+        _expect(isinstance(of, Mapping) and set(of) == set(recall[threshold]), where, of, "one for each N")
+        for n, ends in of.items():
+            fits = isinstance(ends, list) and len(ends) == 2 and all(_is_number(end) for end in ends)
+            _expect(fits, f"{where}.{n}", ends, "two numbers")
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _expect(holds: bool, where: str, given: Any, expected: str) -> None:

@@ -110,7 +110,7 @@ def classes_in(folder: Path, config: ConfigDict, variables: Variables) -> Classe
     )
     places = Places.create(
         str(file), Paths.of((row["path"] for row in found.rows), ""),
-        east=east, north=north, heading=heading, zone=[int(row["zone"]) for row in found.rows],
+        east=east, north=north, heading=heading, zone=[int(float(row["zone"] or -1)) for row in found.rows],
     )  # fmt: skip
     return Classes(np.asarray(found.descriptors), places)
 

@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from data_pipelines.atomic import write_json
+from data_pipelines.own_files import read_json
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 
@@ -19,6 +20,7 @@ FREE = (
     "loader.threads", "loader.workers", "loader.prefetch", "checkpoint.",
     "log_seconds", "frozen_random", "test_data.", "eval.batch", "eval.localize", "pca.", "mesh.model",
 )  # fmt: skip
+AGAIN = "It says which recipe the run has: delete it if that is the one given now, and it is written anew"
 # Data may move to another folder; that its images are the same ones is the user's word.
 MOVED = re.compile(r"data$|(train_data|target_data|more_train_data\..+|val_data\..+)\.root$")
 
@@ -42,9 +44,10 @@ def refuse_other(folder: Path, config: ConfigDict, free: tuple[str, ...] = FREE)
 
     Raises:
       UserError: if another recipe lives there; names the keys that differ.
+      DataError: if it cannot be seen whose it is.
     """
     file = folder / "config.json"
-    differ = _differences(json.loads(file.read_text()), json.loads(config.to_json()), free) if file.exists() else {}
+    differ = _differences(read_json(file, AGAIN), json.loads(config.to_json()), free) if file.exists() else {}
     if differ:
         raise UserError(
             f"{folder} holds a run of another configuration; these keys differ:\n  "

@@ -131,8 +131,11 @@ def read(folder: Path, end: int | None = None) -> list[dict[str, Any]]:
 
 def _is_record(record: Mapping[str, Any]) -> bool:
     counts = [record.get("step"), record.get("epoch", 0)]
-    return all(type(count) is int and 0 <= count < 1 << 53 for count in counts) and all(
-        isinstance(value, str | float) or (isinstance(value, int) and abs(value) < 1 << 53) for value in record.values()
+    figures = [value for key, value in record.items() if key != "ended"]
+    return (
+        all(type(count) is int and 0 <= count < 1 << 53 for count in counts)
+        and all(isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 53) for value in figures)
+        and isinstance(record.get("ended", ""), str)
     )
 
 

@@ -118,7 +118,7 @@ def _write_down(error: Exception, here: Path) -> None:
     if hosts.is_first():
         here.mkdir(parents=True, exist_ok=True)
         where = "".join(traceback.format_exception(error))
-        write_bytes(here / FAILURE, f"{_message(error)}\n\n{where}".encode())
+        write_bytes(here / FAILURE, f"{_message(error)}\n\n{where}".encode(errors="backslashreplace"))
 
 
 def _message(error: Exception) -> str:
@@ -140,7 +140,7 @@ def record(run: Run, folder: Path, sweep: Sweep) -> dict[str, Any]:
     here = folder / run.folder
     row, _, column = run.name.partition("+") if sweep.rows else ("", "", "")
     document = metrics.read_metrics(here / metrics.FILE) if _finished(here) else {"results": [], "costs": {}}
-    failure = (here / FAILURE).read_text() if (here / FAILURE).is_file() else ""
+    failure = (here / FAILURE).read_text("utf-8", "replace") if (here / FAILURE).is_file() else ""
     state = "failed" if failure else "waiting"
     if _finished(here):
         state = "finished"

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from data_pipelines.atomic import replacing, write_json
+from data_pipelines.atomic import replacing, shortened, write_json
 
 
 def test_json_is_the_old_or_the_new(tmp_path):
@@ -35,3 +35,15 @@ def test_a_write_that_fails_names_its_file(tmp_path):
         with pytest.raises(OSError, match="No space left") as failed, replacing(tmp_path / "report.html"):
             raise error
         assert failed.value.filename == str(tmp_path / "report.html") and not list(tmp_path.iterdir())
+
+
+def test_names_as_long_as_a_system_takes(tmp_path):
+    """255 bytes; two of one beginning are written at once, as the parts of a database are."""
+    one, other = (tmp_path / ("é" * 125 + end) for end in (".npy", ".json"))
+    with replacing(one) as first, replacing(other) as second:
+        first.write_bytes(b"1")
+        second.write_bytes(b"2")
+    assert (one.read_bytes(), other.read_bytes()) == (b"1", b"2") and len(list(tmp_path.iterdir())) == 2
+    assert shortened("é" * 125) == "é" * 100 and shortened("a" + "é" * 125) == "a" + "é" * 99
+    undecodable = os.fsdecode(b"\xe9" * 9)
+    assert shortened("short") == "short" and shortened(undecodable) == undecodable

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,35 @@ def test_a_folder_of_other_files_is_refused(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"holiday\.jpg"):
         write(tmp_path, SMALL)
+
+
+def test_images_that_were_deleted_are_drawn_again_and_said(written, tmp_path, caplog):
+    root = shutil.copytree(written, tmp_path / "city")
+    gone = [*sorted((root / "images/train").iterdir())[3:9], *list((root / "images/panoramas").iterdir())[:1]]
+    for file in gone:
+        file.unlink()
+    shutil.rmtree(root / "images/val/queries")
+    total = sum(cameras(SMALL, plan(SMALL)).images().values()) + len(list((written / "images/panoramas").iterdir()))
+    write(root, SMALL, processes=1)
+    assert f"10 of the {total} images of {root} are missing: drawing them again" in caplog.text
+    assert contents(root) == contents(written)
+    caplog.clear()
+    write(root, SMALL, processes=1)
+    assert not caplog.text
+
+
+def test_an_image_that_is_not_of_the_city_is_refused(written, tmp_path):
+    root = shutil.copytree(written, tmp_path / "city")
+    shutil.copy(gone := next((root / "images/train").iterdir()), gone.with_name("mine.jpg"))
+    with pytest.raises(DataError, match=r"images/train has \d+ images, 1 more than were drawn"):
+        write(root, SMALL, processes=1)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"digest": 1, "config": 2}', '{"digest": "x", "config": {}}', "\xff"])
+def test_any_broken_marker_is_named(tmp_path, content):
+    (tmp_path / "minicity.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(DataError, match=str(tmp_path)):
+        write(tmp_path, SMALL, processes=1)
 
 
 def test_a_broken_marker_is_named(tmp_path):

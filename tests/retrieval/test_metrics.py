@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipelines.errors import DataError
 from jaxvpr.errors import UserError
 from jaxvpr.retrieval.costs import costs
 from jaxvpr.retrieval.metrics import read_metrics, result, validate, write_metrics
@@ -93,6 +94,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         (["results", 0, "recall", "25m", "2"], 10.0, r"recall\.25m\b.*\bfall\b"),
         (["results", 0, "recall", "25m"], {}, r"recall\.25m\b.*\bkey\b"),
         (["results", 0, "recall", "25m", "one"], 1.0, r"recall\.25m\b.*an integer N.*'one'"),
+        (["results", 0, "interval95"], {}, r"results\[0\]\.interval95.*of the recall.*\{\}"),
+        (["results", 0, "interval95", "25m"], {"1": [1.0, 2.0]}, r"interval95\.25m\b.*each N"),
+        (["results", 0, "interval95", "25m", "1"], [1.0, 10**400], r"interval95\.25m\.1\b.*two numbers"),
+        (["costs", "training_seconds"], [1.0, 2.0], r"costs\.training_seconds\b.*\[1\.0, 2\.0\]"),
         (["results", 0, "baselines", "thumbnail"], 5, r"baselines\.thumbnail.*\b5\b"),
     ],
 )
@@ -110,7 +115,7 @@ def test_mistakes_are_named_by_their_key(keys, value, message):
 def test_unreadable_metrics(tmp_path):
     (tmp_path / "cut.json").write_text('{"results": [')
     for name in ("cut.json", "absent.json"):
-        with pytest.raises(UserError, match=name):
+        with pytest.raises(DataError, match=name):
             read_metrics(tmp_path / name)
 
 

@@ -12,5 +12,5 @@ def cores() -> int:
     """Cores that this process may use, at least one: fewer than the machine has where it is bound to some of them, or
     its container has a quota (of version 2 of Linux's control groups)."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    used, _, period = QUOTA.read_text().partition(" ") if QUOTA.is_file() else ("max", "", "")
+    used, _, period = QUOTA.read_text(encoding="utf-8").partition(" ") if QUOTA.is_file() else ("max", "", "")
     return allowed if used == "max" else max(1, min(allowed, int(used) // int(period)))

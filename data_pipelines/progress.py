@@ -202,8 +202,14 @@ class _Lines(logging.StreamHandler):
 
 
 def to_console(*loggers: str) -> None:
-    """Sends the records of these loggers, from INFO on, to the present stderr. Call it first in a program."""
+    """Sends the records of these loggers, from INFO on, to the present stderr. Call it first in a program.
+
+    From then on, what a terminal's encoding lacks, or a name that is no text, is printed as an escape.
+    """
     began = time.monotonic()
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
 
     class Clock(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:

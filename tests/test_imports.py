@@ -138,6 +138,17 @@ def test_torch_is_imported_by_nobody_who_does_not_train():
     assert not {"tensorboardX", "torch"} & set(done.stdout.split())
 
 
+def test_text_is_read_and_written_in_an_encoding_that_is_said():
+    """Without one the locale of the moment decides, and in that of `C` a name with an umlaut ends the program."""
+    for file in FILES:
+        for call in (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)):
+            name = ast.unparse(call.func).rpartition(".")
+            text = name[2] in ("read_text", "write_text") or (name[2] == "open" and name[0] not in ("Image", "os"))
+            binary = any(isinstance(one, ast.Constant) and "b" in str(one.value) for one in call.args)
+            said = any(key.arg in ("encoding", None) for key in call.keywords) or (name[2] == "read_text" and call.args)
+            assert not text or binary or said, f"{file}:{call.lineno}: {ast.unparse(call)}"
+
+
 def test_no_deprecated_api():
     programs = [*FILES, *(file for room in ("tests", "launch", "benchmarks") for file in (ROOT / room).rglob("*.py"))]
     for file in programs:

@@ -52,17 +52,23 @@ def images(root: str | os.PathLike[str], *, others: str = "error") -> Paths:
     start = os.fsencode(folder(root, "folder of images"))
     names: list[bytes] = []
     foreign: list[bytes] = []
-    open_folders = [b""]
+    open_folders: list[tuple[bytes, frozenset]] = [(b"", frozenset())]
     while open_folders:
-        below = open_folders.pop()
+        below, above = open_folders.pop()
         try:
+            inside = above | {_identity(os.path.join(start, below))}
             with os.scandir(os.path.join(start, below) if below else start) as entries:
                 for entry in entries:
                     name = below + entry.name
                     if entry.name.startswith(b"."):
                         continue
-                    if entry.is_dir():
-                        open_folders.append(name + b"/")
+                    if _is_folder(entry):
+                        if entry.is_symlink() and _identity(entry.path) in inside:
+                            log.warning(
+                                "%s leads back to a folder above it and is not followed", os.fsdecode(entry.path)
+                            )
+                        else:
+                            open_folders.append((name + b"/", inside))
                     elif (kind := _kind(entry.name)) != "clutter":
                         (names if kind == "image" else foreign).append(name)
         except OSError as error:
@@ -133,6 +139,18 @@ def sorted_paths(paths: Paths) -> Paths:
             return Paths.of(names, paths.root)
         previous = name
     return paths
+
+
+def _identity(folder: bytes) -> tuple[int, int]:
+    found = os.stat(folder)  # noqa: PTH116
+    return found.st_dev, found.st_ino
+
+
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: whoever reads it as an image names it
+        return False
 
 
 def _kind(name: bytes) -> str:

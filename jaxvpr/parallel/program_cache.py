@@ -51,7 +51,7 @@ def keep_programs() -> Path | None:
 
 def _machine() -> str:
     """A name of the processor: machines may share a home, but a program's instructions may not run on another one."""
-    lines = PROCESSORS.read_text().splitlines() if PROCESSORS.exists() else []
+    lines = PROCESSORS.read_text("utf-8", "replace").splitlines() if PROCESSORS.exists() else []
     # "flags" on x86, "Features" on ARM: the instruction sets, the same for every core.
     known = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
     return f"{platform.machine()}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"

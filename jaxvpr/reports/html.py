@@ -13,7 +13,7 @@ from jaxvpr.reports import map as map_part
 from jaxvpr.reports import tables, training
 from jaxvpr.reports.gallery import GalleryItem
 from jaxvpr.reports.map import MapData
-from jaxvpr.reports.render import render
+from jaxvpr.reports.render import encoded, render
 from jaxvpr.retrieval.protocol import line, line_of_classes
 
 
@@ -65,5 +65,5 @@ def write_report(
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, page.encode())
+    write_bytes(path, encoded(page))
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 FOLDER = Path(__file__).parent
+LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # halves of characters, which no name gives: those are from U+DC80
 
 
 def static(name: str) -> Markup:
@@ -27,6 +29,12 @@ ENVIRONMENT.globals["static"] = static
 ENVIRONMENT.filters["thousands"] = "{:,}".format
 ENVIRONMENT.filters["tenth"] = "{:.1f}".format
 ENVIRONMENT.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+
+
+def encoded(page: str) -> bytes:
+    """A page as UTF-8. Bytes of a file's name that are no text, such as Latin-1, stand there as `\\xe9`."""
+    whole = LONE.sub("\N{REPLACEMENT CHARACTER}", page).encode(errors="surrogateescape")
+    return whole.decode(errors="backslashreplace").encode()
 
 
 def render(template: str, **values: Any) -> Markup:

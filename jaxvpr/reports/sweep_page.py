@@ -10,7 +10,7 @@ from typing import Any
 
 from data_pipelines.atomic import write_bytes, write_json
 from jaxvpr.reports.charts import COLOURS, Series, many_lines
-from jaxvpr.reports.render import render
+from jaxvpr.reports.render import encoded, render
 from jaxvpr.reports.sweep_tables import (
     DOMAIN,
     NOTE,
@@ -38,9 +38,9 @@ def write_sweep(folder: Path, sweep: Mapping[str, Any]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "sweep.json", dict(sweep))
-    write_bytes(folder / "sweep.csv", comma_separated(sweep).encode())
-    write_bytes(folder / "sweep.md", markdown(sweep).encode())
-    write_bytes(folder / "sweep.html", html(sweep).encode())
+    write_bytes(folder / "sweep.csv", encoded(comma_separated(sweep)))
+    write_bytes(folder / "sweep.md", encoded(markdown(sweep)))
+    write_bytes(folder / "sweep.html", encoded(html(sweep)))
 
 
 def html(sweep: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_pipelines import geo
 from data_pipelines.errors import DataError
-from data_pipelines.readers import pairs, photos, read
+from data_pipelines.readers import listing, pairs, photos, read
 
 
 def write(root, *files):
@@ -39,6 +39,21 @@ def test_classes(tmp_path):
         read("classes", tmp_path / "c")
     with pytest.raises(DataError, match=r"'trian'.*'train'"):
         read("classes", tmp_path, split="trian")
+
+
+def test_links_that_lead_nowhere_or_back_are_not_followed(tmp_path, caplog):
+    """A link to a folder elsewhere is, and to one beside it."""
+    write(tmp_path, "root/a/1.jpg", "elsewhere/2.jpg")
+    root = tmp_path / "root"
+    (root / "a" / "self").symlink_to(root / "a")
+    (root / "a" / "up").symlink_to(root)
+    (root / "far").symlink_to(tmp_path / "elsewhere")
+    (root / "again").symlink_to(root / "a")
+    (root / "loop.jpg").symlink_to(root / "loop.jpg")
+    found = listing.images(root)
+    names = [found.relative(row) for row in range(len(found))]
+    assert names == ["a/1.jpg", "again/1.jpg", "far/2.jpg", "loop.jpg"]
+    assert f"{root / 'a' / 'self'} leads back to a folder above it" in caplog.text
 
 
 def test_corridor(real_data):

@@ -74,14 +74,15 @@ def images(root: str | os.PathLike[str], *, others: str = "error") -> Paths:
         except OSError as error:
             where = os.fsdecode(os.path.join(start, below).rstrip(b"/"))
             raise DataError(f"cannot read the folder {where}: {error.strerror}. Check its permissions.") from error
-    found = f"{root} holds {_counted(sorted(foreign))}, which are neither images ({_text(IMAGES)})" if foreign else ""
+    found = f"{root} holds {_counted(sorted(foreign))}" if foreign else ""
     if foreign and others == "error":
-        raise DataError(f"{found} nor lists ({_text(CLUTTER)}). Move them out of the folder of images.")
+        neither = f"which are neither images ({_text(IMAGES)}) nor lists ({_text(CLUTTER)})"
+        raise DataError(f"{found}, {neither}. Move them out of the folder of images.")
     if not names:
         more = f" {found}: convert those that are photos" if foreign else ""
         raise DataError(f"no image in {root} or below it; expected files {_text(IMAGES)}. Check the path.{more}")
     if foreign:
-        log.warning("%s and are left out; convert those that are photos", found)
+        log.warning("%s: left out; convert those that are photos to %s", found, _text(IMAGES))
     return Paths.of(sorted(names), root)
 
 

@@ -64,7 +64,7 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror:
             raise ImageError(f"{os.fspath(path)}: cannot read this image: {error.strerror}") from error
         if isinstance(error, UnidentifiedImageError):
-            reason = f"not an image of the formats that are read ({', '.join(FORMATS)})"
+            reason = f"not an image of the formats that are read ({', '.join(FORMATS)}; 8 or 16 bits a colour)"
         raise ImageError(f"{os.fspath(path)}: {reason}. Copy the file again or remove it") from error
 
 
@@ -95,7 +95,8 @@ def check_pixels(path: str, height: int, width: int, length: int) -> None:
 def eight_bits(path: str, image: Image.Image) -> np.ndarray:
     """The pixels of an opened image as uint8 [H, W, 3], RGB.
 
-    Whole numbers without sign keep their highest eight bits; real numbers from 0 to 1 are scaled to 0 to 255.
+    Whole numbers without sign keep their highest eight bits (Pillow rounds those of a PPM in colour to the nearest of
+    eight bits); real numbers from 0 to 1 are scaled to 0 to 255.
 
     Raises:
       ImageError: for numbers whose black and white nothing tells: real ones beyond 0 to 1, and those of 32 bits.

@@ -109,6 +109,16 @@ def test_deep_pixels_keep_their_highest_bits_for_the_model_and_in_pictures(tmp_p
     assert np.array_equal(np.array(small(path, 4)), grey(expected))
 
 
+@pytest.mark.parametrize(("suffix", "off"), [("png", 0), ("tif", 0), ("ppm", 1)])
+def test_sixteen_bits_of_each_colour(tmp_path, suffix, off):
+    deep = np.random.default_rng(0).integers(0, 65536, (6, 8, 3), np.uint16)
+    assert cv2.imwrite(str(tmp_path / f"a.{suffix}"), deep[..., ::-1])
+    assert np.abs(decode(tmp_path / f"a.{suffix}").astype(int) - (deep >> 8)).max() == off
+    assert cv2.imwrite(str(tmp_path / "real.tif"), deep.astype(np.float32) / 65535)
+    with pytest.raises(ImageError, match=r"real\.tif: not an image .*8 or 16 bits a colour"):
+        decode(tmp_path / "real.tif")
+
+
 @pytest.mark.parametrize(
     ("pixels", "bits", "kind", "said"),
     [

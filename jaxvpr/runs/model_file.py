@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from jaxvpr import builders, weights
+from jaxvpr.cli.checks import check
 from jaxvpr.cli.weight_source import MODEL_FILE
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
@@ -31,10 +32,9 @@ def load_model(file: Path) -> tuple[ConfigDict, Variables]:
     Raises:
       UserError: for a file that neither `save_model` nor the verb export wrote, or a model of parts that are not here.
     """
-    text = weights.read_metadata(file).get("jaxvpr_config")
-    if text is None:
+    config = saved_recipe(file)
+    if config is None:
         raise UserError(f"{file} carries no recipe; give the recipe with --config and this file as --checkpoint")
-    config = recipe_of(text)
     try:
         shapes = builders.shapes(config)
     except UserError as error:
@@ -45,13 +45,31 @@ def load_model(file: Path) -> tuple[ConfigDict, Variables]:
     return config, builders.filled(config, weights.init_from(shapes, file))
 
 
-def recipe_of(text: str) -> ConfigDict:
-    """The recipe that was saved as JSON, locked; a key that came to be later has its default."""
+def recipe_of(text: str, file: Path) -> ConfigDict:
+    """The recipe that was saved in a file as JSON, locked; a key that came to be later has its default.
+
+    Raises:
+      UserError: for a text that is no recipe.
+    """
     config = common.base().unlock()
-    config.update(ConfigDict(json.loads(text)))
+    try:
+        config.update(ConfigDict(json.loads(text)))
+        check(config)
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        raise UserError(
+            f"{file}: the recipe in it is damaged ({type(error).__name__}: {error!s:.300}). Take another copy, or give "
+            f"the recipe that trained it: --config=RECIPE.py --checkpoint={file}"
+        ) from error
     return config.lock()
+
+
+def saved_recipe(file: Path) -> ConfigDict | None:
+    """The recipe in a model's file; None where it has none. Raises UserError as `recipe_of`."""
+    text = weights.read_metadata(file).get("jaxvpr_config")
+    return None if text is None else recipe_of(text, file)
 
 
 def began_from(file: Path) -> str:
     """What the run that wrote a model began from."""
-    return json.loads(weights.read_metadata(file).get("jaxvpr_config") or "{}").get("init", "")
+    config = saved_recipe(file)
+    return config.init if config else ""

@@ -24,7 +24,7 @@ from jaxvpr.fitting import pca
 from jaxvpr.models import Variables
 from jaxvpr.runs import workdir
 from jaxvpr.runs.compressed import fitted, with_pca
-from jaxvpr.runs.model_file import began_from, load_model, recipe_of
+from jaxvpr.runs.model_file import began_from, load_model, recipe_of, saved_recipe
 from jaxvpr.training.checkpoint import Checkpoints
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def _refuse_other_model(config: ConfigDict, folder: Path) -> None:
     file = folder / "config.json"
     if not file.is_file():
         return
-    theirs = recipe_of(file.read_text())
+    theirs = recipe_of(file.read_text(), file)
     found = workdir.differences(theirs, config)
     differ = {key: values for key, values in found.items() if key.startswith(("model.", "image."))}
     if differ and _sizes(theirs) != _sizes(config):
@@ -172,8 +172,8 @@ def _compressed_already(config: ConfigDict, file: Path) -> tuple[ConfigDict, Var
     """The recipe and the weights of a file that holds this recipe's model behind a PCA of any length, if it does."""
     if file.suffix != ".safetensors" or not file.is_file():
         return None
-    text = weights.read_metadata(file).get("jaxvpr_config")
-    theirs, ours = (json.loads(text)["model"] if text else {}), json.loads(with_pca(config).model.to_json())
+    saved = saved_recipe(file)
+    theirs, ours = (json.loads(of.model.to_json()) if of else {} for of in (saved, with_pca(config)))
     if theirs.get("aggregator") == "fc":
         theirs["aggregator_options"]["dim"] = config.pca.dim
     alike = all(theirs.get(key) == ours[key] for key in ours if key != "dtype")

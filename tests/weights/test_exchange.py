@@ -11,6 +11,7 @@ import jaxvpr
 from jaxvpr import builders, weights
 from jaxvpr.cli.arguments import parse
 from jaxvpr.cli.recipes import load_config
+from jaxvpr.errors import UserError
 from jaxvpr.runs import model_file
 from jaxvpr.verbs import export
 from jaxvpr.weights import stablehlo
@@ -194,3 +195,28 @@ def test_another_familys_file_says_what_is_missing_and_left_over(exported, refus
     assert re.search(r"cosplace.*missing.*backbone\.0\.weight.*left over.*module_of_theirs\.weight", said)
     wide = refused("import", f"--config={METHOD},weights={exported},model.aggregator_options.dim=9", *SMALL)
     assert re.search(r"aggregation\.3\.weight.*\(32, 8\).*aggregator/fc/kernel.*\(8, 9\)", wide)
+
+
+DAMAGED = [
+    "", "x", "[]", "null", "[" * 100_000, '{"a":' * 2_000 + "1" + "}" * 2_000, '{"model": 3}',
+    '{"model": {"backbone": 3}}',
+    '{"image": {"size": "abc"}}', '{"image": {"size": [1e99, 3]}}', '{"seed": 1e400}', '{"a.b": 1}', '{"init": 3}',
+    '{"seed": -1}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=lambda text: text[:30])
+def test_a_file_whose_recipe_is_damaged_is_named(text, exported, tmp_path):
+    file = tmp_path / "strange.safetensors"
+    weights.write(file, weights.read(exported), {"jaxvpr_config": text})
+    for use in (jaxvpr.load, model_file.began_from):
+        with pytest.raises(UserError, match=r"strange\.safetensors.*recipe in it is damaged.*--config=RECIPE\.py"):
+            use(file)
+
+
+def test_the_advice_for_a_damaged_recipe_works_as_printed(exported, tmp_path):
+    file = tmp_path / "strange.safetensors"
+    weights.write(file, weights.read(exported), {"jaxvpr_config": "x"})
+    config = parse(["export", f"--config={METHOD}", *SMALL, f"--out={tmp_path / 'again.safetensors'}"]).config
+    export.run(config, tmp_path / "none", str(file), tmp_path / "again.safetensors")
+    np.testing.assert_equal(weights.read(tmp_path / "again.safetensors"), weights.read(exported))

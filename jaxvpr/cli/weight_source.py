@@ -50,7 +50,7 @@ class WeightSource(NamedTuple):
 def parse(text: str) -> WeightSource:
     """Reads a text of the grammar. What begins with neither a scheme nor what looks like a method is a file."""
     head, _, rest = text.partition(":")
-    if rest and (head in ("file", "run") or (METHOD.fullmatch(head) and not Path(head).is_file())):
+    if rest and (head in ("file", "run") or (METHOD.fullmatch(head) and not Path(head).exists())):
         name, _, pattern = rest.partition(":")
         return WeightSource(head, name, pattern)
     return WeightSource("file", head, rest)

@@ -155,7 +155,7 @@ def named(name_or_file: str | os.PathLike[str]) -> tuple[ConfigDict, Variables]:
         weight_source.check("the model", text)
     elif source.scheme == "run" and not source.file.is_file():
         raise UserError(f"{source.name} holds no {MODEL_FILE}: a run writes it when it ends")
-    elif source.file.suffix == ".safetensors" and not recipe:
+    elif source.file.suffix.lower() == ".safetensors" and not recipe:
         if not source.file.is_file():
             raise UserError(f"{source.file}: no such file. A model is named by {NAMES}")
         return load_model(source.file)
@@ -170,7 +170,7 @@ def named(name_or_file: str | os.PathLike[str]) -> tuple[ConfigDict, Variables]:
 
 def _compressed_already(config: ConfigDict, file: Path) -> tuple[ConfigDict, Variables] | None:
     """The recipe and the weights of a file that holds this recipe's model behind a PCA of any length, if it does."""
-    if file.suffix != ".safetensors" or not file.is_file():
+    if file.suffix.lower() != ".safetensors" or not file.is_file():
         return None
     saved = saved_recipe(file)
     theirs, ours = (json.loads(of.model.to_json()) if of else {} for of in (saved, with_pca(config)))

@@ -147,8 +147,8 @@ def _check_finite(match: _Match, path: str | os.PathLike[str]) -> None:
         if wrong := int((~np.isfinite(value)).sum()):
             ours = "/".join(key[1:])
             raise UserError(
-                f"{path}: {name_of(FAMILIES[match.family], ours)} ({ours} here) holds {wrong:,} numbers of "
-                f"{value.size:,} that are NaN or infinite as {value.dtype}: its training diverged. Take an earlier file"
+                f"{path}: {name_of(FAMILIES[match.family], ours)} ({ours} here): {wrong:,} of its {value.size:,} "
+                f"numbers are NaN or infinite as {value.dtype}. Its training diverged: take an earlier file"
             )
 
 

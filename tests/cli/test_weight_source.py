@@ -44,3 +44,9 @@ def test_what_is_not_there_and_what_is_no_pattern_is_said(tmp_path):
     with pytest.raises(UserError, match=r"--checkpoint=salad:.*no method 'salad': did you mean salad-dinov2s"):
         check("--checkpoint", f"salad:{file}")
     assert check("--checkpoint", f"megaloc:{file}").method == "megaloc"
+
+
+def test_a_folder_of_shards_is_a_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    assert check("config.init", "shards:^backbone") == ("file", "shards", "^backbone")

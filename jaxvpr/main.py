@@ -29,6 +29,8 @@ SURROUNDINGS = {
     errno.EROFS: "Give a path that can be written.",
     errno.ENOENT: "There is no such folder; make it, or give another path.",
     errno.ENOTDIR: "A file lies where a folder is needed; give another path.",
+    errno.ENAMETOOLONG: "Give a shorter name.",
+    errno.EISDIR: "A folder lies where a file is needed; give another path.",
     errno.EEXIST: "A file lies where a folder is needed; give another path.",
 }
 

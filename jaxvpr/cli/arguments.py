@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -17,6 +18,7 @@ from jaxvpr.cli.sweep_file import Sweep
 from jaxvpr.cli.verbs import HOSTS, VERBS, Flag, flags_of, verbs_with
 from jaxvpr.errors import UserError
 
+ADDRESS = re.compile(r"\S+:[0-9]{1,5}")
 CHANGE = "--config."
 ABOUT_CHANGES = """\
 Keys are changed behind a comma or in flags of their own, which are read last. A shell wants quotes around brackets:
@@ -49,6 +51,9 @@ def parse(arguments: Sequence[str]) -> Command:
       UserError: for an unknown verb, flag, recipe, preset or key, or a value of another type; says what exists.
       SystemExit: after printing the help, where that is what the arguments ask for.
     """
+    for argument in arguments:
+        if "\0" in argument:
+            raise UserError(f"{argument!r} holds a NUL, which no name or path may")
     own, changes = _split_off_changes(arguments)
     if not own or (own[0].startswith("-") and not {"-h", "--help"} & set(own)):
         own = ["train", *own]
@@ -180,6 +185,8 @@ def _hosts(coordinator: str, processes: int, process: int) -> tuple[str, int, in
             f"--processes={processes} --process={process} need --coordinator=HOST:PORT, the address of process 0; "
             "without it each process would train alone"
         )
+    if coordinator not in ("", "auto") and not ADDRESS.fullmatch(coordinator):
+        raise UserError(f"--coordinator={coordinator} must be HOST:PORT, the address of process 0, or auto")
     if coordinator not in ("", "auto") and not 0 <= process < processes:
         raise UserError(
             f"--coordinator={coordinator} needs --processes=N and --process=0 to N-1, another number in each process; "

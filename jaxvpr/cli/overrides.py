@@ -100,6 +100,7 @@ def override(config: ConfigDict, key: str, text: str) -> None:
         raise UserError(f"config.{key} is a group; its keys are {sorted(old)}")
     with group.unlocked():
         if whole:
+            _check_names(key, value)
             group[last] = ConfigDict(value)
         else:
             group[last] = value if last not in group else _as_type_of(key, old, value, text)
@@ -118,6 +119,14 @@ def data_sets(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
             yield group, config[group]
     for group in DATA_SETS:
         yield from ((f"{group}.{name}", spec) for name, spec in sorted(config[group].items()))
+
+
+def _check_names(key: str, value: Any) -> None:
+    """Raises UserError for a dict whose keys could not be keys of a recipe."""
+    for name, content in value.items() if isinstance(value, dict) else ():
+        if not isinstance(name, str) or "." in name or not name:
+            raise UserError(f"config.{key}: {name!r} is no key; a key is a string without dots")
+        _check_names(f"{key}.{name}", content)
 
 
 def as_text(value: Any) -> str:
@@ -201,7 +210,7 @@ def _parsed(text: str) -> Any:
         return text.lower() == "true"
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # the last two: brackets without end
         return text
 
 
@@ -212,11 +221,13 @@ def _as_type_of(key: str, old: Any, value: Any, text: str) -> Any:
         return float(value)
     if isinstance(old, tuple):
         if old and not isinstance(old[0], str) and isinstance(value, str):
-            raise UserError(f"config.{key}={text!r} is not a tuple of {type(old[0]).__name__} such as {old!r}")
+            raise UserError(f"config.{key}={text!r:.200} is not a tuple of {type(old[0]).__name__} such as {old!r}")
         items = tuple(value) if isinstance(value, list | tuple) else (value,)
         return tuple(_as_type_of(key, old[0], item, str(item)) for item in items) if old else items
     if old is not None and type(old) is not type(value):
-        raise UserError(f"config.{key}={text!r} is not of type {type(old).__name__}, as its value so far is: {old!r}")
+        raise UserError(
+            f"config.{key}={text!r:.200} is not of type {type(old).__name__}, as its value so far is: {old!r}"
+        )
     return value
 
 

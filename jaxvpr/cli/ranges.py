@@ -74,14 +74,17 @@ def mistakes(config: ConfigDict) -> Iterator[str]:
     """
     own = config.objective.get("name") in objectives.SHIPPED
     for key, value in leaves(config):
-        numbers = list(_numbers(value))
+        found = list(numbers(value))
+        if any(isinstance(n, int) and abs(n) > MOST_INTEGER for n in found):
+            yield f"config.{key} must be at most {MOST_INTEGER}"  # without its value, which may have no end
+            continue
+        if "\0" in str(value):
+            yield f"config.{key}={value!r} holds a NUL, which no name or path may"
         words, test = TESTS.get(key, ("", None)) if own or not key.startswith("objective.") else ("", None)
-        if not all(isinstance(n, int) or math.isfinite(n) for n in numbers):
+        if not all(isinstance(n, int) or math.isfinite(n) for n in found):
             yield f"config.{key}={value} must be finite" + f", and {words}" * bool(words)
-        elif test and not all(map(test, numbers)):
+        elif test and not all(map(test, found)):
             yield f"config.{key}={value} must be {words}"
-        elif any(isinstance(n, int) and abs(n) > MOST_INTEGER for n in numbers):
-            yield f"config.{key}={value} must be at most {MOST_INTEGER}"
     if 0 < config.epochs <= MOST_INTEGER and (steps := config.epochs * config.steps_per_epoch) > MOST_STEPS:
         yield f"config.epochs x config.steps_per_epoch = {steps} must be at most {MOST_STEPS} steps"
 
@@ -95,10 +98,10 @@ def leaves(group: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
             yield above + key, value
 
 
-def _numbers(value: Any) -> Iterator[float]:
+def numbers(value: Any) -> Iterator[float]:
     """The numbers of a value, those in tuples too; True and False are none."""
     if isinstance(value, list | tuple):
         for item in value:
-            yield from _numbers(item)
+            yield from numbers(item)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield value

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 import runpy
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import common
 from jaxvpr.cli.overrides import fill_method, override_all, split_changes, unknown
 from jaxvpr.errors import UserError
 
@@ -27,6 +31,7 @@ def load_config(text: str) -> ConfigDict:
       UserError: no such file, no `get_config` in it, no such preset or key.
     """
     config, changes = run_file(text, "get_config")
+    _check_whole(text.partition(",")[0], config)
     if not config.name:
         with config.unlocked():
             config.name = Path(text.partition(",")[0].partition(":")[0]).stem
@@ -48,20 +53,55 @@ def run_file(text: str, name: str) -> tuple[Any, list[tuple[str, str]]]:
     path = find_config(file)
     if path.suffix != ".py":  # Python would also run what stands in a zip, which weights of PyTorch are
         raise UserError(f"{file} is not a recipe, a Python file (.py); weights go behind one: RECIPE.py,weights=FILE")
-    try:
+    with _explained(file, path):
         found = runpy.run_path(str(path))
-    except (ImportError, SyntaxError) as error:
-        raise UserError(f"{file} is not a recipe that Python can run: {error}") from error
-    if name not in found:
+    if not callable(found.get(name)):
         other = next((verb for function, verb in FUNCTIONS.items() if function in found), "")
         raise UserError(f"{file} has no function {name}(preset)" + f"; the verb for it is {other}" * bool(other))
     for change in changes:
         if "=" not in change:
             raise UserError(f"--config={text}: expected key=value after the comma, got {change!r}")
+    with _explained(file, path):
+        made = found[name](preset)
+    return made, [(key, value) for key, _, value in (c.partition("=") for c in changes)]
+
+
+@contextmanager
+def _explained(file: str, path: Path) -> Iterator[None]:
+    """Whatever a recipe's own code raises becomes a UserError that names its line."""
     try:
-        return found[name](preset), [(key, value) for key, _, value in (c.partition("=") for c in changes)]
-    except ValueError as error:
-        raise UserError(f"{file}: {error}") from error
+        yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, UserError):
+            raise
+        if isinstance(error, ImportError | SyntaxError):
+            raise UserError(f"{file} is not a recipe that Python can run: {error}") from error
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        at = f", line {lines[-1]}" if lines and not isinstance(error, ValueError) else ""
+        raise UserError(f"{file}{at}: {said:.500}") from error
+
+
+def _check_whole(file: str, config: Any) -> None:
+    """Raises UserError where a recipe returned something else than a configuration with all keys."""
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{file}: get_config must return a ConfigDict that began as common.base(), not {config!r:.100}")
+    if lacking := _lacking(common.base(), config):
+        raise UserError(
+            f"{file}: the configuration lacks {', '.join(lacking)}; it has all keys where it begins as common.base()"
+        )
+
+
+def _lacking(whole: ConfigDict, config: ConfigDict, above: str = "") -> list[str]:
+    """The dotted keys and groups of `whole` that a configuration has not, but for what an objective holds."""
+    found = []
+    for key, value in whole.items():
+        group = isinstance(value, ConfigDict)
+        if key not in config or (group and not isinstance(config[key], ConfigDict)):
+            found.append(above + key)
+        elif group and key != "objective":
+            found += _lacking(value, config[key], f"{above}{key}.")
+    return found
 
 
 def find_config(file: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ from jaxvpr.runs.model_file import began_from, load_model, recipe_of, saved_reci
 from jaxvpr.training.checkpoint import Checkpoints
 
 log = logging.getLogger(__name__)
+STEP = re.compile(r"[0-9]{1,15}")
 # What decides a PCA, beside the weights and the images themselves.
 DECIDES = ("model.", "image.", "pca.", "seed", "train_data.", "more_train_data.")
 
@@ -82,7 +84,7 @@ def uncompressed(config: ConfigDict, folder: Path, which: str, fresh: bool = Fal
     training began from them. With `fresh`, random weights are the answer where there are none at all.
     """
     shapes = builders.shapes(config)
-    if not (which in ("best", "last") or which.isdecimal()):
+    if not (which in ("best", "last") or STEP.fullmatch(which)):
         weight_source.check("--checkpoint", which, "; else it is best, last or a step")
         return which, builders.initial_variables(config, which)
     found = None
@@ -90,7 +92,7 @@ def uncompressed(config: ConfigDict, folder: Path, which: str, fresh: bool = Fal
         _refuse_other_model(config, folder)
         with slow(f"reading a checkpoint of {folder}"):
             checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
-            found = checkpoints.variables(shapes, int(which) if which.isdecimal() else which)
+            found = checkpoints.variables(shapes, int(which) if STEP.fullmatch(which) else which)
             checkpoints.close()
     if found:
         return f"step {found[0]} of {folder}", jax.device_get(found[1])

@@ -59,7 +59,7 @@ def refuse_other(folder: Path, config: ConfigDict, free: tuple[str, ...] = FREE)
 def has_checkpoints(folder: Path) -> bool:
     """Whether a run has begun to leave checkpoints in its folder."""
     checkpoints = folder / "checkpoints"
-    return checkpoints.is_dir() and any(path.name.isdigit() for path in checkpoints.iterdir())
+    return checkpoints.is_dir() and any(path.name.isdecimal() for path in checkpoints.iterdir())
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:

@@ -288,7 +288,7 @@ class Checkpoints:
     def _explained(self, error: Exception) -> Exception:
         if isinstance(error, UserError) or not full_disk.is_full(error):
             return error
-        whole = [path.name for path in self.folder.iterdir() if path.name.isdigit()] if self.folder.is_dir() else []
+        whole = [path.name for path in self.folder.iterdir() if path.name.isdecimal()] if self.folder.is_dir() else []
         last = max(map(int, whole), default=None)
         kept = "no checkpoint was finished" if last is None else f"the last whole checkpoint is step {last}"
         return UserError(

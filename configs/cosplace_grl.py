@@ -76,8 +76,8 @@ def other() -> ConfigDict:
 def sf_xs() -> ConfigDict:
     """A published ResNet-18 with 512 dimensions goes on training on SF-XL, adapted to the queries that it is tested on.
 
-    Settings of a thesis's grid (configs/sweeps/domains.py), which gave R@1 70.5; the published network has 67.7, and 69
-    after the first epoch, whose coefficient is 0. It does not say how large its classifier was.
+    Settings of E. Chiavassa's grid (2024; configs/sweeps/domains.py), which gave R@1 70.5; the published network has
+    67.7, and 69 after the first epoch, whose coefficient is 0. It does not say how large its classifier was.
     """
     config = cosplace.sf_xl()
     config.name = "cosplace-grl-sf-xs"

@@ -1,5 +1,5 @@
-"""Indoor fine-tuning: a model of streets goes on learning from mined triplets of stations and shops (the thesis of
-Chiavassa, Politecnico di Torino, 2024, section 5.4), as the Deep VG benchmark trains (Berton et al., CVPR 2022).
+"""Indoor fine-tuning: a model of streets goes on learning from mined triplets of stations and shops (E. Chiavassa's
+thesis, Politecnico di Torino, 2024, section 5.4), as the Deep VG benchmark trains (Berton et al., CVPR 2022).
 
     python -m jaxvpr.main --config=configs/cosplace.py            # what the embedded cities start from
     python -m jaxvpr.main --config=configs/indoor_finetune.py     # other embedded cities stand in for floors
@@ -80,7 +80,7 @@ def hyundai() -> ConfigDict:
 def gangnam_hyundai() -> ConfigDict:
     """The same on both floors in turn, one an epoch, validated on 4F of the store.
 
-    The thesis' R@1 within 1, 5, 10 and 25 m on B2 of the station: 37.6, 61.0, 62.6, 71.2, and 30.8, 53.1, 54.3, 65.5
+    Chiavassa's R@1 within 1, 5, 10 and 25 m on B2 of the station: 37.6, 61.0, 62.6, 71.2, and 30.8, 53.1, 54.3, 65.5
     without fine-tuning.
     """
     return _eigenplaces("indoor-gangnam-hyundai", ("gangnam_b1", "hyundai_b1"), "hyundai_4f")
@@ -89,7 +89,7 @@ def gangnam_hyundai() -> ConfigDict:
 def salad() -> ConfigDict:
     """SALAD (DINOv2-B, 8448 dimensions) on both floors merged into one, so that negatives cross them.
 
-    The thesis had to make the images smaller, to what it does not tell; 224 is what SALAD was trained with.
+    Chiavassa had to make the images smaller, and does not tell to what; 224 is what SALAD was trained with.
     """
     config = _triplets("indoor-salad", ("gangnam_b1", "hyundai_b1"), "hyundai_4f")
     config.model.backbone = "dinov2_vitb14"
@@ -101,7 +101,7 @@ def salad() -> ConfigDict:
 
 
 def _eigenplaces(name: str, train: tuple[str, ...], val: str) -> ConfigDict:
-    """Images of 360 pixels, as in the thesis' published code; that keeps their aspect and crops squares to train on."""
+    """Images of 360 pixels, as in his published code; that keeps their aspect and crops squares to train on."""
     config = _triplets(name, train, val)
     config.model.backbone = "resnet50"
     config.model.aggregator_options = ConfigDict({"dim": 2048})

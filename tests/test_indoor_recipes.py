@@ -1,4 +1,5 @@
-"""The recipes of indoor fine-tuning against the thesis' tables, and the upper bound that is printed beside a recall."""
+"""The recipes of indoor fine-tuning against the tables of E. Chiavassa's thesis (2024), and the upper bound beside a
+recall."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""Adaptation to another domain, method by method, and the grid of a thesis's gradient reversal (docs/results.md).
+"""Adaptation to another domain, method by method, and the grid of E. Chiavassa's gradient reversal
+(thesis, Politecnico di Torino, 2024; docs/results.md).
 
 python -m jaxvpr.main --config=configs/cosplace_grl.py:by_day            # what the first three start from
 python -m jaxvpr.main sweep --config=configs/sweeps/domains.py           # 18 runs, less than a minute each
@@ -38,17 +39,17 @@ def _methods(name: str, recipe: str) -> dict[str, Any]:
 
 
 def grid() -> dict[str, Any]:
-    """The thesis's learning rates and weights at its middle gamma, to the queries by night and in rain."""
+    """Chiavassa's learning rates and weights at its middle gamma, to the queries by night and in rain."""
     return _grid("domains-grid", "configs/cosplace_grl.py:night", (10.0,))
 
 
 def sf_xs() -> dict[str, Any]:
-    """The thesis's grid from SF-XL to the queries of SF-XS: learning rate and weight by gamma."""
+    """Chiavassa's grid from SF-XL to the queries of SF-XS: learning rate and weight by gamma."""
     return _grid("domains-sf-xs", "configs/cosplace_grl.py:sf_xs", (7.0, 10.0, 15.0))
 
 
 def tokyo() -> dict[str, Any]:
-    """Its second grid, from San Francisco to Tokyo 24/7: gamma alone."""
+    """His second grid, from San Francisco to Tokyo 24/7: gamma alone."""
     return {
         "name": "domains-tokyo",
         "recipe": "configs/cosplace_grl.py:tokyo",

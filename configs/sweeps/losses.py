@@ -1,5 +1,6 @@
-"""Which loss with which miner: the grids of two student reports on GSV-XS (docs/results.md), and the same on the
-embedded city.
+"""Which loss with which miner: the grids of two reports on GSV-XS (docs/results.md), and the same on the embedded city.
+The reports are of S. Curello, S. Rogato and A. Cirigliano ("Image Retrieval for Visual Geolocalization", slides, 2023)
+and of M. Sajjadi, A. Daneshvar and M. Samaei ("Image Geo-localization Through Retrieval").
 
     python -m jaxvpr.main sweep --config=configs/sweeps/losses.py             # 32 runs of half a minute on two cores
     python -m jaxvpr.main sweep --config=configs/sweeps/losses.py:gsv_xs,data=/data,init=resnet18.pth
@@ -41,11 +42,11 @@ def tiny() -> dict[str, Any]:
         "rows": "loss",
         "columns": "miner",
         "runs": {
-            f"{loss}+{miner}": _changes(loss, miner)
+            f"{loss}+{miner}": chosen(loss, miner)
             for loss in losses
             for miner in ("none", "multi_similarity", "pair_margin", "batch_hard")
         }
-        | {f"{loss}+none": {**_changes(loss, "none"), **PROTOTYPES} for loss in ("arcface", "cosface")},
+        | {f"{loss}+none": {**chosen(loss, "none"), **PROTOTYPES} for loss in ("arcface", "cosface")},
         "seeds": {"contrastive+none": 3, "triplet+batch_hard": 3, "multi_similarity+multi_similarity": 3},
     }
 
@@ -53,7 +54,8 @@ def tiny() -> dict[str, Any]:
 def gsv_xs() -> dict[str, Any]:
     """Five aggregators on a ResNet-18, five losses and three miners, with the parameters that the reports give.
 
-    MixVPR has the backbone cut after layer3, which was the best of their three cuts.
+    They do not tell the margins of the miner on pairs, which are those of GSV-Cities. MixVPR has the backbone cut after
+    layer3, which was the best of their three cuts.
     """
     aggregators: Runs = {
         "average": {"model.aggregator": "spoc", "model.aggregator_options": {}},
@@ -75,7 +77,7 @@ def gsv_xs() -> dict[str, Any]:
         "rows": "aggregator, loss",
         "columns": "miner",
         "runs": {
-            f"{aggregator}-{loss}+{miner}": {**model, **_changes(loss, miner), **REPORTED.get(loss, {})}
+            f"{aggregator}-{loss}+{miner}": {**model, **chosen(loss, miner), **REPORTED.get(loss, {})}
             for aggregator, model in aggregators.items()
             for loss in ("contrastive", "triplet", "multi_similarity", "circle", "arcface")
             for miner in ("none", "multi_similarity", "pair_margin")
@@ -83,14 +85,15 @@ def gsv_xs() -> dict[str, Any]:
     }
 
 
-# What the second report sets; the other parameters are the losses' defaults, as there.
+# What Sajjadi, Daneshvar and Samaei set; the other parameters are the losses' defaults, as there.
 REPORTED: Runs = {
     "triplet": {"objective.loss_options.margin": 0.3},
     "circle": {"objective.loss_options.m": 0.25, "objective.loss_options.gamma": 64.0},
 }
 
 
-def _changes(loss: str, miner: str) -> dict[str, Any]:
+def chosen(loss: str, miner: str) -> dict[str, Any]:
+    """The changes to a recipe for a loss and a miner; one on pairs has `PAIR_MARGIN`."""
     changes = {"objective.loss": loss, "objective.miner": miner}
     return {**changes, **PAIR_MARGIN} if miner == "pair_margin" else changes
 

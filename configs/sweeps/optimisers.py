@@ -1,5 +1,5 @@
-"""Which optimiser with which schedule: the grid of a student report on GSV-XS (docs/results.md), and the same on the
-embedded city.
+"""Which optimiser with which schedule: the grid of M. Sajjadi, A. Daneshvar and M. Samaei ("Image Geo-localization
+Through Retrieval") on GSV-XS (docs/results.md), and the same on the embedded city.
 
     python -m jaxvpr.main sweep --config=configs/sweeps/optimisers.py         # 29 runs of half a minute on two cores
     python -m jaxvpr.main sweep --config=configs/sweeps/optimisers.py:gsv_xs,data=/data,init=resnet18.pth
@@ -12,6 +12,7 @@ the schedule does; between rows the rate differs as the optimisers need it.
 from typing import Any
 
 from configs import common
+from configs.sweeps.losses import chosen
 
 Runs = dict[str, dict[str, Any]]
 
@@ -40,7 +41,7 @@ def tiny() -> dict[str, Any]:
 
 
 def gsv_xs() -> dict[str, Any]:
-    """The report's rates, weight decay and schedules; RAdam, multi-step and linear are ours beside them."""
+    """Their rates, weight decay and schedules; RAdam, multi-step and linear are ours beside them."""
     optimisers: Runs = {
         "sgd": {"rate": 2.5e-3, "momentum": 0.9, "weight_decay": 1e-3},
         "asgd": {"rate": 2.5e-3, "weight_decay": 1e-3},
@@ -59,9 +60,10 @@ def gsv_xs() -> dict[str, Any]:
 
 
 def mixvpr_xs() -> dict[str, Any]:
-    """The first report's twelve combinations for MixVPR: loss, miner, optimiser, rate, weight decay, T_max.
+    """Twelve combinations for MixVPR of S. Curello, S. Rogato and A. Cirigliano ("Image Retrieval for Visual
+    Geolocalization", slides, 2023): loss, miner, optimiser, rate, weight decay, T_max.
 
-    It gives no schedule but the cosine, per epoch; "cos5" has T_max 5 and so comes back to the full rate at epoch 10.
+    They give no schedule but the cosine, per epoch; "cos5" has T_max 5 and so comes back to the full rate at epoch 10.
     """
     table = (
         ("contrastive", "none", "adam", 1e-4, 1e-3, 0),
@@ -85,8 +87,7 @@ def mixvpr_xs() -> dict[str, Any]:
                 "model.backbone_options.cut": "layer3",
                 "model.aggregator": "mixvpr",
                 "model.aggregator_options": {"dim": 512, "rows": 4, "cells": (20, 20)},
-                "objective.loss": loss,
-                "objective.miner": miner,
+                **chosen(loss, miner),
                 "optimizer.name": optimiser,
                 "optimizer.rate": rate,
                 "optimizer.weight_decay": decay,

@@ -14,7 +14,7 @@ def shapes(model):
     return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8))
 
 
-# [001 Tab 4.1, 4.2] at 480x640: GFLOPs and MiB with GeM, then with NetVLAD of 64 clusters.
+# R. Mereu's thesis (2021), Tables 4.1 and 4.2, at 480x640: GFLOPs and MiB with GeM, then with NetVLAD of 64 clusters.
 PUBLISHED = {
     ("vgg16", None): ((188.01, 56.13), (188.09, 56.38)),
     ("resnet18", "layer3"): ((17.29, 10.63), (17.27, 10.76)),

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from jaxvpr.cli import sweep_file
+from jaxvpr.cli import recipes, sweep_file
 from jaxvpr.errors import UserError
 from jaxvpr.retrieval import metrics
 from jaxvpr.runs import workdir
@@ -229,3 +229,12 @@ def test_interrupted_beside_the_training(door, write, tmp_path, monkeypatch):
     status, _, err = door(*command)
     assert status == 1 and "a failed: ZeroDivisionError: division by zero" in err and "2 of 2 runs failed" in err
     assert states(tmp_path) == {"a": "failed", "b": "failed"}
+
+
+def test_sweeps_of_one_document_mine_by_the_same_margins():
+    """On the cosine, those of GSV-Cities: 0.2 and 0.8, the miner's own, are of Euclidean distances."""
+    for name in ("losses.py:tiny", "losses.py:gsv_xs", "optimisers.py:mixvpr_xs"):
+        runs = recipes.run_file(f"configs/sweeps/{name}", "get_sweep")[0]["runs"].values()
+        mined = [changes for changes in runs if changes.get("objective.miner") == "pair_margin"]
+        margins = [[run[f"objective.miner_options.{key}"] for key in ("positive", "negative")] for run in mined]
+        assert margins and all(pair == [0.7, 0.3] for pair in margins), name

@@ -1,6 +1,7 @@
 """What users get wrong with their data, through the door: a message that names it, status 2, no traceback."""
 
 import gc
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 import jaxvpr.verbs.export
 import jaxvpr.verbs.localize
 import jaxvpr.verbs.train  # noqa: F401
+from jaxvpr.runs import workdir
 
 TRAIN = "images/train"
 
@@ -196,6 +198,29 @@ def test_folder_of_another_configuration(refused, door, tiny_recipe, trained_run
     said = refused(f"--config={tiny_recipe}", "--config.optimizer.rate=0.5", "--config.seed=3", f"--workdir={run}")
     assert re.search(r"optimizer\.rate.*\b0\.004\b.*\b0\.5\b", said) and re.search(r"\bseed\b.*\b0\b.*\b3\b", said)
     assert "--workdir" in said
+
+
+def test_a_folder_of_a_shorter_run(refused, tiny_config, tiny_recipe, trained_run, tmp_path, caplog):
+    """More epochs are taken, with a word on what depends on their number; fewer are another run."""
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    longer = tiny_config.copy_and_resolve_references().unlock()
+    longer.epochs = 3
+    caplog.set_level("INFO", "jaxvpr")
+    workdir.claim(run, longer)
+    assert re.search(
+        r"2 epochs goes on to 3.*optimizer\.schedule=cosine, optimizer_extra.*objective\.margin_warmup$",
+        caplog.text.strip(),
+    )
+    assert json.loads((run / "config.json").read_text())["epochs"] == 3
+    assert re.search(r"epochs: 3 there, 2 now", refused(f"--config={tiny_recipe}", f"--workdir={run}"))
+    caplog.clear()
+    for group in ("optimizer", "optimizer_extra"):
+        longer[group].update(schedule="multi_step", milestones=(1,))
+    longer.objective.margin_warmup = 0.0
+    (run / "config.json").write_text(longer.to_json())
+    longer.epochs = 5
+    workdir.claim(run, longer)
+    assert caplog.text.strip().endswith("3 epochs goes on to 5, as if it had had them from the beginning")
 
 
 def test_a_checkpoint_of_another_model(refused, tiny_recipe, trained_run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from data_pipelines.own_files import read_json
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 
+log = logging.getLogger(__name__)
 # What may change between the parts of one run: it decides neither a weight nor which is best. A PCA comes after it.
 FREE = (
     "loader.threads", "loader.workers", "loader.prefetch", "checkpoint.",
@@ -23,20 +25,54 @@ FREE = (
 AGAIN = "It says which recipe the run has: delete it if that is the one given now, and it is written anew"
 # Data may move to another folder; that its images are the same ones is the user's word.
 MOVED = re.compile(r"data$|(train_data|target_data|more_train_data\..+|val_data\..+)\.root$")
+OPTIMISERS = ("optimizer", "optimizer_extra", "optimizer_shared")
+WARMUPS = ("margin_warmup", "loss_options.margin_warmup")  # shares of the run
 
 
 def claim(folder: Path, config: ConfigDict) -> None:
     """Makes the folder this recipe's, or checks that it is. A folder without checkpoints is nobody's yet.
 
+    A run may be given more epochs than it began with, also where it has ended; what then is not as if it had them from
+    the beginning is said.
+
     Raises:
       UserError: if another recipe lives there (names the keys that differ), or the folder cannot be written.
     """
     if has_checkpoints(folder):
-        refuse_other(folder, config)
+        refuse_other(folder, config, (*FREE, *_longer(folder, config)))
     if hosts.is_first():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", json.loads(config.to_json()))
     hosts.barrier("workdir")
+
+
+def _longer(folder: Path, config: ConfigDict) -> tuple[str, ...]:
+    """("epochs",) where the run of the folder now has more of them."""
+    file = folder / "config.json"
+    before = json.loads(file.read_text()).get("epochs", 0) if file.exists() else 0
+    if not 0 < before < config.epochs:
+        return ()
+    depends = [f"{group}.schedule={config[group].schedule}" for group in OPTIMISERS if _falls(config[group])]
+    depends += [f"objective.{key}" for key in WARMUPS if _value(config.objective, key)]
+    depends += ["domain.gamma"] * bool(config.domain.method and config.domain.gamma)
+    depends += [f"every_epochs={config.every_epochs}"] * bool(before % config.every_epochs)
+    log.info(
+        "%s: a run of %d epochs goes on to %d, %s", folder, before, config.epochs,
+        "as if it had had them from the beginning" if not depends else "and what follows the length of a run changes "
+        f"from here on, not in the epochs before: {', '.join(depends)}",
+    )  # fmt: skip
+    return ("epochs",)
+
+
+def _falls(optimiser: ConfigDict) -> bool:
+    """Whether the learning rate of a step depends on how many there will be."""
+    return optimiser.schedule in ("cosine", "linear") and not optimiser.length
+
+
+def _value(group: ConfigDict, key: str) -> Any:
+    first, _, rest = key.partition(".")
+    value = group.get(first)
+    return _value(value, rest) if rest and isinstance(value, ConfigDict) else value
 
 
 def refuse_other(folder: Path, config: ConfigDict, free: tuple[str, ...] = FREE) -> None:

@@ -55,3 +55,19 @@ def test_killed_run_equals_the_uninterrupted_one(tiny_config, tmp_path):
     assert [r["step"] for r in map(json.loads, (alone / "log.jsonl").read_text().splitlines()) if "loss" in r] == [
         *range(12)
     ]
+
+
+def test_a_finished_run_trained_longer_equals_a_longer_one(tiny_config, tmp_path):
+    """Where nothing depends on the length; the best checkpoint is chosen among all."""
+    config = tiny_config.copy_and_resolve_references().unlock()
+    config.objective.margin_warmup, config.epochs = 0.0, 3
+    for group in ("optimizer", "optimizer_extra"):
+        config[group].update(schedule="constant", warmup=0)
+    shorter = config.copy_and_resolve_references()
+    shorter.epochs = 2
+    alone, twice = tmp_path / "alone", tmp_path / "twice"
+    for recipe, folder in ((config, alone), (shorter, twice), (config, twice)):
+        done = run(recipe, folder)
+        assert done.returncode == 0, done.stderr
+    for name in ("model.safetensors", "log.jsonl"):
+        assert (alone / name).read_bytes() == (twice / name).read_bytes(), name

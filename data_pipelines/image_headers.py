@@ -12,8 +12,8 @@ ORIENTATION_TAG = 0x0112
 PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 SCAN = re.compile(rb"\xff\xda")
-# Pixels times scans that a JPEG may have (seconds of decoding), or has for each of its bytes if that is more. A photo has
-# ten scans or so; each costs a pass over all pixels, even one of 30 bytes.
+# Pixels times scans that a JPEG may have (seconds of decoding), or may have for each of its bytes if that is more. A
+# photo has ten scans or so; each costs a pass over all pixels, even one of 30 bytes.
 MOST_SCANNED, SCANNED_PER_BYTE = 2**31, 1032
 WITHOUT_LENGTH = frozenset(range(0xD0, 0xD8)) | {0x01}
 APP1, START_OF_SCAN, END_OF_IMAGE = 0xE1, 0xDA, b"\xff\xd9"

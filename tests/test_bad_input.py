@@ -15,6 +15,7 @@ import pytest
 import jaxvpr.verbs.export
 import jaxvpr.verbs.localize
 import jaxvpr.verbs.train  # noqa: F401
+from jaxvpr.errors import UserError
 from jaxvpr.runs import workdir
 
 TRAIN = "images/train"
@@ -191,6 +192,18 @@ def test_images_of_other_sizes_are_resized(door, tree, command):
     cv2.imwrite(str(grey), np.full((7, 90), 128, np.uint8))
     status, _, err = door(*command(tree, "--config.eval.baselines=false"))
     assert status == 0 and "could not be read" not in err, err
+
+
+def test_a_run_of_before_a_key_came_to_be_has_its_default(tiny_config, trained_run, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    saved = json.loads((run / "config.json").read_text())
+    del saved["model"]["l2_after"], saved["domain"]
+    (run / "config.json").write_text(json.dumps(saved))
+    workdir.refuse_other(run, tiny_config)
+    other = tiny_config.copy_and_resolve_references().unlock()
+    other.model.l2_after = False
+    with pytest.raises(UserError, match=r"model\.l2_after: True there, False now"):
+        workdir.refuse_other(run, other)
 
 
 def test_folder_of_another_configuration(refused, door, tiny_recipe, trained_run, tmp_path):

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs import common
 from data_pipelines.atomic import replacing, write_json
 from data_pipelines.geo import from_utm
 from data_pipelines.own_files import NAMES, digest, read_json, read_matrix, read_table
@@ -130,6 +131,8 @@ def _differences(theirs: dict[str, Any], config: ConfigDict, variables: Variable
     """What differs between the model of a database and this one: key -> (theirs, ours)."""
     ours = _identity(config, variables, theirs.get("of", "photos"))
     theirs = {"of": "photos", **theirs}
+    if isinstance(model := theirs.get("model"), dict):  # one of before a key came to be has the key's default
+        theirs["model"] = {**json.loads(common.base().model.to_json()), **model}
     differ = {key: (theirs.get(key), ours[key]) for key in ours if theirs.get(key) != ours[key]}
     differ.pop("recipe", None)
     return differ

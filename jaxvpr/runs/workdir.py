@@ -11,6 +11,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from configs import common
 from data_pipelines.atomic import write_json
 from data_pipelines.own_files import read_json
 from jaxvpr.errors import UserError
@@ -49,8 +50,8 @@ def claim(folder: Path, config: ConfigDict) -> None:
 def _longer(folder: Path, config: ConfigDict) -> tuple[str, ...]:
     """("epochs",) where the run of the folder now has more of them."""
     file = folder / "config.json"
-    before = json.loads(file.read_text()).get("epochs", 0) if file.exists() else 0
-    if not 0 < before < config.epochs:
+    before = read_json(file, AGAIN).get("epochs") if file.exists() else 0
+    if not isinstance(before, int) or not 0 < before < config.epochs:
         return ()
     depends = [f"{group}.schedule={config[group].schedule}" for group in OPTIMISERS if _falls(config[group])]
     depends += [f"objective.{key}" for key in WARMUPS if _value(config.objective, key)]
@@ -104,14 +105,16 @@ def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], free: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
-    flat_old, flat_new = (
+    flat_old, flat_new, defaults = (
         {
             key: value
             for key, value in flatten_dict(tree, sep=".").items()
             if not (key.startswith(free) or MOVED.match(key))
         }
-        for tree in (old, new)
+        for tree in (old, new, json.loads(common.base().to_json()))
     )
+    # A recipe of before a key came to be has the key's default.
+    flat_old = {key: value for key, value in defaults.items() if key in flat_new} | flat_old
     absent = "absent"
     return {
         key: (flat_old.get(key, absent), flat_new.get(key, absent))

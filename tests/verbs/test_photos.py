@@ -77,6 +77,10 @@ def test_descriptors_without_l2_are_ranked_and_exported_as_they_are(
     localize = ["localize", f"--database={file}", f"--images={database}", f"--out={tmp_path / 'found'}", "--top=2"]
     assert re.search(r"another model.*'l2_after': False.*'l2_after': True", refused(*localize, *model))
     assert door(*localize, *raw).status == 0
+    about = json.loads(file.with_suffix(".json").read_text())
+    del about["model"]["l2_after"]  # of before there was such a key
+    file.with_suffix(".json").write_text(json.dumps(about))
+    assert re.search(r"another model.*'l2_after': True.*'l2_after': False", refused(*localize, "--overwrite", *raw))
     second = [float(answer["distance"]) for answer in table(tmp_path / "found" / "predictions.csv")][1::2]
     between = np.square(found[:, None] - found[None]).sum(2) + np.diag(np.full(len(found), np.inf))
     np.testing.assert_allclose(second, between.min(1), rtol=1e-4, atol=1e-5)

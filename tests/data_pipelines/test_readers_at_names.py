@@ -246,7 +246,7 @@ def test_folders_that_cannot_be_read(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"not found.*absent\b"):
         read("at_names", tmp_path / "absent")
     write(tmp_path, f"good/{NAME.format(1, '')}", "good/movie.mp4")
-    with pytest.raises(DataError, match=r"good/movie\.mp4.*\bimage\b"):
+    with pytest.raises(DataError, match=r"good holds 1 \.mp4 \(first: movie\.mp4\), which are neither images"):
         read("at_names", tmp_path / "good")
 
     def refuse(path):

@@ -130,8 +130,19 @@ def _nested(content: Any, seen: list[Any]) -> dict[str, Any]:
     if not isinstance(content, dict) or any(content is one for one in seen):
         return {}
     seen.append(content)
+    content = content or _of_pairs(content)
     nested = (_nested(content.get(nest), seen) for nest in NESTS)
     return next(filter(None, nested), {name: value for name, value in content.items() if torch_files.is_tensor(value)})
+
+
+def _of_pairs(content: dict[str, Any]) -> dict[str, Any]:
+    """The items of an OrderedDict as Python 2 wrote it: made of a list of pairs."""
+    match content:
+        case Record(args=(list() as pairs,)):
+            return {
+                pair[0]: pair[1] for pair in pairs if isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is str
+            }
+    return content
 
 
 def _components(content: Any) -> dict[str, Any]:

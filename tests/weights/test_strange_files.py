@@ -108,6 +108,14 @@ def test_a_key_nested_deep_is_left_out(tmp_path, depth):
     np.testing.assert_equal(read(path), {"a": FIRST.reshape(2, 2)})
 
 
+def test_a_state_dict_of_python_2_is_read(tmp_path):
+    """An OrderedDict made of a list of pairs, whose texts are bytes."""
+    pairs = b"((U\1a" + tensor() + b"l(K\1K\2l(U\5emptyNll"
+    path = tmp_path / "w.pth"
+    path.write_bytes(zipped(b"\x80\2}(U\nstate_dictccollections\nOrderedDict\n(" + pairs + b"tRu.", BYTES))
+    np.testing.assert_equal(read(path), {"a": FIRST.reshape(2, 2)})
+
+
 def test_views_are_read_as_torch_means_them(tmp_path):
     """By hand: storage 0 is [x0, x1, x2, x3]."""
     views = {

@@ -111,8 +111,8 @@ def mined_triplets(**changes) -> ConfigDict:
     return ConfigDict({**keys, **changes})
 
 
-# What makes each of these whole, for a look at which keys a recipe lacks.
-WHOLE: dict[str, Callable[[ConfigDict], ConfigDict]] = {
+# The keys of each of these with defaults, for a look at which a recipe lacks.
+DEFAULTS: dict[str, Callable[[ConfigDict], ConfigDict]] = {
     "cells": lambda keys: cells(by=_kind_of(keys)),
     "places": lambda keys: places(P=1, K=2, by="place"),
     "mined_triplets": lambda keys: mined_triplets(),
@@ -126,10 +126,10 @@ SHIPPED = ("cells", "distillation", "eigenplaces", "mined_triplets", "places", "
 def lacking(objective: ConfigDict) -> list[str]:
     """The dotted keys that an objective of this file needs and a recipe lacks; `*_options` may hold anything."""
     name = objective.get("name")
-    if name not in WHOLE:
+    if name not in DEFAULTS:
         return [] if name else ["name"]
-    here, whole = dict(_keys(objective)), _keys(WHOLE[name](objective))
-    return [key for key, _ in whole if key not in here]
+    here, needed = dict(_keys(objective)), _keys(DEFAULTS[name](objective))
+    return [key for key, _ in needed if key not in here]
 
 
 def _kind_of(objective: ConfigDict) -> str:

@@ -278,6 +278,8 @@ WRONG = {
     "model.aggregator=netvlad9": r"config\.model.*aggregator.*'netvlad9'.*\['boq'",
     "model.dtype=float33": r"config\.model.*'float33'.*\['float32', 'bfloat16', 'float16'\]",
     "model.dtype=int8": r"config\.model.*'int8'.*\['float32', 'bfloat16', 'float16'\]",
+    "model.aggregator_options.dim=0": r"config\.model: a size of 0.*'dim': 0",
+    "model.backbone_options.widths=(8,0,8,8)": r"options\.widths=\(8, 0, 8, 8\) must be at least 1",
     "model.backbone_options.depth=3": r"option.*\['depth'\].*\['sizes'",
     "model.backbone_options.widths=8": r"config\.model.*\b4\b.*\bsizes\b.*\b1 widths",
     "objective.loss=triplet": r"objective\.loss='triplet'.*\['arcface', 'cosface'",

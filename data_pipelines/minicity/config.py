@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from data_pipelines.errors import DataError
 
@@ -61,12 +63,27 @@ class CityConfig:
     quality: int = 88
     panoramas: bool = False
 
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> CityConfig:
+        """The city of some settings, with the defaults for the others; DataError for names and types that are none."""
+        defaults = asdict(cls())
+        if unknown := sorted(set(settings) - set(defaults)):
+            raise DataError(f"the mini city has no setting {unknown}; it has {list(defaults)}")
+        for name, value in settings.items():
+            kinds = {float: (float, int), tuple: (tuple, list)}.get(type(defaults[name]), (type(defaults[name]),))
+            if type(value) not in kinds:
+                raise DataError(
+                    f"mini city: {name}={value!r} must be of type {kinds[0].__name__}, as {defaults[name]!r}"
+                )
+        return cls(**settings)
+
     def __post_init__(self):
         """Raises DataError for a setting that no city can be built from."""
         for field in ("conditions", "train_years", "query_years", "val_query_years"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
         checks = {
             f"style must be one of {list(STYLES)}": self.style in STYLES,
+            "seed must not be negative": self.seed >= 0,
             "blocks must lie in 1..200": 1 <= self.blocks <= 200,
             "size must lie in 16..1024 pixels": 16 <= self.size <= 1024,
             "fov must lie in 20..120 degrees": 20 <= self.fov <= 120,

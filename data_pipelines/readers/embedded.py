@@ -34,13 +34,9 @@ def read(
       DataError: an unknown setting or one out of range, a folder that holds something else, or panoramas of
         another split than train.
     """
-    known = list(minicity.CityConfig.__dataclass_fields__)
-    unknown = sorted(set(city or {}) - set(known))
-    if unknown:
-        raise DataError(f"the mini city has no setting {unknown}; it has {known}")
+    config = minicity.CityConfig.of(city or {})
     if panoramas and split not in (None, "train"):
         raise DataError(f"{root}: the mini city has panoramas of its split train only, not of {split!r}")
-    config = minicity.CityConfig(**(city or {}))
     minicity.write(root, replace(config, panoramas=config.panoramas or panoramas))
     if panoramas:
         return at_names.read(Path(root) / "images" / "panoramas", split="train", name="minicity")

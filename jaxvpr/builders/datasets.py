@@ -83,5 +83,5 @@ def identity(config: ConfigDict) -> dict[str, str]:
     """Digests that say which embedded city, and which difficulty of its test, a figure belongs to."""
     if not any(spec.reader == "minicity" for spec in config.test_data.values()):
         return {}
-    city = CityConfig(**config.city.to_dict())
+    city = CityConfig.of(config.city.to_dict())
     return {"city_digest": city.digest(), "city_test_digest": city.test_digest()}

@@ -38,6 +38,8 @@ def shapes(config: ConfigDict) -> Variables:
         return dict(_shapes_of(model(config), blank(config).shape))
     except UserError:
         raise
+    except ArithmeticError as error:
+        raise UserError(f"config.model: a size of 0 makes no layer ({error}): {config.model.to_dict()}") from error
     except (ValueError, TypeError) as error:
         own = "" if config.image.size else ". Images keep their own size here: give config.image.size or image.multiple"
         raise UserError(f"config.model: {error}{own}") from error

@@ -58,6 +58,11 @@ OF_OPTIMISER: tuple[tuple[str, Test, str], ...] = (
     ("from 0 to below 1", lambda n: 0 <= n < 1, "momentum options.b1 options.b2"),
 )  # fmt: skip
 OPTIMISERS = ("optimizer", "optimizer_extra", "optimizer_shared")
+# Options of backbones and aggregators, at any depth, that count or measure something; none of the others is below 0.
+SIZES = (
+    "clusters", "cluster_dim", "token_dim", "hidden", "layers", "rows", "columns", "cells", "depth", "heads", "patch",
+    "side", "width", "widths", "sizes", "stem_width", "queries", "cuts",
+)  # fmt: skip
 # key -> (words, test)
 TESTS = {key: (words, test) for words, test, keys in RANGES for key in keys.split()} | {
     f"{group}.{key}": (words, test)
@@ -80,13 +85,19 @@ def mistakes(config: ConfigDict) -> Iterator[str]:
             continue
         if "\0" in str(value):
             yield f"config.{key}={value!r} holds a NUL, which no name or path may"
-        words, test = TESTS.get(key, ("", None)) if own or not key.startswith("objective.") else ("", None)
+        words, test = _range(key) if own or not key.startswith("objective.") else ("", None)
         if not all(isinstance(n, int) or math.isfinite(n) for n in found):
             yield f"config.{key}={value} must be finite" + f", and {words}" * bool(words)
         elif test and not all(map(test, found)):
             yield f"config.{key}={value} must be {words}"
     if 0 < config.epochs <= MOST_INTEGER and (steps := config.epochs * config.steps_per_epoch) > MOST_STEPS:
         yield f"config.epochs x config.steps_per_epoch = {steps} must be at most {MOST_STEPS} steps"
+
+
+def _range(key: str) -> tuple[str, Test | None]:
+    if key.startswith("model."):
+        return TESTS["batch"] if key.rpartition(".")[2] in SIZES else TESTS["seed"]
+    return TESTS.get(key, ("", None))
 
 
 def leaves(group: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -31,7 +31,7 @@ def load_config(text: str) -> ConfigDict:
       UserError: no such file, no `get_config` in it, no such preset or key.
     """
     config, changes = run_file(text, "get_config")
-    _check_whole(text.partition(",")[0], config)
+    _check_keys(text.partition(",")[0], config)
     if not config.name:
         with config.unlocked():
             config.name = Path(text.partition(",")[0].partition(":")[0]).stem
@@ -82,7 +82,7 @@ def _explained(file: str, path: Path) -> Iterator[None]:
         raise UserError(f"{file}{at}: {said:.500}") from error
 
 
-def _check_whole(file: str, config: Any) -> None:
+def _check_keys(file: str, config: Any) -> None:
     """Raises UserError where a recipe returned something else than a configuration with all keys."""
     if not isinstance(config, ConfigDict):
         raise UserError(f"{file}: get_config must return a ConfigDict that began as common.base(), not {config!r:.100}")
@@ -92,10 +92,10 @@ def _check_whole(file: str, config: Any) -> None:
         )
 
 
-def _lacking(whole: ConfigDict, config: ConfigDict, above: str = "") -> list[str]:
-    """The dotted keys and groups of `whole` that a configuration has not, but for what an objective holds."""
+def _lacking(defaults: ConfigDict, config: ConfigDict, above: str = "") -> list[str]:
+    """The dotted keys and groups of `defaults` that a configuration has not, but for what an objective holds."""
     found = []
-    for key, value in whole.items():
+    for key, value in defaults.items():
         group = isinstance(value, ConfigDict)
         if key not in config or (group and not isinstance(config[key], ConfigDict)):
             found.append(above + key)

@@ -15,24 +15,28 @@ from jaxvpr.losses.ranking import LIST_LOSSES
 LOSSES: dict[str, tuple[Callable[..., jax.Array], dict[str, Any]]] = {**PAIR_LOSSES, **LIST_LOSSES}
 
 
-def options_of(kind: str, table: Mapping[str, tuple[Callable, dict[str, Any]]], name: str, given: Mapping) -> dict:
+def options_of(what: str, table: Mapping[str, tuple[Callable, dict[str, Any]]], name: str, given: Mapping) -> dict:
     """The options of a loss or miner: its defaults, and over them those given.
 
     Args:
-      kind: "loss" or "miner", for the message.
+      what: "loss" or "miner", for the message.
       table: `LOSSES` or `MINERS`.
 
     Raises:
-      ValueError: for an unknown name or option; lists those that exist.
+      ValueError: for an unknown name or option (lists those that exist), or a value of another type.
     """
     if name not in table:
-        raise ValueError(f"unknown {kind} {name!r}; there are {', '.join(table)}")
+        raise ValueError(f"unknown {what} {name!r}; there are {', '.join(table)}")
     defaults = table[name][1]
     unknown = sorted(set(given) - set(defaults))
     if unknown:
         raise ValueError(
-            f"{kind} {name!r} has no option {', '.join(unknown)}; there are {', '.join(defaults) or 'none'}"
+            f"{what} {name!r} has no option {', '.join(unknown)}; there are {', '.join(defaults) or 'none'}"
         )
+    for option, value in given.items():
+        kind = type(defaults[option])
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise ValueError(f"{what} {name!r}: {option}={value!r} is not of type {kind.__name__}")
     return {**defaults, **given}
 
 

@@ -46,3 +46,23 @@ def test_digest_does_not_depend_on_lists_or_tuples():
 def test_impossible_settings_are_named(settings, message):
     with pytest.raises(DataError, match=message):
         CityConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"block": 3}, r"no setting \['block'\]; it has \['seed'"),
+        ({"blocks": "3"}, "blocks='3' must be of type int"),
+        ({"blocks": True}, "blocks=True must be of type int"),
+        ({"query_shift": None}, "query_shift=None must be of type float"),
+        ({"conditions": "day"}, "conditions='day' must be of type tuple"),
+        ({"seed": -1}, "seed must not be negative"),
+    ],
+)
+def test_settings_that_are_none(settings, said):
+    with pytest.raises(DataError, match=said):
+        CityConfig.of(settings)
+
+
+def test_settings_of_a_recipe():
+    assert CityConfig.of({"query_shift": 2, "conditions": ["day"]}) == CityConfig(query_shift=2, conditions=("day",))

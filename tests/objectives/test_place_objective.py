@@ -106,6 +106,7 @@ MISTAKES = {
     "objective.loss=tripple": r"objective.*loss.*'tripple'.*contrastive, triplet",
     "objective.miner=hardest": r"objective.*miner.*'hardest'.*none, multi_similarity",
     "objective.loss_options.alfa=1": r"option.*\balfa\b.*alpha, beta, base",
+    "objective.loss=triplet,objective.loss_options.margin=x": r"loss 'triplet': margin='x' is not of type float",
     "objective.K=1,objective.P=24": r"objective\.K=1\b.*\b2\b",
     "objective.K=4,objective.P=6": r"place.*\b4 images.*\b3\b.*K=4",
     "objective.P=7": r"batch=24\b.*objective\.P\b.*objective\.K\b.*\b7 x 3\b",

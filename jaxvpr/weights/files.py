@@ -111,7 +111,7 @@ def _model_of(content: Any, path: Path) -> dict[str, Any]:
     """
     if torch_files.is_tensor(content):
         return {path.stem: content}
-    found = _nested(content, [])
+    found = _nested(content, set())
     if not found:
         there = content.origin if isinstance(content, Record) and not content else type(content).__name__
         keys = reprlib.repr(sorted(content)) if isinstance(content, dict) and content else f"{there:.200}"
@@ -122,14 +122,14 @@ def _model_of(content: Any, path: Path) -> dict[str, Any]:
     return found
 
 
-def _nested(content: Any, seen: list[Any]) -> dict[str, Any]:
+def _nested(content: Any, seen: set[int]) -> dict[str, Any]:
     """The tensors of the first of `NESTS` that holds any, or else those of `content` itself.
 
     A dict may hold itself, so that none is looked at twice.
     """
-    if not isinstance(content, dict) or any(content is one for one in seen):
+    if not isinstance(content, dict) or id(content) in seen:
         return {}
-    seen.append(content)
+    seen.add(id(content))
     content = content or _of_pairs(content)
     nested = (_nested(content.get(nest), seen) for nest in NESTS)
     return next(filter(None, nested), {name: value for name, value in content.items() if torch_files.is_tensor(value)})

@@ -14,6 +14,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from data_pipelines.own_files import read_json
 from data_pipelines.progress import slow
 from jaxvpr import builders, models, weights
 from jaxvpr.cli import weight_source
@@ -114,7 +115,7 @@ def _refuse_other_model(config: ConfigDict, folder: Path) -> None:
     file = folder / "config.json"
     if not file.is_file():
         return
-    theirs = recipe_of(file.read_text(), file)
+    theirs = recipe_of(json.dumps(read_json(file, workdir.AGAIN)), file)
     found = workdir.differences(theirs, config)
     differ = {key: values for key, values in found.items() if key.startswith(("model.", "image."))}
     if differ and _sizes(theirs) != _sizes(config):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from data_pipelines import progress
+from data_pipelines.errors import DataError
 from jaxvpr.training import logs
 from jaxvpr.training.logs import Log, Progress
 
@@ -36,6 +37,17 @@ def test_a_log_that_was_cut_short_is_not_filled_up(tmp_path, caplog):
     log.write(9, {"loss": 2.0})
     log.close()
     assert [record["step"] for record in logs.read(tmp_path)] == [0, 9] and "is shorter than it was" in caplog.text
+
+
+@pytest.mark.parametrize("junk", [b"{,\n", b'{"step": -1}\n', b'{"step": 0, "loss": "low"}\n', b"7\n", b"\xff\n"])
+def test_junk_is_named_before_the_work_but_not_what_is_cut_anyway(tmp_path, junk):
+    good = b'{"step": 0, "loss": 1.5}\n'
+    (tmp_path / "log.jsonl").write_bytes(good + junk + good)
+    for read in (lambda: logs.read(tmp_path), lambda: Log(tmp_path, len(good + junk), 1)):
+        with pytest.raises(DataError, match=r"log\.jsonl, line 2\b.*Without the line"):
+            read()
+    Log(tmp_path, len(good), 1).close()
+    assert (tmp_path / "log.jsonl").read_bytes() == good
 
 
 def test_other_processes_write_nothing(tmp_path):

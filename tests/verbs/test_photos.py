@@ -157,6 +157,8 @@ def test_photos_that_cannot_be_read_are_passed_over_where_asked_and_never_found(
     status, out, err = door(*extract, "--config.loader.on_error=skip")
     assert status == 0 and "1 of 50 images could not be read; their rows are zeros" in out
     assert re.search(f"left out.*{named}", err)
+    only = ["extract", *model, f"--images={first}", f"--out={tmp_path / 'none.npy'}", "--config.loader.on_error=skip"]
+    assert re.search(r"none of the 1 images .* could be read", refused(*only))
     descriptors = np.load(tmp_path / "db.npy")
     assert np.flatnonzero(~descriptors.any(axis=1)).tolist() == [0]
 

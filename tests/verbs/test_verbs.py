@@ -117,8 +117,8 @@ def test_no_verb_replaces_a_file_that_is_there(refused, tiny_recipe, trained_run
     }[verb]  # fmt: skip
     out = {"export .json": tmp_path / "m.pth", "localize": tmp_path, "evaluate": tmp_path}.get(verb, tmp_path / mine)
     needs = [f"--out={out}"] if verb != "import" else [f"--checkpoint={trained_run / 'model.safetensors'}"]
-    needs += ["--images=i"] if verb in ("extract", "localize") else []
-    needs += ["--database=d.npy"] if verb == "localize" else []
+    needs += [f"--images={trained_run}"] if verb in ("extract", "localize") else []
+    needs += [f"--database={trained_run / 'config.json'}"] if verb == "localize" else []
     change = ",pca.dim=4" if verb == "compress" else ""
     (tmp_path / mine).symlink_to(tmp_path / "none")
     said = refused(verb.split()[0], f"--config={tiny_recipe}{change}", f"--workdir={tmp_path}", *needs)
@@ -132,6 +132,9 @@ def test_evaluate_says_what_it_lacks(refused, tiny_recipe, trained_run, photo_tr
     assert re.search(r"no checkpoint.*--workdir=FOLDER.*--checkpoint=FILE", said)
     run = f"--workdir={trained_run}"
     assert re.search(r"\bstep 7\b.*\[6, 12\]", refused("evaluate", recipe, run, "--checkpoint=7"))
+    (tmp_path / "log.jsonl").write_text("junk\n")
+    assert re.search(r"log\.jsonl, line 1\b", refused("evaluate", recipe, f"--workdir={tmp_path}")), "before the work"
+    (tmp_path / "log.jsonl").unlink()
     said = refused("evaluate", recipe, run, f"--out={trained_run}")
     assert re.search(rf"--out={re.escape(str(trained_run))} is the folder of a run.*another folder", said)
     said = refused("evaluate", recipe, run, "--checkpoint=none.pth")

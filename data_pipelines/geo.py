@@ -7,6 +7,9 @@ and its neighbours the error is far below a millimetre.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 
 from data_pipelines.errors import DataError
@@ -52,12 +55,43 @@ def zone_of(latitude: Array, longitude: Array) -> Array:
     return (zone + 100 * (latitude < 0)).astype(np.int16)
 
 
-def to_utm(latitude: Array, longitude: Array, zone: Array | int | None = None) -> tuple[Array, Array, Array]:
+def zone_name(zone: int) -> str:
+    """What people call a zone of `Places.zone`: "UTM zone 23 south" for 123."""
+    return f"UTM zone {zone % 100} {'south' if zone > 100 else 'north'}" if zone > 0 else "a local frame"
+
+
+def zone_number(zone: int | str) -> int:
+    """A zone as in `Places.zone`, of that number or of text such as "23south".
+
+    Raises:
+      DataError: for a zone that does not exist.
+    """
+    found = re.fullmatch(r"(\d{1,3}) ?(north|south)?", str(zone))
+    number = int(found[1]) + 100 * (found[2] == "south") if found else 0
+    if not (1 <= number <= 60 or 101 <= number <= 160):
+        raise DataError(f"there is no UTM zone {zone!r}: expected 1 to 60 with north or south, such as 33north")
+    return number
+
+
+def into_one_zone(zones: Sequence[int] | Array) -> str:
+    """What a user can do where images lie in several zones."""
+    zone = next((int(zone) for zone in zones if zone > 0), 0)
+    option = f"zone={zone_name(zone).removeprefix('UTM zone ').replace(' ', '')}"
+    return (
+        f"The reader's option {option} puts all of them into that zone: --reader=READER,{option} for folders of the "
+        f"command line, options.{option} of the data set in a recipe"
+    )
+
+
+def to_utm(
+    latitude: Array, longitude: Array, zone: Array | int | None = None, names: Sequence[str] | None = None
+) -> tuple[Array, Array, Array]:
     """Projects degrees (WGS84) to UTM.
 
     Args:
       latitude, longitude: degrees, [rows].
       zone: one zone (or one per row) to project to, as in `Places.zone`; None takes each row's own.
+      names: what an error calls the rows; by default their numbers.
 
     Returns:
       east, north float64 [rows] in metres, zone int16 [rows].
@@ -68,18 +102,18 @@ def to_utm(latitude: Array, longitude: Array, zone: Array | int | None = None) -
     latitude, longitude = np.broadcast_arrays(np.asarray(latitude, np.float64), np.asarray(longitude, np.float64))
     wrong = np.flatnonzero(~((np.abs(latitude) <= 84) & (np.abs(longitude) <= 360)))
     if len(wrong):
-        row = wrong[0]
+        row = int(wrong[0])
         raise DataError(
-            f"latitude {latitude.flat[row]}, longitude {longitude.flat[row]} (row {row}) cannot be projected to UTM: "
-            "expected degrees within ±84 and ±360. Are the two exchanged?"
+            f"latitude {latitude.flat[row]}, longitude {longitude.flat[row]} ({_name(row, names)}) cannot be projected "
+            "to UTM: expected degrees within ±84 and ±360. Are the two exchanged?"
         )
     zone = zone_of(latitude, longitude) if zone is None else np.broadcast_to(np.int16(zone), latitude.shape)
     away = np.mod(longitude - _middle(zone) + 180, 360) - 180
     if (np.abs(away) > 30).any():
         row = int(np.argmax(np.abs(away)))
         raise DataError(
-            f"longitude {longitude.flat[row]} (row {row}) is {away.flat[row]:.0f} degrees off zone {zone.flat[row]}; "
-            "leave the zone open, or give the one that the data lie in"
+            f"longitude {longitude.flat[row]} ({_name(row, names)}) is {away.flat[row]:.0f} degrees off "
+            f"{zone_name(int(zone.flat[row]))}; leave the zone open, or give the one that the data lie in"
         )
     phi, lam = np.radians(latitude), np.radians(away)
     sine = np.sin(phi)
@@ -91,6 +125,10 @@ def to_utm(latitude: Array, longitude: Array, zone: Array | int | None = None) -
         right += a * np.cos(2 * j * xi) * np.sinh(2 * j * eta)
     north = SCALE * RADIUS * up + np.where(zone > 100, FALSE_NORTH, 0.0)
     return FALSE_EAST + SCALE * RADIUS * right, north, zone.astype(np.int16)
+
+
+def _name(row: int, names: Sequence[str] | None) -> str:
+    return f"row {row}" if names is None else names[row]
 
 
 def from_utm(east: Array, north: Array, zone: Array | int) -> tuple[Array, Array]:

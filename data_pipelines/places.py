@@ -1,106 +1,28 @@
-# ruff: noqa: PTH100, PTH118 (paths are plain strings here: millions of Path objects would be slow)
 """`Places`, a frozen table of columns about images, which every reader returns and everything else takes.
 
-Columns are NumPy arrays,
-and the paths are one UTF-8 blob with offsets, so that 5.9 million rows (SF-XL) take some 1.2 GB instead of many more.
+Columns are NumPy arrays, and the paths are one UTF-8 blob with offsets, so that 5.9 million rows (SF-XL) take some
+1.2 GB instead of many more.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.answers import Answers, offsets
+from data_pipelines import geo
+from data_pipelines.answers import Answers
 from data_pipelines.conditions import check_bits, check_conditions, moved_bits
 from data_pipelines.errors import DataError
+from data_pipelines.paths import Paths as Paths
 
 SPLITS = ("train", "val", "test")
 ROLES = ("database", "query", "target")
 VIEWS = ("forward", "backward", "sideways")
-CHUNK = 1 << 18
+FARTHEST = 1e8  # metres, more than twice around the Earth: what lies beyond is no position
 Array = np.ndarray
-
-
-class Paths(Sequence[str]):
-    """An immutable sequence of file paths, held as a common root, a blob of UTF-8 bytes and int64 offsets.
-
-    Args:
-      root: folder that every path is relative to; may be empty.
-      blob: uint8 [bytes], the relative paths one after the other.
-      offsets: int64 [N + 1]; path i is `blob[offsets[i]:offsets[i + 1]]`.
-    """
-
-    __slots__ = ("blob", "offsets", "root")
-
-    def __init__(self, root: str, blob: Array, offsets: Array):
-        self.root, self.blob, self.offsets = root, blob, offsets
-
-    @classmethod
-    def of(cls, relative: Iterable[str | bytes], root: str | os.PathLike[str] = "") -> Paths:
-        """Packs `relative` paths that lie under `root`."""
-        encoded = [os.fsencode(path) for path in relative]
-        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        return cls(os.fspath(root), np.frombuffer(b"".join(encoded), np.uint8), offsets(lengths))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, row):
-        """The path of one row (an int), with the root. Use `take` for many."""
-        return os.path.join(self.root, self.relative(int(row)))
-
-    def relative(self, row: int) -> str:
-        """The path of one row relative to `root`."""
-        if not -len(self) <= row < len(self):
-            raise IndexError(f"row {row} of {len(self)} paths")
-        row %= len(self)
-        return os.fsdecode(self.blob[self.offsets[row] : self.offsets[row + 1]].tobytes())
-
-    def take(self, rows: Array) -> Paths:
-        """The paths of `rows` (int [M]) as a new blob, without a Python loop over the rows."""
-        rows = np.asarray(rows, np.int64)
-        starts, lengths = self.offsets[:-1][rows], np.diff(self.offsets)[rows]
-        ends = offsets(lengths)
-        blob = np.empty(ends[-1], np.uint8)
-        for first in range(0, len(rows), CHUNK):  # an index per byte is eight times the bytes: never all at once
-            part = slice(first, first + CHUNK)
-            begin, end = ends[first], ends[min(first + CHUNK, len(rows))]
-            gather = np.repeat(starts[part] - ends[:-1][part], lengths[part]) + np.arange(begin, end)
-            blob[begin:end] = self.blob[gather]
-        return Paths(self.root, blob, ends)
-
-    def under(self, root: str) -> Paths:
-        """The same files with paths relative to `root`, a folder above (or equal to) the root they have."""
-        relative = os.path.relpath(os.path.abspath(self.root), root)
-        if relative == ".":
-            return Paths(root, self.blob, self.offsets)
-        if len(self) and (self.blob[np.minimum(self.offsets[:-1], len(self.blob) - 1)] == ord("/")).any():
-            return Paths.of((os.path.relpath(os.path.abspath(self[i]), root) for i in range(len(self))), root)
-        prefix = np.frombuffer(os.fsencode(relative) + b"/", np.uint8)
-        offsets = self.offsets + np.arange(len(self) + 1) * len(prefix)
-        blob = np.empty(offsets[-1], np.uint8)
-        own = np.ones(len(blob), bool)
-        for k, character in enumerate(prefix):
-            blob[offsets[:-1] + k] = character
-            own[offsets[:-1] + k] = False
-        blob[own] = self.blob
-        return Paths(root, blob, offsets)
-
-    @staticmethod
-    def concat(parts: Sequence[Paths]) -> Paths:
-        """One sequence of several; parts with other roots are rewritten under a common one."""
-        if len(parts) == 1:
-            return parts[0]
-        if len({part.root for part in parts}) > 1:
-            root = os.path.commonpath([os.path.abspath(part.root) for part in parts])
-            parts = [part.under(root) for part in parts]
-        sizes = np.cumsum([0] + [len(part.blob) for part in parts])
-        offsets = [part.offsets[1:] + size for part, size in zip(parts, sizes, strict=False)]
-        return Paths(parts[0].root, np.concatenate([p.blob for p in parts]), np.concatenate([[0], *offsets]))
 
 
 # column -> (dtype, value where it is unknown)
@@ -171,7 +93,8 @@ class Places:
         """Builds a table from the columns that are known; a scalar fills its column.
 
         Raises:
-          DataError: for an unknown column or one of another length, too many conditions, or bits without a name.
+          DataError: for an unknown column or one of another length, too many conditions, bits without a name, or a
+            position that is farther away than the Earth is round.
         """
         check_conditions(name, conditions)
         unknown = sorted(set(columns) - set(COLUMNS))
@@ -186,6 +109,12 @@ class Places:
                 raise DataError(f"{name}: column {column} has shape {values.shape}, but there are {len(path)} paths")
             table[column] = values
         check_bits(name, table["condition"], conditions)
+        far = np.flatnonzero((np.abs(table["east"]) > FARTHEST) | (np.abs(table["north"]) > FARTHEST))
+        if len(far):
+            east, north = table["east"][far[0]], table["north"][far[0]]
+            raise DataError(
+                f"{path[far[0]]}: east {east:g}, north {north:g} is no position: expected metres within ±1e8"
+            )
         return cls(name=name, path=path, conditions=tuple(conditions), **table)
 
     def __len__(self) -> int:
@@ -281,20 +210,48 @@ class Places:
         answers = with_roles[0].answers if len(with_roles) == 1 else None
         return Places(name=name, path=path, conditions=vocabulary, answers=answers, **columns)
 
+    @property
+    def located(self) -> Array:
+        """bool [N], the images whose position is known."""
+        return np.isfinite(self.east) & np.isfinite(self.north)
+
+    def unlocated(self) -> str:
+        """The first image without a position and how many more there are, as a sentence; empty where there is none."""
+        rows = np.flatnonzero(~self.located)
+        more = f" and {len(rows) - 1:,} more of {len(self):,} images have" if len(rows) > 1 else " has"
+        return f"{self.path[rows[0]]}{more} no coordinates" if len(rows) else ""
+
     def single_zone(self) -> int:
-        """The one UTM zone (or -1) that all rows share.
+        """The one UTM zone (or -1) of all images whose position is known.
 
         Raises:
           DataError: where metres of several zones would be mixed; names one file of each.
         """
-        zones, first = np.unique(self.zone, return_index=True)
+        known = np.flatnonzero(self.located)
+        zones, first = np.unique(self.zone[known], return_index=True)
         if len(zones) > 1:
-            examples = "; ".join(f"zone {z}: {self.path[i]}" for z, i in zip(zones[:3], first[:3], strict=True))
+            examples = "; ".join(
+                f"{geo.zone_name(z)}: {self.path[known[i]]}" for z, i in zip(zones[:3], first, strict=False)
+            )
             raise DataError(
                 f"{self.name}: images lie in {len(zones)} UTM zones, whose metres cannot be compared ({examples}). "
-                "Split the data set by zone, or give latitude and longitude and read them into one zone."
+                f"{geo.into_one_zone(zones)}"
             )
         return int(zones[0]) if len(zones) else -1
+
+    def in_zone(self, zone: int | str) -> Places:
+        """The same table with all metres in one UTM zone; metres of a local frame are taken as those of that zone.
+
+        Raises:
+          DataError: for a zone that does not exist, or one more than 30 degrees from an image (named).
+        """
+        number = geo.zone_number(zone)
+        east, north = self.east.copy(), self.north.copy()
+        moved = np.flatnonzero(self.located & (self.zone > 0) & (self.zone != number))
+        degrees = geo.from_utm(east[moved], north[moved], self.zone[moved])
+        east[moved], north[moved], _ = geo.to_utm(*degrees, number, self.path.take(moved))
+        zones = np.where(self.located, number, -1).astype(np.int16)
+        return replace(self, east=east, north=north, zone=zones)
 
 
 assert [f.name for f in fields(Places)][2:-2] == list(COLUMNS)

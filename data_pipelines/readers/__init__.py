@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
 from data_pipelines.errors import DataError
@@ -39,26 +39,44 @@ READERS: dict[str, Callable[..., Places]] = {
 }
 
 
-def read(reader: str, root: str | os.PathLike[str], *, split: str | None = None, **options) -> Places:
+def read(
+    reader: str,
+    root: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    zone: int | str | None = None,
+    **options,
+) -> Places:
     """Reads the data set at `root` with the reader of that name; its docstring lists its `options`.
 
     Args:
       reader: a key of `READERS`.
       root: the data set.
       split: read only the rows of this split; all rows where the data set names no splits.
+      zone: UTM zone to put all positions into, such as "33north" (`Places.in_zone`), and that metres of a local frame
+        lie in. None leaves each image in its own, which only suits data within one.
 
     Raises:
       DataError: no such reader, an unknown option, or an error in the files.
     """
-    if reader not in READERS:
-        raise DataError(f"no reader {reader!r}; there are {sorted(READERS)}")
-    known = list(inspect.signature(READERS[reader]).parameters)[1:]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise DataError(f"the reader {reader} has no option {unknown}; it has {known}")
-    if split and "split" in known:
+    check_options(reader, options)
+    if split and "split" in _options_of(reader):
         options["split"] = split
     # The embedded city is drawn first, under a bar of its own.
     with nullcontext() if reader == "minicity" else slow(f"reading {root}"):
         places = READERS[reader](root, **options)
-    return places.select(split=split) if split and (places.split >= 0).any() else places
+    places = places.select(split=split) if split and (places.split >= 0).any() else places
+    return places if zone is None else places.in_zone(zone)
+
+
+def check_options(reader: str, options: Iterable[str]) -> None:
+    """Raises DataError for a reader that does not exist, or an option that it does not have."""
+    if reader not in READERS:
+        raise DataError(f"no reader {reader!r}; there are {sorted(READERS)}")
+    known = list(dict.fromkeys((*_options_of(reader), "split", "zone")))
+    if unknown := sorted(set(options) - set(known)):
+        raise DataError(f"the reader {reader} has no option {unknown}; it has {known}")
+
+
+def _options_of(reader: str) -> list[str]:
+    return list(inspect.signature(READERS[reader]).parameters)[1:]

@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,12 @@ def folder(path: str | os.PathLike[str], kind: str = "data set") -> Path:
     near = next((p for p in path.parents if p.is_dir()), Path())
     names = sorted(p.name for p in near.iterdir())[:8]
     raise DataError(f"{kind} not found: {path} is not a folder. {near} holds {names or 'nothing'}; check the path.")
+
+
+def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    """Raises DataError unless an option is one of its choices."""
+    if value not in choices:
+        raise DataError(f"{option}={value!r} is one of {', '.join(choices)}")
 
 
 def images(root: str | os.PathLike[str], *, others: str = "error") -> Paths:

@@ -32,13 +32,12 @@ def read(
     columns: Mapping[str, str] | None = None,
     roles: Mapping[str, str] | None = None,
     split: str | None = None,
-    zone: int | None = None,
     name: str | None = None,
 ) -> Places:
     """Reads `path[,lat,lon|east,north][,heading,place,time,split,role,condition,view,sequence,frame]`, header first.
 
-    Paths are relative to `root` (or absolute). Degrees are projected to UTM; metres are taken as they are, in a local
-    frame unless `zone` is given. Places and sequences are integers or any text (numbered in sorted order).
+    Paths are relative to `root` (or absolute). Degrees are projected to UTM, each row to its own zone; metres are taken
+    as they are, in a local frame. Places and sequences are integers or any text (numbered in sorted order).
     Times are ISO 8601. A condition is one name, or several with `;` between them, such as `night;rain`. An empty cell
     means unknown, except for path and coordinates. Other columns are ignored.
 
@@ -49,8 +48,6 @@ def read(
         A column of the file that is given to one of ours is not read as another.
       roles: the file's word → database, query or target, beside `ROLE_ALIASES`.
       split: the split of all rows, where the file has no such column.
-      zone: UTM zone (as in `Places.zone`) to project all degrees to, or that the metres lie in. By default each row
-        is put in its own zone, which only suits data within one.
       name: of the data set, for reports; the folder's name by default.
 
     Raises:
@@ -58,7 +55,7 @@ def read(
     """
     root = listing.folder(root)
     table = _Table(_file(root, file), columns or {})
-    east, north, zones = table.positions(zone)
+    east, north, zones = table.positions()
     condition, conditions = table.conditions()
     known = {
         "east": east,
@@ -151,7 +148,7 @@ class _Table:
             self.check(column, np.isfinite(values) if required else ~np.isinf(values), "a number")
         return values
 
-    def positions(self, zone: int | None) -> tuple[Array | None, Array | None, Array | int]:
+    def positions(self) -> tuple[Array | None, Array | None, Array | int]:
         """East, north and UTM zone of the rows, from degrees where the file has them; see `read`."""
         latitude, east = self.numbers("lat", required=True), self.numbers("east", required=True)
         longitude, north = self.numbers("lon", required=True), self.numbers("north", required=True)
@@ -160,10 +157,10 @@ class _Table:
                 f"{self.file}: needs both of lat and lon, or of east and north; its header is {self.header}"
             )
         if latitude is None or longitude is None:
-            return east, north, -1 if zone is None else zone
+            return east, north, -1
         self.check("lat", np.abs(latitude) <= 84, "degrees within ±84")
         self.check("lon", np.abs(longitude) <= 180, "degrees within ±180")
-        return geo.to_utm(latitude, longitude, zone)
+        return geo.to_utm(latitude, longitude)
 
     def headings(self) -> Array | None:
         values = self.numbers("heading")

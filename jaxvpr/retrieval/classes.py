@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
+from data_pipelines import geo
 from data_pipelines.errors import DataError
 from data_pipelines.partitions import Cells
 from data_pipelines.places import Places
@@ -111,8 +112,9 @@ def unfit(classes: Places, queries: Places, thresholds: Sequence[str]) -> str:
     """Why classes at these places cannot localise the queries within any of the thresholds; empty where they can."""
     if not any(map(IN_METRES.fullmatch, thresholds)):
         return f"no threshold in metres alone among {', '.join(thresholds)}"
-    zones = {int(zone) for zone in (*np.unique(queries.zone), *np.unique(classes.zone))}
-    return f"the classes and these queries lie in UTM zones {sorted(zones)}" if len(zones) > 1 else ""
+    zones = np.unique(np.concatenate([places.zone[places.located] for places in (classes, queries)]))
+    names = " and ".join(map(geo.zone_name, zones))
+    return f"the classes and these queries lie in {names}" if len(zones) > 1 else ""
 
 
 def locate(

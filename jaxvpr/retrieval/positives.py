@@ -90,8 +90,8 @@ def within_metres(database: Places, queries: Places, metres: float, degrees: flo
     """
     if metres < 0 or (degrees is not None and degrees < 0):
         raise ValueError(f"a tolerance cannot be negative: metres={metres}, degrees={degrees}")
-    _require_one_zone(database, queries)
     at, to = _positions(database), _positions(queries)
+    _require_one_zone(database, queries)
     headings = (_headings(database), _headings(queries)) if degrees is not None else None
     parts = []
     # float32 would be too coarse: UTM north has seven digits before the point. The rule itself is applied here to the
@@ -211,23 +211,22 @@ def _published(answers: Answers | None, database: Places, queries: Places) -> Po
 def _require_one_zone(database: Places, queries: Places) -> None:
     zones = database.single_zone(), queries.single_zone()
     if len(database) and len(queries) and zones[0] != zones[1]:
+        names = [geo.zone_name(zone) for zone in zones]
         raise DataError(
-            f"{database.name}: the database lies in UTM zone {zones[0]}, the queries in {zones[1]}, and their metres "
-            f"cannot be compared ({database.path[0]}; {queries.path[0]}). Read both into one zone."
+            f"{database.name}: the database lies in {names[0]}, the queries in {names[1]}, and their metres cannot be "
+            f"compared ({database.path[0]}; {queries.path[0]}). {geo.into_one_zone(zones)}"
         )
 
 
 def _positions(places: Places) -> Array:
     """float64 [N, 2], or a DataError that names the first image without coordinates."""
-    positions = np.stack([places.east, places.north], axis=1)
-    unknown = np.flatnonzero(~np.isfinite(positions).all(axis=1))
-    if len(unknown):
+    if why := places.unlocated():
         raise DataError(
-            f"{places.name}: {len(unknown)} images have no coordinates (first: {places.path[unknown[0]]}), which a "
-            "threshold in metres needs; set thresholds to '1frame', 'label' or 'list' "
-            f"(test_data.{places.name}.thresholds=list), or leave these images out"
+            f"{places.name}: {why}, which a threshold in metres needs. Leave such images out with the reader's option "
+            "without_position=drop, give positions in a CSV (docs/data_formats.md), or measure by another threshold: "
+            f"{GRAMMAR}"
         )
-    return positions
+    return np.stack([places.east, places.north], axis=1)
 
 
 def _headings(places: Places) -> Array:

@@ -140,7 +140,7 @@ def _differences(theirs: dict[str, Any], config: ConfigDict, variables: Variable
 
 def _write_rows(file: Path, places: Places) -> None:
     lat, lon = np.full(len(places), np.nan), np.full(len(places), np.nan)
-    on_earth = places.zone > 0
+    on_earth = (places.zone > 0) & places.located
     lat[on_earth], lon[on_earth] = from_utm(places.east[on_earth], places.north[on_earth], places.zone[on_earth])
     columns = {
         "east": places.east, "north": places.north, "zone": places.zone,

@@ -36,6 +36,8 @@ def run(config: ConfigDict, folder: Path, checkpoint: str, images: str, out: Pat
     if hosts.is_first():
         database_file.write(out, config, variables, found.descriptors, places)
         print(f"wrote {out} {found.descriptors.shape}, {out.with_suffix('.csv')}")
+        if why := places.unlocated():
+            print(why)
         if len(found.missing):
             print(f"{len(found.missing)} of {len(places)} images could not be read; their rows are zeros")
     return out

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines import places as module
+from data_pipelines import paths as module
 from data_pipelines.audit import audit, line
 from data_pipelines.errors import DataError
 from data_pipelines.places import Paths, Places
@@ -87,9 +87,16 @@ def test_select_and_concat_join_the_conditions():
 
 
 def test_mixed_zones_are_refused_with_a_file_of_each():
-    assert table(zone=32).single_zone() == 32 and table().single_zone() == -1
-    with pytest.raises(DataError, match=r"\b2 UTM zones.*\b32\b.*r/0\.jpg.*\b33\b.*r/2\.jpg"):
-        table(zone=[32, 32, 33, 33]).single_zone()
+    assert table(zone=32, east=0, north=0).single_zone() == 32 and table().single_zone() == -1
+    with pytest.raises(DataError, match=r"\b2 UTM zones.*UTM zone 32 north: r/0\.jpg.*UTM zone 33 south: r/2\.jpg"):
+        table(zone=[32, 32, 133, 133], east=0, north=0).single_zone()
+    one = table(zone=[32, -1, 32, -1], east=[0, np.nan, 0, 1], north=[0, 1, 2, np.nan])
+    assert one.single_zone() == 32 and one.unlocated() == "r/1.jpg and 1 more of 4 images have no coordinates"
+
+
+def test_a_position_is_on_earth():
+    with pytest.raises(DataError, match=r"r/2\.jpg: east 0, north 1e\+30\b.*±1e8"):
+        table(east=0, north=[0, np.nan, 1e30, np.inf])
 
 
 def test_audit_by_hand():

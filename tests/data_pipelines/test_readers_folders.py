@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
 
 from data_pipelines import geo
 from data_pipelines.errors import DataError
@@ -181,7 +182,7 @@ def photo(path, latitude=None, longitude=None, heading=None, time=None):
         gps = exif.get_ifd(0x8825)
         gps.update({1: "S", 2: latitude, 3: "W", 4: longitude})
         if heading is not None:
-            gps[17] = heading
+            gps.update({16: "T", 17: heading})
     if time:
         exif.get_ifd(0x8769)[0x9003] = time
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +201,9 @@ def test_photos_of_lund(real_data):
 def test_photos_by_hand(tmp_path):
     photo(tmp_path / "a.jpg", (33.0, 30.0, 36.0), (70.0, 30.0, 0.0), 361.5, "2019:11:03 08:30:00")
     photo(tmp_path / "b.jpg")
-    with pytest.raises(DataError, match=r"b\.jpg.*\b0\b.*\b2 photos.*position.*without_position=drop"):
+    with pytest.raises(
+        DataError, match=r"b\.jpg has no coordinates in EXIF \(there is no GPSLatitude\).*without_position=drop"
+    ):
         read("photos", tmp_path)
     kept = read("photos", tmp_path, without_position="keep", role="query")
     east, north, zone = geo.to_utm(-33.51, -70.5)
@@ -213,3 +216,121 @@ def test_photos_by_hand(tmp_path):
         photos.read(tmp_path)
     with pytest.raises(DataError, match=r"without_position='skip'.*error, drop, keep"):
         photos.read(tmp_path, without_position="skip")
+
+
+GPS = {1: "N", 2: (33.0, 24.0, 0.0), 3: "E", 4: (70.0, 36.0, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("gps", "latitude", "longitude"),
+    [
+        ({}, 33.4, 70.6),
+        ({1: "S", 3: "W"}, -33.4, -70.6),
+        ({1: "s\0", 3: "West"}, -33.4, -70.6),
+        ({1: "S", 2: (-38.0, 0.0, 0.0)}, -38, 70.6),  # a sign and its letter turn it once
+        ({1: "S", 2: (-38.0, 30.0, 0.0)}, -38.5, 70.6),
+        ({1: None, 2: (-38.0, 0.0, 0.0)}, -38, 70.6),
+        ({2: (0.0, 0.0, 0.0)}, 0, 70.6),  # the equator
+        ({2: (33.0, 60.0, 0.0)}, 34, 70.6),
+    ],
+)
+def test_the_signs_of_exif(gps, latitude, longitude):
+    found = photos.facts({}, GPS | gps, {})
+    assert (found.latitude, found.longitude) == pytest.approx((latitude, longitude)) and not found.why
+
+
+@pytest.mark.parametrize(
+    ("gps", "why"),
+    [
+        ({1: None}, "GPSLatitude has no N or S"),
+        ({3: None}, "GPSLongitude has no E or W"),
+        ({1: "E"}, "GPSLatitude has no N or S"),
+        ({1: b"N"}, "GPSLatitude has no N or S"),
+        ({2: (-38.0, 0.0, 0.0)}, "GPSLatitude is negative, and N"),
+        ({2: (IFDRational(0, 0),) * 3}, "GPSLatitude is nan"),
+        ({2: (0.0,) * 3, 4: (0.0,) * 3}, "without a fix"),
+        ({2: (95.0, 0.0, 0.0)}, "GPSLatitude is 95, expected degrees within ±84"),
+        ({2: (85.0, 0.0, 0.0)}, "±84"),
+        ({2: (33.0, 61.0, 0.0)}, "minutes and seconds within 60"),
+        ({4: (70.0, 0.0, 1e9)}, "GPSLongitude"),
+        ({4: (181.0, 0.0, 0.0)}, "within ±180"),
+        ({2: 33.4}, "no degrees, minutes, seconds"),
+        ({2: (33.0, 24.0)}, "no degrees, minutes, seconds"),
+        ({2: ("x", 24.0, 0.0)}, "GPSLatitude is nan"),
+    ],
+)
+def test_what_exif_does_not_say_is_unknown(gps, why):
+    found = photos.facts({}, GPS | gps, {})
+    assert np.isnan(found.latitude) and np.isnan(found.longitude) and why in found.why
+
+
+@pytest.mark.parametrize(
+    ("direction", "ref", "heading"),
+    [(10.0, "T", 10), (10.0, "M", np.nan), (10.0, None, np.nan), (IFDRational(1, 0), "T", np.nan),
+     (float("inf"), "T", np.nan), (1e30, "T", np.nan), (b"x", "T", np.nan), (-10.0, "T", -10)],
+)  # fmt: skip
+def test_a_heading_is_of_true_north(direction, ref, heading):
+    assert photos.facts({}, {16: ref, 17: direction}, {}).heading == pytest.approx(heading, nan_ok=True)
+
+
+def test_one_impossible_position_is_named_and_the_others_go_on(tmp_path):
+    for name, degrees in (("a", 33.0), ("b", 95.0), ("c", 34.0)):
+        photo(tmp_path / f"{name}.jpg", (degrees, 0.0, 0.0), (70.0, 0.0, 0.0))
+    with pytest.raises(
+        DataError, match=r"b\.jpg has no coordinates in EXIF \(GPSLatitude is 95\b.*without_position=drop"
+    ):
+        read("photos", tmp_path)
+    kept = read("photos", tmp_path, without_position="keep")
+    assert kept.located.tolist() == [True, False, True] and kept.single_zone() == 119
+    assert len(read("photos", tmp_path, without_position="drop")) == 2
+
+
+def test_damaged_exif_is_no_position(tmp_path):
+    photo(tmp_path / "a.jpg", (33.0, 0.0, 0.0), (70.0, 0.0, 0.0), 10, "2019:11:03 08:30:00")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    start = whole.index(b"Exif")
+    for k in range(start, start + 60, 3):
+        (tmp_path / "a.jpg").write_bytes(whole[:k] + b"\xff\xff\xff" + whole[k + 3 :])
+        assert len(read("photos", tmp_path, without_position="keep")) == 1
+
+
+def test_a_folder_keeps_what_each_name_says(tmp_path):
+    """One plain photo among '@' names has its own position or none, and takes none away."""
+    for k in (0, 1, 2):
+        write(tmp_path, f"@50000{k}.00@5800000@33@U@@@@@90@@@@@@.jpg")
+    photo(tmp_path / "IMG_0001.jpg")
+    photo(tmp_path / "@home.jpg", (33.0, 0.0, 0.0), (70.0, 0.0, 0.0))
+    (tmp_path / "Z.jpg").write_bytes(b"no image")
+    places = read("folder", tmp_path, role="query")
+    names = [places.path.relative(row) for row in range(6)]
+    assert names == sorted(names) and names[3:] == ["@home.jpg", "IMG_0001.jpg", "Z.jpg"] and set(places.role) == {1}
+    assert places.east[:3].tolist() == [500000, 500001, 500002] and places.heading[:3].tolist() == [90] * 3
+    assert places.zone.tolist() == [33, 33, 33, 119, -1, -1] and places.located.tolist() == [True] * 4 + [False] * 2
+    assert places.unlocated() == f"{tmp_path / 'IMG_0001.jpg'} and 1 more of 6 images have no coordinates"
+    (tmp_path / "@home.jpg").unlink()
+    assert read("folder", tmp_path).single_zone() == 33, "an unknown position lies in no zone"
+    placed = read("folder", tmp_path, without_position="drop")
+    assert len(placed) == 3 and placed.unlocated() == ""
+    with pytest.raises(DataError, match=r"IMG_0001\.jpg.*GPSLatitude"):
+        (tmp_path / "Z.jpg").unlink()
+        read("folder", tmp_path, without_position="error")
+    with pytest.raises(DataError, match=r"without_position='skip'.*error, drop, keep"):
+        read("folder", tmp_path, without_position="skip")
+
+
+def test_any_reader_puts_its_images_into_one_zone(tmp_path):
+    west, east = (geo.to_utm(51.5, longitude) for longitude in (-0.001, 0.001))  # either side of Greenwich
+    for at, zone in ((west, 30), (east, 31)):
+        write(tmp_path, f"@{at[0]:.2f}@{at[1]:.2f}@{zone}@U@@@@@@@@@@@.jpg")
+    with pytest.raises(DataError, match=r"UTM zone 30 north.*UTM zone 31 north.*\bzone=30north\b"):
+        read("folder", tmp_path).single_zone()
+    for zone in ("30north", 30, "30 north"):
+        places = read("folder", tmp_path, zone=zone)
+        assert (
+            places.single_zone() == 30 and abs(np.hypot(*(np.ptp(v) for v in (places.east, places.north))) - 138.8) < 1
+        )
+    for zone in ("30S", 0, 61, 161, "123south", "", 1 << 70):
+        with pytest.raises(DataError, match=r"no UTM zone.*33north"):
+            read("folder", tmp_path, zone=zone)
+    with pytest.raises(DataError, match=r"@.*\.jpg\).*degrees off UTM zone 10 south"):
+        read("folder", tmp_path, zone="10south")

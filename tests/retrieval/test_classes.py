@@ -139,7 +139,7 @@ def test_photos_of_another_zone_or_without_position(caplog):
     classes = Classes(vectors(0, 90), along(0, 100))
     asked = {"thresholds": ("25m",), "ns": (1,)}
     assert locate(classes, vectors(0), along(0, zone=32), **asked) == {}
-    assert "UTM zones [32, 33]" in caplog.text
+    assert "UTM zone 32 north and UTM zone 33 north" in caplog.text
     assert locate(classes, vectors(0), along(0), thresholds=("label",), ns=(1,)) == {}
     assert "no threshold in metres" in caplog.text
     with pytest.raises(DataError, match=r"coordinates.*metres"):

@@ -198,6 +198,17 @@ def test_what_a_phone_leaves_beside_its_photos_is_counted_and_passed_over(door, 
     assert re.search(r"no image in .*photos holds .*2 \.heic .*convert", said)
 
 
+def test_a_plain_photo_among_named_ones_takes_no_position_away(door, refused, model, database, tmp_path):
+    photos = shutil.copytree(database, tmp_path / "photos")
+    shutil.copy(sorted(photos.iterdir())[0], photos / "IMG_0001.jpg")
+    status, out, err = door("extract", *model, f"--images={photos}", f"--out={tmp_path / 'db.npy'}")
+    assert status == 0 and f"{photos / 'IMG_0001.jpg'} has no coordinates" in out, err
+    rows = table(tmp_path / "db.csv")
+    assert [row["zone"] for row in rows] == ["33"] * 50 + ["-1"] and (rows[50]["lat"], rows[50]["east"]) == ("", "")
+    said = refused("evaluate", *model, f"--database={photos}", f"--queries={database}")
+    assert f"{photos / 'IMG_0001.jpg'} has no coordinates" in said and "zone" not in said
+
+
 def test_photos_of_a_camera(door, model, real_data, tmp_path):
     """Lund's photos carry their place in EXIF."""
     status, out, err = door("extract", *model, f"--images={real_data / 'lund'}", f"--out={tmp_path / 'lund.npy'}")

@@ -1,0 +1,92 @@
+# ruff: noqa: PTH100, PTH118 (paths are plain strings here: millions of Path objects would be slow)
+"""`Paths`, millions of file paths in one blob of bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from data_pipelines.answers import offsets
+
+CHUNK = 1 << 18
+Array = np.ndarray
+
+
+class Paths(Sequence[str]):
+    """An immutable sequence of file paths, held as a common root, a blob of UTF-8 bytes and int64 offsets.
+
+    Args:
+      root: folder that every path is relative to; may be empty.
+      blob: uint8 [bytes], the relative paths one after the other.
+      offsets: int64 [N + 1]; path i is `blob[offsets[i]:offsets[i + 1]]`.
+    """
+
+    __slots__ = ("blob", "offsets", "root")
+
+    def __init__(self, root: str, blob: Array, offsets: Array):
+        self.root, self.blob, self.offsets = root, blob, offsets
+
+    @classmethod
+    def of(cls, relative: Iterable[str | bytes], root: str | os.PathLike[str] = "") -> Paths:
+        """Packs `relative` paths that lie under `root`."""
+        encoded = [os.fsencode(path) for path in relative]
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        return cls(os.fspath(root), np.frombuffer(b"".join(encoded), np.uint8), offsets(lengths))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row):
+        """The path of one row (an int), with the root. Use `take` for many."""
+        return os.path.join(self.root, self.relative(int(row)))
+
+    def relative(self, row: int) -> str:
+        """The path of one row relative to `root`."""
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} paths")
+        row %= len(self)
+        return os.fsdecode(self.blob[self.offsets[row] : self.offsets[row + 1]].tobytes())
+
+    def take(self, rows: Array) -> Paths:
+        """The paths of `rows` (int [M]) as a new blob, without a Python loop over the rows."""
+        rows = np.asarray(rows, np.int64)
+        starts, lengths = self.offsets[:-1][rows], np.diff(self.offsets)[rows]
+        ends = offsets(lengths)
+        blob = np.empty(ends[-1], np.uint8)
+        for first in range(0, len(rows), CHUNK):  # an index per byte is eight times the bytes: never all at once
+            part = slice(first, first + CHUNK)
+            begin, end = ends[first], ends[min(first + CHUNK, len(rows))]
+            gather = np.repeat(starts[part] - ends[:-1][part], lengths[part]) + np.arange(begin, end)
+            blob[begin:end] = self.blob[gather]
+        return Paths(self.root, blob, ends)
+
+    def under(self, root: str) -> Paths:
+        """The same files with paths relative to `root`, a folder above (or equal to) the root they have."""
+        relative = os.path.relpath(os.path.abspath(self.root), root)
+        if relative == ".":
+            return Paths(root, self.blob, self.offsets)
+        if len(self) and (self.blob[np.minimum(self.offsets[:-1], len(self.blob) - 1)] == ord("/")).any():
+            return Paths.of((os.path.relpath(os.path.abspath(self[i]), root) for i in range(len(self))), root)
+        prefix = np.frombuffer(os.fsencode(relative) + b"/", np.uint8)
+        offsets = self.offsets + np.arange(len(self) + 1) * len(prefix)
+        blob = np.empty(offsets[-1], np.uint8)
+        own = np.ones(len(blob), bool)
+        for k, character in enumerate(prefix):
+            blob[offsets[:-1] + k] = character
+            own[offsets[:-1] + k] = False
+        blob[own] = self.blob
+        return Paths(root, blob, offsets)
+
+    @staticmethod
+    def concat(parts: Sequence[Paths]) -> Paths:
+        """One sequence of several; parts with other roots are rewritten under a common one."""
+        if len(parts) == 1:
+            return parts[0]
+        if len({part.root for part in parts}) > 1:
+            root = os.path.commonpath([os.path.abspath(part.root) for part in parts])
+            parts = [part.under(root) for part in parts]
+        sizes = np.cumsum([0] + [len(part.blob) for part in parts])
+        offsets = [part.offsets[1:] + size for part, size in zip(parts, sizes, strict=False)]
+        return Paths(parts[0].root, np.concatenate([p.blob for p in parts]), np.concatenate([[0], *offsets]))

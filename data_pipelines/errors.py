@@ -1,5 +1,7 @@
 """Errors that a user sees as one message, without a traceback."""
 
+import reprlib
+
 
 class DataError(ValueError):
     """A data set, file, row or key is wrong.
@@ -7,3 +9,20 @@ class DataError(ValueError):
     The message names it, what was expected and what to do.
     `jaxvpr.main` prints it without a traceback and leaves with status 2.
     """
+
+
+class _Short(reprlib.Repr):
+    def __init__(self):
+        super().__init__()
+        self.maxstring = self.maxother = 120
+        self.maxlist = self.maxtuple = 20
+        self.maxlevel = 3
+
+    def repr_int(self, value: int, level: int) -> str:
+        return repr(value) if abs(value) < 1 << 128 else f"an integer of {value.bit_length()} bits"
+
+    def repr_ndarray(self, value, level: int) -> str:
+        return self.repr1(value.tolist(), level)
+
+
+short = _Short().repr  # what a file holds, as a message shows it: never longer than a few lines

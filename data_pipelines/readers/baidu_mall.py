@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines import poses
-from data_pipelines.errors import DataError
-from data_pipelines.places import ROLES, SPLITS, Paths, Places, index_of
-from data_pipelines.readers import at_names, listing
+from data_pipelines.errors import DataError, short
+from data_pipelines.places import FARTHEST, ROLES, SPLITS, Paths, Places, index_of
+from data_pipelines.readers import at_names, listing, text
 
 Array = np.ndarray
 FOLDERS = {"database": ("training_images_undistort", "training_gt"), "query": ("query_images_undistort", "query_gt")}
@@ -76,12 +76,8 @@ def _poses(images: Paths, truth: Path) -> tuple[Array, Array]:
 
 def _camera(file: Path) -> tuple[Array, Array]:
     """Rotation and position in one camera file."""
-    try:
-        lines = [
-            (k, line.split()) for k, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1) if line.strip()
-        ]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the camera file {file}: {error}. Expected one for each image.") from error
+    content = text.read(file, "a camera file for each image")
+    lines = [(k, line.split()) for k, line in enumerate(content.splitlines(), 1) if line.strip()]
     if len(lines) != len(LINES):
         raise DataError(
             f"{file}: {len(lines)} lines; expected {len(LINES)}: matrix, distortion, rotation, position, size"
@@ -92,8 +88,8 @@ def _camera(file: Path) -> tuple[Array, Array]:
             values = [float(word) for word in words]
         except ValueError:
             values = []
-        if len(values) != count or not np.isfinite(values).all():
-            raise DataError(f"{file}, line {number}: {' '.join(words)!r} is not {count} numbers of {what}")
+        if len(values) != count or not (np.abs(values) <= FARTHEST).all():
+            raise DataError(f"{file}, line {number}: {short(' '.join(words))} is not {count} numbers of {what}")
         numbers.append(values)
     rotation, position = np.array(numbers[4:7]), np.array(numbers[7])
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > SKEWED or np.linalg.det(rotation) < 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.places import ROLES, Paths, Places, index_of
-from data_pipelines.readers import at_names, listing, photos
+from data_pipelines.readers import at_names, listing, photos, text
 
 
 def paths(images: str | os.PathLike[str]) -> Paths:
@@ -17,7 +17,9 @@ def paths(images: str | os.PathLike[str]) -> Paths:
     Other files of a folder are counted and left out.
     """
     images = Path(images)
-    return Paths.of([images.name], images.parent) if images.is_file() else listing.images(images, others="skip")
+    if text.is_file(images):
+        return Paths.of([images.name], images.parent)
+    return listing.images(images, others="skip")
 
 
 def read(images: str | os.PathLike[str], *, role: str = "database", without_position: str = "keep") -> Places:

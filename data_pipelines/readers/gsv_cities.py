@@ -7,7 +7,6 @@ Ali-bey et al., "GSV-Cities: Toward Appropriate Supervised Visual Place Recognit
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,13 +15,14 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipelines import geo
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, short
 from data_pipelines.places import ROLES, SPLITS, Paths, Places, index_of
-from data_pipelines.readers import listing, names
+from data_pipelines.readers import listing, names, text
 
 Array = np.ndarray
 COLUMNS = ("place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid")
 SUFFIXES = (".jpg", ".JPG")  # the published code reads the first, the published description shows the second
+LONGEST = 255  # characters of a file's name
 IN_NAME = 10**5  # a file's name holds the place's number modulo this
 
 
@@ -111,8 +111,9 @@ def _read_city(file: Path) -> _City:
     latitude = _converted(file, table, "lat", float, np.float64, -84, 84)
     longitude = _converted(file, table, "lon", float, np.float64, -180, 180)
     for column in ("city_id", "panoid"):
-        if "" in table[column]:
-            raise _error(file, table, column, table[column].index(""), "a word")
+        for at, word in enumerate(table[column]):
+            if not 0 < len(word) <= LONGEST:
+                raise _error(file, table, column, at, "a word that a file's name can hold")
     city_ids, which = np.unique(table["city_id"], return_inverse=True)
     first = np.array([names.first_place(os.fsencode(city)) for city in city_ids.tolist()], np.int64)
     place = first[which] + place_id
@@ -129,21 +130,14 @@ def _read_city(file: Path) -> _City:
 
 def _columns(file: Path) -> dict[str, Sequence[str]]:
     """The text of the known columns; the order of columns and others beside them do not matter."""
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            header, *rows = [row for row in csv.reader(text) if row] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {file} as CSV in UTF-8: {error}") from error
-    missing = [column for column in COLUMNS if column not in header]
+    expected = f"a table of the columns {','.join(COLUMNS)}"
+    header, rows, _ = text.table(file, expected)
+    where = {column: text.column(file, header, [column], f"Expected {expected}") for column in COLUMNS}
+    missing = [column for column, k in where.items() if k is None]
     if missing:
-        raise DataError(f"{file} has no column {missing}; its header is {header}, expected {','.join(COLUMNS)}")
-    if not rows:
-        raise DataError(f"{file} has no rows; expected a header line and one line per image")
-    for number, row in enumerate(rows):
-        if len(row) != len(header):
-            raise DataError(f"{file}, row {number + 1}: {len(row)} fields, but the header has {len(header)}")
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-    return {column: columns[column] for column in COLUMNS}
+        raise DataError(f"{file} has no column {missing}; its header is {short(header)}. Expected {expected}")
+    columns = list(zip(*rows, strict=True))
+    return {column: columns[k] for column, k in where.items() if k is not None}
 
 
 def _converted(file: Path, table: dict, column: str, convert: Callable, dtype: type, low: float, high: float) -> Array:
@@ -169,7 +163,7 @@ def _converts(cell: str, convert: Callable, dtype: type) -> bool:
 
 
 def _error(file: Path, table: dict, column: str, row: int, expected: str) -> DataError:
-    return DataError(f"{file}, row {row + 1}, column {column}: {table[column][row]!r} is not {expected}")
+    return DataError(f"{file}, row {row + 1}, column {column}: {short(table[column][row])} is not {expected}")
 
 
 def _one_file_each(frames: Sequence[_City]) -> None:
@@ -206,7 +200,7 @@ def _places(root: Path, frame: _City, rows: Array) -> Places:
 
 def _suffix(root: Path, frame: _City, row: int) -> str:
     for suffix in SUFFIXES:
-        if (root / "Images" / f"{frame.stems[row]}{suffix}").exists():
+        if text.is_file(root / "Images" / f"{frame.stems[row]}{suffix}"):
             return suffix
     raise DataError(
         f"{frame.file}, row {row + 1}: there is no image {root / 'Images' / frame.stems[row]}{SUFFIXES[0]}. Unpack the "

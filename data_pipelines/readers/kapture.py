@@ -16,10 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, short
+from data_pipelines.places import FARTHEST
 from data_pipelines.poses import rotations
+from data_pipelines.readers import text
 
 Array = np.ndarray
+DEEPEST = 8  # a rig of a rig ..., which also ends where rigs hold one another
 POSE = "qw, qx, qy, qz, tx, ty, tz"
 
 
@@ -71,7 +74,7 @@ def _camera_poses(sensors: Path, timestamp: Array, devices: Array) -> tuple[Arra
     for camera in np.unique(devices):
         rows, device = np.flatnonzero(devices == camera), str(camera)
         mount, arm = np.eye(3), np.zeros(3)  # from the device, which may be the rig of a rig, to the camera
-        for _ in range(len(rigs) + 1):
+        for _ in range(DEEPEST):
             at = np.array([index.get((int(timestamp[row]), device), -1) for row in rows], np.int64)
             posed, at = rows[at >= 0], at[at >= 0]
             turn[posed], shift[posed], known[posed] = mount @ pose_turn[at], pose_shift[at] @ mount.T + arm, True
@@ -104,12 +107,8 @@ class _Rows:
 
     def __init__(self, file: Path, fields: str):
         self.file, self.fields = file, fields
-        try:
-            text = file.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot read {file}: {error}. Expected a kapture file of rows {fields}") from error
         self.lines, cells = [], []
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.read(file, f"a kapture file of rows {fields}").splitlines(), 1):
             if line.strip() and not line.startswith("#"):
                 self.lines.append(number)
                 cells.append([cell.strip() for cell in line.split(",")])
@@ -145,11 +144,13 @@ class _Rows:
                     for row, cells in enumerate(self.cells)
                 ]
             )
-        broken = ~np.isfinite(numbers).all(axis=1) | (np.abs(numbers[:, :4]).max(axis=1) < 1e-6)
+        broken = ~(np.abs(numbers) <= FARTHEST).all(axis=1) | (np.abs(numbers[:, :4]).max(axis=1) < 1e-6)
         if broken.any():
             row = int(np.argmax(broken))
             raise self.error(
-                row, f"{', '.join(self.cells[row][first:])} is not a pose; expected {POSE}, not a zero rotation"
+                row,
+                f"{short(', '.join(self.cells[row][first:]))} is not a pose; expected {POSE}, no zero rotation and "
+                f"no number beyond {FARTHEST:g}",
             )
         return rotations(numbers[:, :4]), numbers[:, 4:]
 
@@ -157,11 +158,11 @@ class _Rows:
         try:
             return convert(self.cells[row][k])
         except ValueError as error:
-            raise self.error(row, f"{self.fields.split(', ')[k]} is {self.cells[row][k]!r}, not {kind}") from error
+            raise self.error(row, f"{self.fields.split(', ')[k]} is {short(self.cells[row][k])}, not {kind}") from error
 
 
-def _integer(text: str) -> int:
-    number = int(text)
+def _integer(cell: str) -> int:
+    number = int(cell)
     if abs(number) >= 1 << 62:
         raise ValueError(f"{number} is too large")
     return number

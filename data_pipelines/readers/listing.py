@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import io
 import itertools
 import logging
 import os
@@ -16,10 +18,13 @@ import numpy as np
 from data_pipelines.errors import DataError
 from data_pipelines.image_files import FORMATS
 from data_pipelines.places import Paths
+from data_pipelines.readers import text
 
 log = logging.getLogger(__name__)
 IMAGES = tuple(suffix.encode() for suffixes in FORMATS.values() for suffix in suffixes)
 CLUTTER = (b".txt", b".csv", b".json", b".md", b".gz", b".npy", b".yaml", b".db", b".ini")
+LONGEST = 4096  # bytes of a path
+MOST_PACKED = 100  # bytes of names in one of a packed list: SF-XL's have 5, a list made to fill the memory 1,000
 CLUTTER_NAMES = (b"license", b"readme")
 
 
@@ -105,7 +110,7 @@ def cached(root: str | os.PathLike[str]) -> Paths | None:
         return None
     paths = lines(listed, root=root)
     for row in (0, len(paths) - 1):
-        if not Path(paths[row]).exists():
+        if not text.is_file(paths[row]):
             raise DataError(
                 f"{listed} lists {paths.relative(row)}, which is not in {path}. The list is stale or its paths are not "
                 "relative to that folder: delete it, and the folder itself is listed."
@@ -117,33 +122,43 @@ def lines(path: str | os.PathLike[str], root: str | os.PathLike[str] = "") -> Pa
     """The lines of a text file (may be .gz) as paths under `root`, in the order of the file; empty lines are dropped.
 
     Raises:
-      DataError: a file that is missing, cannot be read or holds no line.
+      DataError: a file that is missing, cannot be read, holds no line or no text, or unpacks to far more than names do.
     """
-    try:
-        data = Path(path).read_bytes()
-        text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"cannot read the list of names {path}: {error}. Check the path and whether the file is complete."
-        ) from error
-    blob = np.frombuffer(text.replace(b"\r\n", b"\n"), np.uint8)
+    data = text.data_of(path, "a list of names")
+    if data[:2] == b"\x1f\x8b":
+        most = MOST_PACKED * len(data) + (1 << 16)
+        try:
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+                data = stream.read(most + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(
+                f"cannot read the list of names {path}: {error}. Check the path and whether the file is complete."
+            ) from error
+        if len(data) > most:
+            raise DataError(f"{path} unpacks to more than {MOST_PACKED} times its size: that is no list of names")
+    if b"\0" in data:
+        raise DataError(f"cannot read the list of names {path}: line {text.line_of(data, data.index(0))} is no text")
+    blob = np.frombuffer(data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n"), np.uint8)
     bounds = np.concatenate([[-1], np.flatnonzero(blob == ord("\n")), [len(blob)]])
     starts, ends = bounds[:-1] + 1, bounds[1:]
     some = ends > starts
     if not some.any():
         raise DataError(f"the list of names {path} is empty; expected one path per line")
+    if (ends - starts).max() > LONGEST:
+        line = int(np.argmax(ends - starts)) + 1
+        raise DataError(f"the list of names {path}: line {line} has more than {LONGEST} bytes, which no path has")
     offsets = np.append(0, np.cumsum((ends - starts)[some]))
     return Paths(os.fspath(root), blob[blob != ord("\n")], offsets)
 
 
 def sorted_paths(paths: Paths) -> Paths:
     """The same paths in sorted order, without a Python string each where they are sorted already."""
-    text, offsets = paths.blob.tobytes(), paths.offsets.tolist()
+    blob, offsets = paths.blob.tobytes(), paths.offsets.tolist()
     previous = b""
     for start, stop in itertools.pairwise(offsets):
-        name = text[start:stop]
+        name = blob[start:stop]
         if name < previous:
-            names = sorted(text[a:b] for a, b in itertools.pairwise(offsets))
+            names = sorted(blob[a:b] for a, b in itertools.pairwise(offsets))
             return Paths.of(names, paths.root)
         previous = name
     return paths

@@ -255,7 +255,13 @@ def _number(path: str, field: str, text: str) -> float:
 def _zone(path: str, number: str, letter: str, latitude: str) -> int:
     if not number:
         return -1
-    if not (number.isascii() and number.isdigit() and 1 <= int(number) <= 60 and letter in ("", *LETTERS)):
+    if not (
+        number.isascii()
+        and number.isdigit()
+        and len(number) < 9
+        and 1 <= int(number) <= 60
+        and letter in ("", *LETTERS)
+    ):
         raise DataError(
             f"{path}: fields 3 and 4 (UTM zone) are {number!r} and {letter!r}; "
             f"expected 1 to 60 and one of {LETTERS}, or nothing"

@@ -12,7 +12,7 @@ import numpy as np
 from data_pipelines import poses
 from data_pipelines.errors import DataError
 from data_pipelines.places import ROLES, SPLITS, Paths, Places, index_of
-from data_pipelines.readers import at_names, kapture, listing, photos
+from data_pipelines.readers import at_names, kapture, listing, photos, text
 
 MICROSECONDS = (10**15, 10**16)  # since 1970: from 2001 on
 
@@ -75,7 +75,7 @@ def _require(folder: Path, records: kapture.Records, without_position: str) -> N
     """Checks that the first image exists, and with `without_position="error"` that every image has a pose."""
     sensors = folder / "sensors"
     image = sensors / "records_data" / records.images[0]
-    if not image.is_file():
+    if not text.is_file(image):
         raise DataError(f"{sensors / 'records_camera.txt'} lists {image}, which does not exist. Check the path.")
     if without_position == "error" and not records.known.all():
         unknown = np.flatnonzero(~records.known)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,15 +11,22 @@ import numpy as np
 
 from data_pipelines import geo
 from data_pipelines.conditions import check_conditions, condition_bits
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, short
 from data_pipelines.places import ROLES, SPLITS, VIEWS, Paths, Places, index_of
-from data_pipelines.readers import listing
+from data_pipelines.readers import listing, text
 
 Array = np.ndarray
 COLUMNS = (
     "path", "lat", "lon", "east", "north", "heading", "place",
     "time", "split", "role", "condition", "view", "sequence", "frame",
 )  # fmt: skip
+ALIASES = {  # other names of columns, in any case
+    "lat": ("latitude",),
+    "lon": ("longitude", "lng", "long"),
+    "east": ("easting", "utm_east"),
+    "north": ("northing", "utm_north"),
+}
+MOST_FRAME = 1 << 62
 ROLE_ALIASES = {"db": "database", "gallery": "database", "ref": "database", "reference": "database", "queries": "query"}
 SPLIT_ALIASES = {"training": "train", "validation": "val", "testing": "test"}
 
@@ -36,13 +42,14 @@ def read(
 ) -> Places:
     """Reads `path[,lat,lon|east,north][,heading,place,time,split,role,condition,view,sequence,frame]`, header first.
 
-    Paths are relative to `root` (or absolute). Degrees are projected to UTM, each row to its own zone; metres are taken
-    as they are, in a local frame. Places and sequences are integers or any text (numbered in sorted order).
-    Times are ISO 8601. A condition is one name, or several with `;` between them, such as `night;rain`. An empty cell
-    means unknown, except for path and coordinates. Other columns are ignored.
+    Paths are relative to the folder `root` (or absolute). Degrees are projected to UTM, each row to its own zone;
+    metres are taken as they are, in a local frame. Places and sequences are integers or any text (numbered in sorted
+    order); -1 is unknown, as a frame too. Times are ISO 8601. A condition is one name, or several with `;` between
+    them, such as `night;rain`. An empty cell means unknown, except for path and coordinates. Blanks around names and
+    cells do not count, `ALIASES` has other names of the columns of coordinates, and other columns are ignored.
 
     Args:
-      root: folder of the images.
+      root: folder of the images, or the CSV file in it.
       file: the CSV file, relative to `root`; by default the only .csv there.
       columns: our name → the file's name of a column, e.g. `{"path": "image_path", "place": "label", "role": "split"}`.
         A column of the file that is given to one of ours is not read as another.
@@ -53,6 +60,9 @@ def read(
     Raises:
       DataError: a missing file or column, or a bad row; names file and line.
     """
+    root = Path(root)
+    if file is None and root.suffix.lower() == ".csv" and not root.is_dir():
+        root, file = root.parent, root.name
     root = listing.folder(root)
     table = _Table(_file(root, file), columns or {})
     east, north, zones = table.positions()
@@ -63,7 +73,7 @@ def read(
         "heading": table.headings(),
         "place": table.labels("place"),
         "sequence": table.labels("sequence"),
-        "frame": table.converted("frame", int, -1, "an integer"),
+        "frame": table.converted("frame", _frame, -1, "an integer from 0 (-1 or an empty cell where unknown)"),
         "time": table.converted(
             "time", _time, np.datetime64("NaT", "s"), "a time in ISO 8601 such as 2019-11-03T08:30:00"
         ),
@@ -91,27 +101,25 @@ class _Table:
         unknown = sorted(set(columns) - set(COLUMNS))
         if unknown:
             raise DataError(f"no such column {unknown} to read {file} into; there are {list(COLUMNS)}")
-        try:
-            with file.open(newline="", encoding="utf-8-sig") as text:
-                lines = csv.reader(text)
-                self.header = next(lines, [])
-                both = [(row, lines.line_num) for row in lines if row]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"cannot read {file} as CSV in UTF-8: {error}") from error
-        self.rows, self.lines = [row for row, _ in both], [line for _, line in both]
-        for row, line in both:
-            if len(row) != len(self.header):
-                raise DataError(f"{file}, line {line}: {len(row)} fields, but the header has {len(self.header)}")
-        if not both:
-            raise DataError(f"{file} has no rows; expected a header line and one line per image")
+        self.header, self.rows, self.lines = text.table(file, "a table in CSV")
         missing = sorted(set(columns.values()) - set(self.header))
         if missing:
-            raise DataError(f"{file} has no column {missing}; its header is {self.header}")
-        taken = set(columns.values())
-        self.index = {c: self.header.index(c) for c in COLUMNS if c in self.header and c not in taken}
-        self.index.update({ours: self.header.index(theirs) for ours, theirs in columns.items()})
+            raise DataError(f"{file} has no column {missing}; its header is {short(self.header)}")
+        free = ["" if name in columns.values() else name.lower() for name in self.header]
+        self.index: dict[str, int] = {}
+        for ours in COLUMNS:
+            header, names = (
+                (self.header, [columns[ours]]) if ours in columns else (free, [ours, *ALIASES.get(ours, ())])
+            )
+            advice = f"Keep one of them, or say which with the reader's option columns.{ours}=NAME"
+            k = text.column(file, header, names, advice)
+            if k is not None:
+                self.index[ours] = k
         if "path" not in self.index:
-            raise DataError(f"{file} has no column path; its header is {self.header}. Set columns.path to one of them.")
+            raise DataError(
+                f"{file} has no column path; its header is {short(self.header)}. Say which column names the images, "
+                f"with the reader's option columns.path={self.header[0]}"
+            )
 
     def cells(self, column: str) -> list[str] | None:
         """The column's text, stripped; None where the file has no such column."""
@@ -123,7 +131,7 @@ class _Table:
     def error(self, row: int, column: str, expected: str) -> DataError:
         cell = self.rows[row][self.index[column]]
         name = self.header[self.index[column]]
-        return DataError(f"{self.file}, line {self.lines[row]}, column {name}: {cell!r} is not {expected}")
+        return DataError(f"{self.file}, line {self.lines[row]}, column {name}: {short(cell)} is not {expected}")
 
     def check(self, column: str, good: Array, expected: str) -> None:
         if not good.all():
@@ -143,7 +151,7 @@ class _Table:
         return np.array(values)
 
     def numbers(self, column: str, required: bool = False) -> Array | None:
-        values = self.converted(column, float, np.nan, "a number")
+        values = self.converted(column, _number, np.nan, "a number")
         if values is not None:
             self.check(column, np.isfinite(values) if required else ~np.isinf(values), "a number")
         return values
@@ -166,11 +174,9 @@ class _Table:
         values = self.numbers("heading")
         return None if values is None else geo.wrapped(values)
 
-    def words(self, column: str) -> tuple[Array | int, list[str]]:
+    @staticmethod
+    def words(cells: Sequence[str]) -> tuple[Array, list[str]]:
         """Indices into the sorted distinct words of a column, -1 for empty cells, and those words."""
-        cells = self.cells(column)
-        if cells is None:
-            return -1, []
         vocabulary = sorted(set(cells) - {""})
         number = {"": -1, **{word: k for k, word in enumerate(vocabulary)}}
         return np.array([number[cell] for cell in cells]), vocabulary
@@ -191,13 +197,14 @@ class _Table:
         return np.array([np.bitwise_or.reduce(row) for row in bits], np.int64), vocabulary
 
     def labels(self, column: str) -> Array | None:
-        """Integers as they are; where any cell is another text, indices into the sorted texts; -1 for empty."""
+        """Integers as they are; where any cell is another text, indices into the sorted texts; -1 for -1 and empty."""
         cells = self.cells(column)
         if cells is None:
             return None
+        cells = ["" if cell == "-1" else cell for cell in cells]
         if all(cell.isdecimal() and cell.isascii() and len(cell) < 19 for cell in cells if cell):
             return np.array([int(cell) if cell else -1 for cell in cells])
-        return np.asarray(self.words(column)[0])
+        return np.asarray(self.words(cells)[0])
 
     def choices(self, column: str, names: Sequence[str], aliases: Mapping[str, str]) -> Array | None:
         def convert(cell: str) -> int:
@@ -209,7 +216,7 @@ class _Table:
     def paths(self) -> list[str]:
         cells = self.cells("path") or []
         for row, cell in enumerate(cells):
-            if not cell:
+            if not 0 < len(cell) <= listing.LONGEST:
                 raise self.error(row, "path", "a path")
         return cells
 
@@ -219,8 +226,24 @@ def _file(root: Path, file: str | None) -> Path:
         return root / file
     files = sorted(root.glob("*.csv"))
     if len(files) != 1:
-        raise DataError(f"{root} holds {len(files)} .csv files ({[f.name for f in files]}); set file to one of them")
+        raise DataError(
+            f"{root} holds {len(files)} .csv files ({[f.name for f in files]}); say which with the reader's option "
+            "file=NAME"
+        )
     return files[0]
+
+
+def _number(cell: str) -> float:
+    if "_" in cell:  # Python takes 1_000 for a number; a table that holds it means something else
+        raise ValueError(cell)
+    return float(cell)
+
+
+def _frame(cell: str) -> int:
+    frame = int(cell) if "_" not in cell else -2
+    if not -1 <= frame < MOST_FRAME:
+        raise ValueError(cell)
+    return frame
 
 
 def _time(cell: str) -> np.datetime64:

@@ -89,8 +89,8 @@ def test_pairs_bring_their_list(tmp_path):
     (tmp_path / "ground_truth.csv").write_text("query,references\n1,1 0\n")
     assert lists(read("pairs", tmp_path)) == [[], [0, 1], []], "what the list leaves out has none"
     for text, said in (
-        ("1,2", r"ground_truth\.csv.*rows up to 2\b.*2 database"),
-        ("3,0", r"ground_truth\.csv.*4 queries.*3 queries"),
+        ("1,2", r"ground_truth\.csv.*line 2.*\[2\].*2 database"),
+        ("3,0", r"ground_truth\.csv, line 2.*query 3\b.*3 queries"),
     ):
         (tmp_path / "ground_truth.csv").write_text(f"query,references\n{text}\n")
         with pytest.raises(DataError, match=said):

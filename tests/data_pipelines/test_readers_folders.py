@@ -62,7 +62,7 @@ def test_corridor(real_data):
     database, queries = places.select(role="database"), places.select(role="query")
     assert len(database) == len(queries) == 111 and queries.path.relative(7) == "query/0000007.jpg"
     assert queries.frame.tolist() == list(range(111))
-    indptr, indices = pairs.ground_truth(real_data / "corridor")
+    indptr, indices = places.answers
     assert len(indptr) == 112
     for query in range(111):  # the published tolerance: two frames
         wanted = range(max(query - 2, 0), min(query + 3, 111))
@@ -70,7 +70,7 @@ def test_corridor(real_data):
 
 
 def lists_of(root, file=None):
-    indptr, indices = pairs.ground_truth(root, file)
+    indptr, indices = pairs.ground_truth(root, file, queries=3, database=10)
     return [indices[a:b].tolist() for a, b in itertools.pairwise(indptr)]
 
 
@@ -108,39 +108,115 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     array[0] = Evil()
     np.save(tmp_path / "gt.npy", array, allow_pickle=True)
     with pytest.raises(DataError, match=r"gt\.npy.*posix\.getcwd"):
-        pairs.ground_truth(tmp_path, "gt.npy")
+        lists_of(tmp_path, "gt.npy")
     (tmp_path / "cut.npy").write_bytes((tmp_path / "gt.npy").read_bytes()[:30])
     with pytest.raises(DataError, match=r"\bread\b.*cut\.npy"):
-        pairs.ground_truth(tmp_path, "cut.npy")
+        lists_of(tmp_path, "cut.npy")
     header = (tmp_path / "gt.npy").read_bytes()[:128]
     (tmp_path / "list.npy").write_bytes(header + pickle.dumps([1, 2]))
     with pytest.raises(DataError, match=r"list\.npy.*\blist\b.*array"):
-        pairs.ground_truth(tmp_path, "list.npy")
+        lists_of(tmp_path, "list.npy")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0,1 2\n", "'0,1 2'.*query,references"),
-        ("query,references\n0,1\n1,two\n", r"ground_truth\.csv.*line 3.*\['1', 'two'\].*query"),
-        ("query,references\n0,-1\n", r"line 2.*\['0', '-1'\].*negative"),
-        ("query,references\n0,1,2\n", r"line 2.*\['0', '1', '2'\].*query"),
-        ("query,references\n", r"ground_truth\.csv.*no row"),
-        ("", "''.*query,references"),
+        ("0,1 2\n1,3\n", "'0,1 2'.*query,references"),
+        ("query,references\n0,1\n1,two\n", r"ground_truth\.csv.*line 3.*\('1', \['two'\]\).*query"),
+        ("query,references\n0,-2\n", r"line 2.*\('0', \['-2'\]\).*negative"),
+        ("query,references\n0,3 -1\n", r"line 2.*\['3', '-1'\].*negative.*-1 alone"),
+        ("query,references\n0,1,2\n", r"line 2: 3 fields.*\b2\b"),
+        ("query,references\n1000000000,1\n", r"line 2: .*query 1000000000 .*3 queries and 10 database"),
+        ("query,references\n0,1\n1,10\n", r"line 3: .*\[10\].*3 queries and 10 database"),
+        (f"query,references\n0,{10**30}\n", r"line 2: .*10 database"),
+        (f"query,references\n0,{'9' * 5000}\n", r"line 2: .{,300}not a query's number"),
+        (f"query,references\n0,{'9 ' * 100_000}\n", r"ground_truth\.csv.*line 2.*131072"),
+        ("query;references\n0;1\n", "line 1: 'query;references' has ';' between its fields"),
+        ("query,references\n0,\0\n", r"ground_truth\.csv: line 2 is not text in UTF-8"),
+        ("query,references\n", r"ground_truth\.csv.*no rows"),
+        ("", r"no rows.*"),
     ],
 )
 def test_bad_lists_are_named(tmp_path, text, message):
     (tmp_path / "ground_truth.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        pairs.ground_truth(tmp_path)
+        lists_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted"),
+    [
+        ([[0, [-1]], [1, [4]], [2, []]], [[], [4], []]),
+        ([np.array([-1]), np.array([3, 4, 5]), np.array([-1.0])], [[], [3, 4, 5], []]),
+        ([[0, np.array([-1])], [2, [np.array(7)]]], [[], [], [7]]),
+        ([-1, 4, np.array(5)], [[], [4], [5]]),
+    ],
+)
+def test_a_lone_minus_one_is_no_positive(tmp_path, rows, wanted):
+    """As the lists of GardensPoint say it."""
+    array = np.empty(len(rows), object)
+    for k, row in enumerate(rows):
+        array[k] = row
+    np.save(tmp_path / "gt.npy", array, allow_pickle=True)
+    assert lists_of(tmp_path, "gt.npy") == wanted
+    (tmp_path / "ground_truth.csv").write_text("query,references\n0,-1\n1,4\n")
+    assert lists_of(tmp_path, "ground_truth.csv") == [[], [4], []]
+
+
+def nested(depth):
+    lists = []
+    for _ in range(depth):
+        lists = [lists, lists]
+    return lists
+
+
+def test_numbers_that_no_list_holds(tmp_path):
+    for row in (np.inf, np.nan, 1e30, 10**5000, "x", None, [0, [np.inf]], nested(60), [0, nested(60)], b"1"):
+        array = np.empty(1, object)
+        array[0] = row
+        np.save(tmp_path / "gt.npy", array, allow_pickle=True)
+        with pytest.raises(DataError, match=r"gt\.npy, row 0: ") as caught:
+            lists_of(tmp_path, "gt.npy")
+        assert len(str(caught.value)) < 10_000
+
+
+def test_arrays_that_claim_more_than_their_file_holds(tmp_path):
+    np.save(tmp_path / "gt.npy", np.zeros((3, 1), np.int64))
+    data = (tmp_path / "gt.npy").read_bytes()
+    (tmp_path / "gt.npy").write_bytes(data.replace(b"(3, 1), }           ", b"(3000000000000, 1), }"[:20]))
+    with pytest.raises(DataError, match=r"gt\.npy"):
+        lists_of(tmp_path, "gt.npy")
+    array = np.empty(1, object)
+    array[0] = np.zeros(3)
+    header = len(data) - 24
+    np.save(tmp_path / "gt.npy", array, allow_pickle=True)
+    for call in (
+        b"cnumpy\nndarray\n(J\x00\x00\x00\x7ftR.",
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(J\x00\x00\x00\x7ftc_codecs\nencode\n(Vb\ntRtR.",
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tVb\ntR(K\x01(J\x00\x00\x00\x7ftcnumpy\ndtype\n(Vf8\ntR"
+        b"I00\nC\x00tb.",
+    ):
+        whole = (tmp_path / "gt.npy").read_bytes()
+        (tmp_path / "bomb.npy").write_bytes(whole[:header] + call)
+        with pytest.raises(DataError, match=r"bomb\.npy"):
+            lists_of(tmp_path, "bomb.npy")
+    np.save(tmp_path / "gt.npy", np.array(3))
+    with pytest.raises(DataError, match=r"gt\.npy holds ndarray, not an array of rows"):
+        lists_of(tmp_path, "gt.npy")
+
+
+def test_a_pipe_is_no_list(tmp_path):
+    os.mkfifo(tmp_path / "ground_truth.csv")
+    with pytest.raises(DataError, match=r"ground_truth\.csv.*pipe"):
+        lists_of(tmp_path)
 
 
 def test_no_list_at_all(tmp_path):
     with pytest.raises(DataError, match=r"positives.*ground_truth\.csv.*ground_truth\.npy"):
-        pairs.ground_truth(tmp_path)
+        lists_of(tmp_path)
     np.save(tmp_path / "half.npy", np.array([0.5]))
     with pytest.raises(DataError, match=r"half\.npy.*\brow 0\b.*query"):
-        pairs.ground_truth(tmp_path, "half.npy")
+        lists_of(tmp_path, "half.npy")
 
 
 def test_nordland_as_trained_and_as_tested(real_data):

@@ -171,7 +171,7 @@ def test_a_sample_keeps_whole_places(real_rows):
         ("1,2017,1,7,,41.9,12.5,a", "city_id.*''"),
         ("99999999999999999999,2017,1,7,Rome,41.9,12.5,a", "place_id.*'99999999999999999999'"),
         ("16777216,2017,1,7,Rome,41.9,12.5,a", r"place_id.*'16777216'.*\b0 to 16777215"),
-        ("1,2017,1,7", r"row 2.*\b4 fields.*\b8\b"),
+        ("1,2017,1,7", r"line 3.*\b4 fields.*\b8\b"),
     ],
 )
 def test_bad_rows_are_named(tmp_path, row, message):

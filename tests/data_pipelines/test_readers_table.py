@@ -1,5 +1,7 @@
 """The CSV reader: every column, other names for them, and errors that name the line."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,31 @@ def test_conditions_of_one_cell_are_separated_by_semicolons(tmp_path):
         read("csv", tmp_path, columns={"condition": "light"})
 
 
+def test_headers_as_people_write_them(tmp_path):
+    wanted = geo.to_utm(*np.array([[59.5, 59.6], [10.5, 10.25]]))
+    for header in ("path, lat, lon", "\ufeffpath,Latitude,Longitude", "lat ,path, LNG", "path,latitude,long"):
+        rows = [
+            dict(zip(("path", "lat", "lon"), row, strict=True))
+            for row in (("a.jpg", 59.5, 10.5), ("b.jpg", 59.6, 10.25))
+        ]
+        order = ("lat", "path", "lon") if header.startswith("lat") else ("path", "lat", "lon")
+        lines = "\r\n".join(", ".join(str(row[column]) for column in order) for row in rows)
+        places = read("csv", write(tmp_path, f"{header}\r\n{lines}\r\n"))
+        assert (places.east == wanted[0]).all() and (places.north == wanted[1]).all(), header
+        assert places.path.relative(1) == "b.jpg"
+    write(tmp_path, "path,Easting,northing,lat\na.jpg,1,2,7\n")
+    places = read("csv", tmp_path, columns={"heading": "lat"})
+    assert (places.east[0], places.north[0], places.heading[0]) == (1, 2, 7)
+    assert len(read("csv", tmp_path / "list.csv", columns={"heading": "lat"})) == 1, "the table itself as root"
+
+
+def test_minus_one_is_unknown(tmp_path):
+    write(tmp_path, "path,place,sequence,frame\na.jpg,-1,-1,-1\nb.jpg,4,hall,4\nc.jpg,,,\n")
+    places = read("csv", tmp_path)
+    assert places.place.tolist() == [-1, 4, -1] and places.frame.tolist() == [-1, 4, -1]
+    assert places.sequence.tolist() == [-1, 0, -1]
+
+
 def test_metres_stay_as_they_are(tmp_path):
     write(tmp_path, "path,x,y\na.jpg,-1.5,2e3\n")
     options = {"columns": {"east": "x", "north": "y"}, "split": "test"}
@@ -89,7 +116,23 @@ def test_roles_of_ones_own(tmp_path):
         ("path,condition\na.jpg,day;;rain\n", {}, r"list\.csv, line 2, column condition: 'day;;rain'.*night;rain"),
         ("path,role\na.jpg,walk\n", {}, r"'walk'.*\['database', 'query', 'target'\]"),
         ("path,view\na.jpg,up\n", {}, r"\bview\b.*'up'.*\['forward', 'backward', 'sideways'\]"),
-        ("image\na.jpg\n", {}, r"\bpath\b.*\['image'\].*columns\.path"),
+        ("image\na.jpg\n", {}, r"\bpath\b.*\['image'\].*\bcolumns\.path=image\b"),
+        ("path,lat,latitude,lon\na.jpg,1,2,3\n", {}, r"'lat' and 'latitude' are both lat\b.*columns\.lat=NAME"),
+        ("path,path\na.jpg,b.jpg\n", {}, r"'path' and 'path' are both path"),
+        ("path,x,x\na.jpg,1,2\n", {"columns": {"place": "x"}}, r"'x' and 'x'"),
+        ("path,frame\na.jpg,9223372036854775808\n", {}, r"line 2, column frame: '9223372036854775808' is not"),
+        ("path,frame\na.jpg,-2\n", {}, r"line 2, column frame: '-2' is not an integer from 0"),
+        ("path,east,north\na.jpg,1,1e30\n", {}, r"a\.jpg: east 1, north 1e\+30 is no position"),
+        ("path,lat,lon\na.jpg,1_0,2\n", {}, r"line 2.*\blat\b.*'1_0'"),
+        (
+            "path;lat;lon\na.jpg;1;2\n",
+            {},
+            r"list\.csv, line 1: 'path;lat;lon' has ';' between its fields; save .* commas",
+        ),
+        ("path\tlat\na.jpg\t1\n", {}, r"line 1: .*'\\t' between"),
+        ("path\na.jpg\nb\0.jpg\n", {}, r"list\.csv: line 3 is not text in UTF-8"),
+        ("path\n" + "a" * 200_000 + "\n", {}, r"list\.csv as CSV: line 2: .*131072"),
+        ("path,time\na.jpg," + "x" * 100_000 + "\n", {}, r"^.{,400}$"),
         ("path\n,\n", {}, r"line 2.*\b2 fields"),
         ("path,place\n ,3\n", {}, r"line 2.*\bpath\b.*' '"),
         ("path\n", {}, "no rows"),
@@ -113,8 +156,11 @@ def test_which_file(tmp_path):
         read("csv", tmp_path)
     assert len(read("csv", tmp_path, file="other.csv")) == 2
     (tmp_path / "latin.csv").write_bytes("path\nä.jpg\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"latin\.csv.*UTF-8"):
+    with pytest.raises(DataError, match=r"latin\.csv: line 2 is not text in UTF-8"):
         read("csv", tmp_path, file="latin.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match=r"pipe\.csv.*a pipe"):
+        read("csv", tmp_path, file="pipe.csv")
     with pytest.raises(DataError, match=r"not found.*gone\b"):
         read("csv", tmp_path / "gone")
 

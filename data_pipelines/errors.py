@@ -26,3 +26,11 @@ class _Short(reprlib.Repr):
 
 
 short = _Short().repr  # what a file holds, as a message shows it: never longer than a few lines
+
+
+def option_of(reader: str, option: str) -> str:
+    """Where a user gives an option of a reader, as a message says it."""
+    return (
+        f"the reader's option {option} (--reader={reader},{option} for folders of the command line, options.{option} "
+        "of the data set in a recipe)"
+    )

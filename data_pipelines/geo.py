@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, option_of
 
 Array = np.ndarray
 SEMI_MAJOR = 6378137.0  # metres
@@ -77,10 +77,7 @@ def into_one_zone(zones: Sequence[int] | Array) -> str:
     """What a user can do where images lie in several zones."""
     zone = next((int(zone) for zone in zones if zone > 0), 0)
     option = f"zone={zone_name(zone).removeprefix('UTM zone ').replace(' ', '')}"
-    return (
-        f"The reader's option {option} puts all of them into that zone: --reader=READER,{option} for folders of the "
-        f"command line, options.{option} of the data set in a recipe"
-    )
+    return f"Put them into one zone with {option_of('folder', option)}"
 
 
 def to_utm(

@@ -63,8 +63,13 @@ def read_json_lines(file: Path, advice: str = "", end: int | None = None) -> lis
     return found
 
 
-def read_table(file: Path, columns: Sequence[str], numbers: Sequence[str], advice: str = "") -> list[dict[str, str]]:
+def read_table(
+    file: Path, columns: Sequence[str], numbers: Sequence[str], advice: str = "", later: int = 0
+) -> list[dict[str, str]]:
     """The rows of a CSV file that has exactly these columns; those of `numbers` hold one, or nothing.
+
+    Args:
+      later: so many of the last columns are empty in files that were written before there were such columns.
 
     Raises:
       DataError: no such file, other columns, or a row that does not fit; names the row, from 1.
@@ -73,10 +78,11 @@ def read_table(file: Path, columns: Sequence[str], numbers: Sequence[str], advic
     try:
         with file.open(newline="", **NAMES) as stream:
             lines = csv.reader(stream, strict=True)
-            if (header := next(lines, [])) != list(columns):
+            header = next(lines, [])
+            if header != list(columns[: max(len(header), len(columns) - later)]):
                 raise ValueError(f"it begins with {','.join(header)!r:.100}, not {','.join(columns)!r}")
             for line in lines:
-                found.append(_row(columns, line, numbers))
+                found.append(_row(columns, line + [""] * (len(columns) - len(header)), numbers))
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{file}, row {len(found) + 1}: cannot be read: {_reason(error)}. {advice}".rstrip()) from error
     return found

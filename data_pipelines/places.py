@@ -67,6 +67,7 @@ class Places:
       view: where the camera looks relative to its vehicle, index into `VIEWS`, -1 where unknown.
       split, role: index into `SPLITS` and `ROLES`, -1 where neither is meant.
       conditions: names of the bits of `condition`, at most 63.
+      place_names: what the data set calls place 0, 1, ...; empty where places are numbers of its own.
       answers: the answers that the data set publishes, of its rows with role query in their order, as positions among
         its rows with role database; None where it publishes none.
     """
@@ -86,10 +87,13 @@ class Places:
     split: Array
     role: Array
     conditions: tuple[str, ...] = ()
+    place_names: tuple[str, ...] = ()
     answers: Answers | None = None
 
     @classmethod
-    def create(cls, name: str, path: Paths, *, conditions: Sequence[str] = (), **columns) -> Places:
+    def create(
+        cls, name: str, path: Paths, *, conditions: Sequence[str] = (), place_names: Sequence[str] = (), **columns
+    ) -> Places:
         """Builds a table from the columns that are known; a scalar fills its column.
 
         Raises:
@@ -115,7 +119,7 @@ class Places:
             raise DataError(
                 f"{path[far[0]]}: east {east:g}, north {north:g} is no position: expected metres within ±1e8"
             )
-        return cls(name=name, path=path, conditions=tuple(conditions), **table)
+        return cls(name=name, path=path, conditions=tuple(conditions), place_names=tuple(place_names), **table)
 
     def __len__(self) -> int:
         return len(self.path)
@@ -189,9 +193,14 @@ class Places:
             )
         return kept
 
+    def place_of(self, row: int) -> str:
+        """What the data set calls the place of one image; empty where it is unknown."""
+        place = int(self.place[row])
+        return "" if place < 0 else self.place_names[place] if self.place_names else str(place)
+
     @staticmethod
     def concat(parts: Sequence[Places], name: str | None = None) -> Places:
-        """One table of several, with all their conditions.
+        """One table of several, with all their conditions. Places of one name are one place, if any part names its own.
 
         It keeps published answers where one part alone has queries or a database. Of several such parts it is unknown
         which images of one answer a query of another: then it has none.
@@ -205,10 +214,11 @@ class Places:
         columns = {c: np.concatenate([getattr(part, c) for part in parts]) for c in COLUMNS if c != "condition"}
         bits = [moved_bits(part.condition, part.conditions, vocabulary) for part in parts]
         columns["condition"] = np.concatenate(bits)
+        columns["place"], place_names = _places_by_name(parts)
         path = Paths.concat([part.path for part in parts])
         with_roles = [part for part in parts if (part._of("query") | part._of("database")).any()]
         answers = with_roles[0].answers if len(with_roles) == 1 else None
-        return Places(name=name, path=path, conditions=vocabulary, answers=answers, **columns)
+        return Places(name=name, path=path, conditions=vocabulary, place_names=place_names, answers=answers, **columns)
 
     @property
     def located(self) -> Array:
@@ -254,4 +264,18 @@ class Places:
         return replace(self, east=east, north=north, zone=zones)
 
 
-assert [f.name for f in fields(Places)][2:-2] == list(COLUMNS)
+def _places_by_name(parts: Sequence[Places]) -> tuple[Array, tuple[str, ...]]:
+    """The places of several tables, one after the other, and their names; numbers as they are where none has names."""
+    if len({part.place_names for part in parts}) == 1:
+        return np.concatenate([part.place for part in parts]), parts[0].place_names
+    number: dict[str, int] = {}
+    columns = []
+    for part in parts:
+        values, of_row = np.unique(part.place, return_inverse=True)
+        names = [part.place_names[k] if part.place_names else str(k) for k in values.tolist() if k >= 0]
+        codes = [number.setdefault(name, len(number)) for name in names]
+        columns.append(np.array([-1] * (len(values) - len(codes)) + codes, np.int64)[of_row.reshape(-1)])
+    return np.concatenate(columns), tuple(number)
+
+
+assert [f.name for f in fields(Places)][2:-3] == list(COLUMNS)

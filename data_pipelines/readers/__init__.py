@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from typing import Any
 
-from data_pipelines.errors import DataError
+from data_pipelines import geo
+from data_pipelines.errors import DataError, short
 from data_pipelines.places import Places
 from data_pipelines.progress import slow
 from data_pipelines.readers import (
@@ -37,6 +40,14 @@ READERS: dict[str, Callable[..., Places]] = {
     "pairs": pairs.read,
     "photos": photos.read,
 }
+KINDS: dict[Any, tuple[Any, str]] = {
+    str: (str | os.PathLike, "text"),
+    int: (int, "an integer"),
+    float: (int | float, "a number"),
+    bool: (bool, "true or false"),
+    dict: (Mapping, "names and their values, each as OPTION.NAME=VALUE"),
+    tuple: (list | tuple, "several names, ('a', 'b')"),
+}
 
 
 def read(
@@ -60,7 +71,7 @@ def read(
       DataError: no such reader, an unknown option, or an error in the files.
     """
     check_options(reader, options)
-    if split and "split" in _options_of(reader):
+    if split and "split" in options_of(reader):
         options["split"] = split
     # The embedded city is drawn first, under a bar of its own.
     with nullcontext() if reader == "minicity" else slow(f"reading {root}"):
@@ -69,14 +80,28 @@ def read(
     return places if zone is None else places.in_zone(zone)
 
 
-def check_options(reader: str, options: Iterable[str]) -> None:
-    """Raises DataError for a reader that does not exist, or an option that it does not have."""
-    if reader not in READERS:
-        raise DataError(f"no reader {reader!r}; there are {sorted(READERS)}")
-    known = list(dict.fromkeys((*_options_of(reader), "split", "zone")))
+def check_options(reader: str, options: Mapping[str, Any]) -> None:
+    """Raises DataError for a reader that does not exist, an unknown option, or a value of another type."""
+    kinds = options_of(reader)
+    known = list(dict.fromkeys((*kinds, "split", "zone")))
     if unknown := sorted(set(options) - set(known)):
         raise DataError(f"the reader {reader} has no option {unknown}; it has {known}")
+    for option, value in options.items():
+        kind, what = KINDS.get(kinds.get(option, Any), (object, ""))
+        if value is not None and not isinstance(value, kind):
+            raise DataError(f"the reader {reader}: {option}={short(value)} is not {what}")
+    if options.get("zone") is not None:
+        geo.zone_number(options["zone"])
 
 
-def _options_of(reader: str) -> list[str]:
-    return list(inspect.signature(READERS[reader]).parameters)[1:]
+def options_of(reader: str) -> dict[str, type]:
+    """The options of a reader by name, each with the type of its values: str, int, float, bool, dict or tuple.
+
+    Raises:
+      DataError: for a reader that does not exist.
+    """
+    if reader not in READERS:
+        raise DataError(f"no reader {reader!r}; there are {sorted(READERS)}")
+    names = {kind.__name__: kind for kind in (str, int, float, bool)} | {"Mapping": dict, "Sequence": tuple}
+    _, *options = inspect.signature(READERS[reader]).parameters.values()
+    return {option.name: names.get(re.split(r"\W", str(option.annotation))[0], object) for option in options}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def _is_role(folder: str) -> bool:
 
 def _places(name: str, paths: Paths, split: int | Array, folders: Sequence[str], of: int | Array = 0) -> Places:
     """The table of `paths`; the folder `folders[of]` of each gives its role and perhaps its condition."""
-    columns = names.parse(paths)
+    columns: dict[str, Any] = dict(names.parse(paths))
     role = np.array([ROLES.index("query" if f.split("_")[0] == "queries" else "database") for f in folders])[of]
     beside = np.array([names.condition_of_note(os.fsencode(f.partition("_")[2])) for f in folders])[of]
     codes = columns.pop("condition")

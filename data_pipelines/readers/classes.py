@@ -34,6 +34,7 @@ def read(
     return Places.create(
         name or Path(root).absolute().name,
         Paths.concat([part.under(str(Path(root).absolute())) for part in parts]),
+        place_names=[folder.name for folder in folders],
         place=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
         split=split_code,
         role=role_code,

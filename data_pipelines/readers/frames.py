@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,12 @@ def read(
     parts = []
     for folder, role in ((database, "database"), (query, "query")):
         paths = Paths.of((f"{folder}/{file}" for file in names), root)
-        columns = {"frame": frame, "place": frame // per_place, "split": split, "role": ROLES.index(role)}
+        columns: dict[str, Any] = {
+            "frame": frame,
+            "place": frame // per_place,
+            "split": split,
+            "role": ROLES.index(role),
+        }
         columns["condition"] = condition_bits(conditions.index(folder))
         parts.append(Places.create(name, paths, conditions=conditions, **columns))
     return Places.concat(parts, name)

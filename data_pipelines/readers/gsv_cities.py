@@ -93,8 +93,6 @@ def _files(root: Path, cities: Sequence[str] | None) -> list[Path]:
     tables = {file.stem: file for file in sorted(folder.glob("*.csv"))}
     if not tables:
         raise DataError(f"no table in {folder}; expected one <City>.csv for each city")
-    if isinstance(cities, str):
-        raise DataError(f"cities must be a list of names, not one text: {cities!r}; {folder} has {sorted(tables)}")
     unknown = sorted(set(cities or ()) - set(tables))
     if unknown:
         raise DataError(f"no table of {unknown} in {folder}; there are {sorted(tables)}")

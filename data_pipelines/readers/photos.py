@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from data_pipelines import geo
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, option_of
 from data_pipelines.image_files import ImageError, opened
 from data_pipelines.places import ROLES, Paths, Places, index_of
 from data_pipelines.readers import listing
@@ -55,18 +55,18 @@ def table(name: str, paths: Paths, *, role: str = "database", without_position: 
     """As `read`, of photos that are listed already."""
     listing.check_choice("without_position", without_position, WITHOUT_POSITION)
     index_of("role", role, ROLES)
-    facts = [_facts(paths[row], without_position == "keep") for row in range(len(paths))]
-    latitude, longitude, heading = np.array([fact[:3] for fact in facts], np.float64).reshape(-1, 3).T
+    found = [_facts(paths[row], without_position == "keep") for row in range(len(paths))]
+    latitude, longitude, heading = np.array([fact[:3] for fact in found], np.float64).reshape(-1, 3).T
     known = np.isfinite(latitude)
     east, north, zones = np.full(len(paths), np.nan), np.full(len(paths), np.nan), np.full(len(paths), -1, np.int16)
     east[known], north[known], zones[known] = geo.to_utm(latitude[known], longitude[known])
-    time = np.array([fact[3] for fact in facts], "datetime64[s]")
+    time = np.array([fact.time for fact in found], "datetime64[s]")
     columns: dict[str, Any] = {"heading": geo.wrapped(heading), "time": time, "role": ROLES.index(role)}
     places = Places.create(name, paths, east=east, north=north, zone=zones, **columns)
     if without_position == "error" and not known.all():
         raise DataError(
-            f"{places.unlocated()} in EXIF ({facts[int(np.argmin(known))][4]}). Leave such photos out with the "
-            "reader's option without_position=drop, or give positions in a CSV."
+            f"{places.unlocated()} in EXIF ({found[int(np.argmin(known))].why}). Leave such photos out with "
+            f"{option_of('photos', 'without_position=drop')}, or give positions in a CSV"
         )
     return places.take(known) if without_position == "drop" else places
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_pipelines import geo
 from data_pipelines.conditions import check_conditions, condition_bits
-from data_pipelines.errors import DataError, short
+from data_pipelines.errors import DataError, option_of, short
 from data_pipelines.places import ROLES, SPLITS, VIEWS, Paths, Places, index_of
 from data_pipelines.readers import listing, text
 
@@ -64,15 +64,16 @@ def read(
     if file is None and root.suffix.lower() == ".csv" and not root.is_dir():
         root, file = root.parent, root.name
     root = listing.folder(root)
-    table = _Table(_file(root, file), columns or {})
+    table = _Table(_file(root, file), {ours: str(theirs) for ours, theirs in (columns or {}).items()})
     east, north, zones = table.positions()
     condition, conditions = table.conditions()
+    place, place_names = table.labels("place")
     known = {
         "east": east,
         "north": north,
         "heading": table.headings(),
-        "place": table.labels("place"),
-        "sequence": table.labels("sequence"),
+        "place": place,
+        "sequence": table.labels("sequence")[0],
         "frame": table.converted("frame", _frame, -1, "an integer from 0 (-1 or an empty cell where unknown)"),
         "time": table.converted(
             "time", _time, np.datetime64("NaT", "s"), "a time in ISO 8601 such as 2019-11-03T08:30:00"
@@ -89,6 +90,7 @@ def read(
         zone=zones,
         condition=condition,
         conditions=conditions,
+        place_names=place_names,
         **{column: values for column, values in known.items() if values is not None},
     )
 
@@ -111,14 +113,14 @@ class _Table:
             header, names = (
                 (self.header, [columns[ours]]) if ours in columns else (free, [ours, *ALIASES.get(ours, ())])
             )
-            advice = f"Keep one of them, or say which with the reader's option columns.{ours}=NAME"
+            advice = f"Keep one of them, or say which with {option_of('csv', f'columns.{ours}=NAME')}"
             k = text.column(file, header, names, advice)
             if k is not None:
                 self.index[ours] = k
         if "path" not in self.index:
             raise DataError(
                 f"{file} has no column path; its header is {short(self.header)}. Say which column names the images, "
-                f"with the reader's option columns.path={self.header[0]}"
+                f"with {option_of('csv', f'columns.path={self.header[0]}')}"
             )
 
     def cells(self, column: str) -> list[str] | None:
@@ -174,13 +176,6 @@ class _Table:
         values = self.numbers("heading")
         return None if values is None else geo.wrapped(values)
 
-    @staticmethod
-    def words(cells: Sequence[str]) -> tuple[Array, list[str]]:
-        """Indices into the sorted distinct words of a column, -1 for empty cells, and those words."""
-        vocabulary = sorted(set(cells) - {""})
-        number = {"": -1, **{word: k for k, word in enumerate(vocabulary)}}
-        return np.array([number[cell] for cell in cells]), vocabulary
-
     def conditions(self) -> tuple[Array | int, list[str]]:
         """`Places.condition` of the rows, 0 for empty cells, and the sorted names that occur."""
         cells = self.cells("condition")
@@ -196,15 +191,18 @@ class _Table:
         bits = [condition_bits(np.array([number[name] for name in several], np.int64)) for several in names]
         return np.array([np.bitwise_or.reduce(row) for row in bits], np.int64), vocabulary
 
-    def labels(self, column: str) -> Array | None:
-        """Integers as they are; where any cell is another text, indices into the sorted texts; -1 for -1 and empty."""
+    def labels(self, column: str) -> tuple[Array | None, list[str]]:
+        """Integers as they are; where any cell is another text, indices into the sorted texts, and these; -1 for -1 and
+        empty cells."""
         cells = self.cells(column)
         if cells is None:
-            return None
+            return None, []
         cells = ["" if cell == "-1" else cell for cell in cells]
         if all(cell.isdecimal() and cell.isascii() and len(cell) < 19 for cell in cells if cell):
-            return np.array([int(cell) if cell else -1 for cell in cells])
-        return np.asarray(self.words(cells)[0])
+            return np.array([int(cell) if cell else -1 for cell in cells]), []
+        vocabulary = sorted(set(cells) - {""})
+        number = {"": -1, **{word: k for k, word in enumerate(vocabulary)}}
+        return np.array([number[cell] for cell in cells]), vocabulary
 
     def choices(self, column: str, names: Sequence[str], aliases: Mapping[str, str]) -> Array | None:
         def convert(cell: str) -> int:
@@ -224,13 +222,11 @@ class _Table:
 def _file(root: Path, file: str | None) -> Path:
     if file is not None:
         return root / file
-    files = sorted(root.glob("*.csv"))
+    files = sorted(path.name for path in root.glob("*.csv"))
     if len(files) != 1:
-        raise DataError(
-            f"{root} holds {len(files)} .csv files ({[f.name for f in files]}); say which with the reader's option "
-            "file=NAME"
-        )
-    return files[0]
+        option = option_of("csv", f"file={[*files, 'NAME.csv'][0]}")
+        raise DataError(f"{root} holds {len(files)} .csv files ({files}); say which with {option}")
+    return root / files[0]
 
 
 def _number(cell: str) -> float:

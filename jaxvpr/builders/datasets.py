@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines import readers
 from data_pipelines.minicity import CityConfig
-from data_pipelines.places import ROLES, Places
+from data_pipelines.places import ROLES, Paths, Places
+from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.retrieval.evaluator import Benchmark, benchmark
@@ -62,10 +66,42 @@ def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
     return benchmark(name, images, split, spec.thresholds)
 
 
-def two_folders(database: str, queries: str, thresholds: tuple[str, ...]) -> Benchmark:
-    """A benchmark of two folders of images with coordinates; `thresholds` as of `evaluator.benchmark`."""
-    parts = [readers.read("folder", folder, role=role) for folder, role in ((database, "database"), (queries, "query"))]
-    return benchmark(Path(queries).resolve().parent.name, Places.concat(parts), "test", thresholds)
+def folders(roots: Sequence[str], reader: Reader) -> Places:
+    """The images of folders that a command names, one folder after the other, as its reader finds them."""
+    return Places.concat([readers.read(reader.name, root, **reader.options) for root in roots])
+
+
+def photos(roots: Sequence[str], reader: Reader) -> Paths:
+    """As `folders`, where the images are all that is asked for: positions in names and EXIF are not looked at."""
+    if reader != Reader():
+        return folders(roots, reader).path
+    return Paths.concat([readers.folder.paths(root) for root in roots])
+
+
+def two_folders(
+    database: Sequence[str], queries: Sequence[str], thresholds: tuple[str, ...], reader: Reader | None = None
+) -> Benchmark:
+    """A benchmark of folders of database images and of queries, read by `reader`, by default as anybody's own folder.
+
+    Of a data set that has images of several roles, those of the one that is asked for are taken; where both flags name
+    one such data set, its published answers are kept. `thresholds` as of `evaluator.benchmark`.
+    """
+    reader = reader or Reader()
+    images = folders(database, reader)
+    if list(database) != list(queries) or not _has_roles(images):
+        asked = folders(queries, reader)
+        images = Places.concat([_in_role(images, "database"), _in_role(asked, "query")])
+    return benchmark(Path(queries[-1]).resolve().parent.name, images, "test", thresholds)
+
+
+def _has_roles(images: Places) -> bool:
+    return len(np.unique(images.role[images.role >= 0])) > 1
+
+
+def _in_role(images: Places, role: str) -> Places:
+    """The images of one role of a data set that has several, else all of them, in that role."""
+    chosen = images.select(role=role) if _has_roles(images) else images
+    return dataclasses.replace(chosen, role=np.full(len(chosen), ROLES.index(role), np.int8), answers=None)
 
 
 def recall_ns(config: ConfigDict, bench: Benchmark) -> tuple[int, ...]:

@@ -103,7 +103,7 @@ def with_places(partition: ConfigDict, images: Places, key: str = "objective.par
         cells = cosplace_cells(east, north, heading, N=1, L=1, groups=1, min_images=1, **sides)
         rows, labels = cells.labels(0)
         place[here[rows]] = (number << PLACE_BITS) + labels
-    return dataclasses.replace(images, place=place)
+    return dataclasses.replace(images, place=place, place_names=())
 
 
 def check_panoramas(config: ConfigDict) -> None:

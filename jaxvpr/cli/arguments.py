@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxvpr.cli import sweep_file
 from jaxvpr.cli.checks import check, check_training
 from jaxvpr.cli.overrides import override_all, unknown
+from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.cli.recipes import load_config, shipped
 from jaxvpr.cli.sweep_file import Sweep
 from jaxvpr.cli.verbs import HOSTS, VERBS, Flag, flags_of, verbs_with
@@ -198,6 +199,11 @@ def _hosts(coordinator: str, processes: int, process: int) -> tuple[str, int, in
 def _check_folders(flags: dict[str, Any]) -> None:
     if bool(flags["database"]) != bool(flags["queries"]):
         raise UserError("--database and --queries go together: two folders of images")
+    if flags["reader"] != Reader() and not flags["database"]:
+        raise UserError(
+            "--reader goes with --database and --queries; a data set of a recipe has a reader of its own: "
+            "--config.test_data.NAME.reader=csv"
+        )
     if flags["threshold"] and not flags["database"]:
         raise UserError(
             "--threshold goes with --database and --queries; the test sets of a recipe have thresholds of their own: "

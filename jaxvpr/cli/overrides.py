@@ -76,17 +76,20 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     """
     key = ALIASES.get(key, key)
     *parents, last = key.split(".")
-    value = _parsed(text)
+    value = parsed(text)
     if isinstance(value, dict) and _is_data(key):
         _replace_data(config, key, value)
         return
     _begin_data_set(config, parents)
     group: Any = config
+    free = any(part in FREE for part in parents)
     for depth, part in enumerate(parents):
+        if isinstance(group, ConfigDict) and part not in group and any(before in FREE for before in parents[:depth]):
+            with group.unlocked():
+                group[part] = ConfigDict({})  # `options.columns.path` begins the option `columns`
         if not isinstance(group, ConfigDict) or part not in group:
             raise UserError(_no_key(".".join(parents[: depth + 1]), part, group))
         group = group[part]
-    free = bool(parents) and parents[-1] in FREE
     if not isinstance(group, ConfigDict) or (last not in group and not free):
         raise UserError(_no_key(key, last, group))
     old = group.get(last)
@@ -205,7 +208,8 @@ def fill_method(config: ConfigDict) -> None:
         )
 
 
-def _parsed(text: str) -> Any:
+def parsed(text: str) -> Any:
+    """The value of a text: true or false, a literal as Python writes it, or the text itself."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:

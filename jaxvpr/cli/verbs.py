@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxvpr.cli.reader_flag import Reader, reader
+
 
 class Flag(NamedTuple):
     """A flag, `--name=VALUE`.
@@ -63,6 +65,10 @@ CHECKPOINT = Flag(
     "checkpoint", "NAME", "best, last or a step of the workdir, or a file of weights (default: best)", default="best"
 )
 OVERWRITE = Flag("overwrite", "", "replace what is there already (default: refuse)", default=False)
+READER = Flag(
+    "reader", "NAME[,OPTION=VALUE ...]", "how the folders are read (docs/data_formats.md), such as "
+    "csv,columns.path=image (default: folder, photos with '@' names or EXIF)", reader, default=Reader(),
+)  # fmt: skip
 RECIPE, ZOO = "--config=configs/cosplace.py", "--config=configs/zoo.py:megaloc,weights=model.safetensors"
 
 VERBS = {
@@ -71,12 +77,18 @@ VERBS = {
         f"jaxvpr train {RECIPE} --config.batch=32",
     ),
     "evaluate": Verb(
-        "Measures a checkpoint on the recipe's test sets, or on two folders of images with coordinates.",
+        "Measures a checkpoint on the recipe's test sets, or on folders of images with coordinates.",
         f"jaxvpr evaluate {RECIPE} --database=FOLDER --queries=FOLDER --threshold=10m --threshold=25m",
         (
             CHECKPOINT,
-            Flag("database", "FOLDER", "database images, instead of the recipe's test sets", default=""),
-            Flag("queries", "FOLDER", "query images that go with --database", default=""),
+            Flag(
+                "database", "FOLDER", "database images, instead of the recipe's test sets; may be repeated", default=(),
+                repeated=True,
+            ),
+            Flag(
+                "queries", "FOLDER", "query images that go with --database; may be repeated", default=(), repeated=True
+            ),
+            READER,
             Flag(
                 "threshold", "THRESHOLD", "how near a correct image is, with --database: 10m or 2m_30deg "
                 "(default: 25m); may be repeated", repeated=True,
@@ -89,11 +101,12 @@ VERBS = {
         ),
     ),
     "extract": Verb(
-        "Writes the descriptors of a folder of photos.",
+        "Writes the descriptors of the photos of a folder, with their coordinates.",
         f"jaxvpr extract {RECIPE} --images=FOLDER --out=places.npy",
         (
             CHECKPOINT,
-            Flag("images", "FOLDER", "photos to describe", required=True),
+            Flag("images", "FOLDER", "photos to describe; may be repeated", required=True, repeated=True),
+            READER,
             Flag("out", "FILE.npy", "descriptors to write", Path, required=True),
             OVERWRITE,
         ),
@@ -103,7 +116,8 @@ VERBS = {
         f"jaxvpr localize {RECIPE} --images=PHOTOS --database=places.npy --out=answers",
         (
             CHECKPOINT,
-            Flag("images", "FOLDER", "photos to localize", required=True),
+            Flag("images", "FOLDER", "photos to localize; may be repeated", required=True, repeated=True),
+            READER,
             Flag("database", "FILE.npy", "descriptors from extract, or the classes.npy of a run", Path, required=True),
             Flag("out", "FOLDER", "where to write table and pictures (default: WORKDIR/localize)", Path),
             Flag("top", "N", "how many places to name for each photo (default: 5)", integer, default=5),
@@ -115,7 +129,11 @@ VERBS = {
         f"jaxvpr compress {RECIPE},pca.dim=128 --out=small.safetensors",
         (
             CHECKPOINT,
-            Flag("images", "FOLDER", "photos to fit the PCA on (default: those that the recipe trains on)", default=""),
+            Flag(
+                "images", "FOLDER", "photos to fit the PCA on (default: those that the recipe trains on); may be "
+                "repeated", default=(), repeated=True,
+            ),
+            READER,
             Flag("out", "FILE.safetensors", "model to write", Path, required=True),
             OVERWRITE,
         ),

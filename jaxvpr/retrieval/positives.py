@@ -14,7 +14,7 @@ import numpy as np
 
 from data_pipelines import geo
 from data_pipelines.answers import Answers, offsets, ranges
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, option_of
 from data_pipelines.places import Places
 from jaxvpr.errors import UserError
 
@@ -221,12 +221,18 @@ def _require_one_zone(database: Places, queries: Places) -> None:
 def _positions(places: Places) -> Array:
     """float64 [N, 2], or a DataError that names the first image without coordinates."""
     if why := places.unlocated():
-        raise DataError(
-            f"{places.name}: {why}, which a threshold in metres needs. Leave such images out with the reader's option "
-            "without_position=drop, give positions in a CSV (docs/data_formats.md), or measure by another threshold: "
-            f"{GRAMMAR}"
-        )
+        raise DataError(f"{places.name}: {why}, which a threshold in metres needs. {' '.join(_ways_without(places))}")
     return np.stack([places.east, places.north], axis=1)
+
+
+def _ways_without(places: Places) -> Iterator[str]:
+    """What a user can do where images have no coordinates."""
+    if places.located.any():
+        yield f"Leave such images out with {option_of('folder', 'without_position=drop')}."
+    yield "Give positions in a table, --reader=csv or reader=csv of the data set (docs/data_formats.md)."
+    for threshold, known in (("label", places.place), ("1frame", places.frame)):
+        if (known >= 0).any():
+            yield f"Or measure by {threshold}: --threshold={threshold}, or thresholds={threshold} of the data set."
 
 
 def _headings(places: Places) -> Array:

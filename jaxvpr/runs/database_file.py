@@ -27,8 +27,8 @@ from jaxvpr.models import Variables
 from jaxvpr.retrieval.classes import Classes
 
 log = logging.getLogger(__name__)
-COLUMNS = ("path", "east", "north", "zone", "lat", "lon", "heading", "time")
-NUMBERS = COLUMNS[1:-1]
+COLUMNS = ("path", "east", "north", "zone", "lat", "lon", "heading", "time", "place")
+NUMBERS = COLUMNS[1:-2]
 CLASSES_FILE = "classes.npy"
 PARTS = (".npy", ".csv", ".json")
 AGAIN = (
@@ -88,7 +88,7 @@ def read(file: Path, config: ConfigDict, variables: Variables) -> Database:
             f"{changed[0]} is not the one that was written with {parts[2]}: it was changed, or writing was "
             f"interrupted. {AGAIN}"
         )
-    rows, descriptors = read_table(parts[1], COLUMNS, NUMBERS, AGAIN), read_matrix(file, AGAIN)
+    rows, descriptors = read_table(parts[1], COLUMNS, NUMBERS, AGAIN, later=1), read_matrix(file, AGAIN)
     if len(rows) != len(descriptors):
         raise UserError(f"{file} has {len(descriptors)} descriptors but its table {len(rows)} rows. {AGAIN}")
     return Database(descriptors, rows)
@@ -152,7 +152,7 @@ def _write_rows(file: Path, places: Places) -> None:
         for row in range(len(places)):
             known = {name: _text(values[row]) for name, values in columns.items()}
             time = "" if np.isnat(places.time[row]) else str(places.time[row])
-            writer.writerow({"path": places.path[row], "time": time, **known})
+            writer.writerow({"path": places.path[row], "time": time, "place": places.place_of(row), **known})
 
 
 def _text(value: Any) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from data_pipelines import readers
+from jaxvpr import builders
+from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.runs import compressed, model_file, outputs, which
@@ -15,12 +17,20 @@ from jaxvpr.runs import compressed, model_file, outputs, which
 log = logging.getLogger(__name__)
 
 
-def run(config: ConfigDict, folder: Path, checkpoint: str, images: str, out: Path, overwrite: bool = False) -> Path:
+def run(
+    config: ConfigDict,
+    folder: Path,
+    checkpoint: str,
+    images: Sequence[str],
+    reader: Reader,
+    out: Path,
+    overwrite: bool = False,
+) -> Path:
     """Fits a PCA behind a model and writes both as one model file that describes itself.
 
     Args:
       checkpoint: as of `which.chosen`.
-      images: folder of images to fit it on; "" for those that the recipe trains on.
+      images: folders of images to fit it on, as `reader` finds them; none for those that the recipe trains on.
 
     Raises:
       UserError: for a recipe without `pca.dim`, another ending of `out`, one that exists (not with `overwrite`), or as
@@ -33,7 +43,7 @@ def run(config: ConfigDict, folder: Path, checkpoint: str, images: str, out: Pat
     outputs.refuse_existing(out, overwrite=overwrite)
     what, variables = which.uncompressed(config, folder, checkpoint)
     log.info("compressing %s", what)
-    model = compressed.fitted(config, variables, readers.folder.paths(images) if images else None)
+    model = compressed.fitted(config, variables, builders.photos(images, reader) if images else None)
     if hosts.is_first():
         out.parent.mkdir(parents=True, exist_ok=True)
         model_file.write_model(out, *model)

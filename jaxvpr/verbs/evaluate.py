@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines.atomic import shortened
 from jaxvpr import builders
+from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
 from jaxvpr.families import names
 from jaxvpr.retrieval import metrics, positives
@@ -27,8 +28,9 @@ def run(
     config: ConfigDict,
     folder: Path,
     checkpoint: str,
-    database: str = "",
-    queries: str = "",
+    database: Sequence[str] = (),
+    queries: Sequence[str] = (),
+    reader: Reader | None = None,
     threshold: Sequence[str] | None = None,
     out: Path | None = None,
     overwrite: bool = False,
@@ -40,8 +42,9 @@ def run(
     Args:
       folder: of the run.
       checkpoint: as of `which.chosen`.
-      database, queries: folders of images with coordinates; empty for the recipe's test sets.
-      threshold: of the two folders, as `positives.parse_threshold`; None for 25 m.
+      database, queries: folders of images; empty for the recipe's test sets.
+      reader: of the folders.
+      threshold: of these folders, as `positives.parse_threshold`; None for 25 m.
       out: folder to write to; None for one in the run's folder.
 
     Raises:
@@ -65,7 +68,7 @@ def run(
     model = which.chosen(config, folder, checkpoint)
     log.info("measuring %s", model.what)
     benches = (
-        [builders.two_folders(database, queries, thresholds)]
+        [builders.two_folders(database, queries, thresholds, reader)]
         if database
         else builders.benchmarks(config, config.test_data)
     )
@@ -81,12 +84,12 @@ def run(
     return results.write(model.config, out, found, model.variables, trained)
 
 
-def _name(checkpoint: str, database: str, queries: str) -> str:
+def _name(checkpoint: str, database: Sequence[str], queries: Sequence[str]) -> str:
     """The folder for results within the run's: one for each checkpoint, of the recipe's test sets or of two folders."""
     if not database and checkpoint == "best":
         return "evaluate"
-    paths = [str(Path(folder).resolve()) for folder in (database, queries) if folder]
+    paths = [str(Path(folder).resolve()) for folder in (*database, *queries)]
     digest = hashlib.sha256(os.fsencode("\n".join([*paths, checkpoint]))).hexdigest()[:8]
-    of = [Path(paths[1]).parent.name] if database else []
+    of = [Path(paths[-1]).parent.name] if database else []
     of += [] if checkpoint == "best" else [Path(checkpoint).stem]
     return f"evaluate-{shortened('-'.join(of))}-{digest}"

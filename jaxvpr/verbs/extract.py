@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from data_pipelines import readers
 from jaxvpr import builders
+from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.runs import database_file, outputs, which
@@ -16,10 +17,19 @@ from jaxvpr.runs import database_file, outputs, which
 log = logging.getLogger(__name__)
 
 
-def run(config: ConfigDict, folder: Path, checkpoint: str, images: str, out: Path, overwrite: bool = False) -> Path:
-    """Describes every image of a folder: `out` (.npy, float32 [N, D]) with `out`.csv (names and coordinates) beside it.
+def run(
+    config: ConfigDict,
+    folder: Path,
+    checkpoint: str,
+    images: Sequence[str],
+    reader: Reader,
+    out: Path,
+    overwrite: bool = False,
+) -> Path:
+    """Describes every image of folders: `out` (.npy, float32 [N, D]) with `out`.csv (names and coordinates) beside it.
 
-    Rows are in sorted order of the file names; a small `out`.json says which model and weights they are of.
+    Rows are in the order of the folders and, by default, of the sorted names in each; a small `out`.json says which
+    model and weights they are of.
 
     Raises:
       UserError: if `out` does not end in .npy, one of the three exists (not with `overwrite`), or no image can be read.
@@ -29,10 +39,10 @@ def run(config: ConfigDict, folder: Path, checkpoint: str, images: str, out: Pat
     outputs.refuse_existing(*(out.with_suffix(part) for part in database_file.PARTS), overwrite=overwrite)
     what, config, variables, _ = which.chosen(config, folder, checkpoint)
     log.info("weights: %s", what)
-    places = readers.read("folder", images)
+    places = builders.folders(images, reader)
     found = builders.describer(config, builders.mesh(config))(variables, places.path)
     if len(found.missing) == len(places):
-        raise UserError(f"none of the {len(places)} images of {images} could be read; nothing is written")
+        raise UserError(f"none of the {len(places)} images of {', '.join(images)} could be read; nothing is written")
     if hosts.is_first():
         database_file.write(out, config, variables, found.descriptors, places)
         print(f"wrote {out} {found.descriptors.shape}, {out.with_suffix('.csv')}")

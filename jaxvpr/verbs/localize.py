@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,13 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipelines import readers
 from data_pipelines.atomic import replacing, shortened
 from data_pipelines.image_source import why_unreadable
 from data_pipelines.own_files import NAMES
 from data_pipelines.places import Paths
 from data_pipelines.progress import Bar
 from jaxvpr import builders
+from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.reports.pictures import predictions_picture
@@ -34,7 +35,8 @@ def run(
     config: ConfigDict,
     folder: Path,
     checkpoint: str,
-    images: str,
+    images: Sequence[str],
+    reader: Reader,
     database: Path,
     out: Path | None = None,
     top: int = 5,
@@ -65,13 +67,13 @@ def run(
     missing = np.flatnonzero(~known.descriptors.any(axis=1))
     if len(missing) == len(known.rows):
         raise UserError(f"{database} has no place: none of its {len(missing)} images could be read. {AGAIN}")
-    paths = readers.folder.paths(images)
+    paths = builders.photos(images, reader)
     config = config.copy_and_resolve_references()
     config.loader.on_error = "skip"
     found = builders.describer(config, builders.mesh(config))(variables, paths)
     unread = [{"query": paths[q], "error": why_unreadable(paths[q])} for q in found.missing]
     if len(unread) == len(paths):
-        raise UserError(f"no photo of {images} can be read; the first: {unread[0]['error']}")
+        raise UserError(f"no photo of {', '.join(images)} can be read; the first: {unread[0]['error']}")
     if known.descriptors.shape[1] != found.descriptors.shape[1]:
         widths = known.descriptors.shape[1], found.descriptors.shape[1]
         raise UserError(f"{database} has {widths[0]} numbers a descriptor, the model {widths[1]}. {AGAIN}")
@@ -114,7 +116,7 @@ def _where(answer: dict[str, Any]) -> str:
         return f"{float(answer['lat']):.6f}, {float(answer['lon']):.6f}"
     if answer["east"] and answer["north"]:
         return f"east {float(answer['east']):.1f} m, north {float(answer['north']):.1f} m"
-    return "no coordinates"
+    return f"place {answer['place']}" if answer["place"] else "no coordinates"
 
 
 def _draw(query: int, paths: Paths, ranked: np.ndarray, distances: np.ndarray, known: Database, out: Path) -> None:

@@ -16,6 +16,7 @@ from jaxvpr import families
 from jaxvpr.cli import checks
 from jaxvpr.cli.arguments import parse
 from jaxvpr.cli.overrides import override
+from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.cli.verbs import VERBS, flags_of
 from jaxvpr.errors import UserError
@@ -32,7 +33,7 @@ def test_verb_flags_and_changes(tiny_recipe):
     )  # fmt: skip
     config = command.config
     assert (command.verb, command.workdir, command.hosts) == ("evaluate", Path("some/where"), ("", 0, -1))
-    absent = {"database": "", "queries": "", "threshold": None, "out": None, "overwrite": False}
+    absent = {"database": (), "queries": (), "reader": Reader(), "threshold": None, "out": None, "overwrite": False}
     assert command.flags == {"checkpoint": "best", **absent}
     assert (config.batch, config.image.size, config.eval.recalls) == (16, (48, 64), (5,))
     assert config.optimizer.rate == 1.0 and isinstance(config.optimizer.rate, float)
@@ -48,10 +49,18 @@ def test_values_of_flags_have_their_types(tiny_recipe):
     folders = ["--database=d", "--queries=q", "--threshold=10m", "--threshold=2m_30deg"]
     assert parse(["evaluate", f"--config={tiny_recipe}", *folders]).flags["threshold"] == ["10m", "2m_30deg"]
     flags = parse(["localize", f"--config={tiny_recipe}", "--images=i", "--database=d.npy", "--top", "3"]).flags
-    given = {"images": "i", "database": Path("d.npy"), "top": 3}
+    given = {"images": ["i"], "reader": Reader(), "database": Path("d.npy"), "top": 3}
     assert flags == {"checkpoint": "best", "out": None, "overwrite": False, **given}
+    given = {"images": ["i"], "reader": Reader(), "out": Path("d.npy"), "overwrite": True}
     switched = parse(["extract", f"--config={tiny_recipe}", "--overwrite", "--images=i", "--out=d.npy"])
-    assert switched.flags == {"checkpoint": "best", "images": "i", "out": Path("d.npy"), "overwrite": True}
+    assert switched.flags == {"checkpoint": "best", **given}
+    several = ["--images=i", "--images=j", "--out=o.npy", "--reader=csv,columns.path=7,columns.lat=Y,file=8,zone=33"]
+    flags = parse(["extract", f"--config={tiny_recipe}", *several]).flags
+    assert flags["images"] == ["i", "j"]
+    assert flags["reader"] == Reader("csv", {"columns": {"path": "7", "lat": "Y"}, "file": "8", "zone": 33})
+    one = ["--images=i", "--out=o.npy", "--reader=at_names,folders=database"]
+    read = parse(["extract", f"--config={tiny_recipe}", *one]).flags["reader"]
+    assert read == Reader("at_names", {"folders": ("database",)})
     sweep = parse(["sweep", "--config=configs/sweeps/mining.py:city,init=,seed=5", "--config.image.size=(32,32)"])
     assert sweep.config.name == "mining-city" and {run.config.image.size for run in sweep.config.runs} == {(32, 32)}
     assert [run.seed for run in sweep.config.runs[:3]] == [5, 6, 7]
@@ -113,6 +122,7 @@ def test_a_mistake_is_answered_without_jax():
     assert done.stdout == f"{[2] * len(wrong)} set()\n" and done.stderr.count("error: ") == len(wrong), done.stderr
 
 
+EXTRACT = ("extract", "--config=R", "--images=i", "--out=o.npy")
 MISTAKES = {
     "verb": (["trian"], r"'trian': did you mean train\? There are train, evaluate, extract, loc"),
     "two verbs": (["train", "extract", "--config=R"], "'extract' is not expected.*one verb"),
@@ -129,6 +139,16 @@ MISTAKES = {
     "no images": (["extract", "--config=R", "--out=x.npy"], "extract needs --images=FOLDER"),
     "one folder": (["evaluate", "--config=R", "--queries=x"], "--database.*--queries.*together"),
     "threshold of a recipe": (["evaluate", "--config=R", "--threshold=1m"], r"--database.*test_data\.NAME\.thresholds"),
+    "reader": ([*EXTRACT, "--reader=csb"], r"--reader: no reader 'csb'; there are \['at_names'.*'csv'"),
+    "reader's option": (
+        [*EXTRACT, "--reader=csv,fil=a.csv"],
+        r"--reader: the reader csv has no option \['fil'\].*'file'",
+    ),
+    "option without value": ([*EXTRACT, "--reader=csv,file"], r"--reader: expected OPTION=VALUE .*'file'"),
+    "option of another type": ([*EXTRACT, "--reader=csv,columns=a"], r"columns='a' is not names and their values"),
+    "part of an option": ([*EXTRACT, "--reader=frames,every.a=1"], r"every=.* is not an integer"),
+    "zone": ([*EXTRACT, "--reader=csv,zone=33U"], r"there is no UTM zone '33U': expected .* 33north"),
+    "reader of a recipe": (["evaluate", "--config=R", "--reader=csv"], r"--database.*test_data\.NAME\.reader=csv"),
     "recipe": (["--config=cosplce.py"], r"'cosplce\.py'.*: did you mean configs/cosplace\.py\? There are conf"),
     "recipe like none": (["--config=no.py"], r"'no\.py'.*package\. There are configs/apgem\.py"),
     "preset": (["--config=configs/cosplace.py:cty"], r"preset 'cty': did you mean city\? There are city, tiny"),

@@ -101,3 +101,20 @@ def test_data_that_moves_nothing_is_refused():
     override(config, "test_data.a.root", "database/a")
     with pytest.raises(UserError, match=r"none lies: test_data\.a\.root=database/a\. Change these keys"):
         override(config, "data", "/data")
+
+
+def test_a_key_within_an_option_of_a_reader_begins_it():
+    """As the csv reader advises: options.columns.path=NAME."""
+    config = common.base()
+    changes = [
+        ("test_data.x.root", "/a"),
+        ("test_data.x.reader", "csv"),
+        ("test_data.x.options.columns.path", "image_path"),
+    ]
+    override_all(
+        config, [*changes, ("test_data.x.options.columns.place", "label"), ("test_data.x.options.file", "a.csv")]
+    )
+    options = config.test_data.x.options.to_dict()
+    assert options == {"columns": {"path": "image_path", "place": "label"}, "file": "a.csv"}
+    with pytest.raises(UserError, match=r"no key config\.test_data\.x\.optins"):
+        override_all(config, [("test_data.x.optins.columns.path", "a")])

@@ -99,12 +99,13 @@ def test_evaluate_two_folders(door, tiny_recipe, trained_run, photo_tree, tmp_pa
 
 def test_results_of_other_data_lie_in_other_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    here = evaluate._name("best", "a/test/database", "a/test/queries")
-    assert here == evaluate._name("best", str(tmp_path / "a/test/database"), "a/test/../test/queries")
-    pairs = (("b/test/database", "a/test/queries"), ("a/test/database", "a/val/q"), ("", ""))
+    here = evaluate._name("best", ["a/test/database"], ["a/test/queries"])
+    assert here == evaluate._name("best", [str(tmp_path / "a/test/database")], ["a/test/../test/queries"])
+    d, q = ["a/test/database"], ["a/test/queries"]
+    pairs = ((["b/test/database"], q), (d, ["a/val/q"]), ([*d, "b"], q), ([], []))
     others = {evaluate._name(which, *pair) for pair in pairs for which in ("best", "last", "6", "a.pth", "b/a.pth")}
-    assert len({here, *others}) == 16 and all(name.startswith("evaluate") for name in others)
-    long = evaluate._name("é" * 127, "d" * 250, f"{'q' * 255}/x")
+    assert len({here, *others}) == 21 and all(name.startswith("evaluate") for name in others)
+    long = evaluate._name("é" * 127, ["d" * 250], [f"{'q' * 255}/x"])
     assert len(os.fsencode(long)) <= 255
 
 

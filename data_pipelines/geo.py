@@ -131,6 +131,8 @@ def _name(row: int, names: Sequence[str] | None) -> str:
 def from_utm(east: Array, north: Array, zone: Array | int) -> tuple[Array, Array]:
     """Latitude and longitude in degrees (WGS84) of UTM metres; `zone` as in `Places.zone`, one or one per row.
 
+    Metres beyond half the Earth's circumference are nowhere: NaN.
+
     Raises:
       DataError: for rows in a local frame (zone -1), which have no place on Earth.
     """
@@ -139,6 +141,8 @@ def from_utm(east: Array, north: Array, zone: Array | int) -> tuple[Array, Array
         raise DataError("rows of a local frame (zone -1) have no latitude and longitude; only UTM positions do")
     xi = (np.asarray(north, np.float64) - np.where(zone > 100, FALSE_NORTH, 0.0)) / (SCALE * RADIUS)
     eta = (np.asarray(east, np.float64) - FALSE_EAST) / (SCALE * RADIUS)
+    beyond = (np.abs(eta) > np.pi) | (np.abs(xi) > np.pi)  # half around the Earth, where the series ends
+    xi, eta = np.where(beyond, np.nan, xi), np.where(beyond, np.nan, eta)
     up, right = xi.copy(), eta.copy()
     for j, b in enumerate(BACKWARD, 1):
         up -= b * np.sin(2 * j * xi) * np.cosh(2 * j * eta)

@@ -21,7 +21,7 @@ from data_pipelines.paths import Paths as Paths
 SPLITS = ("train", "val", "test")
 ROLES = ("database", "query", "target")
 VIEWS = ("forward", "backward", "sideways")
-FARTHEST = 1e8  # metres, more than twice around the Earth: what lies beyond is no position
+FARTHEST = 1e9  # metres, more than twice to the Moon: what lies beyond is no position
 Array = np.ndarray
 
 
@@ -117,7 +117,7 @@ class Places:
         if len(far):
             east, north = table["east"][far[0]], table["north"][far[0]]
             raise DataError(
-                f"{path[far[0]]}: east {east:g}, north {north:g} is no position: expected metres within ±1e8"
+                f"{path[far[0]]}: east {east:g}, north {north:g} is no position: expected metres within ±{FARTHEST:g}"
             )
         return cls(name=name, path=path, conditions=tuple(conditions), place_names=tuple(place_names), **table)
 

@@ -112,3 +112,9 @@ def test_what_cannot_be_projected():
         geo.to_utm(50.0, 100.0, 32)
     with pytest.raises(DataError, match="zone -1"):
         geo.from_utm(0.0, 0.0, -1)
+
+
+def test_metres_beyond_half_the_earth_are_nowhere():
+    east, north = np.array([5e5, 2e7, 3e7, 9e8, -9e8, 5e5]), np.array([0, 0, 0, 0, 0, 9e8])
+    latitude, longitude = geo.from_utm(east, north, 33)
+    assert np.isfinite(latitude).tolist() == np.isfinite(longitude).tolist() == [True, True] + [False] * 4

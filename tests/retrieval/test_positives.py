@@ -91,7 +91,7 @@ def test_a_million_database_images_take_seconds():
 
 def test_coordinates_headings_and_zones_are_required():
     one = places(1, east=0.0, north=0.0)
-    with pytest.raises(DataError, match=r"lost/1\.jpg has no coordinates.*\bwithout_position=drop\b.*CSV"):
+    with pytest.raises(DataError, match=r"lost/1\.jpg has no coordinates.*\bwithout_position=drop\b.*--reader=csv\b"):
         within_metres(places(2, "lost", east=[0.0, np.nan], north=0.0), one, 25)
     with pytest.raises(DataError, match=r"\b1 images.*heading"):
         within_metres(one, one, 25, degrees=10)

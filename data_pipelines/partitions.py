@@ -80,6 +80,7 @@ def cosplace_cells(
     L: int = 2,
     min_images: int = 10,
     groups: int | None = None,
+    names: Sequence[str] | None = None,
 ) -> Cells:
     """Cuts images into CosPlace's classes and groups.
 
@@ -93,6 +94,7 @@ def cosplace_cells(
       M: side of a cell in metres. alpha: width of a sector in degrees. N, L: how many cells and sectors lie between two
         classes of one group. min_images: fewest images of a class.
       groups: how many groups to keep; None keeps all.
+      names: what an error calls the rows, beside their numbers.
 
     Raises:
       DataError: rows without position or heading; no class with enough images; fewer groups than `groups`.
@@ -101,7 +103,7 @@ def cosplace_cells(
         raise DataError(
             f"M and alpha must be positive, N, L and min_images at least 1, but {M=} {alpha=} {N=} {L=} {min_images=}"
         )
-    all_known(NEED, ADVICE, east=east, north=north, heading=heading)
+    all_known(NEED, ADVICE, names, east=east, north=north, heading=heading)
     turned = np.mod(np.asarray(heading, np.float64), 360.0)
     turned[turned == 360.0] = 0.0  # what rounding makes of a heading just below 0
     # Rounding down, not truncation, here and in `_of_square`: cells west of 0 have the size of all others.
@@ -111,7 +113,14 @@ def cosplace_cells(
 
 
 def square_cells(
-    east: Array, north: Array, *, M: float, N: int, min_images: int = 1, groups: int | None = None
+    east: Array,
+    north: Array,
+    *,
+    M: float,
+    N: int,
+    min_images: int = 1,
+    groups: int | None = None,
+    names: Sequence[str] | None = None,
 ) -> Cells:
     """As `cosplace_cells`, with classes of cells alone, whatever the images' headings.
 
@@ -120,7 +129,7 @@ def square_cells(
     """
     if M <= 0 or N < 1 or min_images < 1:
         raise DataError(f"M must be positive, N and min_images at least 1, but {M=} {N=} {min_images=}")
-    all_known(NEED, ADVICE, east=east, north=north)
+    all_known(NEED, ADVICE, names, east=east, north=north)
     coordinates = [_of_square(east, M), _of_square(north, M), np.zeros(len(east), np.int64)]
     cells = _classes(coordinates, min_images, (N, N, 1))
     return cells if groups is None else _first_groups(cells, groups)

@@ -100,7 +100,8 @@ def with_places(partition: ConfigDict, images: Places, key: str = "objective.par
     for number, zone in enumerate(np.unique(images.zone)):
         here = np.flatnonzero(images.zone == zone)
         east, north, heading = images.east[here], images.north[here], images.heading[here]
-        cells = cosplace_cells(east, north, heading, N=1, L=1, groups=1, min_images=1, **sides)
+        names = images.path.take(here)
+        cells = cosplace_cells(east, north, heading, N=1, L=1, groups=1, min_images=1, names=names, **sides)
         rows, labels = cells.labels(0)
         place[here[rows]] = (number << PLACE_BITS) + labels
     return dataclasses.replace(images, place=place, place_names=())

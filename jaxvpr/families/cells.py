@@ -70,5 +70,5 @@ def _partition(keys: ConfigDict, images: Places) -> Cells:
     options["groups"] = options["groups"] or None
     images.single_zone()
     if keys.by == "cell":
-        return cosplace_cells(images.east, images.north, images.heading, **options)
-    return square_cells(images.east, images.north, **options)
+        return cosplace_cells(images.east, images.north, images.heading, names=images.path, **options)
+    return square_cells(images.east, images.north, names=images.path, **options)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.errors import DataError
-from data_pipelines.partitions import cosplace_cells, label_cells
+from data_pipelines.partitions import cosplace_cells, label_cells, square_cells
 
 
 def slow_cells(east, north, heading, M, alpha, N, L, min_images):
@@ -146,3 +146,11 @@ def test_label_cells():
     assert cells.keys[:, 0].tolist() == [3, 7]
     assert cells.rows.tolist() == [2, 4, 5, 0, 3]
     assert cells.indptr.tolist() == [0, 3, 5] and cells.counts.tolist() == [2] and cells.total == 7
+
+
+def test_an_image_without_a_position_is_named():
+    east, names = np.array([0.0, np.nan, 1.0]), ["a.jpg", "b.jpg", "c.jpg"]
+    with pytest.raises(DataError, match=r"1 of 3 images have no east \(first: row 1, b\.jpg\)"):
+        cosplace_cells(east, east, east, names=names)
+    with pytest.raises(DataError, match=r"1 of 3 images have no north \(first: row 1, b\.jpg\)"):
+        square_cells(np.zeros(3), east, M=1, N=1, names=names)

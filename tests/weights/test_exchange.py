@@ -210,7 +210,7 @@ def test_a_file_whose_recipe_is_damaged_is_named(text, exported, tmp_path):
     file = tmp_path / "strange.safetensors"
     weights.write(file, weights.read(exported), {"jaxvpr_config": text})
     for use in (jaxvpr.load, model_file.began_from):
-        with pytest.raises(UserError, match=r"strange\.safetensors.*recipe in it is damaged.*--config=RECIPE\.py"):
+        with pytest.raises(UserError, match=r"(?s)strange\.safetensors.*recipe in it is damaged.*--config=RECIPE\.py"):
             use(file)
 
 

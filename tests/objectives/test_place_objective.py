@@ -103,8 +103,8 @@ def test_the_ring_drops_the_oldest():
 
 
 MISTAKES = {
-    "objective.loss=tripple": r"objective.*loss.*'tripple'.*contrastive, triplet",
-    "objective.miner=hardest": r"objective.*miner.*'hardest'.*none, multi_similarity",
+    "objective.loss=tripple": r"objective\.loss='tripple'.*'contrastive'.*'triplet'",
+    "objective.miner=hardest": r"objective\.miner='hardest'.*'multi_similarity', 'none'",
     "objective.loss_options.alfa=1": r"option.*\balfa\b.*alpha, beta, base",
     "objective.loss=triplet,objective.loss_options.margin=x": r"loss 'triplet': margin='x' is not of type float",
     "objective.K=1,objective.P=24": r"objective\.K=1\b.*\b2\b",

@@ -35,7 +35,7 @@ def read(images: str | os.PathLike[str], *, role: str = "database", without_posi
       DataError: no such folder, nothing in it, a file that is not an image, or an '@' name that cannot be read.
     """
     index_of("role", role, ROLES)
-    listing.check_choice("without_position", without_position, photos.WITHOUT_POSITION)
+    listing.check_choice("without_position", without_position, listing.WITHOUT_POSITION)
     listed = paths(images)
     name = Path(listed.root).resolve().name
     named = np.array([_is_named(listed.relative(row)) for row in range(len(listed))])

@@ -23,6 +23,7 @@ from data_pipelines.readers import text
 log = logging.getLogger(__name__)
 IMAGES = tuple(suffix.encode() for suffixes in FORMATS.values() for suffix in suffixes)
 CLUTTER = (b".txt", b".csv", b".json", b".md", b".gz", b".npy", b".yaml", b".db", b".ini")
+WITHOUT_POSITION = ("error", "drop", "keep")
 LONGEST = 4096  # bytes of a path
 MOST_PACKED = 100  # bytes of names in one of a packed list: SF-XL's have 5, a list made to fill the memory 1,000
 CLUTTER_NAMES = (b"license", b"readme")

@@ -12,7 +12,7 @@ import numpy as np
 from data_pipelines import poses
 from data_pipelines.errors import DataError
 from data_pipelines.places import ROLES, SPLITS, Paths, Places, index_of
-from data_pipelines.readers import at_names, kapture, listing, photos, text
+from data_pipelines.readers import at_names, kapture, listing, text
 
 MICROSECONDS = (10**15, 10**16)  # since 1970: from 2001 on
 
@@ -44,7 +44,7 @@ def read(
     Raises:
       DataError: a missing folder, file or image, a row that cannot be read, an image without pose; names them.
     """
-    listing.check_choice("without_position", without_position, photos.WITHOUT_POSITION)
+    listing.check_choice("without_position", without_position, listing.WITHOUT_POSITION)
     code = index_of("split", split, SPLITS)
     root = listing.folder(root)
     base = root / "release" if (root / "release").is_dir() else root

@@ -19,7 +19,6 @@ from data_pipelines.places import ROLES, Paths, Places, index_of
 from data_pipelines.readers import listing
 
 GPS = ExifTags.GPS
-WITHOUT_POSITION = ("error", "drop", "keep")
 LAST_OF_UTM = 84.0  # degrees of latitude
 MOST_HEADING = 720.0  # degrees; what lies beyond is no heading
 
@@ -53,7 +52,7 @@ def read(
 
 def table(name: str, paths: Paths, *, role: str = "database", without_position: str = "error") -> Places:
     """As `read`, of photos that are listed already."""
-    listing.check_choice("without_position", without_position, WITHOUT_POSITION)
+    listing.check_choice("without_position", without_position, listing.WITHOUT_POSITION)
     index_of("role", role, ROLES)
     found = [_facts(paths[row], without_position == "keep") for row in range(len(paths))]
     latitude, longitude, heading = np.array([fact[:3] for fact in found], np.float64).reshape(-1, 3).T

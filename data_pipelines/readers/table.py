@@ -38,6 +38,7 @@ def read(
     columns: Mapping[str, str] | None = None,
     roles: Mapping[str, str] | None = None,
     split: str | None = None,
+    without_position: str = "error",
     name: str | None = None,
 ) -> Places:
     """Reads `path[,lat,lon|east,north][,heading,place,time,split,role,condition,view,sequence,frame]`, header first.
@@ -55,17 +56,20 @@ def read(
         A column of the file that is given to one of ours is not read as another.
       roles: the file's word → database, query or target, beside `ROLE_ALIASES`.
       split: the split of all rows, where the file has no such column.
+      without_position: what an empty cell of coordinates does: "error" refuses the file, "drop" leaves its row out,
+        "keep" leaves its position unknown.
       name: of the data set, for reports; the folder's name by default.
 
     Raises:
       DataError: a missing file or column, or a bad row; names file and line.
     """
+    listing.check_choice("without_position", without_position, listing.WITHOUT_POSITION)
     root = Path(root)
     if file is None and root.suffix.lower() == ".csv" and not root.is_dir():
         root, file = root.parent, root.name
     root = listing.folder(root)
     table = _Table(_file(root, file), {ours: str(theirs) for ours, theirs in (columns or {}).items()})
-    east, north, zones = table.positions()
+    east, north, zones = table.positions(required=without_position == "error")
     condition, conditions = table.conditions()
     place, place_names = table.labels("place")
     known = {
@@ -84,7 +88,7 @@ def read(
     }
     if known["split"] is None and split is not None:
         known["split"] = np.full(len(table.rows), index_of("split", split, SPLITS))
-    return Places.create(
+    places = Places.create(
         name or Path(root).absolute().name,
         Paths.of(table.paths(), root),
         zone=zones,
@@ -93,6 +97,7 @@ def read(
         place_names=place_names,
         **{column: values for column, values in known.items() if values is not None},
     )
+    return places.take(places.located) if without_position == "drop" else places
 
 
 class _Table:
@@ -155,22 +160,27 @@ class _Table:
     def numbers(self, column: str, required: bool = False) -> Array | None:
         values = self.converted(column, _number, np.nan, "a number")
         if values is not None:
-            self.check(column, np.isfinite(values) if required else ~np.isinf(values), "a number")
+            self.check(column, ~np.isinf(values), "a number")
+            if required:
+                self.check(column, ~np.isnan(values), f"a number; see {option_of('csv', 'without_position=drop')}")
         return values
 
-    def positions(self) -> tuple[Array | None, Array | None, Array | int]:
+    def positions(self, *, required: bool) -> tuple[Array | None, Array | None, Array | int]:
         """East, north and UTM zone of the rows, from degrees where the file has them; see `read`."""
-        latitude, east = self.numbers("lat", required=True), self.numbers("east", required=True)
-        longitude, north = self.numbers("lon", required=True), self.numbers("north", required=True)
+        latitude, east = self.numbers("lat", required), self.numbers("east", required)
+        longitude, north = self.numbers("lon", required), self.numbers("north", required)
         if (latitude is None) != (longitude is None) or (east is None) != (north is None):
             raise DataError(
-                f"{self.file}: needs both of lat and lon, or of east and north; its header is {self.header}"
+                f"{self.file}: needs both of lat and lon, or of east and north; its header is {short(self.header)}"
             )
         if latitude is None or longitude is None:
             return east, north, -1
-        self.check("lat", np.abs(latitude) <= 84, "degrees within ±84")
-        self.check("lon", np.abs(longitude) <= 180, "degrees within ±180")
-        return geo.to_utm(latitude, longitude)
+        self.check("lat", ~(np.abs(latitude) > 84), "degrees within ±84")
+        self.check("lon", ~(np.abs(longitude) > 180), "degrees within ±180")
+        known = ~np.isnan(latitude + longitude)
+        east, north, zones = np.full(len(known), np.nan), np.full(len(known), np.nan), np.full(len(known), -1, np.int16)
+        east[known], north[known], zones[known] = geo.to_utm(latitude[known], longitude[known])
+        return east, north, zones
 
     def headings(self) -> Array | None:
         values = self.numbers("heading")

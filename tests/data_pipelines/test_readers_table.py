@@ -79,6 +79,18 @@ def test_headers_as_people_write_them(tmp_path):
     assert len(read("csv", tmp_path / "list.csv", columns={"heading": "lat"})) == 1, "the table itself as root"
 
 
+def test_rows_without_coordinates_are_kept_or_left_out(tmp_path):
+    write(tmp_path, "path,lat,lon\na.jpg,59.5,10.5\nb.jpg,,10.5\nc.jpg,,\nd.jpg,59.5,10.5\n")
+    kept = read("csv", tmp_path, without_position="keep")
+    assert kept.located.tolist() == [True, False, False, True] and kept.single_zone() == 32
+    assert kept.unlocated() == f"{tmp_path / 'b.jpg'} and 1 more of 4 images have no coordinates"
+    left = read("csv", tmp_path, without_position="drop")
+    assert [left.path.relative(row) for row in range(len(left))] == ["a.jpg", "d.jpg"]
+    write(tmp_path, "path,east,north\na.jpg,1,2\nb.jpg,,\n")
+    assert read("csv", tmp_path, without_position="keep").located.tolist() == [True, False]
+    assert len(read("csv", tmp_path, without_position="drop")) == 1
+
+
 def test_minus_one_is_unknown(tmp_path):
     write(tmp_path, "path,place,sequence,frame\na.jpg,-1,-1,-1\nb.jpg,4,hall,4\nc.jpg,,,\n")
     places = read("csv", tmp_path)
@@ -103,7 +115,9 @@ def test_roles_of_ones_own(tmp_path):
     ("text", "options", "message"),
     [
         ("path,lat,lon\na.jpg,1,2\nb.jpg,x,2\n", {}, r"list\.csv.*line 3.*\blat\b.*'x'"),
-        ("path,lat,lon\na.jpg,1,2\nb.jpg,,2\n", {}, r"line 3.*\blat\b.*''"),
+        ("path,lat,lon\na.jpg,1,2\nb.jpg,,2\n", {}, r"line 3.*\blat\b.*''.*--reader=csv,without_position=drop"),
+        ("path,lat,lon\na.jpg,1,2\nb.jpg,,inf\n", {"without_position": "keep"}, r"line 3.*\blon\b.*'inf'"),
+        ("path\na.jpg\n", {"without_position": "skip"}, r"without_position='skip' is one of error, drop, keep"),
         ("path,lat,lon\na.jpg,122,37\n", {}, r"line 2.*\blat\b.*'122'.*±84"),
         ("path,lat,lon\na.jpg,37,222\n", {}, r"line 2.*\blon\b.*'222'.*±180"),
         ("path,lat\na.jpg,1\n", {}, r"\blat\b.*\blon\b.*\['path', 'lat'\]"),

@@ -48,6 +48,7 @@ def folder(tmp_path_factory):
 def everything(folder):
     """All that reads these files."""
     workdir.refuse_other(folder / "a", CONFIG)
+    workdir._longer(folder / "a", CONFIG)
     verb._check(SWEEP.runs[0], folder / "a")
     write_sweep(folder / "tables", verb._document(SWEEP, folder))
     write_report(folder / "report.html", title="x", loss_log=logs.read(folder / "a"))

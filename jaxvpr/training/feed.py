@@ -53,8 +53,8 @@ class Feed:
           streams, period: of the objective.
 
         Raises:
-          UserError: for a stream too many or too few, another number of steps than the period, or a batch that the
-            devices cannot split.
+          UserError: for a stream too many or too few, another number of steps than the period, no element at all, or a
+            batch that the devices cannot split.
         """
         if set(draws) != set(streams):
             raise UserError(f"the plan draws for the streams {sorted(draws)}; the objective has {sorted(streams)}")
@@ -63,6 +63,11 @@ class Feed:
                 raise UserError(
                     f"the plan draws {len(draw.rows)} steps for the stream {stream!r}; its objective's period is "
                     f"{period}"
+                )
+            if not draw.mask.any():
+                raise UserError(
+                    f"the plan draws not one element for the stream {stream!r}, so nothing is learned: no image of "
+                    "it can be read, or none has what the objective needs"
                 )
             size, images = draw.rows.shape[1], self.by_image.get(stream, 1)
             if size * images % self.mesh.size:

@@ -38,7 +38,7 @@ CHANGES = st.builds("{}={}".format, st.one_of(NAMES, st.text(max_size=5)), VALUE
 FLAGS = st.builds("--{}={}".format, st.sampled_from(sorted({f.name for v in VERBS for f in flags_of(v)})), VALUES)
 RECIPES = st.sampled_from((RECIPE, RECIPE, "configs/cosplace.py:tiny", "configs/sfrs.py", "configs/zoo.py:x"))
 MANY = settings(
-    max_examples=120, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
 # Positions and shares of sets, colours, and keys that are looked at as a whole.
 NO_RANGE = ("image.size", "image.mean", "panorama.size", "objective.loss_options.base")

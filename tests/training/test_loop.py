@@ -10,11 +10,14 @@ import jax
 import numpy as np
 import pytest
 
+from data_pipelines.draws import Draw
 from jaxvpr import builders, families, weights
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
+from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.training import logs, loop
 from jaxvpr.training.checkpoint import Checkpoints
+from jaxvpr.training.feed import Feed
 from jaxvpr.verbs import train
 
 
@@ -173,3 +176,13 @@ def test_a_finished_runs_model_is_its_best_checkpoint(tiny_config, trained_run):
     written = weights.read(trained_run / "model.safetensors")
     for name, tensor in weights.to_torch("jaxvpr", jax.device_get(best)).items():
         np.testing.assert_array_equal(written[name], tensor, err_msg=name)
+
+
+def test_a_plan_without_an_element_ends_the_run():
+    """As a mined one has it, where no positive of any query can be read: every row is -1."""
+    feed = Feed({}, make_mesh(), seed=0, loader={})
+    rows = np.full((2, 8), -1)
+    with pytest.raises(UserError, match=r"not one element for the stream 'source'.*can be read"):
+        feed.check({"source": Draw.of_steps(rows)}, ("source",), 2)
+    rows[1, 3] = 5
+    feed.check({"source": Draw.of_steps(rows)}, ("source",), 2)

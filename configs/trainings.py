@@ -14,6 +14,7 @@ def deep_vg(name: str, dataset: str, root: str) -> ConfigDict:
     config = common.base()
     config.name = name
     config.model.backbone_options = ConfigDict({"cut": "layer3"})
+    config.model.l2_after = False  # NetVLAD and CRN give unit vectors; a PCA of them is ranked as it is
     config.frozen = ("backbone/(conv1|bn1|layer1_|layer2_)",)
     config.image = common.image((480, 640), "pil_bilinear")
     config.train_data = common.data("at_names", root, "train")

@@ -92,10 +92,10 @@ def _netvlad(family: str, preprocess: Preprocess, dim: int = 0) -> Description:
 def _deep_vg(backbone: str, aggregator: str) -> Description:
     """The Deep VG benchmark (Berton et al., CVPR 2022): ResNets up to conv4, all of VGG16.
 
-    It ranks what GeM pools as it is; NetVLAD's vector is of unit length by itself.
+    It ranks what GeM pools, and the numbers of a PCA, as they are; NetVLAD's vector is of unit length by itself.
     """
     cut = {} if backbone == "vgg16" else {"cut": "layer3"}
-    head = {"aggregator": aggregator, "aggregator_options": {"l2_before": True}, "l2_after": aggregator != "gem"}
+    head = {"aggregator": aggregator, "aggregator_options": {"l2_before": True}, "l2_after": False}
     model = {"backbone": backbone, "backbone_options": cut, **head}
     return Description(model, Preprocess((480, 640), "tensor_linear"), "deep_vg")
 

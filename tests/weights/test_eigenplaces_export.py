@@ -31,7 +31,7 @@ def config(photo_tree):
     config.train_data = common.data("at_names", str(photo_tree), "train")
     config.objective.update(M=30.0, N=1, min_images=3, turn=180.0)
     config.epochs, config.steps_per_epoch, config.batch = 1, 2, 8
-    config.optimizer.rate = 1e-2
+    config.optimizer.rate, config.frozen_random = 1e-2, True
     return config.lock()
 
 

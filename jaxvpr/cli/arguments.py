@@ -159,14 +159,14 @@ def _refuse(verb: str, argument: str) -> NoReturn:
 def _command(found: dict[str, Any], changes: list[tuple[str, str]]) -> Command:
     verb = found.pop("verb")
     for flag in flags_of(verb):
-        if found[flag.name] is None:
-            found[flag.name] = flag.default
+        if found[flag.key] is None:
+            found[flag.key] = flag.default
     text, workdir = found.pop("config"), found.pop("workdir")
-    hosts = _hosts(*(found.pop(flag.name, flag.default) for flag in HOSTS))
+    hosts = _hosts(*(found.pop(flag.key, flag.default) for flag in HOSTS))
     if text is None:
         raise UserError(f"{verb} needs --config=FILE; recipes that come along: {', '.join(shipped())}")
     for flag in VERBS[verb].flags:
-        if flag.required and found[flag.name] is None:
+        if flag.required and found[flag.key] is None:
             raise UserError(f"{verb} needs --{flag.name}={flag.value}: {flag.help}")
     if verb == "evaluate":
         _check_folders(found)

@@ -34,6 +34,11 @@ class Flag(NamedTuple):
     required: bool = False
     repeated: bool = False
 
+    @property
+    def key(self) -> str:
+        """The parameter of `run` that it is."""
+        return self.name.replace("-", "_")
+
 
 class Verb(NamedTuple):
     """A verb: what it does in one sentence, an example, and its own flags, beside those that all verbs have."""
@@ -65,6 +70,10 @@ CHECKPOINT = Flag(
     "checkpoint", "NAME", "best, last or a step of the workdir, or a file of weights (default: best)", default="best"
 )
 OVERWRITE = Flag("overwrite", "", "replace what is there already (default: refuse)", default=False)
+DRY_RUN = Flag(
+    "dry-run", "", "show what would be read, learned, taken and written, and draw the first batch, then stop",
+    default=False,
+)  # fmt: skip
 READER = Flag(
     "reader", "NAME[,OPTION=VALUE ...]", "how the folders are read (docs/data_formats.md), such as "
     "csv,columns.path=image (default: folder, photos with '@' names or EXIF)", reader, default=Reader(),
@@ -75,6 +84,7 @@ VERBS = {
     "train": Verb(
         "Trains a recipe, or resumes it where it was stopped, and measures the best checkpoint on its test sets.",
         f"jaxvpr train {RECIPE} --config.batch=32",
+        (DRY_RUN,),
     ),
     "evaluate": Verb(
         "Measures a checkpoint on the recipe's test sets, or on folders of images with coordinates.",
@@ -98,6 +108,7 @@ VERBS = {
                 "WORKDIR/evaluate-NAME-DIGEST for each other checkpoint and each pair of folders)", Path,
             ),
             OVERWRITE,
+            DRY_RUN,
         ),
     ),
     "extract": Verb(
@@ -109,6 +120,7 @@ VERBS = {
             READER,
             Flag("out", "FILE.npy", "descriptors to write", Path, required=True),
             OVERWRITE,
+            DRY_RUN,
         ),
     ),
     "localize": Verb(
@@ -161,6 +173,7 @@ VERBS = {
     "sweep": Verb(
         "Trains the runs of a sweep file one after the other and compares them in one table.",
         "jaxvpr sweep --config=configs/sweeps/losses.py",
+        (DRY_RUN,),
     ),
 }  # fmt: skip
 

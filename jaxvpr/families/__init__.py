@@ -31,8 +31,11 @@ FAMILIES: dict[str, Callable[[ConfigDict, Sequence[Places]], Learning]] = {
 }
 
 
-def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recipe:
+def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark], sets: Sequence[Places] | None = None) -> Recipe:
     """What the loop trains.
+
+    Args:
+      sets: the recipe's data sets to train on, where they have been read already.
 
     Raises:
       UserError, DataError: for names, files and data that do not fit.
@@ -41,7 +44,7 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recip
     if name not in FAMILIES:
         raise UserError(f"objective.name={name!r} does not exist; there are {sorted(FAMILIES)}")
     builders.check_panoramas(config)
-    sets = builders.training_sets(config)
+    sets = builders.training_sets(config) if sets is None else sets
     for images in sets:
         log.info("training on %s", audit.line(images))
     builders.shapes(config)  # explains options of the model that do not fit
@@ -51,5 +54,7 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark]) -> Recip
         return complete(config, domain.batchnorm(config, target), sets, over, validation)
     with slow(f"preparing these images for the objective {name}"):
         learning = FAMILIES[name](config, sets)
+    if learning.summary:
+        log.info(learning.summary)
     made = complete(config, learning, sets, over, validation)
     return domain.adapt(config, made, target, over) if target is not None else made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
@@ -16,8 +15,6 @@ from jaxvpr.families.learning import Learning
 from jaxvpr.objectives.cells import cells_objective
 from jaxvpr.retrieval.classes import ClassPlaces
 
-log = logging.getLogger(__name__)
-
 
 def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     """CosPlace's groups of cells, Divide & Classify's of squares, or the places of the data set as classes.
@@ -29,7 +26,7 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     keys, images = config.objective, builders.only(config, sets)
     found = _partition(keys.partition, images)
     counts = found.counts
-    log.info("%d groups of %d to %d classes, %d images", len(found), counts.min(), counts.max(), len(found.rows))
+    summary = f"{len(found)} groups of {counts.min():,} to {counts.max():,} classes, {len(found.rows):,} images"
     objective = cells_objective(
         found,
         batch=config.batch,
@@ -40,7 +37,8 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
         margin_warmup=keys.margin_warmup,
         head_steps=keys.head_steps,
     )
-    return Learning(objective, classes=_class_places(config, found, images) if config.eval.localize else None)
+    classes = _class_places(config, found, images) if config.eval.localize else None
+    return Learning(objective, classes=classes, summary=summary)
 
 
 def _class_places(config: ConfigDict, found: Cells, images: Places) -> ClassPlaces:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +17,6 @@ from jaxvpr.families.learning import Learning
 from jaxvpr.models.resizing import RULES
 from jaxvpr.objectives.distillation import Teacher, distillation_objective
 from jaxvpr.runs import which
-
-log = logging.getLogger(__name__)
 
 
 def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
@@ -43,7 +40,6 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
         )
     size = teacher_size(recipe, keys, own)
     dim = _dimension(teacher, variables, size, keys)
-    log.info("the teacher %s: %d dimensions, images of %dx%d pixels", keys.teacher, dim, *size)
     shown = None if size == own else size
     objective = distillation_objective(
         builders.model(config),
@@ -54,7 +50,8 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
         loss=keys.loss,
         projection=keys.projection,
     )
-    return Learning(objective)
+    summary = f"the teacher {keys.teacher}: {dim} dimensions, images of {size[0]}x{size[1]} pixels"
+    return Learning(objective, summary=summary)
 
 
 def teacher_size(recipe: ConfigDict, keys: ConfigDict, own: tuple[int, int]) -> tuple[int, int]:

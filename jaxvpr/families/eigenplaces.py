@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
@@ -15,7 +14,6 @@ from jaxvpr.errors import UserError
 from jaxvpr.families.learning import Learning
 from jaxvpr.objectives.eigenplaces import eigenplaces_objective
 
-log = logging.getLogger(__name__)
 PARTITION = ("M", "N", "distance", "min_images", "turn")
 
 
@@ -42,10 +40,10 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
         **{key: keys[key] for key in PARTITION},
     )
     counts = lateral.cells.counts
-    log.info(
-        "%d groups of %d to %d cells: %d lateral and %d frontal %s", len(counts), counts.min(), counts.max(),
-        len(lateral.cells.rows), len(frontal.cells.rows), "views of panoramas" if panoramas else "images",
-    )  # fmt: skip
+    summary = (
+        f"{len(counts)} groups of {counts.min():,} to {counts.max():,} cells: {len(lateral.cells.rows):,} lateral and "
+        f"{len(frontal.cells.rows):,} frontal {'views of panoramas' if panoramas else 'images'}"
+    )
     try:
         objective = eigenplaces_objective(
             lateral,
@@ -61,7 +59,7 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     except ValueError as error:
         raise UserError(f"config.objective: {error}") from error
     source = builders.training_source(config, sets, views=True)
-    return Learning(objective, sources=dict.fromkeys(objective.streams, source))
+    return Learning(objective, sources=dict.fromkeys(objective.streams, source), summary=summary)
 
 
 def _check_size(images: Places, size: tuple[int, ...]) -> None:

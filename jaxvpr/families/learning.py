@@ -37,6 +37,7 @@ class Learning(NamedTuple):
       measures: {each measure that `validate` gives: "max" or "min", what is better}; any may be `best.measure`.
       frozen: patterns of parameter paths that do not train; those that the model's options freeze.
       classes: where the classes of the heads lie, for `eval.localize`; nowhere.
+      summary: what the family made of the images in one line, such as "8 groups of 39 to 50 classes, 7,356 images".
       partitioned: whether the family looked at the partitions that data sets have of their own; one is refused else.
     """
 
@@ -50,6 +51,7 @@ class Learning(NamedTuple):
     measures: Mapping[str, str] | None = None
     frozen: tuple[str, ...] | None = None
     classes: ClassPlaces | None = None
+    summary: str = ""
     partitioned: bool = False
 
 
@@ -99,6 +101,7 @@ def complete(
         frozen=frozen,
         own_model=own,
         classes=learning.classes,
+        summary=learning.summary,
     )
 
 

@@ -33,7 +33,8 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     in_cliques, others = _parts(keys.cliques, len(sets)) if cliques else ([], list(range(len(sets))))
     named = builders.partitioned(config, sets)
     table = place_table(named, K=keys.K, of=others)
-    log.info("%d places with %d images or more; a pass takes %d batches", len(table), keys.K, -(-len(table) // keys.P))
+    passes = -(-len(table) // keys.P)
+    summary = f"{len(table):,} places with {keys.K} images or more; a pass takes {passes:,} batches"
     objective = places_objective(
         table,
         Choice(keys.loss, keys.miner, keys.loss_options.to_dict(), keys.miner_options.to_dict()),
@@ -46,7 +47,7 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
         memory=keys.memory,
         head_steps=keys.head_steps,
     )
-    return Learning(objective, partitioned=True)
+    return Learning(objective, partitioned=True, summary=summary)
 
 
 def _parts(keys: ConfigDict, count: int) -> tuple[list[int], list[int]]:

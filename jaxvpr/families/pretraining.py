@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import jax
@@ -14,17 +13,13 @@ from jaxvpr import builders
 from jaxvpr.families.learning import Learning
 from jaxvpr.objectives.pretraining import pretraining_objective
 
-log = logging.getLogger(__name__)
-
 
 def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     """One classifier over the places of a data set: its class folders, or cells of the map."""
     keys, images = config.objective, builders.only(config, sets)
     cells = label_cells(builders.partitioned(config, [images])[0].place, min_images=keys.min_images)
-    log.info(
-        "%d classes, %d images; a pass takes %d batches",
-        cells.counts[0], len(cells.rows), -(-len(cells.rows) // config.batch),
-    )  # fmt: skip
+    passes = -(-len(cells.rows) // config.batch)
+    summary = f"{cells.counts[0]:,} classes, {len(cells.rows):,} images; a pass takes {passes:,} batches"
     model, shapes = builders.model(config), builders.shapes(config)
     pooled = jax.eval_shape(
         lambda variables, images: model.apply(variables, images, method="pooled"), shapes, builders.blank(config)
@@ -43,4 +38,4 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
         balanced=keys.balanced,
         head_steps=keys.head_steps,
     )
-    return Learning(objective, partitioned=True)
+    return Learning(objective, partitioned=True, summary=summary)

@@ -11,7 +11,7 @@ from data_pipelines.places import Paths, Places
 from jaxvpr import builders
 from jaxvpr.errors import UserError
 from jaxvpr.families.learning import Learning
-from jaxvpr.families.triplets import grounds, settings
+from jaxvpr.families.triplets import grounds, in_words, settings
 from jaxvpr.objectives.sfrs import sfrs_objective
 from jaxvpr.objectives.sfrs_plans import Difficult, sfrs_plan
 
@@ -44,7 +44,7 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
         loss=keys.loss,
         options=keys.loss_options.to_dict(),
     )
-    return Learning(objective)
+    return Learning(objective, summary=in_words(together))
 
 
 def plans_of_generations(config: ConfigDict, steps: int) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
@@ -16,7 +15,6 @@ from jaxvpr.objectives.objective import Planner
 from jaxvpr.objectives.triplet_plans import Mining, mined_plan
 from jaxvpr.objectives.triplets import triplets_objective
 
-log = logging.getLogger(__name__)
 SETS = ("merged", "in_turn")
 
 
@@ -24,15 +22,17 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     """Triplets of a query, its best positive and its hardest negatives, of one data set or several; queries alone are
     augmented."""
     keys, mining = config.objective, settings(config)
+    planned, summary = planner(config, sets, mining)
     objective = triplets_objective(
         builders.model(config),
-        planner(config, sets, mining),
+        planned,
         steps=mining.steps,
         negatives=mining.negatives,
         loss=keys.loss,
         options=keys.loss_options.to_dict(),
     )
-    return Learning(objective, sources={"source": builders.training_source(config, sets, queries_only=True)})
+    sources = {"source": builders.training_source(config, sets, queries_only=True)}
+    return Learning(objective, sources=sources, summary=summary)
 
 
 def settings(config: ConfigDict) -> Mining:
@@ -41,8 +41,8 @@ def settings(config: ConfigDict) -> Mining:
     return Mining(keys.mining, keys.negatives, keys.pool, keys.refresh, config.batch, keys.memory_mib)
 
 
-def planner(config: ConfigDict, sets: Sequence[Places], mining: Mining) -> Planner:
-    """The plan of a recipe whose batches are mined.
+def planner(config: ConfigDict, sets: Sequence[Places], mining: Mining) -> tuple[Planner, str]:
+    """The plan of a recipe whose batches are mined, and what it draws from in one line.
 
     Raises:
       UserError: for settings that make no sense, and for a model that describes no image alone.
@@ -54,9 +54,18 @@ def planner(config: ConfigDict, sets: Sequence[Places], mining: Mining) -> Plann
         )
     mining.check()  # before the map is looked at, which takes a while
     paths = Paths.concat([places.path for places in sets])
-    return mined_plan(
-        grounds(config, sets), mining, turn=config.steps_per_epoch // mining.steps, name_of=paths.__getitem__
-    )
+    together = grounds(config, sets)
+    turn = config.steps_per_epoch // mining.steps
+    return mined_plan(together, mining, turn=turn, name_of=paths.__getitem__), in_words(together)
+
+
+def in_words(together: Sequence[Neighbours]) -> str:
+    """How many triplets can be mined, in one line."""
+    queries, skipped, database = (
+        sum(len(one.queries) for one in together), sum(one.skipped for one in together),
+        sum(len(one.database) for one in together),
+    )  # fmt: skip
+    return f"triplets of {queries:,} queries ({skipped:,} more have no positive) and {database:,} database images"
 
 
 def grounds(config: ConfigDict, sets: Sequence[Places]) -> list[Neighbours]:

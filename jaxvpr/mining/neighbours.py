@@ -7,7 +7,6 @@ database.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,7 +18,6 @@ from data_pipelines.places import ROLES, VIEWS, Places
 from jaxvpr.errors import UserError
 from jaxvpr.retrieval.positives import Positives, parse_threshold, without
 
-log = logging.getLogger(__name__)
 Array = np.ndarray
 
 METRES = re.compile(r"(\d+(?:\.\d+)?)m(?:_|$)")
@@ -87,13 +85,6 @@ def neighbours(
         )
     weights = _night_sideways(Places.concat(list(sets)), queries[keep] - first) if weighted else np.ones(keep.sum())
     skipped = int((~keep).sum())
-    log.info(
-        "%s: %d queries, %d skipped that have no positive; %d database images",
-        names,
-        keep.sum(),
-        skipped,
-        len(database),
-    )
     return Neighbours(queries[keep], database, close.take(keep), near.take(keep), weights / weights.sum(), skipped)
 
 

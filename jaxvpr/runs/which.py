@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,9 @@ STEP = re.compile(r"[0-9]{1,15}")
 DECIDES = ("model.", "image.", "pca.", "seed", "train_data.", "more_train_data.")
 
 
+Fit = Callable[[ConfigDict, Variables], tuple[ConfigDict, Variables]]
+
+
 class Chosen(NamedTuple):
     """A model that a verb works with.
 
@@ -50,11 +54,13 @@ class Chosen(NamedTuple):
     plain: tuple[ConfigDict, Variables] | None = None
 
 
-def chosen(config: ConfigDict, folder: Path, checkpoint: str, fresh: bool = False) -> Chosen:
+def chosen(config: ConfigDict, folder: Path, checkpoint: str, fresh: bool = False, fit: Fit = fitted) -> Chosen:
     """The model that `--checkpoint` names, with its PCA where the recipe has a `pca.dim`.
 
     A model file that is compressed already is taken as it is. Of a checkpoint, the PCA is that of the model file beside
     it if that holds these very weights and was made by these keys; else it is fitted anew on the training images.
+
+    `fit` makes the compressed model where none is there.
 
     Raises:
       UserError: where there is no such checkpoint or file and the recipe names no weights to start from; for a file
@@ -74,7 +80,12 @@ def chosen(config: ConfigDict, folder: Path, checkpoint: str, fresh: bool = Fals
         log.info("with the PCA of %s", file)
         return Chosen(what, *there, (config, variables))
     log.info("no PCA of these weights lies in %s: fitting one", folder)
-    return Chosen(what, *fitted(config, variables), (config, variables))
+    return Chosen(what, *fit(config, variables), (config, variables))
+
+
+def unfitted(config: ConfigDict, variables: Variables) -> tuple[ConfigDict, Variables]:
+    """A `fit` that fits nothing, for a look at the model: the variables lack the PCA."""
+    return with_pca(config), variables
 
 
 def uncompressed(config: ConfigDict, folder: Path, which: str, fresh: bool = False) -> tuple[str, Variables]:

@@ -39,12 +39,17 @@ def claim(folder: Path, config: ConfigDict) -> None:
     Raises:
       UserError: if another recipe lives there (names the keys that differ), or the folder cannot be written.
     """
-    if has_checkpoints(folder):
-        refuse_other(folder, config, (*FREE, *_longer(folder, config)))
+    check(folder, config)
     if hosts.is_first():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", json.loads(config.to_json()))
     hosts.barrier("workdir")
+
+
+def check(folder: Path, config: ConfigDict) -> None:
+    """As `claim`, and changes nothing."""
+    if has_checkpoints(folder):
+        refuse_other(folder, config, (*FREE, *_longer(folder, config)))
 
 
 def _longer(folder: Path, config: ConfigDict) -> tuple[str, ...]:
@@ -95,8 +100,14 @@ def refuse_other(folder: Path, config: ConfigDict, free: tuple[str, ...] = FREE)
 
 def has_checkpoints(folder: Path) -> bool:
     """Whether a run has begun to leave checkpoints in its folder."""
+    return bool(steps(folder))
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints in the folder of a run, oldest first."""
     checkpoints = folder / "checkpoints"
-    return checkpoints.is_dir() and any(path.name.isdecimal() for path in checkpoints.iterdir())
+    names = [path.name for path in checkpoints.iterdir()] if checkpoints.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:

@@ -48,12 +48,7 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         configuration that does not fit the devices.
     """
     objective, total = recipe.objective, config.epochs * config.steps_per_epoch
-    groups = settings.optimiser_groups(config)
-    settings.check_parts(config, objective.period)
-    by_image = settings.split_by_image(config, mesh, objective)
-    averages, deciding = settings.averages(config), early_stop.Deciding(config.best.measure, recipe.measures)
-    follow = settings.follow(config, groups["model"].rate, deciding)
-    frozen = (*config.frozen, *recipe.frozen)
+    groups, by_image, averages, deciding, follow, frozen = settings.settle(config, recipe, mesh)
     fresh = partial(
         init_state, recipe.model, objective, groups, mesh,
         example=recipe.example, frozen=frozen, seed=config.seed, ema=bool(averages),

@@ -31,6 +31,7 @@ class Recipe(NamedTuple):
       own_model: whether the model is the family's, not the one that the recipe's keys describe.
       classes: where the classes of the heads lie on the map, for recipes that localise by classification: the run then
         ends with the heads of its best step too.
+      summary: what the family made of the images, in one line.
     """
 
     model: Any
@@ -45,6 +46,7 @@ class Recipe(NamedTuple):
     frozen: tuple[str, ...] = ()
     own_model: bool = False
     classes: ClassPlaces | None = None
+    summary: str = ""
 
 
 class Outcome(NamedTuple):

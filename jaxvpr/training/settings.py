@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -15,11 +15,38 @@ from jaxvpr.training import early_stop, optimisers
 from jaxvpr.training.ema import averaged
 from jaxvpr.training.options import checked
 from jaxvpr.training.plateau import Watch, plateau
+from jaxvpr.training.recipe import Recipe
 from jaxvpr.training.schedules import Schedule
 
 Follow = Callable[[Watch, float, int], Watch]
 # Group of `optimisers.GROUPS` -> the recipe's key.
 KEYS = {"model": "optimizer", "heads": "optimizer_extra", "shared": "optimizer_shared"}
+
+
+class Settled(NamedTuple):
+    """What a recipe's keys and its family settle between them, before anything is computed.
+
+    Attributes:
+      groups: the optimiser of each group. by_image: as of `split_by_image`. averages: as of `ema.averaged`.
+      frozen: patterns of parameter paths that do not train.
+    """
+
+    groups: dict[str, optimisers.Optimiser]
+    by_image: dict[str, int]
+    averages: dict[str, Any]
+    deciding: early_stop.Deciding
+    follow: Follow
+    frozen: tuple[str, ...]
+
+
+def settle(config: ConfigDict, recipe: Recipe, mesh: Mesh) -> Settled:
+    """The settings of a run; UserError for what does not fit."""
+    groups = optimiser_groups(config)
+    check_parts(config, recipe.objective.period)
+    by_image = split_by_image(config, mesh, recipe.objective)
+    deciding = early_stop.Deciding(config.best.measure, recipe.measures)
+    following = follow(config, groups["model"].rate, deciding)
+    return Settled(groups, by_image, averages(config), deciding, following, (*config.frozen, *recipe.frozen))
 
 
 def optimiser_groups(config: ConfigDict) -> dict[str, optimisers.Optimiser]:

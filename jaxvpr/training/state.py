@@ -67,9 +67,33 @@ def init_state(
 ) -> tuple[TrainState, TrainState]:
     """The state of step 0, each leaf made where it will live, and the tree of its shardings.
 
-    `example` is an input of the model with a batch of one, an array or a tree of them. `ema` says whether the run keeps
-    averages of the parameters that train. Prototypes of millions of classes never exist on one device: shapes come from
+    Takes what `planned` does. Prototypes of millions of classes never exist on one device: shapes come from
     `eval_shape`, and the initialisation is compiled with the shardings of the mesh.
+    """
+    make, state = planned(model, objective, optimisers, mesh, example=example, frozen=frozen, seed=seed, ema=ema)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    return jax.jit(make, out_shardings=shardings)(jax.random.key(seed)), shardings
+
+
+def planned(
+    model: Any,
+    objective: Objective,
+    optimisers: Mapping[str, Optimiser],
+    mesh: Mesh,
+    *,
+    example: Any,
+    frozen: Sequence[str],
+    seed: int,
+    ema: bool = False,
+) -> tuple[Callable[[jax.Array], TrainState], TrainState]:
+    """(what makes the state of step 0 from a random key, the shapes, types and shardings of that state); nothing is
+    computed.
+
+    `example` is an input of the model with a batch of one, an array or a tree of them. `ema` says whether the run keeps
+    averages of the parameters that train.
+
+    Raises:
+      UserError: for patterns that no parameter matches.
     """
 
     def make(key: jax.Array) -> TrainState:
@@ -96,13 +120,16 @@ def init_state(
             key=run_key,
         )
 
-    key = jax.random.key(seed)
-    shapes = jax.eval_shape(make, key)
+    shapes = jax.eval_shape(make, jax.random.key(seed))
     parts = {"model": flatten_dict(shapes.params, sep="/"), "heads": shapes.extra, "shared": shapes.shared}
     for group, part in parts.items():
         optimisers[group].check(part)
     shardings = state_shardings(mesh, shapes, objective.by_class)
-    return jax.jit(make, out_shardings=shardings)(key), shardings
+    return make, jax.tree.map(_laid, shapes, shardings)
+
+
+def _laid(shape: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
 
 def started(

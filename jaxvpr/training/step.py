@@ -139,8 +139,8 @@ def _in_parts(
     """
 
     def loss_of(trained: Any, heads: Any, carry: Any, part: Batches, key: jax.Array) -> tuple[Any, Any]:
-        outputs, stats = _embed(objective, params_of(trained), carry, part, key)
-        loss, (aux, metrics) = _loss(objective, mesh, heads, carry[1], outputs, part, at._replace(key=key))
+        outputs, stats = embed_streams(objective, params_of(trained), carry, part, key)
+        loss, (aux, metrics) = loss_of_outputs(objective, mesh, heads, carry[1], outputs, part, at._replace(key=key))
         return loss, ((stats, aux), metrics)
 
     def one(carry: Any, inputs: Any) -> tuple[Any, Any]:
@@ -165,20 +165,27 @@ def _cached(
     """As `_in_parts`, of the loss of the whole batch, which is embedded in `count` parts."""
     (stats, aux), parts = carry, dealt(batches, count)
     params, first = params_of(trained), jax.tree.map(lambda x: x[0], parts)
-    refuse_batch_statistics(lambda stats, part: _embed(objective, params, (stats, aux), part, at.key)[1], stats, first)
+    refuse_batch_statistics(
+        lambda stats, part: embed_streams(objective, params, (stats, aux), part, at.key)[1], stats, first
+    )
 
     def embed(trained: Any, inputs: Any) -> dict[str, Any]:
         index, part = inputs
-        return _embed(objective, params_of(trained), carry, part, jax.random.fold_in(at.key, index))[0]
+        return embed_streams(objective, params_of(trained), carry, part, jax.random.fold_in(at.key, index))[0]
 
     def loss(heads: Any, outputs: dict[str, Any]) -> tuple[Any, Any]:
-        return _loss(objective, mesh, heads, aux, outputs, batches, at._replace(key=jax.random.fold_in(at.key, count)))
+        return loss_of_outputs(
+            objective, mesh, heads, aux, outputs, batches, at._replace(key=jax.random.fold_in(at.key, count))
+        )
 
     grads, (aux, metrics) = cached_gradients(embed, loss, trained, heads, (jnp.arange(count), parts))
     return grads, (stats, aux), metrics
 
 
-def _embed(objective: Objective, params: Any, carry: Any, part: Batches, key: jax.Array) -> tuple[dict[str, Any], Any]:
+def embed_streams(
+    objective: Objective, params: Any, carry: Any, part: Batches, key: jax.Array
+) -> tuple[dict[str, Any], Any]:
+    """({stream: outputs}, BatchNorm statistics) of a part of a batch; `carry` is (statistics, aux)."""
     (stats, aux), outputs = carry, {}
     for number, stream in enumerate(objective.streams):
         embed = objective.embedding(stream)
@@ -186,9 +193,10 @@ def _embed(objective: Objective, params: Any, carry: Any, part: Batches, key: ja
     return outputs, stats
 
 
-def _loss(
+def loss_of_outputs(
     objective: Objective, mesh: Mesh, heads: Any, aux: Any, outputs: dict[str, Any], batches: Batches, at: Context
 ) -> tuple[Any, Any]:
+    """(loss, (aux, metrics)) of a batch's outputs; `heads` are those of the slot and the shared ones."""
     outputs = jax.lax.with_sharding_constraint(outputs, outputs_sharding(mesh, outputs))
     extra, shared = heads
     at = at._replace(key=jax.random.fold_in(at.key, len(objective.streams)))  # those before it are the embeddings'

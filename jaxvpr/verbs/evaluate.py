@@ -18,8 +18,9 @@ from jaxvpr.errors import UserError
 from jaxvpr.families import names
 from jaxvpr.retrieval import metrics, positives
 from jaxvpr.runs import database_file, outputs, which
+from jaxvpr.runs.compressed import fitted
 from jaxvpr.training import logs
-from jaxvpr.verbs import results
+from jaxvpr.verbs import preview, results
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def run(
     threshold: Sequence[str] | None = None,
     out: Path | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
 ) -> dict[str, Any] | None:
     """Measures a checkpoint on the recipe's test sets, or on two folders; writes metrics and report.
 
@@ -46,6 +48,7 @@ def run(
       reader: of the folders.
       threshold: of these folders, as `positives.parse_threshold`; None for 25 m.
       out: folder to write to; None for one in the run's folder.
+      dry_run: show what would be measured instead, and draw the first images.
 
     Raises:
       UserError: for a folder to write to that is a run's or that has results (not with `overwrite`), where there is
@@ -65,7 +68,7 @@ def run(
         positives.parse_threshold(text)  # a mistake is answered before minutes of loading
     names.check(config, training=False)
     mesh = builders.mesh(config)
-    model = which.chosen(config, folder, checkpoint)
+    model = which.chosen(config, folder, checkpoint, fit=which.unfitted if dry_run else fitted)
     log.info("measuring %s", model.what)
     benches = (
         [builders.two_folders(database, queries, thresholds, reader)]
@@ -77,6 +80,9 @@ def run(
             "there is nothing to measure on: the recipe has no test_data. Give --database and --queries, or a data "
             "set: --config=RECIPE,test_data.NAME.reader=READER,test_data.NAME.root=FOLDER (docs/data_formats.md)"
         )
+    if dry_run:
+        preview.show(config.name, preview.measuring(model, benches, mesh, out))
+        return None
     out.mkdir(parents=True, exist_ok=True)
     baselines = {"uncompressed": model.plain} if model.plain else {}
     classes = database_file.classes_in(folder, model.config, model.variables)

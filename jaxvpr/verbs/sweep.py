@@ -28,7 +28,7 @@ from jaxvpr.reports.training import domain_accuracy
 from jaxvpr.retrieval import metrics
 from jaxvpr.runs import lock, workdir
 from jaxvpr.training import logs
-from jaxvpr.verbs import train
+from jaxvpr.verbs import preview, train
 
 log = logging.getLogger(__name__)
 FAILURE = "failure.txt"
@@ -37,8 +37,10 @@ CAUSE = "\n\nTraceback (most recent call last):"  # between what went wrong and 
 MEASURED = tuple(key for key in workdir.FREE if key not in ("test_data.", "pca.", "eval.localize"))
 
 
-def run(sweep: Sweep, folder: Path) -> int:
+def run(sweep: Sweep, folder: Path, dry_run: bool = False) -> int:
     """Trains every run of a sweep that is not finished, and writes its tables and its page after each.
+
+    With `dry_run` it shows in one table what each would do instead, and draws their first batches.
 
     A run that fails is written down and the next one begins. SIGTERM and the first Ctrl-C stop the sweep.
 
@@ -49,6 +51,9 @@ def run(sweep: Sweep, folder: Path) -> int:
       UserError: if the folder holds runs of another configuration, or another process works in it.
     """
     _check_names(sweep)
+    if dry_run:
+        _preview(sweep, folder)
+        return 0
     with lock.held(folder):
         return _swept(sweep, folder)
 
@@ -72,6 +77,27 @@ def _swept(sweep: Sweep, folder: Path) -> int:
                 log.warning("stopped before the end; the same command resumes")
                 return 130
     return _summed_up(sweep, folder)
+
+
+def _preview(sweep: Sweep, folder: Path) -> None:
+    rows: list[terminal.Row] = []
+    memo: dict[Any, Any] = {}
+    for run in sweep.runs:
+        seeds = sum(one.name == run.name for one in sweep.runs)
+        if run.folder != run.name:
+            continue  # another seed of a run that is shown
+        here = folder / run.folder
+        _check(run, here)
+        looked = preview.training(run.config, here, *train.prepared(run.config, memo))
+        cells = (
+            f"{seeds} seed{'s' * (seeds > 1)}",
+            "has ended" if _finished(here) else looked.cells[0],
+            *looked.cells[1:],
+        )
+        rows.append((run.name, cells))
+    if hosts.is_first():
+        note = f"pictures of the first batches: {folder / '*' / preview.PICTURE}"
+        terminal.show(f"dry run: {sweep.name}, {len(sweep.runs)} runs", preview.COLUMNS, rows, [note])
 
 
 def _check_names(sweep: Sweep) -> None:

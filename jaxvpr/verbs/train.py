@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from data_pipelines.places import Places
 from jaxvpr import builders, families
 from jaxvpr.families import names
 from jaxvpr.parallel import hosts
+from jaxvpr.retrieval.evaluator import Benchmark
 from jaxvpr.runs import compressed, database_file, lock, model_file, workdir
 from jaxvpr.training import logs, loop
-from jaxvpr.verbs import results
+from jaxvpr.training.recipe import Recipe
+from jaxvpr.verbs import preview, results
 
 log = logging.getLogger(__name__)
 
 
-def run(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
+def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> dict[str, Any] | None:
     """Trains or resumes a recipe, measures the best checkpoint, and writes metrics, model and report into the folder.
+
+    With `dry_run` it shows what it would do instead, and draws the first batch.
 
     Returns:
       The content of `metrics.json`, or None where the run was stopped before its end or there is no test data.
@@ -28,17 +35,16 @@ def run(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
       UserError: where another process works in the folder.
     """
     names.check(config)
+    if dry_run:
+        preview.show(config.name, preview.training(config, folder, *prepared(config)).facts)
+        return None
     with lock.held(folder):
         return _trained(config, folder)
 
 
 def _trained(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     workdir.claim(folder, config)
-    mesh = builders.mesh(config)
-    recipe = families.recipe(config, mesh, builders.benchmarks(config, config.val_data))
-    # Before training: what is missing shows now, not after hours.
-    tests = [] if recipe.own_model else builders.benchmarks(config, config.test_data)
-    compressed.check(config, len(recipe.images))
+    recipe, mesh, _, _, tests = prepared(config)
     outcome = loop.train(config, folder, recipe, mesh)
     if not outcome.finished:
         log.warning("stopped before the end; the same command resumes")
@@ -62,3 +68,38 @@ def _trained(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
     found = results.measured(config, mesh, best, tests, baselines, classes)
     log_lines = logs.read(folder)
     return results.write(config, folder, found, best, log_lines, outcome.seconds, outcome.planning_seconds)
+
+
+class Prepared(NamedTuple):
+    """What a training works with, before its first step."""
+
+    recipe: Recipe
+    mesh: Mesh
+    sets: list[Places]
+    validation: list[Benchmark]
+    tests: list[Benchmark]
+
+
+def prepared(config: ConfigDict, memo: dict[Any, Any] | None = None) -> Prepared:
+    """Reads all data of a recipe and makes what is trained: what is missing shows now, not after hours.
+
+    `memo` keeps the data sets for further recipes, of which the runs of a sweep have the same.
+
+    Raises:
+      UserError, DataError: for names, files and data that do not fit.
+    """
+    memo = {} if memo is None else memo
+
+    def once(make: Callable[[], Any], *specs: ConfigDict) -> Any:
+        key = tuple(spec.to_json() for spec in (config.city, *specs))
+        if key not in memo:
+            memo[key] = make()
+        return memo[key]
+
+    mesh = builders.mesh(config)
+    validation = once(lambda: builders.benchmarks(config, config.val_data), config.val_data)
+    sets = once(lambda: builders.training_sets(config), config.train_data, config.more_train_data)
+    recipe = families.recipe(config, mesh, validation, sets)
+    tests = [] if recipe.own_model else once(lambda: builders.benchmarks(config, config.test_data), config.test_data)
+    compressed.check(config, len(recipe.images))
+    return Prepared(recipe, mesh, sets, validation, tests)

@@ -34,7 +34,8 @@ def test_verb_flags_and_changes(tiny_recipe):
     config = command.config
     assert (command.verb, command.workdir, command.hosts) == ("evaluate", Path("some/where"), ("", 0, -1))
     absent = {"database": (), "queries": (), "reader": Reader(), "threshold": None, "out": None, "overwrite": False}
-    assert command.flags == {"checkpoint": "best", **absent}
+    assert command.flags == {"checkpoint": "best", **absent, "dry_run": False}
+    assert parse([f"--config={tiny_recipe}", "--dry-run"]).flags == {"dry_run": True}
     assert (config.batch, config.image.size, config.eval.recalls) == (16, (48, 64), (5,))
     assert config.optimizer.rate == 1.0 and isinstance(config.optimizer.rate, float)
     assert config.val_data.val.thresholds == ("25m,10m",) and config.loader.on_error == "skip"
@@ -53,7 +54,7 @@ def test_values_of_flags_have_their_types(tiny_recipe):
     assert flags == {"checkpoint": "best", "out": None, "overwrite": False, **given}
     given = {"images": ["i"], "reader": Reader(), "out": Path("d.npy"), "overwrite": True}
     switched = parse(["extract", f"--config={tiny_recipe}", "--overwrite", "--images=i", "--out=d.npy"])
-    assert switched.flags == {"checkpoint": "best", **given}
+    assert switched.flags == {"checkpoint": "best", "dry_run": False, **given}
     several = ["--images=i", "--images=j", "--out=o.npy", "--reader=csv,columns.path=7,columns.lat=Y,file=8,zone=33"]
     flags = parse(["extract", f"--config={tiny_recipe}", *several]).flags
     assert flags["images"] == ["i", "j"]
@@ -73,9 +74,9 @@ def test_every_verb_takes_its_flags():
     for verb, run in table.items():
         parameters = list(inspect.signature(run).parameters.values())
         assert parameters[0].name == ("sweep" if verb == "sweep" else "config") and parameters[1].name == "folder"
-        assert [one.name for one in parameters[2:]] == [flag.name for flag in VERBS[verb].flags], verb
+        assert [one.name for one in parameters[2:]] == [flag.key for flag in VERBS[verb].flags], verb
         needed = {one.name for one in parameters[2:] if one.default is inspect.Parameter.empty}
-        assert needed >= {flag.name for flag in VERBS[verb].flags if flag.required}
+        assert needed >= {flag.key for flag in VERBS[verb].flags if flag.required}
 
 
 def test_shipped_recipes_are_found_from_anywhere(tmp_path, monkeypatch):

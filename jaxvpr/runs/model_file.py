@@ -54,6 +54,7 @@ def recipe_of(text: str, file: Path) -> ConfigDict:
     config = common.base().unlock()
     try:
         config.update(ConfigDict(json.loads(text)))
+        config.name = config.name or file.stem  # a model that was made in Python has none
         check(config)
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
         raise UserError(

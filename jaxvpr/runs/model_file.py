@@ -53,7 +53,10 @@ def recipe_of(text: str, file: Path) -> ConfigDict:
     """
     config = common.base().unlock()
     try:
-        config.update(ConfigDict(json.loads(text)))
+        saved = dict(json.loads(text))
+        if "model" not in saved:
+            raise ValueError("it names no model")
+        config.update(ConfigDict(saved))
         config.name = config.name or file.stem  # a model that was made in Python has none
         check(config)
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:

@@ -52,7 +52,10 @@ def run(sweep: Sweep, folder: Path, dry_run: bool = False) -> int:
     """
     _check_names(sweep)
     if dry_run:
+        families = logging.getLogger("jaxvpr.families")
+        families.setLevel(logging.WARNING)  # what they say of each run is in its row
         _preview(sweep, folder)
+        families.setLevel(logging.NOTSET)
         return 0
     with lock.held(folder):
         return _swept(sweep, folder)

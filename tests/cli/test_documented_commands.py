@@ -54,6 +54,12 @@ def commands():
             yield pytest.param(shlex.split(line), id=f"{name}: {line.strip()[:70]}")
 
 
+def test_the_tests_that_pages_name_are_there():
+    there = {file.name for file in (ROOT / "tests").rglob("*.py")}
+    for page in PAGES:
+        assert set(re.findall(r"\btest_\w+\.py\b", page.read_text())) <= there, page.name
+
+
 def test_there_are_commands():
     assert len(list(commands())) > 80
 

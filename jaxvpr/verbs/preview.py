@@ -81,7 +81,7 @@ def training(
     facts |= {f"test {bench.name}": measured_on(bench) for bench in tests}
     facts["steps"] = (
         f"{steps:,}: {config.epochs:,} epochs of {config.steps_per_epoch:,}; {images:,} images a step, "
-        f"{steps * images / max(sum(map(len, sets)), 1):.1f} draws of each image"
+        f"{steps * images / max(sum(map(len, sets)), 1):.3g} draws of each image"
     )
     facts["start"] = _start(config, recipe, settled.frozen)
     facts["parameters"] = _parameters(state, settled.frozen)

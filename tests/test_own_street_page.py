@@ -120,7 +120,9 @@ def test_photos_become_a_table_that_is_split_by_day(tmp_path, monkeypatch):
     (tmp_path / "my_photos").mkdir()
     for number, day in enumerate([1, 1, 2, 3, 4, 4]):
         exif = Image.Exif()
-        exif.get_ifd(0x8825).update({1: "N", 2: (55.0, 41.0, 50.0 + number), 3: "E", 4: (13.0, 11.0, 43.0), 17: 90.0})
+        exif.get_ifd(0x8825).update(
+            {1: "N", 2: (55.0, 41.0, 50.0 + number), 3: "E", 4: (13.0, 11.0, 43.0), 16: "T", 17: 90.0}
+        )
         exif.get_ifd(0x8769)[0x9003] = f"2024:05:{day:02d} 10:00:00"
         Image.new("RGB", (8, 6)).save(tmp_path / "my_photos" / f"{number}.jpg", exif=exif)
     Image.new("RGB", (8, 6)).save(tmp_path / "my_photos" / "nowhere.jpg")

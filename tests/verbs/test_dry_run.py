@@ -43,7 +43,7 @@ def test_a_training_in_hand_known_numbers(shown, tiny_recipe, tmp_path):
     assert facts["training images"].split(", ")[0].endswith(": 75 images")
     assert facts["validation val"] == "25 queries, 25 database images; 25m: 0 queries without positive"
     assert facts["test test"] == "25 queries, 50 database images; 25m: 0 queries without positive"
-    assert facts["steps"] == "12: 2 epochs of 6; 8 images a step, 1.3 draws of each image"
+    assert facts["steps"] == "12: 2 epochs of 6; 8 images a step, 1.28 draws of each image"
     assert re.fullmatch(r"2 groups of \d+ to \d+ classes, \d+ images", facts["learned"])
     assert facts["folder"] == f"{tmp_path / 'run'}: a new run"
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["first_batch.png"]

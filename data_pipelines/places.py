@@ -6,6 +6,7 @@ Columns are NumPy arrays, and the paths are one UTF-8 blob with offsets, so that
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -230,6 +231,13 @@ class Places:
         rows = np.flatnonzero(~self.located)
         more = f" and {len(rows) - 1:,} more of {len(self):,} images have" if len(rows) > 1 else " has"
         return f"{self.path[rows[0]]}{more} no coordinates" if len(rows) else ""
+
+    def digest(self) -> str:
+        """A name of the rows and what is known of them, wherever the folder of the images lies."""
+        found = hashlib.sha256()
+        for array in (self.path.blob, self.path.offsets, *(getattr(self, column) for column in COLUMNS)):
+            found.update(np.ascontiguousarray(array).view(np.uint8).data)
+        return found.hexdigest()[:16]
 
     def single_zone(self) -> int:
         """The one UTM zone (or -1) of all images whose position is known.

@@ -7,8 +7,10 @@ import errno
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from data_pipelines import progress
@@ -20,6 +22,8 @@ from jaxvpr.parallel import memory
 
 log = logging.getLogger("jaxvpr")
 LOGGERS = ("jaxvpr", "data_pipelines")
+# By which process 0 leaves after the others where all fail alike: it serves their coordination, and takes them with it.
+LAST_SECONDS = 3
 # Errors of the system that the user can mend, and how; any other is ours and shows where it came from.
 SURROUNDINGS = {
     errno.ENOSPC: "Free space and start again: the run goes on from its last checkpoint.",
@@ -70,10 +74,11 @@ def _run(command: command_line.Command) -> int:
     memory.keep_freed()
     # JAX is imported once the command is known to make sense: a typing error is answered at once.
     from jaxvpr.parallel import hosts, mesh, program_cache
-    from jaxvpr.runs import workdir
+    from jaxvpr.runs import agreement, workdir
 
     verb = runs()[command.verb]
     hosts.start(*command.hosts)
+    hosts.agree("the command", partial(agreement.facts, command.verb, command.config, command.flags))
     program_cache.keep_programs()
     if not hosts.is_first():
         for logger in LOGGERS:
@@ -114,6 +119,8 @@ def console() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     if status and "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+        if sys.modules["jax"].process_index() == 0:
+            time.sleep(LAST_SECONDS)
         os._exit(status)
     sys.exit(status)
 

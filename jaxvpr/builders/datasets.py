@@ -39,7 +39,9 @@ def _all_places(config: ConfigDict, spec: ConfigDict) -> Places:
     if spec.reader == "minicity":
         options.setdefault("city", config.city.to_dict())
     read = partial(readers.read, spec.reader, spec.root, split=spec.split or None, **options)
-    return hosts.first_then_others(f"read {spec.root}", read)
+    images = hosts.first_then_others(f"read {spec.root}", read)
+    hosts.agree(f"the data set {spec.root}", lambda: {"images": len(images), "listing": images.digest()})
+    return images
 
 
 def benchmarks(config: ConfigDict, specs: ConfigDict) -> list[Benchmark]:

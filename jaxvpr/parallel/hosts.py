@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -68,7 +69,7 @@ def barrier(name: str) -> None:
     if jax.process_count() == 1:
         return
     client: Any = distributed.global_state.client
-    here = f"jaxvpr {next(_numbers)} {name}"
+    here = f"jaxvpr {next(_numbers)}"  # not the name: the roots in it may differ
     client.key_value_set(f"{here}/{jax.process_index()}", socket.gethostname())
     passed = threading.Event()
     threading.Thread(target=_say_who_is_late, args=(client, here, name, passed), daemon=True).start()
@@ -86,6 +87,40 @@ def _say_who_is_late(client: Any, here: str, name: str, passed: threading.Event)
         there = {int(key.rpartition("/")[2]) for key, _ in client.key_value_dir_get(here)}
         late = sorted(set(range(jax.process_count())) - there)
         log.warning("%s: waiting since %.0f s for process %s of %d", name, waited, late, jax.process_count())
+
+
+def agree(what: str, facts: Callable[[], Mapping[str, Any]]) -> None:
+    """Looks whether all hosts have the facts of the first; does nothing for a run of one.
+
+    Args:
+      what: they are of, for the message.
+      facts: gives values that JSON has, by name.
+
+    Raises:
+      UserError: on every host, where one differs; names what differs, and on which.
+    """
+    if jax.process_count() == 1:
+        return
+    client: Any = distributed.global_state.client
+    here, me = f"jaxvpr {next(_numbers)}", jax.process_index()
+    ours = json.loads(json.dumps(dict(facts())))
+    if me == 0:
+        client.key_value_set(f"{here} first", json.dumps(ours))
+    first = json.loads(client.blocking_key_value_get(f"{here} first", WEEK))
+    differ = [
+        f"{name}: {first.get(name, 'absent')!r} on host 0, {ours.get(name, 'absent')!r} on host {me}"
+        for name in sorted({*first, *ours})
+        if first.get(name, "absent") != ours.get(name, "absent")
+    ]
+    client.key_value_set(f"{here}/{me}", "\n  ".join(differ))
+    barrier(what)
+    found = sorted(text for _, text in client.key_value_dir_get(here) if text)
+    if found:
+        raise UserError(
+            f"the hosts do not agree on {what}, and would make a wrong model together:\n  "
+            + "\n  ".join(found)
+            + "\nStart all of them with the same recipe, versions and data"
+        )
 
 
 def together(name: str, make: Callable[..., T], *arguments: Any) -> T:

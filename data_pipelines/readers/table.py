@@ -17,7 +17,7 @@ from data_pipelines.readers import listing, text
 
 Array = np.ndarray
 COLUMNS = (
-    "path", "lat", "lon", "east", "north", "heading", "place",
+    "path", "lat", "lon", "east", "north", "zone", "heading", "place",
     "time", "split", "role", "condition", "view", "sequence", "frame",
 )  # fmt: skip
 ALIASES = {  # other names of columns, in any case
@@ -41,13 +41,14 @@ def read(
     without_position: str = "error",
     name: str | None = None,
 ) -> Places:
-    """Reads `path[,lat,lon|east,north][,heading,place,time,split,role,condition,view,sequence,frame]`, header first.
+    """Reads `path[,lat,lon|east,north][,zone,heading,place,time,split,role,condition,view,sequence,frame]`.
 
-    Paths are relative to the folder `root` (or absolute). Degrees are projected to UTM, each row to its own zone;
-    metres are taken as they are, in a local frame. Places and sequences are integers or any text (numbered in sorted
-    order); -1 is unknown, as a frame too. Times are ISO 8601. A condition is one name, or several with `;` between
-    them, such as `night;rain`. An empty cell means unknown, except for path and coordinates. Blanks around names and
-    cells do not count, `ALIASES` has other names of the columns of coordinates, and other columns are ignored.
+    The header comes first. Paths are relative to the folder `root` (or absolute). Degrees are projected to UTM, each
+    row to its own zone or the one it names; metres are taken as they are, in that zone or in a local frame. Places and
+    sequences are integers or any text (numbered in sorted order); -1 is unknown, as a frame too. Times are ISO 8601. A
+    condition is one name, or several with `;` between them, such as `night;rain`. An empty cell means unknown, except
+    for path and coordinates. Blanks around names and cells do not count, `ALIASES` has other names of the columns of
+    coordinates, and other columns are ignored.
 
     Args:
       root: folder of the images, or the CSV file in it.
@@ -173,13 +174,16 @@ class _Table:
             raise DataError(
                 f"{self.file}: needs both of lat and lon, or of east and north; its header is {short(self.header)}"
             )
+        named = self.converted("zone", _zone, -1, "a UTM zone such as 33north")
         if latitude is None or longitude is None:
-            return east, north, -1
+            return east, north, -1 if named is None else named
         self.check("lat", ~(np.abs(latitude) > 84), "degrees within ±84")
         self.check("lon", ~(np.abs(longitude) > 180), "degrees within ±180")
         known = ~np.isnan(latitude + longitude)
         east, north, zones = np.full(len(known), np.nan), np.full(len(known), np.nan), np.full(len(known), -1, np.int16)
-        east[known], north[known], zones[known] = geo.to_utm(latitude[known], longitude[known])
+        own = geo.zone_of(latitude[known], longitude[known])
+        wanted = own if named is None else np.where(named[known] > 0, named[known], own)
+        east[known], north[known], zones[known] = geo.to_utm(latitude[known], longitude[known], wanted)
         return east, north, zones
 
     def headings(self) -> Array | None:
@@ -234,8 +238,8 @@ def _file(root: Path, file: str | None) -> Path:
         return root / file
     files = sorted(path.name for path in root.glob("*.csv"))
     if len(files) != 1:
-        option = option_of("csv", f"file={[*files, 'NAME.csv'][0]}")
-        raise DataError(f"{root} holds {len(files)} .csv files ({files}); say which with {option}")
+        option = option_of("csv", "file=NAME.csv")
+        raise DataError(f"{root} holds {len(files)} .csv files ({files}); say which lists the images with {option}")
     return root / files[0]
 
 
@@ -243,6 +247,10 @@ def _number(cell: str) -> float:
     if "_" in cell:  # Python takes 1_000 for a number; a table that holds it means something else
         raise ValueError(cell)
     return float(cell)
+
+
+def _zone(cell: str) -> int:
+    return -1 if cell == "-1" else geo.zone_number(cell)
 
 
 def _frame(cell: str) -> int:

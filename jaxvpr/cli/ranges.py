@@ -18,7 +18,7 @@ Test = Callable[[float], bool]
 RANGES: tuple[tuple[str, Test, str], ...] = (
     ("at least 0", lambda n: n >= 0, """
         seed epochs ema.warmup plateau.patience plateau.options.threshold plateau.options.cooldown
-        plateau.options.min_rate best.patience loader.threads loader.workers checkpoint.every_steps clusters.images
+        plateau.options.min_rate best.patience checkpoint.every_steps clusters.images
         pca.dim log_seconds domain.weight domain.gamma augment.brightness augment.contrast augment.saturation
         augment.randaugment objective.partition.groups objective.groups objective.margin objective.head_steps
         objective.min_distance objective.weights objective.cliques.sets objective.memory objective.pool
@@ -26,13 +26,18 @@ RANGES: tuple[tuple[str, Test, str], ...] = (
         objective.loss_options.margin objective.loss_options.positive_margin objective.loss_options.negative_margin
         objective.loss_options.eps objective.miner_options.epsilon"""),
     ("at least 1", lambda n: n >= 1, """
-        steps_per_epoch every_epochs batch accumulate grad_cache mesh.model loader.prefetch checkpoint.keep eval.batch
-        eval.recalls clusters.per_image clusters.iterations image.multiple pca.images pca.memory_mib panorama.view
-        domain.hidden domain.source domain.target objective.partition.N objective.partition.L
-        objective.partition.min_images objective.N objective.min_images objective.P objective.K
+        steps_per_epoch every_epochs mesh.model checkpoint.keep eval.recalls clusters.per_image clusters.iterations
+        pca.images pca.memory_mib domain.hidden objective.partition.N objective.partition.L
+        objective.partition.min_images objective.N objective.min_images
         objective.cliques.similar objective.cliques.refresh objective.negatives objective.refresh
-        objective.memory_mib objective.difficult objective.difficult_pool objective.teacher_size
+        objective.memory_mib objective.difficult objective.difficult_pool
         objective.loss_options.bins objective.loss_options.sub_centers"""),
+    ("at least 1 and at most 16384", lambda n: 1 <= n <= 16384, """
+        image.size image.multiple panorama.size panorama.view objective.teacher_size"""),
+    ("at least 1 and at most 1048576", lambda n: 1 <= n <= 2**20, """
+        batch accumulate grad_cache eval.batch domain.source domain.target objective.P objective.K"""),
+    ("at least 0 and at most 1024", lambda n: 0 <= n <= 1024, "loader.threads loader.workers"),
+    ("at least 1 and at most 1024", lambda n: 1 <= n <= 1024, "loader.prefetch"),
     ("above 0", lambda n: n > 0, """
         image.std augment.ratio objective.partition.M objective.M objective.scale objective.cliques.distance
         objective.temperatures objective.loss_options.scale objective.loss_options.temperature
@@ -96,7 +101,7 @@ def mistakes(config: ConfigDict) -> Iterator[str]:
 
 def _range(key: str) -> tuple[str, Test | None]:
     if key.startswith("model."):
-        return TESTS["batch"] if key.rpartition(".")[2] in SIZES else TESTS["seed"]
+        return TESTS["mesh.model"] if key.rpartition(".")[2] in SIZES else TESTS["seed"]
     return TESTS.get(key, ("", None))
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from configs import common
@@ -32,8 +33,8 @@ NUMBERS = COLUMNS[1:-2]
 CLASSES_FILE = "classes.npy"
 PARTS = (".npy", ".csv", ".json")
 AGAIN = (
-    "Write the database again: jaxvpr extract --images=FOLDER --out=FILE.npy --overwrite (classes.npy of a run: the "
-    "command that trained it)"
+    "Write the database again: jaxvpr extract --config=RECIPE --images=FOLDER --out=FILE.npy --overwrite (classes.npy "
+    "of a run: the command that trained it)"
 )
 
 
@@ -79,7 +80,11 @@ def read(file: Path, config: ConfigDict, variables: Variables) -> Database:
             raise UserError(f"{needed} is missing. {AGAIN}")
     about = read_json(parts[2], AGAIN)
     if differ := _differences(about, config, variables):
-        raise UserError(f"{file} was extracted with another model, so distances would mean nothing: {differ}")
+        raise UserError(
+            f"{file} was extracted with another model, so distances would mean nothing:\n  "
+            + "\n  ".join(f"{key}: {theirs!r} there, {ours!r} here" for key, (theirs, ours) in differ.items())
+            + f"\nGive the recipe, --workdir and --checkpoint that it was extracted with. {AGAIN}"
+        )
     sums = about.get("parts")
     if sums is None:
         log.warning("%s was written before databases had checksums: its parts are taken to belong together", file)
@@ -133,9 +138,10 @@ def _differences(theirs: dict[str, Any], config: ConfigDict, variables: Variable
     theirs = {"of": "photos", **theirs}
     if isinstance(model := theirs.get("model"), dict):  # one of before a key came to be has the key's default
         theirs["model"] = {**json.loads(common.base().model.to_json()), **model}
-    differ = {key: (theirs.get(key), ours[key]) for key in ours if theirs.get(key) != ours[key]}
-    differ.pop("recipe", None)
-    return differ
+    flat_theirs, flat_ours = (flatten_dict(one, sep=".") for one in (theirs, ours))
+    keys = sorted((set(flat_ours) | {key for key in flat_theirs if key.partition(".")[0] in ours}) - {"recipe"})
+    both = {key: (flat_theirs.get(key, "absent"), flat_ours.get(key, "absent")) for key in keys}
+    return {key: pair for key, pair in both.items() if pair[0] != pair[1]}
 
 
 def _write_rows(file: Path, places: Places) -> None:

@@ -164,10 +164,13 @@ class Checkpoints:
             log.warning("checkpoint %s cannot be read (%s); trying another", step, reason)
         if not reasons:
             return None
+        damaged = [
+            str(self.folder / str(one)) for one in self.steps() if one in self._without_value or self._damage(one)
+        ]
         raise UserError(
             "this run can go on from no checkpoint:\n  " + "\n  ".join(reasons) + "\nGive another --workdir to start "
-            "anew. Or delete the folders of those that are damaged: the run goes on without them, and takes the best "
-            "of the others."
+            f"anew. Or delete what is damaged, {', '.join(damaged)}: the run goes on without, and takes the best of "
+            "the others."
         )
 
     def _lost_before(self, step: int) -> str:

@@ -60,13 +60,13 @@ def run(
         raise UserError(f"--out={out} is the folder of a run, whose own results would be lost; give another folder")
     if given:
         outputs.refuse_existing(out / metrics.FILE, overwrite=overwrite)
-    elif (out / metrics.FILE).is_file():
-        log.warning("%s has the results of an earlier evaluation: they are replaced", out)
     trained = logs.read(folder)
     thresholds = tuple(dict.fromkeys(threshold or ("25m",)))
     for text in thresholds:
         positives.parse_threshold(text)  # a mistake is answered before minutes of loading
     names.check(config, training=False)
+    if not given and (out / metrics.FILE).is_file():
+        log.warning("%s has the results of an earlier evaluation: they are replaced", out)
     mesh = builders.mesh(config)
     model = which.chosen(config, folder, checkpoint, fit=which.unfitted if dry_run else fitted)
     log.info("measuring %s", model.what)

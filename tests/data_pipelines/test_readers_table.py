@@ -182,3 +182,16 @@ def test_which_file(tmp_path):
 def test_unknown_option_lists_those_there_are(tmp_path):
     with pytest.raises(DataError, match=r"\bcsv\b.*option.*\['colums'\].*\['file', 'columns'"):
         read("csv", tmp_path, colums={})
+
+
+def test_a_table_may_name_the_zone_of_each_row(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "path,east,north,zone\na.jpg,5,6,33\nb.jpg,5,6,133\nc.jpg,5,6,33 south\nd.jpg,5,6,\n"
+    )
+    assert read("csv", tmp_path).zone.tolist() == [33, 133, 133, -1]
+    (tmp_path / "a.csv").write_text("path,lat,lon,zone\na.jpg,45,11.9,\nb.jpg,45,11.9,33north\n")
+    places = read("csv", tmp_path)
+    assert places.zone.tolist() == [32, 33] and places.east[0] > 500_000 > places.east[1]
+    (tmp_path / "a.csv").write_text("path,east,north,zone\na.jpg,5,6,33S\n")
+    with pytest.raises(DataError, match=r"a\.csv, line 2, column zone: '33S' is not a UTM zone such as 33north"):
+        read("csv", tmp_path)

@@ -75,12 +75,16 @@ def test_descriptors_without_l2_are_ranked_and_exported_as_they_are(
     np.testing.assert_allclose(found / lengths, jaxvpr.load(trained_run).describe(photos), atol=1e-5)
 
     localize = ["localize", f"--database={file}", f"--images={database}", f"--out={tmp_path / 'found'}", "--top=2"]
-    assert re.search(r"another model.*'l2_after': False.*'l2_after': True", refused(*localize, *model))
+    assert re.search(
+        r"another model.*\n  model\.l2_after: False there, True here\nGive the recipe", refused(*localize, *model)
+    )
     assert door(*localize, *raw).status == 0
     about = json.loads(file.with_suffix(".json").read_text())
     del about["model"]["l2_after"]  # of before there was such a key
     file.with_suffix(".json").write_text(json.dumps(about))
-    assert re.search(r"another model.*'l2_after': True.*'l2_after': False", refused(*localize, "--overwrite", *raw))
+    assert re.search(
+        r"another model.*\n  model\.l2_after: True there, False here\n", refused(*localize, "--overwrite", *raw)
+    )
     second = [float(answer["distance"]) for answer in table(tmp_path / "found" / "predictions.csv")][1::2]
     between = np.square(found[:, None] - found[None]).sum(2) + np.diag(np.full(len(found), np.inf))
     np.testing.assert_allclose(second, between.min(1), rtol=1e-4, atol=1e-5)
@@ -97,7 +101,7 @@ def test_a_database_of_other_weights_is_refused(door, refused, model, database, 
     assert door("extract", *model, "--checkpoint=6", f"--images={database}", f"--out={file}").status == 0
     localize = ["localize", *model, f"--database={file}", f"--images={database}", f"--out={tmp_path / 'found'}"]
     said = refused(*localize, "--checkpoint=12")
-    assert re.search(r"db\.npy.*\{'weights'", said)
+    assert re.search(r"db\.npy.*\n  weights: '\w+' there, '\w+' here", said)
     assert door(*localize, "--checkpoint=6", "--top=1").status == 0
     assert re.search(r"--top=0\b.*\b1\b", refused(*localize, "--top=0"))
     assert re.search(r"found/predictions\.csv exists; --overwrite", refused(*localize, "--checkpoint=6"))

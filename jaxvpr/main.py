@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,8 +20,6 @@ from jaxvpr.parallel import memory
 
 log = logging.getLogger("jaxvpr")
 LOGGERS = ("jaxvpr", "data_pipelines")
-# By which process 0 leaves after the others where all fail alike: it serves their coordination, and takes them with it.
-LAST_SECONDS = 3
 # Errors of the system that the user can mend, and how; any other is ours and shows where it came from.
 SURROUNDINGS = {
     errno.ENOSPC: "Free space and start again: the run goes on from its last checkpoint.",
@@ -119,9 +115,9 @@ def console() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     if status and "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
-        if sys.modules["jax"].process_index() == 0:
-            time.sleep(LAST_SECONDS)
-        os._exit(status)
+        from jaxvpr.parallel import hosts
+
+        hosts.leave(status)
     sys.exit(status)
 
 

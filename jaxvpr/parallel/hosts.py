@@ -9,9 +9,10 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SAY_SECONDS = 20.0  # after which, and after as many again, a waiting host says for whom
+LAST_SECONDS = 3.0
 WEEK = 7 * 24 * 3600 * 1000  # milliseconds: a host that is gone ends a wait long before, by its missing heartbeat
 _numbers = itertools.count()
 
@@ -152,6 +154,16 @@ def of_first(make: Callable[[], np.ndarray], shape: tuple[int, ...], dtype: Any 
     if not is_first():
         barrier("what the first host found")
     return np.asarray(multihost_utils.broadcast_one_to_all(ours))
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process at once: an ordinary exit waits for the other hosts, which may wait for this one.
+
+    Process 0 is the last, where all fail alike: it serves their coordination, and takes them with it.
+    """
+    if distributed.global_state.process_id == 0:  # `jax.process_index` would wait for hosts that are not there yet
+        time.sleep(LAST_SECONDS)
+    os._exit(status)
 
 
 class StopRequest:

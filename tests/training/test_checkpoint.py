@@ -202,7 +202,7 @@ def test_a_best_checkpoint_that_is_lost_is_never_replaced_by_another_one_silentl
     with pytest.raises(UserError, match=r"best is not known.*checkpoints/20\b.*--checkpoint=STEP, of \[20, 40, 50\]"):
         checkpoints.variables(shapes(), "best")
     assert checkpoints.variables(shapes(), "last")[0] == 50
-    with pytest.raises(UserError, match=r"(?s)checkpoints/50: checkpoint 20\b.*delete what is damaged, \S+checkpoints/20:"):
+    with pytest.raises(UserError, match=r"(?s)/50: checkpoint 20\b.*delete what is damaged, \S+/20:"):
         checkpoints.restore(abstract(state(0)))
     shutil.rmtree(folder / "20")
     advised = Checkpoints(folder)

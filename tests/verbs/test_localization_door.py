@@ -122,7 +122,7 @@ def test_classes_of_another_model_do_not_answer(recipe, run, tmp_path, caplog):
     assert database_file.classes_in(run, config, variables[other]) is None
     assert "is of another model: nothing is localised by classification (weights differ)" in caplog.text
     config.image.mean = (0.5, 0.5, 0.5)
-    assert database_file.classes_in(run, config, variables[best]) is None and "(image differ)" in caplog.text
+    assert database_file.classes_in(run, config, variables[best]) is None and "(image.mean differ)" in caplog.text
     assert database_file.classes_in(tmp_path, config, variables[best]) is None
 
 

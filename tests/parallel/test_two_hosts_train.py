@@ -148,7 +148,7 @@ def test_a_late_host_is_waited_for_and_named(tiny_recipe, tmp_path, environment)
     """Longer than the 30 seconds after which a collective of gloo ends the run of a host."""
     short = f"--config={tiny_recipe},epochs=1,eval.baselines=false,test_data={{}}"
     said = train(environment, 2, 1, [short, f"--workdir={tmp_path / 'run'}"], "late")
-    for what in (r"read .*", "compiling the training step"):
+    for what in (r"the data set .*", "compiling the training step"):
         assert re.search(rf"{what}: waiting since 20 s for process \[1\] of 2", said[0]), said[0]
     assert len(records(tmp_path / "run")) == 7
 

@@ -113,7 +113,7 @@ def _empty(name: str) -> ImageError:
 
 
 def _header(name: str, data: bytes | mmap.mmap, file: BinaryIO) -> tuple[str, int, int, int]:
-    """(kind, upright height and width, orientation) of the bytes of a file; one of `BROKEN` where they are no image."""
+    """(kind, upright height and width, orientation) of the bytes of a file; raises where they are no image."""
     if not len(data):
         raise _empty(name)
     if data[:2] == b"\xff\xd8":

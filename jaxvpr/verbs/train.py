@@ -83,7 +83,7 @@ class Prepared(NamedTuple):
 def prepared(config: ConfigDict, memo: dict[Any, Any] | None = None) -> Prepared:
     """Reads all data of a recipe and makes what is trained: what is missing shows now, not after hours.
 
-    `memo` keeps the data sets for further recipes, of which the runs of a sweep have the same.
+    `memo` keeps data sets that were read, since the runs of a sweep often share them.
 
     Raises:
       UserError, DataError: for names, files and data that do not fit.

@@ -7,6 +7,7 @@ from jaxvpr.builders.network import (
     blank,
     describer,
     describing,
+    descriptor_size,
     fresh_variables,
     image_size,
     mesh,

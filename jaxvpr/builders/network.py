@@ -74,6 +74,11 @@ def apply(config: ConfigDict) -> Any:
     return _apply_of(model(config))
 
 
+def descriptor_size(config: ConfigDict) -> int:
+    """How many numbers a descriptor of the recipe's model has. Raises as `shapes`."""
+    return jax.eval_shape(apply(config), shapes(config), blank(config)).shape[-1]
+
+
 def describer(config: ConfigDict, over: Mesh) -> Describer:
     """What turns images into descriptors as the recipe's model and preprocessing have it."""
     module = model(config)

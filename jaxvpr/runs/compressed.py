@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 
-import jax
 from ml_collections import ConfigDict
 
 from data_pipelines.places import Paths
@@ -32,10 +31,7 @@ def check(config: ConfigDict, available: int) -> int:
     """
     if not config.pca.dim:
         return 0
-    builders.shapes(config)  # explains options that do not fit
-    blank = builders.blank(config)
-    length = jax.eval_shape(lambda: builders.model(config).init_with_output(jax.random.key(0), blank)[0]).shape[-1]
-    keys = config.pca
+    length, keys = builders.descriptor_size(config), config.pca
     components.sample_size(available, dim=keys.dim, length=length, images=keys.images, memory_mib=keys.memory_mib)
     return length
 

@@ -213,7 +213,7 @@ def extracting(model: Chosen, places: Places, mesh: Mesh, out: Path) -> Facts:
 
 def _described(model: Chosen, images: int) -> Facts:
     """What describing so many images takes."""
-    config, dim = model.config, descriptor_size(model.config)
+    config, dim = model.config, builders.descriptor_size(model.config)
     size, batch = builders.image_size(config), min(config.eval.batch, images)
     shown = f"{size[0]}x{size[1]}" if config.image.size else f"{size[0]}x{size[1]}, were they of that size"
     weights, inputs = model_mib(model.variables), batch * prod(size) * 3 / 2**20
@@ -247,9 +247,3 @@ def _shown(row: np.ndarray) -> Tile:
         return Tile(None, "not readable")
     image = row[2:].reshape(height, width, 3)
     return Tile(np.clip(np.rint(image), 0, 255).astype(np.uint8), f"{height}x{width}")
-
-
-def descriptor_size(config: ConfigDict) -> int:
-    """How many numbers a descriptor of the recipe's model has."""
-    shapes, image = builders.shapes(config), builders.blank(config)
-    return jax.eval_shape(builders.apply(config), shapes, image).shape[-1]

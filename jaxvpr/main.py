@@ -69,11 +69,11 @@ def main(arguments: Sequence[str]) -> int:
 def _run(command: command_line.Command) -> int:
     memory.keep_freed()
     # JAX is imported once the command is known to make sense: a typing error is answered at once.
-    from jaxvpr.parallel import hosts, mesh, program_cache
+    from jaxvpr.parallel import hosts, joining, mesh, program_cache
     from jaxvpr.runs import agreement, workdir
 
     verb = runs()[command.verb]
-    hosts.start(*command.hosts)
+    joining.start(*command.hosts)
     hosts.agree("the command", partial(agreement.facts, command.verb, command.config, command.flags))
     program_cache.keep_programs()
     if not hosts.is_first():

@@ -34,7 +34,7 @@ class Command(NamedTuple):
       verb: one of `VERBS`.
       config: the recipe with its changes, locked; for the verb `sweep` the `Sweep` of its file.
       workdir: folder of the run; None for the default.
-      hosts: coordinator, number of processes, and number of this one, as `hosts.start` takes them.
+      hosts: coordinator, number of processes, and number of this one, as `joining.start` takes them.
       flags: values of the verb's own flags by name: what its `run` takes beside configuration and folder.
     """
 

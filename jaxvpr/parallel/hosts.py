@@ -1,4 +1,4 @@
-"""Several hosts as one run: start, order of work, and requests to stop."""
+"""Several hosts as one run: order of work, agreement, and requests to stop."""
 
 from __future__ import annotations
 
@@ -28,34 +28,6 @@ SAY_SECONDS = 20.0  # after which, and after as many again, a waiting host says 
 LAST_SECONDS = 3.0
 WEEK = 7 * 24 * 3600 * 1000  # milliseconds: a host that is gone ends a wait long before, by its missing heartbeat
 _numbers = itertools.count()
-
-
-def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
-    """Joins the other hosts of this run; does nothing for a run of one.
-
-    Args:
-      coordinator: `host:port` of process 0; "auto" lets JAX detect the cluster (TPU pod, SLURM, Kubernetes, MPI).
-      processes: how many processes there are.
-      process: the number of this one.
-
-    Raises:
-      UserError: for "auto" where JAX finds no cluster.
-    """
-    if not coordinator:
-        return
-    if os.environ.get("JAX_PLATFORMS") == "cpu":
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    if coordinator == "auto":
-        try:
-            jax.distributed.initialize()
-        except ValueError as error:  # it asks for its arguments
-            raise UserError(
-                "--coordinator=auto found no cluster: neither a TPU pod nor a job of SLURM (SLURM_JOB_ID), Kubernetes "
-                "(KUBERNETES_SERVICE_HOST) or Open MPI (OMPI_MCA_orte_hnp_uri). Give --coordinator=HOST:PORT "
-                f"--processes=N --process=I in each process, or leave it out for one host. JAX says: {error}"
-            ) from error
-    else:
-        jax.distributed.initialize(coordinator, processes, process)
 
 
 def is_first() -> bool:

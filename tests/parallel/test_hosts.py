@@ -40,10 +40,10 @@ def test_an_error_on_the_first_leaves_nobody_waiting(events, monkeypatch, first)
 FAILS_ALONE = """
 import sys, time
 from jaxvpr import main as door
-from jaxvpr.parallel import hosts
+from jaxvpr.parallel import joining
 
 port, me, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-hosts.start(f"127.0.0.1:{port}", 2, me)
+joining.start(f"127.0.0.1:{port}", 2, me)
 
 
 def command(arguments):

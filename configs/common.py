@@ -148,6 +148,8 @@ def _running(config: ConfigDict) -> None:
     config.pca = ConfigDict({"dim": 0, "images": 16384, "whiten": False, "memory_mib": 4096})
 
     config.mesh = ConfigDict({"model": 1})
+    # Seconds that the hosts of a run wait for a late one, at the start and wherever they wait for each other.
+    config.hosts = ConfigDict({"wait": 3600.0})
     # How images are read (`data_pipelines.loaders.batches`). 0 threads: one for each core of this process, at most 16.
     config.loader = ConfigDict({"threads": 0, "workers": 0, "prefetch": 4, "on_error": "raise"})
     # Every so many epochs the model is validated and saved; every_steps saves between.

@@ -7,3 +7,14 @@ class UserError(ValueError):
     The message names it, says what was expected and what to do. `jaxvpr.main` prints it without a traceback and leaves
     with status 2.
     """
+
+
+class HostLost(Exception):
+    """Another host of the run is gone or did not come: nothing is wrong with what the user gave.
+
+    `jaxvpr.main` prints it without a traceback and leaves with status `AGAIN`, at which a launcher may start all hosts
+    again.
+    """
+
+
+AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed later

@@ -15,7 +15,7 @@ from data_pipelines import progress
 from data_pipelines.errors import DataError
 from jaxvpr.cli import arguments as command_line
 from jaxvpr.cli import missing
-from jaxvpr.errors import UserError
+from jaxvpr.errors import AGAIN, HostLost, UserError
 from jaxvpr.parallel import memory
 
 log = logging.getLogger("jaxvpr")
@@ -39,8 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     """Runs one command.
 
     Returns:
-      0; 1 for a sweep in which runs failed; 2 for a mistake of the user, which is explained without a traceback; 130
-      after Ctrl-C.
+      0; 1 for a sweep in which runs failed; 2 for a mistake of the user, which is explained without a traceback; 75
+      where another host of the run is gone; 130 after Ctrl-C.
     """
     progress.to_console(*LOGGERS)
     if not arguments:
@@ -53,8 +53,9 @@ def main(arguments: Sequence[str]) -> int:
     except SystemExit:  # the help was printed
         return 0
     except (UserError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _failed(2, str(error))
+    except HostLost as error:
+        return _failed(AGAIN, str(error))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
@@ -62,8 +63,19 @@ def main(arguments: Sequence[str]) -> int:
         if error.errno not in SURROUNDINGS:
             raise
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"error: {what}. {SURROUNDINGS[error.errno]}", file=sys.stderr)
-        return 2
+        return _failed(2, f"{what}. {SURROUNDINGS[error.errno]}")
+
+
+def _failed(status: int, why: str) -> int:
+    print(f"error: {why}", file=sys.stderr)
+    _tell(status, why)
+    return status
+
+
+def _tell(status: int, why: str) -> None:
+    """Tells the other hosts, where there are some, that this one ends; they would wait for it."""
+    if "jaxvpr.parallel.connection" in sys.modules:
+        sys.modules["jaxvpr.parallel.connection"].tell(status, why)
 
 
 def _run(command: command_line.Command) -> int:
@@ -73,7 +85,7 @@ def _run(command: command_line.Command) -> int:
     from jaxvpr.runs import agreement, workdir
 
     verb = runs()[command.verb]
-    joining.start(*command.hosts)
+    joining.start(*command.hosts, command.wait)
     hosts.agree("the command", partial(agreement.facts, command.verb, command.config, command.flags))
     program_cache.keep_programs()
     if not hosts.is_first():
@@ -82,6 +94,7 @@ def _run(command: command_line.Command) -> int:
     folder = command.workdir or workdir.default(command.config.name)
     log.info("%s %s on %s, workdir %s", command.verb, command.config.name, mesh.devices(), folder)
     result = verb(command.config, folder, **command.flags)
+    hosts.finish()
     return result if command.verb == "sweep" else 0
 
 
@@ -109,15 +122,16 @@ def console() -> None:
     progress.keep_printing()
     try:
         status = main(sys.argv[1:])
-    except Exception:
+    except Exception as error:
+        if "jaxvpr.parallel.connection" in sys.modules:
+            sys.modules["jaxvpr.parallel.connection"].look_for_lost(error)
         traceback.print_exc()
         status = 1
+        _tell(status, "".join(traceback.format_exception_only(error)).strip())
     sys.stdout.flush()
     sys.stderr.flush()
-    if status and "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
-        from jaxvpr.parallel import hosts
-
-        hosts.leave(status)
+    if status and "jaxvpr.parallel.connection" in sys.modules:
+        sys.modules["jaxvpr.parallel.connection"].leave_run(status)
     sys.exit(status)
 
 

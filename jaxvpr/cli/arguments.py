@@ -44,6 +44,12 @@ class Command(NamedTuple):
     hosts: tuple[str, int, int]
     flags: dict[str, Any]
 
+    @property
+    def wait(self) -> float:
+        """Seconds that the hosts of this command wait for a late one."""
+        recipe = self.config.runs[0].config if isinstance(self.config, Sweep) else self.config
+        return recipe.hosts.wait
+
 
 def parse(arguments: Sequence[str]) -> Command:
     """Reads the arguments of a command; no verb is `train`.

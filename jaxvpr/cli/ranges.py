@@ -38,6 +38,7 @@ RANGES: tuple[tuple[str, Test, str], ...] = (
         batch accumulate grad_cache eval.batch domain.source domain.target objective.P objective.K"""),
     ("at least 0 and at most 1024", lambda n: 0 <= n <= 1024, "loader.threads loader.workers"),
     ("at least 1 and at most 1024", lambda n: 1 <= n <= 1024, "loader.prefetch"),
+    ("at least 1 and at most 1000000", lambda n: 1 <= n <= 1_000_000, "hosts.wait"),
     ("above 0", lambda n: n > 0, """
         image.std augment.ratio objective.partition.M objective.M objective.scale objective.cliques.distance
         objective.temperatures objective.loss_options.scale objective.loss_options.temperature

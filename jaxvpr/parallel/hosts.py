@@ -5,28 +5,23 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax._src import distributed  # JAX's own coordination service, which orbax uses too
 from jax.experimental import multihost_utils
 
-from jaxvpr.errors import UserError
+from jaxvpr.errors import HostLost, UserError
+from jaxvpr.parallel import connection
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-SAY_SECONDS = 20.0  # after which, and after as many again, a waiting host says for whom
-LAST_SECONDS = 3.0
-WEEK = 7 * 24 * 3600 * 1000  # milliseconds: a host that is gone ends a wait long before, by its missing heartbeat
 _numbers = itertools.count()
 
 
@@ -36,31 +31,52 @@ def is_first() -> bool:
 
 
 def barrier(name: str) -> None:
-    """Waits until every process has called it, however late, and says for whom.
+    """Waits until every process has called it, for `hosts.wait` seconds, and says for whom.
 
     It asks the coordination service, not the devices: gloo's collectives give up after 30 seconds.
+
+    Raises:
+      HostLost: where one has not come by then.
     """
     if jax.process_count() == 1:
         return
-    client: Any = distributed.global_state.client
+    store, wait = connection.store(), connection.wait_seconds()
     here = f"jaxvpr {next(_numbers)}"  # not the name: the roots in it may differ
-    client.key_value_set(f"{here}/{jax.process_index()}", socket.gethostname())
+    store.key_value_set(f"{here}/{jax.process_index()}", socket.gethostname())
     passed = threading.Event()
-    threading.Thread(target=_say_who_is_late, args=(client, here, name, passed), daemon=True).start()
+    threading.Thread(target=_say_who_is_late, args=(store, here, name, passed), daemon=True).start()
     try:
-        client.wait_at_barrier(here, WEEK)
+        store.wait_at_barrier(here, int(1000 * wait))
+    except jax.errors.JaxRuntimeError as error:
+        if not (late := _late(store, here)):
+            raise
+        raise HostLost(
+            f"{name}: process {late} of {jax.process_count()} did not come within {wait:.0f} s. Look at its console. "
+            "Where it only takes longer: --config.hosts.wait=SECONDS"
+        ) from error
     finally:
         passed.set()
-    client.key_value_delete(f"{here}/{jax.process_index()}")
+    store.key_value_delete(f"{here}/{jax.process_index()}")
 
 
-def _say_who_is_late(client: Any, here: str, name: str, passed: threading.Event) -> None:
+def _late(store: Any, here: str) -> list[int]:
+    there = {int(key.rpartition("/")[2]) for key, _ in store.key_value_dir_get(here)}
+    return sorted(set(range(jax.process_count())) - there)
+
+
+def _say_who_is_late(store: Any, here: str, name: str, passed: threading.Event) -> None:
     waited = 0.0
-    while not passed.wait(SAY_SECONDS):
-        waited += SAY_SECONDS
-        there = {int(key.rpartition("/")[2]) for key, _ in client.key_value_dir_get(here)}
-        late = sorted(set(range(jax.process_count())) - there)
+    while not passed.wait(connection.SAY_SECONDS):
+        waited += connection.SAY_SECONDS
+        late = _late(store, here)
         log.warning("%s: waiting since %.0f s for process %s of %d", name, waited, late, jax.process_count())
+
+
+def finish() -> None:
+    """The end of a command that succeeded: waits for all hosts, which then need not watch each other any more."""
+    barrier("the end of the command")
+    for watch in connection.watching:
+        watch.stopped.set()
 
 
 def agree(what: str, facts: Callable[[], Mapping[str, Any]]) -> None:
@@ -75,20 +91,19 @@ def agree(what: str, facts: Callable[[], Mapping[str, Any]]) -> None:
     """
     if jax.process_count() == 1:
         return
-    client: Any = distributed.global_state.client
-    here, me = f"jaxvpr {next(_numbers)}", jax.process_index()
+    store, here, me = connection.store(), f"jaxvpr {next(_numbers)}", jax.process_index()
     ours = json.loads(json.dumps(dict(facts())))
     if me == 0:
-        client.key_value_set(f"{here} first", json.dumps(ours))
-    first = json.loads(client.blocking_key_value_get(f"{here} first", WEEK))
+        store.key_value_set(f"{here} first", json.dumps(ours))
+    first = json.loads(store.blocking_key_value_get(f"{here} first", int(1000 * connection.wait_seconds())))
     differ = [
         f"{name}: {first.get(name, 'absent')!r} on host 0, {ours.get(name, 'absent')!r} on host {me}"
         for name in sorted({*first, *ours})
         if first.get(name, "absent") != ours.get(name, "absent")
     ]
-    client.key_value_set(f"{here}/{me}", "\n  ".join(differ))
+    store.key_value_set(f"{here}/{me}", "\n  ".join(differ))
     barrier(what)
-    found = sorted(text for _, text in client.key_value_dir_get(here) if text)
+    found = sorted(text for _, text in store.key_value_dir_get(here) if text)
     if found:
         raise UserError(
             f"the hosts do not agree on {what}, and would make a wrong model together:\n  "
@@ -124,16 +139,6 @@ def of_first(make: Callable[[], np.ndarray], shape: tuple[int, ...], dtype: Any 
         return make()
     ours = together("what the first host found", make if is_first() else lambda: np.zeros(shape, dtype))
     return np.asarray(multihost_utils.broadcast_one_to_all(ours))
-
-
-def leave(status: int) -> NoReturn:
-    """Ends this process at once: an ordinary exit waits for the other hosts, which may wait for this one.
-
-    Process 0 is the last, where all fail alike: it serves their coordination, and takes them with it.
-    """
-    if distributed.global_state.process_id == 0:  # `jax.process_index` would wait for hosts that are not there yet
-        time.sleep(LAST_SECONDS)
-    os._exit(status)
 
 
 class StopRequest:

@@ -7,15 +7,17 @@ import os
 import jax
 
 from jaxvpr.errors import UserError
+from jaxvpr.parallel import connection
 
 
-def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
+def start(coordinator: str = "", processes: int = 0, process: int = -1, wait: float = 3600.0) -> None:
     """Joins the other hosts of this run; does nothing for a run of one.
 
     Args:
       coordinator: `host:port` of process 0; "auto" lets JAX detect the cluster (TPU pod, SLURM, Kubernetes, MPI).
       processes: how many processes there are.
       process: the number of this one.
+      wait: seconds that hosts wait for a late one.
 
     Raises:
       UserError: for "auto" where JAX finds no cluster.
@@ -34,4 +36,4 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
                 f"--processes=N --process=I in each process, or leave it out for one host. JAX says: {error}"
             ) from error
     else:
-        jax.distributed.initialize(coordinator, processes, process)
+        connection.connect(coordinator, processes, process, wait)

@@ -22,13 +22,13 @@ def keep_programs() -> Path | None:
     """Turns on JAX's persistent compilation cache, in a folder of the user's cache.
 
     JAX's own variables come first: JAX_COMPILATION_CACHE_DIR moves it, JAX_COMPILATION_CACHE_MAX_SIZE bounds it, and
-    JAX_ENABLE_COMPILATION_CACHE=false switches it off. With several processes it stays off: the one that finds its
-    program here would reach the first collective while another still compiles, and give up waiting for it.
+    JAX_ENABLE_COMPILATION_CACHE=false switches it off. Of several processes JAX lets the first write; those that share
+    its folder read.
 
     Returns:
       The folder; None where the cache stays off.
     """
-    if jax.process_count() > 1 or not jax.config.values["jax_enable_compilation_cache"]:
+    if not jax.config.values["jax_enable_compilation_cache"]:
         return None
     given = jax.config.values["jax_compilation_cache_dir"]
     bounds = {"jax_compilation_cache_max_size": LIMIT, "jax_persistent_cache_min_compile_time_secs": LEAST_SECONDS}

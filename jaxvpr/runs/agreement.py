@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from jaxvpr.cli.sweep_file import Sweep
 
 # Keys that are a host's own, beside the folders that its data lie in.
-OWN = ("loader.threads", "loader.workers", "loader.prefetch", "log_seconds")
+OWN = ("loader.threads", "loader.workers", "loader.prefetch", "log_seconds", "hosts.wait")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "opencv-python-headless", "pillow")
 
 

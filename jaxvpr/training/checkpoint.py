@@ -291,12 +291,21 @@ class Checkpoints:
     def _explained(self, error: Exception) -> Exception:
         if isinstance(error, UserError) or not full_disk.is_full(error):
             return error
-        whole = [path.name for path in self.folder.iterdir() if path.name.isdecimal()] if self.folder.is_dir() else []
-        last = max(map(int, whole), default=None)
+        last = self._last_whole()
         kept = "no checkpoint was finished" if last is None else f"the last whole checkpoint is step {last}"
         return UserError(
             f"the disk of {self.folder} is full (No space left on device); {kept}. Free space and start again."
         )
+
+    def restart(self) -> str:
+        """Where the run goes on if it is started again; looks at the names in the folder alone."""
+        if (last := self._last_whole()) is None:
+            return "There is no checkpoint yet: the same command begins anew"
+        return f"The same command goes on from step {last}, the last checkpoint in {self.folder}"
+
+    def _last_whole(self) -> int | None:
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
 def _first_line(error: Exception) -> str:

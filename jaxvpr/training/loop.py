@@ -25,7 +25,7 @@ from data_pipelines.progress import first_slow, slow
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
 from jaxvpr.objectives.objective import Plan
-from jaxvpr.parallel import compiling, hosts
+from jaxvpr.parallel import compiling, connection, hosts
 from jaxvpr.training import early_stop, settings
 from jaxvpr.training.checkpoint import Checkpoints
 from jaxvpr.training.feed import Feed
@@ -78,7 +78,8 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         renew=lambda state: next_generation(state, fresh()[0], shardings, initial, objective.inherited),
         seconds=host.seconds,
     )  # fmt: skip
-    with checkpoints.explained(), closing(run), hosts.stop_on_sigterm() as leave:
+    alone = connection.advising(checkpoints.restart)
+    with alone, checkpoints.explained(), closing(run), hosts.stop_on_sigterm() as leave:
         while not (finished := run.ended(host)) and not leave(host.step):
             state = run.period(step, state, host, leave)
         if not finished:

@@ -65,11 +65,6 @@ def test_what_jax_was_told_stays(home, monkeypatch):
     assert program_cache.keep_programs() is None and now("jax_compilation_cache_dir") is None
 
 
-def test_several_processes_compile_for_themselves(home, monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    assert program_cache.keep_programs() is None and now("jax_compilation_cache_dir") is None
-
-
 def test_a_cache_that_cannot_be_written_is_none(home, caplog):
     (home / "cache").write_text("a file where the folder should be")
     assert program_cache.keep_programs() is None

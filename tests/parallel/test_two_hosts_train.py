@@ -4,101 +4,18 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from host_processes import ROOT, records, train
 
 from jaxvpr import weights
 
-ROOT = Path(__file__).resolve().parents[2]
 SIMULATOR = ROOT / "launch" / "simulate_hosts.py"
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture
-def environment():
-    """What the processes inherit; type promotion rests as in tests/training/conftest.py."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUMPY_DTYPE_PROMOTION": "standard"}
-
-
-# The command line of one host. "told", it sends itself SIGTERM before step 3 and then takes its time; "late", it reads
-# its data and compiles its step for longer than gloo waits.
-HOST = """
-import os, signal, sys, time
-from data_pipelines import readers
-from jaxvpr.main import main
-from jaxvpr.training import loop
-
-make_step, read, how = loop.make_step, readers.read, sys.argv.pop(1)
-
-
-def slow(*args, **kwargs):
-    step = make_step(*args, **kwargs)
-
-    def run(state, batches, turn):
-        if int(turn.number) == 3 and "--process=1" in sys.argv:
-            os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.5 if int(turn.number) > 3 else 0)
-        return step(state, batches, turn)
-
-    run.lower = step.lower
-    return run
-
-
-class Late:
-    def __init__(self, step):
-        self.step = step
-
-    def lower(self, *arguments):
-        time.sleep(33)
-        return self.step.lower(*arguments)
-
-    def __call__(self, *arguments):
-        return self.step(*arguments)
-
-
-def read_late(*args, **kwargs):
-    readers.read = read
-    time.sleep(33)
-    return read(*args, **kwargs)
-
-
-if how == "told":
-    loop.make_step = slow
-if how == "late" and "--process=1" in sys.argv:
-    loop.make_step, readers.read = lambda *args, **kwargs: Late(make_step(*args, **kwargs)), read_late
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def train(environment, hosts, devices, arguments, how="in time", last=(), status=0):
-    """Runs the hosts together, the last with further arguments; what each of them said."""
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    command = [sys.executable, "-c", HOST, how, *arguments]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    several = [f"--coordinator=127.0.0.1:{port}", f"--processes={hosts}"] if hosts > 1 else []
-    running = [
-        subprocess.Popen(
-            [*command, *several, *([f"--process={host}"] if several else []), *(last if host == hosts - 1 else ())],
-            env=environment | flags, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for host in range(hosts)
-    ]  # fmt: skip
-    try:
-        said = [host.communicate(timeout=200)[0] for host in running]
-    finally:
-        for host in running:
-            host.kill()
-    assert [host.returncode for host in running] == [status] * hosts, "\n".join(said)
-    assert f"2 x cpu, {hosts} process(es)" in said[0] or status
-    return said
 
 
 def simulate(arguments, environment, folder=ROOT):
@@ -106,10 +23,6 @@ def simulate(arguments, environment, folder=ROOT):
     return subprocess.run(
         command, env=environment, cwd=folder, capture_output=True, text=True, timeout=200, check=False
     )
-
-
-def records(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def test_two_processes_train_as_one_and_leave_together(tiny_recipe, tmp_path, environment):

@@ -1,0 +1,93 @@
+"""Hosts as processes of this machine: what the tests of several hosts start, end and read."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# The command line of one host. "told", it sends itself SIGTERM before step 3 and then takes its time; "late", it reads
+# its data and compiles its step for longer than gloo waits.
+HOST = """
+import os, signal, sys, time
+from data_pipelines import readers
+from jaxvpr.main import main
+from jaxvpr.training import loop
+
+make_step, read, how = loop.make_step, readers.read, sys.argv.pop(1)
+
+
+def slow(*args, **kwargs):
+    step = make_step(*args, **kwargs)
+
+    def run(state, batches, turn):
+        if int(turn.number) == 3 and "--process=1" in sys.argv:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5 if int(turn.number) > 3 else 0)
+        return step(state, batches, turn)
+
+    run.lower = step.lower
+    return run
+
+
+class Late:
+    def __init__(self, step):
+        self.step = step
+
+    def lower(self, *arguments):
+        time.sleep(33)
+        return self.step.lower(*arguments)
+
+    def __call__(self, *arguments):
+        return self.step(*arguments)
+
+
+def read_late(*args, **kwargs):
+    readers.read = read
+    time.sleep(33)
+    return read(*args, **kwargs)
+
+
+if how == "told":
+    loop.make_step = slow
+if how == "late" and "--process=1" in sys.argv:
+    loop.make_step, readers.read = lambda *args, **kwargs: Late(make_step(*args, **kwargs)), read_late
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def start(environment, hosts, devices, arguments, how="in time", last=()):
+    """Starts the hosts of one command, each with so many devices, the last with further arguments."""
+    flags = {"XLA_FLAGS": re.sub(r"(device_count)=\d+", rf"\1={devices}", environment["XLA_FLAGS"])}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    several = [f"--coordinator=127.0.0.1:{port}", f"--processes={hosts}"] if hosts > 1 else []
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", HOST, how, *arguments, *several, *([f"--process={host}"] if several else []),
+             *(last if host == hosts - 1 else ())],
+            env=environment | flags, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for host in range(hosts)
+    ]  # fmt: skip
+
+
+def train(environment, hosts, devices, arguments, how="in time", last=(), status=0):
+    """Runs the hosts together until all have ended with this status; what each of them said."""
+    running = start(environment, hosts, devices, arguments, how, last)
+    try:
+        said = [host.communicate(timeout=200)[0] for host in running]
+    finally:
+        for host in running:
+            host.kill()
+    assert [host.returncode for host in running] == [status] * hosts, "\n".join(said)
+    assert f"{hosts * devices} x cpu, {hosts} process(es)" in said[0] or status
+    return said
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

@@ -187,6 +187,8 @@ def _command(found: dict[str, Any], changes: list[tuple[str, str]]) -> Command:
 
 
 def _hosts(coordinator: str, processes: int, process: int) -> tuple[str, int, int]:
+    if coordinator == "auto" and (processes, process) != (0, -1):
+        raise UserError("--coordinator=auto finds --processes and --process itself: leave them out")
     if not coordinator and (processes, process) != (0, -1):
         raise UserError(
             f"--processes={processes} --process={process} need --coordinator=HOST:PORT, the address of process 0; "

@@ -14,6 +14,7 @@ import jax
 from jax._src import distributed  # JAX's own coordination service, which orbax uses too
 
 from jaxvpr.errors import AGAIN, HostLost
+from jaxvpr.parallel import environment
 from jaxvpr.parallel.relay import Relay, reachable
 from jaxvpr.parallel.watch import JAX_SECONDS, SIGN_SECONDS, SILENT_SECONDS, Watch, leave
 
@@ -51,10 +52,10 @@ def connect(
     _wait.append(wait)
     relay, address = None, coordinator
     if process:
-        host, _, port = coordinator.rpartition(":")
-        if reason := reachable(host, int(port), wait, SAY_SECONDS):
+        host, port = environment.split(coordinator)
+        if reason := reachable(host, port, wait, SAY_SECONDS):
             raise HostLost(f"process 0 at {coordinator} did not answer within {wait:.0f} s (hosts.wait): {reason}")
-        relay = Relay(host, int(port))
+        relay = Relay(host, port)
         address = relay.address
     come = threading.Event()
     threading.Thread(target=_wait_for_all, args=(processes, wait, come), daemon=True).start()

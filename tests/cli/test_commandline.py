@@ -228,6 +228,7 @@ MISTAKES = {
     ),
     "number": (["localize", "--config=R", "--images=x", "--database=y", "--top=few"], "--top: 'few' is not an integer"),
     "hosts that would train alone": (["--config=R", "--processes=2", "--process=1"], "need --coordinator=HOST:PORT"),
+    "hosts that auto would count": (["--config=R", "--coordinator=auto", "--processes=2"], "leave them out"),
     "no address": (
         ["--config=R", "--coordinator=a", "--processes=2", "--process=0"],
         "--coordinator=a must be HOST:PORT",
@@ -346,4 +347,5 @@ def test_a_reader_that_left_stops_nothing():
 def test_no_cluster_is_found(tiny_recipe):
     done = run_by(f"--config={tiny_recipe}", "--coordinator=auto", capture_output=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert re.search(r"--coordinator=auto found no cluster.*SLURM.*--coordinator=HOST:PORT", done.stderr), done.stderr
+    message = r"(?s)--coordinator=auto found no cluster.*SLURM.*--coordinator=HOST:PORT"
+    assert re.search(message, done.stderr), done.stderr

@@ -91,7 +91,8 @@ def tell(status: int, why: str) -> None:
 
 def look_for_lost(error: Exception) -> None:
     """Gives the watch time to find out, and to say, that an error of a computation comes of a host that is gone."""
-    if watching and isinstance(error, jax.errors.JaxRuntimeError):
+    # That of gloo is a ValueError where a program's result is made.
+    if watching and (isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)):
         log.warning("process %d: a computation of all hosts failed; looking which is gone", jax.process_index())
         time.sleep(SILENT_SECONDS + 3 * SIGN_SECONDS)
 

@@ -10,11 +10,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 # The command line of one host. "told", it sends itself SIGTERM before step 3 and then takes its time; "late", it reads
-# its data and compiles its step for longer than gloo waits.
+# its data and compiles its step for longer than gloo waits; "alone", it finds no data.
 HOST = """
 import os, signal, sys, time
 from data_pipelines import readers
-from jaxvpr.main import main
+from data_pipelines.errors import DataError
+from jaxvpr.main import console
 from jaxvpr.training import loop
 
 make_step, read, how = loop.make_step, readers.read, sys.argv.pop(1)
@@ -38,7 +39,7 @@ class Late:
         self.step = step
 
     def lower(self, *arguments):
-        time.sleep(33)
+        time.sleep(61)
         return self.step.lower(*arguments)
 
     def __call__(self, *arguments):
@@ -51,17 +52,27 @@ def read_late(*args, **kwargs):
     return read(*args, **kwargs)
 
 
+def no_photo(*args, **kwargs):
+    raise DataError("no such photo")
+
+
 if how == "told":
     loop.make_step = slow
 if how == "late" and "--process=1" in sys.argv:
     loop.make_step, readers.read = lambda *args, **kwargs: Late(make_step(*args, **kwargs)), read_late
-sys.exit(main(sys.argv[1:]))
+if how == "alone" and "--process=1" in sys.argv:
+    readers.read = no_photo
+console()
 """
 
 
 def start(environment, hosts, devices, arguments, how="in time", last=()):
-    """Starts the hosts of one command, each with so many devices, the last with further arguments."""
-    flags = {"XLA_FLAGS": re.sub(r"(device_count)=\d+", rf"\1={devices}", environment["XLA_FLAGS"])}
+    """Starts the hosts of one command, each with so many devices, the last with further arguments.
+
+    They have one environment, or each has its own of a list.
+    """
+    each = environment if isinstance(environment, list) else [environment] * hosts
+    flags = {"XLA_FLAGS": re.sub(r"(device_count)=\d+", rf"\1={devices}", each[0]["XLA_FLAGS"])}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -70,7 +81,7 @@ def start(environment, hosts, devices, arguments, how="in time", last=()):
         subprocess.Popen(
             [sys.executable, "-c", HOST, how, *arguments, *several, *([f"--process={host}"] if several else []),
              *(last if host == hosts - 1 else ())],
-            env=environment | flags, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=each[host] | flags, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for host in range(hosts)
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 # The command line of one host. "told", it sends itself SIGTERM before step 3 and then takes its time; "late", it reads
-# its data and compiles its step for longer than gloo waits; "alone", it finds no data.
+# its data and compiles its step for longer than gloo waits; "alone", it finds no data; "killed HOST STEP", that host
+# kills itself before the step.
 HOST = """
 import os, signal, sys, time
 from data_pipelines import readers
@@ -21,17 +23,25 @@ from jaxvpr.training import loop
 make_step, read, how = loop.make_step, readers.read, sys.argv.pop(1)
 
 
-def slow(*args, **kwargs):
-    step = make_step(*args, **kwargs)
-
+def before_each(step, act):
     def run(state, batches, turn):
-        if int(turn.number) == 3 and "--process=1" in sys.argv:
-            os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.5 if int(turn.number) > 3 else 0)
+        act(int(turn.number))
         return step(state, batches, turn)
 
     run.lower = step.lower
     return run
+
+
+def told(number):
+    if number == 3 and "--process=1" in sys.argv:
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5 if number > 3 else 0)
+
+
+def killed(number):
+    _, host, step = how.split()
+    if number == int(step) and f"--process={host}" in sys.argv:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Late:
@@ -56,8 +66,9 @@ def no_photo(*args, **kwargs):
     raise DataError("no such photo")
 
 
-if how == "told":
-    loop.make_step = slow
+if how.split()[0] in ("told", "killed"):
+    act = told if how == "told" else killed
+    loop.make_step = lambda *args, **kwargs: before_each(make_step(*args, **kwargs), act)
 if how == "late" and "--process=1" in sys.argv:
     loop.make_step, readers.read = lambda *args, **kwargs: Late(make_step(*args, **kwargs)), read_late
 if how == "alone" and "--process=1" in sys.argv:
@@ -98,6 +109,18 @@ def train(environment, hosts, devices, arguments, how="in time", last=(), status
     assert [host.returncode for host in running] == [status] * hosts, "\n".join(said)
     assert f"{hosts * devices} x cpu, {hosts} process(es)" in said[0] or status
     return said
+
+
+def kill(environment, hosts, devices, arguments, victim, step):
+    """Starts the hosts, of which one is killed before a step, and then the others, as a launcher does."""
+    running = start(environment, hosts, devices, arguments, f"killed {victim} {step}")
+    try:
+        assert running[victim].wait(200) == -signal.SIGKILL
+    finally:
+        for host in running:
+            host.kill()
+        said = [host.communicate()[0] for host in running]
+    assert "Traceback" not in said[victim], said[victim]
 
 
 def records(folder):

@@ -76,11 +76,11 @@ class Feed:
                     f"devices cannot split: make it a multiple of {self.mesh.size}"
                 )
 
-    def read(self, draws: Mapping[str, Draw], first: int, start: int, stop: int) -> Any:
-        """This host's rows of the steps from `start` on, before `stop`, of a plan that begins at step `first`: a
-        generator of (step, {stream: batch}), to be closed."""
+    def read(self, draws: Mapping[str, Draw], first: int, start: int, stop: int, whole: bool = False) -> Any:
+        """This host's rows, or the `whole` batch, of the steps from `start` on, before `stop`, of a plan that begins at
+        step `first`: a generator of (step, {stream: batch}), to be closed."""
         sizes = {stream: draw.rows.shape[1] * self.by_image.get(stream, 1) for stream, draw in draws.items()}
-        parts = {stream: local_rows(self.mesh, size) for stream, size in sizes.items()}
+        parts = {stream: slice(0, size) if whole else local_rows(self.mesh, size) for stream, size in sizes.items()}
         step = partial(_draws_of_step, dict(draws), first)
         reader = StepReader(self.sources, step, self.seed, parts, frozenset(self.by_image))
         return batches(reader, start, stop, **self.loader)

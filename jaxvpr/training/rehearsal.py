@@ -30,12 +30,12 @@ class FirstBatch(NamedTuple):
 
     Attributes:
       draws: {stream: what the step draws}, the global batch.
-      local: {stream: this host's rows of it, augmented}, as the loop reads them.
+      read: {stream: its rows, augmented}, as the loop reads them on a single host.
       guessed: whether the plan mines: then it was made with random descriptors in place of the model's.
     """
 
     draws: Mapping[str, Draw]
-    local: dict[str, dict[str, Array]]
+    read: dict[str, dict[str, Array]]
     guessed: bool
 
 
@@ -64,9 +64,9 @@ def first_batch(objective: Objective, feed: Feed, mesh: Mesh, seed: int) -> Firs
     embed = _stand_in(mesh, asked)
     plan, _ = objective.plan(0, np.random.default_rng([seed, 0]), {}, embed)
     feed.check(plan.draws, objective.streams, objective.period)
-    with closing(feed.read(plan.draws, 0, 0, 1)) as stream:
-        _, local = next(stream)
-    return FirstBatch({name: draw.at(0) for name, draw in plan.draws.items()}, local, bool(asked))
+    with closing(feed.read(plan.draws, 0, 0, 1, whole=True)) as stream:
+        _, read = next(stream)
+    return FirstBatch({name: draw.at(0) for name, draw in plan.draws.items()}, read, bool(asked))
 
 
 def _stand_in(mesh: Mesh, asked: list[int]) -> Embed:
@@ -102,7 +102,7 @@ def memory(
       state: shapes, types and shardings, of `state.planned`.
       frozen, accumulate, grad_cache: as of `step.make_step`.
     """
-    batches = {name: _global(batch.draws[name], arrays) for name, arrays in batch.local.items()}
+    batches = {name: _global(batch.draws[name], arrays) for name, arrays in batch.read.items()}
     parts = max(accumulate, grad_cache)
     part = jax.tree.map(lambda x: jax.ShapeDtypeStruct((max(x.shape[0] // parts, 1), *x.shape[1:]), x.dtype), batches)
     trained, fixed = split_frozen(state.params, frozen)

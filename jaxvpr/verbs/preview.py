@@ -164,7 +164,7 @@ def _picture(file: Path, png: bytes) -> str:
 
 def _sheet(config: ConfigDict, recipe: Recipe, batch: rehearsal.FirstBatch) -> bytes:
     word = "class" if recipe.objective.by_class else "place"
-    rows = [row for stream, local in batch.local.items() for row in _rows(batch.draws[stream], local, word)]
+    rows = [row for stream, local in batch.read.items() for row in _rows(batch.draws[stream], local, word)]
     size = "x".join(map(str, builders.image_size(config)))
     return contact_sheet(f"{config.name}: images of the first batch as the model sees them, {size} pixels", rows)
 

@@ -70,7 +70,7 @@ def test_the_first_batch_is_that_of_the_training_to_the_bit(tiny_config, tmp_pat
     monkeypatch.setattr(Feed, "on_mesh", stop)
     with pytest.raises(UserError, match="that will do"):
         train.run(tiny_config, tmp_path / "b")
-    shown, trained = drawn[0].local["source"], read[0]["source"]
+    shown, trained = drawn[0].read["source"], read[0]["source"]
     assert trained["image"].std() > 10 and not drawn[0].guessed
     for name, values in trained.items():
         assert np.array_equal(shown[name], values), name
@@ -176,7 +176,7 @@ def test_the_memory_is_about_what_the_compiled_step_takes(tiny_config, batch):
     batches = {
         name: {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for key, x in local.items()
                if key not in ("row", "bad")}
-        for name, local in batch.local.items()
+        for name, local in batch.read.items()
     }  # fmt: skip
     with jax.numpy_dtype_promotion("standard"):
         found = step.lower(state, batches, Turn(np.int32(0))).compile().memory_analysis()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 
@@ -78,6 +79,12 @@ class Paths(Sequence[str]):
             own[offsets[:-1] + k] = False
         blob[own] = self.blob
         return Paths(root, blob, offsets)
+
+    def digest(self) -> str:
+        """A name of the paths, wherever their root lies."""
+        found = hashlib.sha256(np.ascontiguousarray(self.blob).data)
+        found.update(np.ascontiguousarray(self.offsets).data)
+        return found.hexdigest()[:16]
 
     @staticmethod
     def concat(parts: Sequence[Paths]) -> Paths:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -17,6 +18,8 @@ from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.retrieval.evaluator import Benchmark, benchmark
+
+Listing = TypeVar("Listing", Places, Paths)
 
 
 def places(config: ConfigDict, spec: ConfigDict) -> Places:
@@ -39,8 +42,12 @@ def _all_places(config: ConfigDict, spec: ConfigDict) -> Places:
     if spec.reader == "minicity":
         options.setdefault("city", config.city.to_dict())
     read = partial(readers.read, spec.reader, spec.root, split=spec.split or None, **options)
-    images = hosts.first_then_others(f"read {spec.root}", read)
-    hosts.agree(f"the data set {spec.root}", lambda: {"images": len(images), "listing": images.digest()})
+    return _agreed(f"the data set {spec.root}", hosts.first_then_others(f"read {spec.root}", read))
+
+
+def _agreed(what: str, images: Listing) -> Listing:
+    """The images, where all hosts found the same ones; else UserError."""
+    hosts.agree(what, lambda: {"images": len(images), "listing": images.digest()})
     return images
 
 
@@ -70,14 +77,15 @@ def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
 
 def folders(roots: Sequence[str], reader: Reader) -> Places:
     """The images of folders that a command names, one folder after the other, as its reader finds them."""
-    return Places.concat([readers.read(reader.name, root, **reader.options) for root in roots])
+    found = Places.concat([readers.read(reader.name, root, **reader.options) for root in roots])
+    return _agreed(f"the images of {', '.join(roots)}", found)
 
 
 def photos(roots: Sequence[str], reader: Reader) -> Paths:
     """As `folders`, where the images are all that is asked for: positions in names and EXIF are not looked at."""
     if reader != Reader():
         return folders(roots, reader).path
-    return Paths.concat([readers.folder.paths(root) for root in roots])
+    return _agreed(f"the images of {', '.join(roots)}", Paths.concat([readers.folder.paths(root) for root in roots]))
 
 
 def two_folders(

@@ -1,6 +1,7 @@
 """Conditions and roles of a data set: what a recipe trains on, and which queries it is measured by."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from data_pipelines.errors import DataError
 from data_pipelines.places import Paths, Places
 from jaxvpr import builders
 from jaxvpr.cli.arguments import parse
+from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
+from jaxvpr.parallel import hosts
 from jaxvpr.retrieval import protocol
 
 TEST = ("day", "night", "rain", "night")
@@ -145,3 +148,16 @@ def test_any_folder_of_images_can_be_read_for_its_files(tmp_path):
         builders.places(common.base(), common.data("folder", str(tmp_path / "target"), role="query"))
     with pytest.raises(DataError, match=r"target.*condition.*'night'.*conditions"):
         builders.places(common.base(), common.data("folder", str(tmp_path / "target"), conditions=("night",)))
+
+
+@pytest.mark.parametrize("read", [builders.folders, builders.photos])
+def test_hosts_compare_the_photos_of_folders_wherever_they_lie(photo_tree, tmp_path, monkeypatch, read):
+    seen = []
+    monkeypatch.setattr(hosts, "agree", lambda what, facts: seen.append(facts()))
+    moved = shutil.copytree(photo_tree / "images" / "val", tmp_path / "photos")
+    for folder in (photo_tree / "images" / "val", moved):
+        read([str(folder)], Reader())
+    next((moved / "queries").iterdir()).unlink()
+    read([str(moved)], Reader())
+    assert seen[0] == seen[1] and seen[0]["images"] == 50
+    assert seen[2]["images"] == 49 and seen[2]["listing"] != seen[0]["listing"]

@@ -37,7 +37,8 @@ def main() -> int:
         host.wait(given.pause)
         if host.stopped:
             break
-    say(f"ended with status {status}{', as it was told to' * host.stopped}; is not started again")
+    if status:
+        say(f"ended with status {status}{', as it was told to' * host.stopped}; is not started again")
     return status
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 # What a machine may lack all the same: it cannot be had from a package registry.
-MAY_LACK = re.compile(r"real (data|weights) not found|libtpu|GPU")
+MAY_LACK = re.compile(r"real (data|weights) not found|libtpu|GPU|gcloud is not installed")
 
 
 def pytest_addoption(parser):

@@ -1,7 +1,7 @@
 """The best positive and the hardest negatives of each query, searched on the devices that hold the descriptors.
 
 There are two searches, each compiled once for the size of a cache, not for each plan: `search_lists` where each query
-has its own short list of candidates, `search_all` where all rows but a few are candidates.
+has its own short list of candidates, `exact_on_mesh` where all rows but a few are candidates.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxvpr.mining import shards
-from jaxvpr.mining.search_all import search_all
 from jaxvpr.mining.search_lists import search_lists
+from jaxvpr.retrieval import shards
 from jaxvpr.retrieval.cache import Cache
+from jaxvpr.retrieval.mesh_search import exact_on_mesh
 from jaxvpr.retrieval.positives import Positives
 
 Array = np.ndarray
@@ -69,7 +69,7 @@ def hard_examples(
     if k and allowed is not None:
         distances, rows = search_lists(cache, queries, allowed, k, memory_mib)
     elif k and excluded is not None:
-        distances, rows = search_all(cache, queries, excluded, k, memory_mib)
+        distances, rows = exact_on_mesh(cache, queries, k, excluded=excluded, memory_mib=memory_mib)
     else:
         distances, rows = shards.fetched(iter(()), len(queries), 0)
     return HardExamples(row[:, 0], best[:, 0], rows, distances)

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipelines.answers import offsets
-from jaxvpr.mining.search_all import search_all
 from jaxvpr.mining.search_lists import search_lists
-from jaxvpr.mining.shards import power_above
 from jaxvpr.retrieval.cache import Cache, vectors
+from jaxvpr.retrieval.mesh_search import exact_on_mesh
 from jaxvpr.retrieval.positives import Positives
+from jaxvpr.retrieval.shards import power_above
 
 Array = np.ndarray
 
@@ -120,7 +120,7 @@ def _nearest(cache: Cache, k: int, memory_mib: float) -> Array:
     nearest = np.empty((cache.count, k), np.int64)
     for start in range(0, cache.count, BLOCK):
         rows = np.arange(start, min(start + BLOCK, cache.count))
-        _, nearest[rows] = search_all(cache, vectors(cache, rows), _none(len(rows)), k, memory_mib)
+        _, nearest[rows] = exact_on_mesh(cache, vectors(cache, rows), k, memory_mib=memory_mib)
     return nearest
 
 
@@ -131,7 +131,7 @@ def _encoded(cache: Cache, rows: Array, members: Positives, memory_mib: float) -
         part = slice(start, min(start + BLOCK, len(rows)))
         # Of unit vectors |x + y|^2 = 4 - |x - y|^2: what is nearest to -x is farthest from x.
         opposite = -vectors(cache, rows[part])
-        farthest[part] = 4 - search_all(cache, opposite, _none(len(opposite)), 1, memory_mib)[0][:, 0]
+        farthest[part] = 4 - exact_on_mesh(cache, opposite, 1, memory_mib=memory_mib)[0][:, 0]
     owner = np.repeat(np.arange(len(rows)), members.counts)
     relative = _squares(cache, rows, members, memory_mib) / np.maximum(farthest, 1e-12)[owner]
     weights = np.exp(-np.square(relative))
@@ -163,7 +163,3 @@ def _lists(table: Array) -> tuple[Positives, tuple[Array, Array]]:
     place = query, order[query, rank]
     counts = (table >= 0).sum(1)
     return Positives(offsets(counts), table[place].astype(np.int64)), place
-
-
-def _none(queries: int) -> Positives:
-    return Positives(np.zeros(queries + 1, np.int64), np.empty(0, np.int64))

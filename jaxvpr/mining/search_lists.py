@@ -14,10 +14,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxvpr.mining import shards
+from jaxvpr.retrieval import shards
 from jaxvpr.retrieval.cache import Cache
 from jaxvpr.retrieval.positives import Positives
-from jaxvpr.retrieval.search import smallest
+from jaxvpr.retrieval.shards import smallest
 
 Array = np.ndarray
 

@@ -90,29 +90,35 @@ def fill(
     return Cache(descriptors, present, count)
 
 
-def from_host(described: Described, mesh: Mesh, batch: int) -> Cache:
-    """The cache of descriptors on the host, B = `batch`, a multiple of the devices.
+def from_host(described: Described, mesh: Mesh, batch: int = 0) -> Cache:
+    """The cache of descriptors that every process can read, in memory or in a memory-mapped file.
 
-    Every process has all of them and sends each of its devices its part.
+    A process reads the rows of its own devices, one device after the other: it never holds more than a device does.
+
+    Args:
+      batch: B, a multiple of the devices; 0: each device has rows that follow each other.
     """
     count = len(described.descriptors)
-    held = _few_sizes(-(-count // batch))
+    batch = batch or max(1, -(-count // mesh.size)) * mesh.size
+    held = _few_sizes(max(1, -(-count // batch)))
     present = np.ones(count, bool)
     present[described.missing] = False
-    split = _split(mesh)
+    split, full = _split(mesh), count // batch
+
+    def part(array: Array, start: int, stop: int) -> Array:
+        shard = np.zeros((held, stop - start, *array.shape[1:]), array.dtype)
+        shard[:full] = array[: full * batch].reshape(full, batch, *array.shape[1:])[:, start:stop]
+        rest = array[full * batch :][start:stop]
+        shard[full : full + 1, : len(rest)] = rest
+        return shard
 
     def on_mesh(array: Array) -> jax.Array:
-        full, further = count // batch, array.shape[1:]
-
-        def part(index: Any) -> Array:
-            start, stop, _ = index[1].indices(batch)
-            shard = np.zeros((held, stop - start, *further), array.dtype)
-            shard[:full] = array[: full * batch].reshape(full, batch, *further)[:, start:stop]
-            rest = array[full * batch :][start:stop]
-            shard[full : full + 1, : len(rest)] = rest
-            return shard
-
-        return jax.make_array_from_callback((held, batch, *further), split, part)
+        shape, shards = (held, batch, *array.shape[1:]), []
+        for device, index in split.addressable_devices_indices_map(shape).items():
+            if index:
+                start, stop, _ = index[1].indices(batch)
+                shards.append(jax.device_put(part(array, start, stop), device).block_until_ready())
+        return jax.make_array_from_single_device_arrays(shape, split, shards)
 
     return Cache(on_mesh(np.asarray(described.descriptors, np.float32)), on_mesh(present), count)
 

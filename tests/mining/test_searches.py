@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxvpr.mining import search_all, search_lists
+from jaxvpr.mining import search_lists
 from jaxvpr.mining.hard_examples import hard_examples
 from jaxvpr.parallel.mesh import make_mesh
+from jaxvpr.retrieval import mesh_search
 from jaxvpr.retrieval.cache import from_host
 from jaxvpr.retrieval.extract import Described
 from jaxvpr.retrieval.positives import Positives, without
@@ -184,7 +185,7 @@ def test_memory_is_bounded_by_the_setting():
 
     results = []
     with pytest.MonkeyPatch.context() as patch:
-        for module, name in ((search_all, "_search_on"), (search_lists, "_search_on")):
+        for module, name in ((mesh_search, "_search_on"), (search_lists, "_search_on")):
             patch.setattr(module, name, watched(getattr(module, name)))
         for memory_mib in (2, 16):
             for others in ({"excluded": no_lists(512)}, {"allowed": allowed}):
@@ -204,7 +205,7 @@ def test_lists_of_another_length_compile_nothing():
         asked, lists = integers(rng, queries), drawn_lists(rng, queries, 500, most)
         hard_examples(cache, asked, lists, k=3, excluded=drawn_lists(rng, queries, 500, 20))
         rows = -(-500 // 16) * 2  # all that a device holds
-        sizes.append(search_all._search_on(cache.mesh, 3, rows)._cache_size())
+        sizes.append(mesh_search._search_on(cache.mesh, 3, rows)._cache_size())
     assert sizes == [1, 1]
 
 

@@ -5,13 +5,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.sharding import AxisType
 
-from jaxvpr.retrieval import search
+from jaxvpr.parallel.mesh import make_mesh
+from jaxvpr.retrieval import mesh_search, search, shards
+from jaxvpr.retrieval.cache import from_host
+from jaxvpr.retrieval.extract import Described
 
 
 def mesh(data, model):
-    return jax.make_mesh((data, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    return make_mesh(model, jax.devices()[: data * model])
+
+
+def on_mesh(database, queries, k, over, missing=(), **options):
+    described = Described(np.asarray(database, np.float32), np.array(missing, np.int64))
+    return mesh_search.exact_on_mesh(from_host(described, over), queries, k, **options)
 
 
 def oracle(database, queries, k, missing=()):
@@ -32,7 +39,7 @@ def test_ties_go_to_the_smaller_row(queries, k):
     rng = np.random.default_rng(k)
     database, asked = integers(rng, 700), integers(rng, queries)
     expected = oracle(database, asked, k)
-    for distances, indices in (search.exact(database, asked, k), search.exact_on_mesh(database, asked, k, mesh(4, 2))):
+    for distances, indices in (search.exact(database, asked, k), on_mesh(database, asked, k, mesh(4, 2))):
         assert (distances.dtype, indices.dtype) == (np.float32, np.int64)
         np.testing.assert_array_equal(distances, expected[0])
         np.testing.assert_array_equal(indices, expected[1])
@@ -56,12 +63,12 @@ def test_blocks_do_not_matter(seed, count, queries, block):
 
 @pytest.mark.parametrize("shape", [(1, 1), (8, 1), (2, 4)])
 def test_mesh_blocks_shards_and_padding(shape, monkeypatch):
-    monkeypatch.setattr(search, "ROW_BLOCK", 5)
-    monkeypatch.setattr(search, "QUERY_BLOCK", 8)
+    monkeypatch.setattr(mesh_search, "ROW_BLOCK", {"cpu": 5})
+    monkeypatch.setattr(shards, "QUERY_BLOCK", 8)
     rng = np.random.default_rng(1)
     for count, queries, k, missing in ((83, 19, 9, [0, 82]), (3, 1, 5, []), (8, 8, 8, [3])):
         database, asked = integers(rng, count), integers(rng, queries)
-        distances, indices = search.exact_on_mesh(database, asked, k, mesh(*shape), missing=missing)
+        distances, indices = on_mesh(database, asked, k, mesh(*shape), missing)
         expected = search.exact(database, asked, k, missing=missing)
         np.testing.assert_array_equal(distances, expected[0])
         np.testing.assert_array_equal(indices, expected[1])
@@ -70,10 +77,12 @@ def test_mesh_blocks_shards_and_padding(shape, monkeypatch):
 def test_the_mesh_never_holds_all_distances():
     rng = np.random.default_rng(2)
     database, asked = rng.normal(size=(8 * 4096, 8)).astype(np.float32), rng.normal(size=(1024, 8)).astype(np.float32)
-    compiled = search._nearest_on(mesh(1, 1), 10, search.ROW_BLOCK).lower(database, np.ones(len(database), bool), asked)
-    temporary = compiled.compile().memory_analysis().temp_size_in_bytes
-    assert temporary < 4 * len(asked) * len(database)
-    distances, _ = search.exact_on_mesh(database, asked[:50], 10, mesh(4, 2))
+    cache = from_host(Described(database, np.empty(0, np.int64)), mesh(1, 1))
+    program = mesh_search._search_on(cache.mesh, 10, mesh_search.ROW_BLOCK["cpu"])
+    nothing = np.full((2, 1), -1, np.int32)
+    compiled = program.lower((cache.descriptors, cache.present), asked, nothing, np.int32(8)).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * len(asked) * len(database)
+    distances, _ = on_mesh(database, asked[:50], 10, mesh(4, 2))
     np.testing.assert_allclose(distances, search.exact(database, asked[:50], 10)[0], rtol=1e-4, atol=1e-5)
 
 
@@ -92,7 +101,7 @@ def test_unit_vectors_from_a_memory_map(tmp_path):
 def test_nothing_to_search():
     for found in (
         search.exact(np.empty((0, 4)), np.ones((2, 4)), 3),
-        search.exact_on_mesh(np.empty((0, 4)), np.ones((2, 4)), 3, mesh(8, 1)),
+        on_mesh(np.empty((0, 4)), np.ones((2, 4)), 3, mesh(8, 1)),
     ):
         assert (found[1] == -1).all() and found[0].shape == (2, 3)
     assert search.exact(np.ones((3, 4)), np.empty((0, 4)), 3)[1].shape == (0, 3)

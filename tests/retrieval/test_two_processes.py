@@ -26,14 +26,14 @@ if processes > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", processes, me, local_device_ids=[0, 1])
 from data_pipelines.places import Paths
 from ml_collections import ConfigDict
-from jaxvpr.retrieval.cache import fill, missing, vectors
+from jaxvpr.retrieval.cache import fill, from_host, missing, vectors
 from jaxvpr.fitting.clusters import cluster_start
 from jaxvpr.builders import describing
 from jaxvpr.retrieval.describer import Describer
 from jaxvpr.retrieval.extract import describe
 from jaxvpr.mining.hard_examples import hard_examples
 from jaxvpr.retrieval.positives import Positives
-from jaxvpr.retrieval.search import exact_on_mesh
+from jaxvpr.retrieval.mesh_search import exact_on_mesh
 
 images = np.random.default_rng(0).integers(0, 256, (21, 4, 4, 3), np.uint8)
 kernel = np.random.default_rng(1).normal(size=(48, 5)).astype(np.float32)
@@ -55,7 +55,7 @@ def batches():
 
 
 found = describe(apply, {"kernel": kernel}, batches(), 21, mesh)
-distances, indices = exact_on_mesh(found.descriptors, found.descriptors[:7], 3, mesh, missing=found.missing)
+distances, indices = exact_on_mesh(from_host(found, mesh), found.descriptors[:7], 3)
 
 image = {"size": (4, 4), "resize": "tensor_linear_antialias", "multiple": 1, "crop": False}
 loader = {"threads": 1, "workers": 0, "prefetch": 1, "on_error": "skip"}

@@ -1,4 +1,4 @@
-"""The nearest rows of a cache to each query, without those that a list of the query excludes.
+"""Exact nearest neighbours among descriptors that lie on the devices, without those that a list of the query excludes.
 
 Each device multiplies the queries with its rows block by block, sets the distances of excluded rows to infinity and
 keeps its k nearest. The results of all devices are merged by distance and then by row, so that they do not depend on
@@ -16,10 +16,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxvpr.mining import shards
+from jaxvpr.retrieval import shards
 from jaxvpr.retrieval.cache import Cache
 from jaxvpr.retrieval.positives import Positives
-from jaxvpr.retrieval.search import smallest
+from jaxvpr.retrieval.search import check
+from jaxvpr.retrieval.shards import smallest
 
 Array = np.ndarray
 
@@ -30,18 +31,29 @@ ROW_BLOCK_ELSEWHERE = 32768
 GROUP = 16  # rows of a block of which only the nearest is compared at first
 
 
-def search_all(cache: Cache, queries: Array, excluded: Positives, k: int, memory_mib: float) -> tuple[Array, Array]:
-    """The k nearest of all rows that `excluded` does not name: distances float32 and rows int64, both [Q, k].
+def exact_on_mesh(
+    cache: Cache, queries: Array, k: int, *, excluded: Positives | None = None, memory_mib: float = 1024
+) -> tuple[Array, Array]:
+    """The k nearest rows of each query, by exhaustive search on the devices that hold them; as `search.exact`.
 
     Args:
-      queries: float32 [Q, D]. excluded: of each query the rows of the cache to leave out.
+      queries: float32 [Q, D], the same in every process.
+      k: how many; where there are fewer, the rest is row -1 at an infinite distance.
+      excluded: of each query the rows of the cache to leave out.
       memory_mib: what the search may take on each device beside the cache.
 
     Returns:
-      Squared L2, nearest first, of equal ones the smaller row; infinite and -1 after the last.
+      distances float32 [Q, k], squared L2, nearest first, of equal ones the smaller row; and rows int64 [Q, k]. The
+      same in every process.
+
+    Raises:
+      ValueError: for shapes that do not fit.
     """
+    count, (held, batch, dimension) = len(queries), cache.descriptors.shape
+    check((cache.count, dimension), queries.shape, k)
     queries = np.ascontiguousarray(queries, np.float32)
-    count, (held, batch, _) = len(queries), cache.descriptors.shape
+    if excluded is None:
+        excluded = Positives(np.zeros(count + 1, np.int64), np.empty(0, np.int64))
     mesh, own = cache.mesh, held * batch // cache.mesh.size
     # A quarter for the scores [size, rows]; XLA keeps copies of them beside (the product, the masked scores, what top-k
     # sorts). tests/mining/test_searches.py measures that all fit.

@@ -39,6 +39,15 @@ def power_above(number: int) -> int:
     return 1 << max(0, int(number) - 1).bit_length()
 
 
+def smallest(distances, indices, k):
+    """The k smallest distances [Q, k] and their rows, of [Q, n] each on a device.
+
+    `top_k` prefers the earlier of equals; where rows ascend, that is the smaller row.
+    """
+    values, where = jax.lax.top_k(-distances, k)
+    return -values, jnp.take_along_axis(indices, where, axis=1)
+
+
 def block(queries: Array, rows: Array, size: int) -> Array:
     """`queries[rows]`, with zeros after them: [size, D]."""
     filled = np.zeros((size, queries.shape[1]), np.float32)

@@ -1,13 +1,14 @@
-"""Descriptors that stay on the devices, for mining, which makes them anew every thousand queries.
+"""Descriptors that stay on the devices: of a large database, and for mining, which makes them anew again and again.
 
-Each device keeps the descriptors that it computed: none of them is sent to a host or to another device.
+Each device keeps the descriptors that it computed: none of them is sent to a host, nor to another device where images
+come in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import jax
@@ -17,9 +18,11 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from data_pipelines.progress import Bar
+from data_pipelines.shapes import Mixed
 from jaxvpr.errors import UserError
 from jaxvpr.parallel.mesh import replicate, replicated
-from jaxvpr.retrieval.extract import NO_IMAGES, Described, NotFiniteError, compiled, steps
+from jaxvpr.retrieval import shards
+from jaxvpr.retrieval.extract import NO_IMAGES, Described, NotFiniteError, compiled, mixed_steps, steps
 
 Array = np.ndarray
 
@@ -46,6 +49,12 @@ class Cache:
         if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
             raise ValueError(f"a cache lies on a mesh, not as {sharding}; make it by `fill` or `from_host`")
         return sharding.mesh
+
+    @cached_property
+    def missing(self) -> Array:
+        """int64 [M], the rows whose images could not be read, ascending; the same in every process."""
+        present = np.asarray(replicate(self.mesh)(self.present)).reshape(-1)
+        return np.flatnonzero(~present[: self.count])
 
 
 def fill(
@@ -90,6 +99,48 @@ def fill(
     return Cache(descriptors, present, count)
 
 
+def fill_mixed(
+    apply: Callable[[Any, Any], Any],
+    variables: Any,
+    batches: Iterable[tuple[Mixed, Sequence[Mapping[str, Array]]]],
+    count: int,
+    mesh: Mesh,
+    batch: int,
+    rule: str = "",
+    crop_from: tuple[int, int] | None = None,
+) -> Cache:
+    """As `fill`, for images of several sizes, which come in any order: the descriptors of a batch go to all devices,
+    and each keeps those of its rows.
+
+    Args:
+      batch: B of the `Cache`, a multiple of the devices.
+      apply, variables, batches, count, mesh, rule, crop_from: as `extract.describe_mixed` takes.
+    """
+    held, planned = None, np.zeros(count, np.int64)
+    with Bar("describing", count, "images") as bar:
+
+        def shown() -> Iterator[tuple[Mixed, Sequence[Mapping[str, Array]]]]:
+            for mixed, chunks in batches:
+                rows = np.concatenate([chunk.rows[chunk.rows >= 0] for chunk in mixed.chunks])
+                np.add.at(planned, rows, 1)
+                yield mixed, chunks
+                bar.advance(len(rows))
+
+        for values, row, mask in mixed_steps(compiled(apply, mesh), variables, shown(), mesh, rule, crop_from):
+            if held is None:
+                held = _empty(mesh, (_few_sizes(-(-count // batch)), batch, values.shape[1]))()
+            held = _scattered(mesh)(held, values, row, mask)
+    if held is None:
+        raise UserError(NO_IMAGES)
+    descriptors, present, errors = held
+    wrong, first, read = np.asarray(errors).tolist()
+    if read != count or (planned != 1).any():
+        raise RuntimeError(f"{read} images were read for {(planned == 1).sum()} of {count} rows, each of which is one")
+    if wrong:
+        raise NotFiniteError(first, wrong - 1)
+    return Cache(descriptors, present, count)
+
+
 def from_host(described: Described, mesh: Mesh, batch: int = 0) -> Cache:
     """The cache of descriptors that every process can read, in memory or in a memory-mapped file.
 
@@ -121,12 +172,6 @@ def from_host(described: Described, mesh: Mesh, batch: int = 0) -> Cache:
         return jax.make_array_from_single_device_arrays(shape, split, shards)
 
     return Cache(on_mesh(np.asarray(described.descriptors, np.float32)), on_mesh(present), count)
-
-
-def missing(cache: Cache) -> Array:
-    """int64 [M], the rows whose images could not be read, ascending; the same in every process."""
-    present = np.asarray(replicate(cache.mesh)(cache.present)).reshape(-1)
-    return np.flatnonzero(~present[: cache.count])
 
 
 def first(cache: Cache, count: int) -> Cache:
@@ -179,7 +224,8 @@ def _empty(mesh: Mesh, shape: tuple[int, int, int]) -> Callable[[], tuple]:
     """Makes the input of the first `_kept`: no descriptors, none present, no errors."""
 
     def empty():
-        return jnp.zeros(shape, jnp.float32), jnp.zeros(shape[:2], bool), jnp.zeros(3, jnp.int32)
+        errors = jnp.array([0, jnp.iinfo(jnp.int32).max, 0], jnp.int32)
+        return jnp.zeros(shape, jnp.float32), jnp.zeros(shape[:2], bool), errors
 
     return jax.jit(empty, out_shardings=(_split(mesh), _split(mesh), replicated(mesh)))
 
@@ -198,10 +244,38 @@ def _kept(mesh: Mesh):
         expected = step * len(row) + jnp.arange(len(row), dtype=jnp.int32)
         misplaced += jnp.sum(row != jnp.where(expected < count, expected, -1), dtype=jnp.int32)
         lowest = jnp.min(jnp.where(bad, row, jnp.iinfo(jnp.int32).max))
-        errors = jnp.stack([wrong + jnp.sum(bad, dtype=jnp.int32), jnp.where(wrong > 0, first, lowest), misplaced])
+        errors = jnp.stack([wrong + jnp.sum(bad, dtype=jnp.int32), jnp.minimum(first, lowest), misplaced])
         values = jnp.where(mask[:, None], values, 0)
         put_at = jax.lax.dynamic_update_index_in_dim
         return put_at(descriptors, values, step, 0), put_at(present, mask, step, 0), errors
 
     split = _split(mesh)
     return jax.jit(put, donate_argnums=0, out_shardings=(split, split, replicated(mesh)))
+
+
+@lru_cache(maxsize=16)
+def _scattered(mesh: Mesh):
+    """As `_kept`, for rows that may be anywhere; counts the rows instead of those out of place."""
+    axes = mesh.axis_names
+
+    def put(held, values, row, mask):
+        descriptors, present, (wrong, first, read) = held
+        values, row, mask = (jax.lax.all_gather(array, axes, tiled=True) for array in (values, row, mask))
+        bad = mask & ~jnp.isfinite(values).all(axis=1)
+        lowest = jnp.min(jnp.where(bad, row, jnp.iinfo(jnp.int32).max))
+        wrong += jnp.sum(bad, dtype=jnp.int32)
+        errors = jnp.stack([wrong, jnp.minimum(first, lowest), read + jnp.sum(row >= 0, dtype=jnp.int32)])
+        place = shards.local_rows(row, present.shape[1], axes)
+        place = jnp.where(place >= 0, place, present.size)  # of another device: dropped
+        values = jnp.where(mask[:, None], values, 0)
+
+        def into(array, new):
+            flat = array.reshape(-1, *array.shape[2:])
+            return flat.at[place].set(new, mode="drop").reshape(array.shape)
+
+        return into(descriptors, values), into(present, mask), errors
+
+    split, batch = P(None, axes), P(axes)
+    held = split, split, P()
+    mapped = jax.shard_map(put, mesh=mesh, in_specs=(held, batch, batch, batch), out_specs=held, check_vma=False)
+    return jax.jit(mapped, donate_argnums=0, out_shardings=jax.tree.map(partial(NamedSharding, mesh), held))

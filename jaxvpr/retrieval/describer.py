@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from jax.sharding import Mesh
@@ -27,6 +27,7 @@ from jaxvpr.retrieval.extract import Described, NotFiniteError, describe, descri
 log = logging.getLogger(__name__)
 Array = np.ndarray
 Apply = Callable[[Any, Any], Any]
+T = TypeVar("T", Described, cache.Cache)
 Images: TypeAlias = Paths | Sequence[Array]  # files, or uint8 [H, W, 3] each
 
 
@@ -58,7 +59,7 @@ class Describer:
         on_error: str = "raise",
         depends_on_batch: bool = False,
     ):
-        self._apply, self._mesh, self._depends_on_batch = apply, mesh, depends_on_batch
+        self.mesh, self._apply, self._depends_on_batch = mesh, apply, depends_on_batch
         self._batch = -(-batch // mesh.size) * mesh.size if depends_on_batch else batch * mesh.size
         self._loading, self._on_error = dict(loading), on_error
         self._size: Any = tuple(preprocess.size)  # (height, width), or () for each image's own
@@ -81,31 +82,45 @@ class Describer:
             feature maps. `apply` is given what the source reads, an array or, where that is several, a dict of them.
           sized_for: images of another set whose batch size, and so compiled program, this call shares.
         """
-        padded = shapes.padded_length(max(len(images), sized_for), self._mesh.size)
-        apply, batch = apply or self._apply, min(self._batch, padded)
-        source = self._source_of_one_size(images)
+        batch = self._batch_for(max(len(images), sized_for))
+        return self._described(describe, describe_mixed, variables, images, apply, batch)
+
+    def on_mesh(
+        self, variables: Any, images: Images | Source, apply: Apply | None = None, sized_for: int = 0
+    ) -> cache.Cache:
+        """The same descriptors, left on the devices; image r is row r. Without `sized_for` a batch is always full, so
+        that sets of any size share one program."""
+        batch = self._batch_for(max(len(images), sized_for or self._batch))
+        fill, fill_mixed = (partial(make, batch=batch) for make in (cache.fill, cache.fill_mixed))
+        return self._described(fill, fill_mixed, variables, images, apply, batch)
+
+    def dimension(self, variables: Any, images: Images, apply: Apply | None = None, sized_for: int = 0) -> int:
+        """How many numbers a descriptor has; nothing is computed."""
+        size = shapes.common_size(self._size, self._multiple, self._crop)
+        batch = self._batch_for(max(len(images), sized_for))
+        return trace(apply or self._apply, variables, self.mesh, batch, size, np.uint8)
+
+    def _batch_for(self, images: int) -> int:
+        return min(self._batch, shapes.padded_length(images, self.mesh.size))
+
+    def _described(
+        self,
+        in_order: Callable[..., T],
+        mixed: Callable[..., T],
+        variables: Any,
+        images: Images | Source,
+        apply: Apply | None,
+        batch: int,
+    ) -> T:
+        """What one of two functions makes of all images: `mixed` of those that are read at several sizes."""
+        source, apply = self._source_of_one_size(images), apply or self._apply
         with _naming(images):
             if source is None:
-                described = self._of_own_sizes(apply, variables, cast(Images, images), batch)
+                found = self._of_own_sizes(mixed, apply, variables, cast(Images, images), batch)
             else:
-                described = describe(apply, variables, self._batches(source, batch), len(source), self._mesh)
-        self._log_missing(images, described.missing)
-        return described
-
-    def on_mesh(self, variables: Any, images: Images | Source) -> cache.Cache:
-        """The same descriptors, left on the devices; image r is row r.
-
-        Images that are read at several sizes are described out of order. Their descriptors come to the host and are
-        sent back.
-        """
-        source = self._source_of_one_size(images)
-        if source is None:
-            return cache.from_host(self(variables, images, sized_for=self._batch), self._mesh, self._batch)
-        with _naming(images):
-            batches = self._batches(source, self._batch)
-            filled = cache.fill(self._apply, variables, batches, len(source), self._mesh, self._batch)
-        self._log_missing(images, cache.missing(filled))
-        return filled
+                found = in_order(apply, variables, self._batches(source, batch), len(source), self.mesh)
+        self._log_missing(images, found.missing)
+        return found
 
     def _source_of_one_size(self, images: Images | Source) -> Any:
         """The source that reads all images at the model's input size, in order; None where their sizes differ."""
@@ -117,9 +132,9 @@ class Describer:
 
     def _batches(self, source: Any, batch: int) -> Iterator[Mapping[str, Array]]:
         """This host's share of batches of one size, all rows in order."""
-        return every_image(source, batch, part=local_rows(self._mesh, batch), **self._loading)
+        return every_image(source, batch, part=local_rows(self.mesh, batch), **self._loading)
 
-    def _of_own_sizes(self, apply: Apply, variables: Any, images: Images, batch: int) -> Described:
+    def _of_own_sizes(self, make: Callable[..., T], apply: Apply, variables: Any, images: Images, batch: int) -> T:
         own = self._own_sizes(images)
         paths = images if isinstance(images, Paths) else None
         show = shapes.shown_sizes(own, self._size, self._multiple, self._crop, paths)
@@ -130,7 +145,7 @@ class Describer:
             own if rule else show,
             show,
             batch,
-            unit=self._mesh.size,
+            unit=self.mesh.size,
             fixed=bool(self._size),
             exact=self._depends_on_batch,
         )
@@ -139,16 +154,16 @@ class Describer:
             log.warning(
                 "this model's descriptors depend on the other images of a batch, and for %d devices the last batch is "
                 "padded with blank ones. Use one device, or model.aggregator_options.cross_image=false",
-                self._mesh.size,
+                self.mesh.size,
             )
         lengths = {len(chunk.rows) for mixed in plan for chunk in mixed.chunks}
-        parts = {length: local_rows(self._mesh, length) for length in lengths}
+        parts = {length: local_rows(self.mesh, length) for length in lengths}
         source = self._source(images, shapes.NOMINAL, self._crop and not rule)
         batches = shapes.mixed_batches(source, plan, parts, **self._loading)
         counts = [len(np.unique(sizes, axis=0)) for sizes in (own, show)]
         log.info("%d images, sizes: %d, sizes shown to the model: %d", len(own), *counts)
         crop_from = self._size if self._crop and rule else None
-        return describe_mixed(apply, variables, batches, len(images), self._mesh, rule, crop_from)
+        return make(apply, variables, batches, len(images), self.mesh, rule=rule, crop_from=crop_from)
 
     def _refuse_too_small(self, apply: Apply, variables: Any, images: Images, plan: list[shapes.Mixed], dtype: Any):
         """Raises UserError, which names an image, where the model cannot be traced at the size of its batch: before
@@ -156,7 +171,7 @@ class Describer:
         first = {(mixed.size, mixed.length): mixed for mixed in plan[::-1]}
         for mixed in sorted(first.values()):
             try:
-                trace(apply, variables, self._mesh, mixed, dtype)
+                trace(apply, variables, self.mesh, mixed.length, mixed.size, dtype)
             except (ValueError, TypeError) as error:
                 raise UserError(
                     f"{_name(images, mixed.chunks[0].rows[0])}, shown to the model at {mixed.size[0]}x{mixed.size[1]} "

@@ -89,7 +89,7 @@ def describe_mixed(
       crop_from: (height, width) that the rule brings them to instead, where batches are the middle of that.
       apply, variables, count, mesh: as `describe` takes; `apply` is compiled for each size of the batches.
     """
-    return _collected(_mixed_steps(compiled(apply, mesh), variables, batches, mesh, rule, crop_from), count, mesh)
+    return _collected(mixed_steps(compiled(apply, mesh), variables, batches, mesh, rule, crop_from), count, mesh)
 
 
 def _collected(results: Iterator[tuple], count: int, mesh: Mesh) -> Described:
@@ -137,13 +137,13 @@ def _jitted(apply: Callable, mesh: Mesh):
     return jax.jit(step, out_shardings=(NamedSharding(mesh, P(mesh.axis_names)),) * 3)
 
 
-def trace(apply: Callable, variables: Any, mesh: Mesh, mixed: Mixed, dtype: Any) -> None:
-    """Traces the program that `describe_mixed` will run for a batch of `dtype`, and computes nothing; what the model
-    raises for images of that size comes out here."""
+def trace(apply: Callable, variables: Any, mesh: Mesh, length: int, size: tuple[int, int], dtype: Any) -> int:
+    """How many numbers a descriptor has. Traces the program that describes a batch of `length` images of `size` and
+    `dtype`, and computes nothing; what the model raises for images of that size comes out here."""
     sharding = NamedSharding(mesh, P(mesh.axis_names))  # as the batches will have it, so that this trace serves them
-    like, length = partial(jax.ShapeDtypeStruct, sharding=sharding), mixed.length
+    like = partial(jax.ShapeDtypeStruct, sharding=sharding)
     rows, mask = like((length,), np.int32), like((length,), np.bool_)
-    _jitted(apply, mesh).eval_shape(variables, like((length, *mixed.size, 3), dtype), rows, mask)
+    return _jitted(apply, mesh).eval_shape(variables, like((length, *size, 3), dtype), rows, mask)[0].shape[1]
 
 
 def steps(step: Callable, variables: Any, batches: Iterable[Mapping[str, Array]], mesh: Mesh) -> Iterator[tuple]:
@@ -172,7 +172,7 @@ def shown_to_model(batch: Mapping[str, Array]) -> Any:
     return next(iter(shown.values())) if len(shown) == 1 else shown
 
 
-def _mixed_steps(
+def mixed_steps(
     step: Callable,
     variables: Any,
     batches: Iterable[tuple[Mixed, Sequence[Mapping[str, Array]]]],

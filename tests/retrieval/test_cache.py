@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipelines import shapes
 from data_pipelines.places import Paths
 from jaxvpr.builders import describing
 from jaxvpr.errors import UserError
@@ -55,7 +56,7 @@ def test_every_image_has_its_row(devices, model, batch):
     for shard in cache.descriptors.addressable_shards:
         assert shard.data.shape[1] == batch // devices, "each device holds its part of every batch"
     descriptors, present = rows_of(cache)
-    assert np.flatnonzero(~present[:COUNT]).tolist() == caches.missing(cache).tolist() == list(BAD)
+    assert np.flatnonzero(~present[:COUNT]).tolist() == cache.missing.tolist() == list(BAD)
     assert not present[COUNT:].any() and not descriptors[~present].any()
     read = np.setdiff1d(np.arange(COUNT), BAD)
     np.testing.assert_allclose(descriptors[read], EXPECTED[read], atol=1e-6)
@@ -108,7 +109,7 @@ def test_the_describer_keeps_what_it_would_give(image, folder, tiny_config, capl
         traced.append(images.shape)
         return apply(variables, images)
 
-    describer = Describer(counted, mesh(4), **describing(config))
+    describer = Describer(counted, mesh(4, 2), **describing(config))
     given = describer(KERNEL, folder)
     compiled = len(traced)
     cache = describer.on_mesh(KERNEL, folder)
@@ -135,3 +136,23 @@ def test_a_photo_whose_descriptor_is_not_finite_is_named(image, folder, tiny_con
     for describe in (describer, describer.on_mesh):
         with pytest.raises(UserError, match=rf"^{folder[0]}( and \d+ more)?: .*not finite"):
             describe({"scale": np.float32(10)}, folder)
+
+
+def test_images_of_several_sizes_are_all_described_once(folder, tiny_config, monkeypatch):
+    """A plan that reads row 3 twice and row 5 never, as a mistake in grouping would."""
+    config = tiny_config.copy_and_resolve_references()
+    config.image.update({"size": ()})
+    config.eval.batch, config.loader.on_error = 2, "skip"
+    describer = Describer(apply, mesh(4), **describing(config))
+    plan = shapes.plan
+
+    def wrong(*arguments, **options):
+        found = plan(*arguments, **options)
+        for mixed in found:
+            for chunk in mixed.chunks:
+                chunk.rows[chunk.rows == 5] = 3
+        return found
+
+    monkeypatch.setattr(shapes, "plan", wrong)
+    with pytest.raises(RuntimeError, match="21 images were read for 19 of 21 rows"):
+        describer.on_mesh(KERNEL, folder)

@@ -26,7 +26,7 @@ if processes > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", processes, me, local_device_ids=[0, 1])
 from data_pipelines.places import Paths
 from ml_collections import ConfigDict
-from jaxvpr.retrieval.cache import fill, from_host, missing, vectors
+from jaxvpr.retrieval.cache import fill, from_host, vectors
 from jaxvpr.fitting.clusters import cluster_start
 from jaxvpr.builders import describing
 from jaxvpr.retrieval.describer import Describer
@@ -61,7 +61,10 @@ image = {"size": (4, 4), "resize": "tensor_linear_antialias", "multiple": 1, "cr
 loader = {"threads": 1, "workers": 0, "prefetch": 1, "on_error": "skip"}
 config = ConfigDict({"image": image, "eval": {"batch": 8}, "loader": loader})
 files = Paths.of([f"{row:02d}.png" for row in range(15)], out)
-mixed = Describer(apply, mesh, **describing(config))({"kernel": kernel}, files)
+describer = Describer(apply, mesh, **describing(config))
+mixed = describer({"kernel": kernel}, files)
+mixed_cache = describer.on_mesh({"kernel": kernel}, files)
+mixed = [*mixed, vectors(mixed_cache, np.arange(15)), mixed_cache.missing]
 
 # Each process has clusters of its own in mind; what processors round differently, made large.
 features = np.random.default_rng(2).normal(size=(60, 5)).astype(np.float32) + np.float32(me / 7)
@@ -72,8 +75,8 @@ agreed = begun["params"]["aggregator"]["centroids"]
 cache = fill(apply, {"kernel": kernel}, batches(), 21, mesh, 8)
 lists = Positives(np.arange(8) * 2, np.arange(3, 10).repeat(2) + np.tile([0, 1], 7))
 mined = [hard_examples(cache, found.descriptors[8:15], lists, k=3, **{way: lists}) for way in ("excluded", "allowed")]
-mined = [part for way in mined for part in way] + [missing(cache), vectors(cache, np.array([20, 1]))]
-np.savez(f"{out}/{processes}_{me}.npz", *found, distances, indices, *mixed, agreed, *mined)
+mined = [part for way in mined for part in way] + [cache.missing, vectors(cache, np.array([20, 1]))]
+np.savez(f"{out}/{processes}_{me}.npz", *found, distances, indices, *mixed[:2], agreed, *mined, *mixed[2:])
 """
 
 
@@ -118,6 +121,8 @@ def test_one_process_equals_two(folder):
     for process in together:
         np.testing.assert_allclose(process["arr_4"], alone["arr_4"], atol=1e-5)
         np.testing.assert_array_equal(process["arr_5"], [7])
+        np.testing.assert_allclose(process["arr_17"], alone["arr_4"], atol=1e-5, err_msg="left on the devices")
+        np.testing.assert_array_equal(process["arr_18"], [7])
         np.testing.assert_array_equal(process["arr_6"], alone["arr_6"], err_msg="the first one's clusters")
         np.testing.assert_array_equal(process["arr_1"], missing)
         np.testing.assert_allclose(process["arr_0"], descriptors, atol=1e-5)

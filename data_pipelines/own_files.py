@@ -6,11 +6,15 @@ One that was damaged or edited, or is somebody else's, gets an error that names 
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import math
+import os
+import shutil
 import sys
 from collections.abc import Sequence
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +92,41 @@ def read_table(
     return found
 
 
-def read_matrix(file: Path, advice: str = "") -> np.ndarray:
+class MatrixFile:
+    """The float32 [N, D] of a .npy file that is being written, its rows in any order; rows that never come are zeros.
+
+    Args:
+      stream: of the new file.
+      shape: (N, D).
+
+    Raises:
+      OSError: where the disk has no room for all of it.
+    """
+
+    def __init__(self, stream: BufferedWriter, shape: tuple[int, int]):
+        self.shape, self._stream = shape, stream
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        self._begin = stream.tell()
+        size = self._begin + 4 * shape[0] * shape[1]
+        if shutil.disk_usage(Path(stream.name).parent).free < size:  # known now, not after hours
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        stream.truncate(size)
+
+    def __setitem__(self, rows: np.ndarray, values: np.ndarray) -> None:
+        """Writes rows int [n] of float32 [n, D]; those that follow each other in one go."""
+        runs = np.flatnonzero(np.diff(rows) != 1) + 1
+        for numbers, part in zip(np.split(rows, runs), np.split(values, runs), strict=True):
+            if len(numbers):
+                self._stream.seek(self._begin + 4 * self.shape[1] * int(numbers[0]))
+                self._stream.write(part.astype("<f4").tobytes())
+
+
+def read_matrix(file: Path, advice: str = "", whole: bool = True) -> np.ndarray:
     """The float32 [N, D] of a .npy file, memory-mapped.
+
+    Args:
+      whole: look at every number, which reads the whole file.
 
     Raises:
       DataError: no such file, another format, type or shape, or a value that is not finite (names the row).
@@ -99,7 +136,7 @@ def read_matrix(file: Path, advice: str = "") -> np.ndarray:
         if not isinstance(found, np.ndarray) or found.dtype != np.float32 or found.ndim != 2:
             what = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else "an archive"
             raise ValueError(f"it holds {what}, not float32 [N, D]")
-        for start in range(0, len(found), 1 << 14):
+        for start in range(0, len(found) if whole else 0, 1 << 14):
             if not (good := np.isfinite(found[start : start + (1 << 14)]).all(axis=1)).all():
                 raise ValueError(f"row {start + int(np.argmin(good))} is not finite")
     except (OSError, ValueError, EOFError, SyntaxError, MemoryError, OverflowError, TypeError) as error:

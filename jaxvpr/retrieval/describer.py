@@ -22,7 +22,7 @@ from jaxvpr.models import Preprocess
 from jaxvpr.parallel import hosts
 from jaxvpr.parallel.mesh import local_rows
 from jaxvpr.retrieval import cache
-from jaxvpr.retrieval.extract import Described, NotFiniteError, describe, describe_mixed, trace
+from jaxvpr.retrieval.extract import Described, NotFiniteError, Table, describe, describe_mixed, in_memory, trace
 
 log = logging.getLogger(__name__)
 Array = np.ndarray
@@ -70,7 +70,12 @@ class Describer:
         self._named: set[str] = set()
 
     def __call__(
-        self, variables: Any, images: Images | Source, apply: Apply | None = None, sized_for: int = 0
+        self,
+        variables: Any,
+        images: Images | Source,
+        apply: Apply | None = None,
+        sized_for: int = 0,
+        table: Table = in_memory,
     ) -> Described:
         """Descriptors of all images; another `apply` (a baseline) sees the same.
 
@@ -81,9 +86,11 @@ class Describer:
           images: files, uint8 arrays [H, W, 3], or a source that brings its rows to one shape itself: clips, cached
             feature maps. `apply` is given what the source reads, an array or, where that is several, a dict of them.
           sized_for: images of another set whose batch size, and so compiled program, this call shares.
+          table: makes what the descriptors are put into, as of `extract.describe`.
         """
         batch = self._batch_for(max(len(images), sized_for))
-        return self._described(describe, describe_mixed, variables, images, apply, batch)
+        in_order, mixed = (partial(make, table=table) for make in (describe, describe_mixed))
+        return self._described(in_order, mixed, variables, images, apply, batch)
 
     def on_mesh(
         self, variables: Any, images: Images | Source, apply: Apply | None = None, sized_for: int = 0

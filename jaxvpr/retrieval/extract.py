@@ -27,6 +27,8 @@ from jaxvpr.parallel.mesh import replicate
 
 Array = np.ndarray
 
+# (N, D) -> an array of zeros, or what takes `table[rows] = values` as one does and has its `shape`.
+Table = Callable[[tuple[int, int]], Any]
 NO_IMAGES = "there are no images to describe: check the folder and the split"
 
 
@@ -43,8 +45,18 @@ class Described(NamedTuple):
     missing: Array
 
 
+def in_memory(shape: tuple[int, int]) -> Array:
+    """The table of descriptors in the memory of this process."""
+    return np.zeros(shape, np.float32)
+
+
 def describe(
-    apply: Callable[[Any, Any], Any], variables: Any, batches: Iterable[Mapping[str, Array]], count: int, mesh: Mesh
+    apply: Callable[[Any, Any], Any],
+    variables: Any,
+    batches: Iterable[Mapping[str, Array]],
+    count: int,
+    mesh: Mesh,
+    table: Table = in_memory,
 ) -> Described:
     """Describes every image of a set once.
 
@@ -59,6 +71,7 @@ def describe(
         the batches of a lone process may be smaller than its first.
       count: number of images; the rows are 0 to count - 1, each exactly once over all batches and processes.
       mesh: the batch is split over all of its axes.
+      table: makes what the descriptors are put into as they come.
 
     Returns:
       `Described`, the same in every process.
@@ -67,7 +80,7 @@ def describe(
       UserError: no images, or a descriptor that is not finite.
       RuntimeError: rows that are repeated or missing in the batches.
     """
-    return _collected(steps(compiled(apply, mesh), variables, batches, mesh), count, mesh)
+    return _collected(steps(compiled(apply, mesh), variables, batches, mesh), count, mesh, table)
 
 
 def describe_mixed(
@@ -78,6 +91,7 @@ def describe_mixed(
     mesh: Mesh,
     rule: str = "",
     crop_from: tuple[int, int] | None = None,
+    table: Table = in_memory,
 ) -> Described:
     """`describe` for images of several sizes.
 
@@ -87,12 +101,13 @@ def describe_mixed(
         rounded to integers. Only this small program is compiled for each size that images are read at. Without a
         rule a batch is one chunk, whose images have the batch's size already.
       crop_from: (height, width) that the rule brings them to instead, where batches are the middle of that.
-      apply, variables, count, mesh: as `describe` takes; `apply` is compiled for each size of the batches.
+      apply, variables, count, mesh, table: as `describe` takes; `apply` is compiled for each size of the batches.
     """
-    return _collected(mixed_steps(compiled(apply, mesh), variables, batches, mesh, rule, crop_from), count, mesh)
+    results = mixed_steps(compiled(apply, mesh), variables, batches, mesh, rule, crop_from)
+    return _collected(results, count, mesh, table)
 
 
-def _collected(results: Iterator[tuple], count: int, mesh: Mesh) -> Described:
+def _collected(results: Iterator[tuple], count: int, mesh: Mesh, table: Table) -> Described:
     """The results of all steps, each row in its place."""
     seen, present = np.zeros(count, np.int64), np.zeros(count, bool)
     descriptors = None
@@ -105,7 +120,7 @@ def _collected(results: Iterator[tuple], count: int, mesh: Mesh) -> Described:
             if len(wrong):
                 raise NotFiniteError(int(wrong[0]))
             if descriptors is None:
-                descriptors = np.zeros((count, values.shape[1]), np.float32)
+                descriptors = table((count, values.shape[1]))
             descriptors[rows[mask]] = values[mask]
             bar.advance(int(real.sum()))
     if descriptors is None:

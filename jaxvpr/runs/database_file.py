@@ -10,6 +10,9 @@ import csv
 import hashlib
 import json
 import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +24,13 @@ from ml_collections import ConfigDict
 from configs import common
 from data_pipelines.atomic import replacing, write_json
 from data_pipelines.geo import from_utm
-from data_pipelines.own_files import NAMES, digest, read_json, read_matrix, read_table
+from data_pipelines.own_files import NAMES, MatrixFile, digest, read_json, read_matrix, read_table
 from data_pipelines.places import Paths, Places
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
+from jaxvpr.parallel import hosts
 from jaxvpr.retrieval.classes import Classes
+from jaxvpr.retrieval.extract import Table
 
 log = logging.getLogger(__name__)
 COLUMNS = ("path", "east", "north", "zone", "lat", "lon", "heading", "time", "place")
@@ -45,6 +50,16 @@ class Database(NamedTuple):
     rows: list[dict[str, str]]
 
 
+class _Elsewhere:
+    """The table of descriptors in a process that does not write."""
+
+    def __init__(self, shape: tuple[int, int]):
+        self.shape = shape
+
+    def __setitem__(self, rows: np.ndarray, values: np.ndarray) -> None:
+        pass
+
+
 def write(
     file: Path, config: ConfigDict, variables: Variables, descriptors: np.ndarray, places: Places, of: str = "photos"
 ) -> None:
@@ -55,12 +70,28 @@ def write(
       places: what each row is.
       of: "photos" or "classes".
     """
+    with writing(file, config, variables, places, of) as table:
+        table(descriptors.shape)[np.arange(len(descriptors))] = descriptors
+
+
+@contextmanager
+def writing(
+    file: Path, config: ConfigDict, variables: Variables, places: Places, of: str = "photos"
+) -> Iterator[Table]:
+    """As `write`, of descriptors that come one after the other: yields what makes the table that they are put into.
+
+    The first process writes them as they come, so that none holds them all. The others do not write: of two that write
+    to one page of a file on a network disk, one may undo what the other wrote.
+    """
+    if not hosts.is_first():
+        yield _Elsewhere
+        return
     table, about = (file.with_suffix(suffix) for suffix in PARTS[1:])
     file.parent.mkdir(parents=True, exist_ok=True)
     # They take their places when all three are written, `about` last.
     with replacing(about) as last, replacing(table) as second, replacing(file) as first:
         with first.open("wb") as stream:
-            np.save(stream, descriptors)
+            yield partial(MatrixFile, stream)
         _write_rows(second, places)
         write_json(last, _identity(config, variables, of) | {"parts": {".npy": digest(first), ".csv": digest(second)}})
 
@@ -88,15 +119,26 @@ def read(file: Path, config: ConfigDict, variables: Variables) -> Database:
     sums = about.get("parts")
     if sums is None:
         log.warning("%s was written before databases had checksums: its parts are taken to belong together", file)
-    elif changed := [part for part in parts[:2] if not isinstance(sums, dict) or sums.get(part.suffix) != digest(part)]:
+    elif changed := _changed(parts[:2], sums):
         raise UserError(
             f"{changed[0]} is not the one that was written with {parts[2]}: it was changed, or writing was "
             f"interrupted. {AGAIN}"
         )
-    rows, descriptors = read_table(parts[1], COLUMNS, NUMBERS, AGAIN, later=1), read_matrix(file, AGAIN)
+    # What has its checksum is what was written, and that was finite.
+    rows, descriptors = read_table(parts[1], COLUMNS, NUMBERS, AGAIN, later=1), read_matrix(file, AGAIN, sums is None)
     if len(rows) != len(descriptors):
         raise UserError(f"{file} has {len(descriptors)} descriptors but its table {len(rows)} rows. {AGAIN}")
     return Database(descriptors, rows)
+
+
+def _changed(files: Sequence[Path], sums: Any) -> list[Path]:
+    """Which files do not have their checksums; the first process reads them for all."""
+
+    def look() -> np.ndarray:
+        wrong = [not isinstance(sums, dict) or sums.get(file.suffix) != digest(file) for file in files]
+        return np.array(wrong, np.int32)
+
+    return [file for file, changed in zip(files, hosts.of_first(look, (len(files),)), strict=True) if changed]
 
 
 def classes_in(folder: Path, config: ConfigDict, variables: Variables) -> Classes | None:

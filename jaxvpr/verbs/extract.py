@@ -49,11 +49,13 @@ def run(
     if dry_run:
         preview.show(config.name, preview.extracting(model, places, builders.mesh(config), out))
         return out
-    found = builders.describer(config, builders.mesh(config))(variables, places.path)
-    if len(found.missing) == len(places):
-        raise UserError(f"none of the {len(places)} images of {', '.join(images)} could be read; nothing is written")
+    with database_file.writing(out, config, variables, places) as table:
+        found = builders.describer(config, builders.mesh(config))(variables, places.path, table=table)
+        if len(found.missing) == len(places):
+            raise UserError(
+                f"none of the {len(places)} images of {', '.join(images)} could be read; nothing is written"
+            )
     if hosts.is_first():
-        database_file.write(out, config, variables, found.descriptors, places)
         print(f"wrote {out} {found.descriptors.shape}, {out.with_suffix('.csv')}")
         if why := places.unlocated():
             print(why)

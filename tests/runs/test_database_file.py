@@ -53,6 +53,37 @@ def test_what_is_written_is_read_whatever_the_names(written):
     assert_is_whole(read(written))
 
 
+@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 5))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_descriptors_are_written_in_whatever_order_they_come(tmp_path, seed, count, size):
+    """One row never comes: it is zeros."""
+    rng = np.random.default_rng(seed)
+    values, order = rng.normal(size=(count, 3)).astype(np.float32), rng.permutation(count)
+    places = Places.create("photos", Paths.of(map(str, range(count)), "photos"))
+    with database_file.writing(tmp_path / "any.npy", CONFIG, WEIGHTS, places) as table:
+        rows = table(values.shape)
+        assert rows.shape == (count, 3)
+        for first in range(0, count - 1, size):
+            part = order[: count - 1][first : first + size]
+            rows[part] = values[part]
+    values[order[-1]] = 0
+    np.testing.assert_array_equal(np.load(tmp_path / "any.npy"), values)
+    found = database_file.read(tmp_path / "any.npy", CONFIG, WEIGHTS)
+    np.testing.assert_array_equal(found.descriptors, values)
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(1000, 800, 200))
+    with (
+        pytest.raises(OSError, match=r"No space left on device: .*places\.npy"),
+        database_file.writing(
+            tmp_path / "places.npy", CONFIG, WEIGHTS, Places.create("photos", Paths.of("a"))
+        ) as table,
+    ):
+        table((6, 4))
+    assert not list(tmp_path.iterdir())
+
+
 def edited(change):
     def spoil(file):
         file.write_bytes(change(file.read_bytes()))

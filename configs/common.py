@@ -158,7 +158,19 @@ def _running(config: ConfigDict) -> None:
     # `batch` images are described at a time on each device (by all of them together where descriptors depend on the
     # batch). With `localize` queries are localised by classification too (LR@N): the classes that the objective "cells"
     # trained are the database. They are measured in validation and left in the run's folder for the verb localize.
-    config.eval = ConfigDict({"batch": 64, "recalls": (1, 5, 10, 20, 100), "baselines": True, "localize": False})
+    # `search` says where the descriptors of a database lie and are searched: "host" is FAISS, with all of them in every
+    # process; "mesh" leaves on each device those it computed, so that no process holds them all; "auto" is the host up
+    # to `host_mib` of descriptors.
+    config.eval = ConfigDict(
+        {
+            "batch": 64,
+            "recalls": (1, 5, 10, 20, 100),
+            "baselines": True,
+            "localize": False,
+            "search": "auto",
+            "host_mib": 4096,
+        }
+    )
     config.log_seconds = 10.0
 
 

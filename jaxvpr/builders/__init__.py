@@ -13,6 +13,7 @@ from jaxvpr.builders.network import (
     mesh,
     model,
     shapes,
+    where,
 )
 from jaxvpr.builders.start import filled, initial_variables
 from jaxvpr.builders.training_images import (

@@ -17,6 +17,7 @@ from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.describer import Describer
+from jaxvpr.retrieval.where import Where
 
 
 def model(config: ConfigDict) -> models.PlaceModel:
@@ -93,6 +94,11 @@ def describing(config: ConfigDict) -> dict[str, Any]:
         "loading": loading_options(config.loader),
         "on_error": config.loader.on_error,
     }
+
+
+def where(config: ConfigDict) -> Where:
+    """Where the descriptors of a database lie while they are searched."""
+    return Where(config.eval.search, config.eval.host_mib)
 
 
 @lru_cache(maxsize=64)

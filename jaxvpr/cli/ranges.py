@@ -27,7 +27,7 @@ RANGES: tuple[tuple[str, Test, str], ...] = (
         objective.loss_options.eps objective.miner_options.epsilon"""),
     ("at least 1", lambda n: n >= 1, """
         steps_per_epoch every_epochs mesh.model checkpoint.keep eval.recalls clusters.per_image clusters.iterations
-        pca.images pca.memory_mib domain.hidden objective.partition.N objective.partition.L
+        pca.images pca.memory_mib eval.host_mib domain.hidden objective.partition.N objective.partition.L
         objective.partition.min_images objective.N objective.min_images
         objective.cliques.similar objective.cliques.refresh objective.negatives objective.refresh
         objective.memory_mib objective.difficult objective.difficult_pool

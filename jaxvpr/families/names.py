@@ -17,6 +17,7 @@ from jaxvpr.objectives import cells, distillation, pretraining, triplet_plans
 from jaxvpr.objectives.place_heads import LOSSES, MARGIN_LOSSES, MINERS, Choice
 from jaxvpr.objectives.triplets import LOSSES as TRIPLET_LOSSES
 from jaxvpr.retrieval.positives import parse_threshold
+from jaxvpr.retrieval.where import SEARCHES
 from jaxvpr.training import settings
 from jaxvpr.training.directions import DIRECTIONS
 from jaxvpr.training.schedules import PER, SCHEDULES
@@ -69,6 +70,7 @@ def _of_model() -> Known:
         "model.backbone": models.BACKBONES,
         "model.aggregator": models.AGGREGATORS,
         "loader.on_error": ("raise", "skip"),
+        "eval.search": SEARCHES,
     }
 
 

@@ -174,6 +174,17 @@ def from_host(described: Described, mesh: Mesh, batch: int = 0) -> Cache:
     return Cache(on_mesh(np.asarray(described.descriptors, np.float32)), on_mesh(present), count)
 
 
+def stored(descriptors: Array, mesh: Mesh) -> Cache:
+    """As `from_host`, of descriptors in a file, where rows of zeros stand for images that could not be read."""
+    cache = from_host(Described(descriptors, np.empty(0, np.int64)), mesh)
+    return replace(cache, present=_not_zero(mesh)(cache.descriptors))
+
+
+@lru_cache(maxsize=16)
+def _not_zero(mesh: Mesh):
+    return jax.jit(lambda descriptors: (descriptors != 0).any(axis=2), out_shardings=_split(mesh))
+
+
 def first(cache: Cache, count: int) -> Cache:
     """The cache of the first `count` images alone, in the same memory: the others count as absent."""
     return replace(cache, present=_below(cache.mesh)(cache.present, np.int32(count)), count=count)

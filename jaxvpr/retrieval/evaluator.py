@@ -13,11 +13,11 @@ from data_pipelines.errors import DataError
 from data_pipelines.places import Places
 from data_pipelines.progress import slow
 from jaxvpr.errors import UserError
-from jaxvpr.retrieval import search
 from jaxvpr.retrieval.classes import Classes, locate
 from jaxvpr.retrieval.describer import Apply, Describer
 from jaxvpr.retrieval.positives import Positives, parse_threshold
 from jaxvpr.retrieval.recall import Recall, recall
+from jaxvpr.retrieval.where import AUTO, Where, nearest
 
 Array = np.ndarray
 
@@ -100,13 +100,14 @@ def measure(
     ns: tuple[int, ...],
     apply: Apply | None = None,
     classes: Classes | None = None,
+    where: Where = AUTO,
 ) -> Measured:
     """Descriptors of a benchmark's images, their exact nearest neighbours, and the recall for every threshold.
 
-    With `classes` the queries are localised by classification too.
+    With `classes` the queries are localised by classification too. Descriptors of queries are in every process.
 
     Raises:
-      UserError: where the database has fewer images than the largest N.
+      UserError: where the database has fewer images than the largest N, or needs more memory than there is.
     """
     if len(bench.database) < max(ns):
         raise UserError(
@@ -114,11 +115,14 @@ def measure(
             "lower eval.recalls"
         )
     most = max(len(bench.database), len(bench.queries))
-    database = describer(variables, bench.database.path, apply, most)
+    dimension = describer.dimension(variables, bench.database.path, apply, most)
+    on_mesh = where.on_mesh(bench.name, len(bench.database), dimension, describer.mesh)
+    describe = describer.on_mesh if on_mesh else describer
+    database = describe(variables, bench.database.path, apply, most)
     began = time.monotonic()  # after the database: the first batch of a model compiles it
     queries = describer(variables, bench.queries.path, apply, most)
     extracted = time.monotonic()
-    distances, predictions = search.exact(database.descriptors, queries.descriptors, max(ns), missing=database.missing)
+    distances, predictions = nearest(database, queries.descriptors, max(ns))
     matched = time.monotonic()
     predictions[queries.missing] = -1
     located = {}
@@ -131,7 +135,7 @@ def measure(
         predictions=predictions,
         distances=distances,
         recalls={name: recall(predictions, positives, ns) for name, positives in bench.positives.items()},
-        dimension=database.descriptors.shape[1],
+        dimension=dimension,
         missing=len(database.missing) + len(queries.missing),
         extraction_ms=1000 * (extracted - began) / len(bench.queries),
         matching_ms=1000 * (matched - extracted) / len(bench.queries),

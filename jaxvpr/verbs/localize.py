@@ -23,7 +23,7 @@ from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.reports.pictures import predictions_picture
 from jaxvpr.reports.terminal import Figure, Row, show
-from jaxvpr.retrieval import search
+from jaxvpr.retrieval.where import nearest
 from jaxvpr.runs import database_file, outputs, which
 from jaxvpr.runs.database_file import AGAIN, COLUMNS, Database
 
@@ -63,22 +63,22 @@ def run(
     what, config, variables, _ = which.chosen(config, folder, checkpoint)
     log.info("weights: %s", what)
     known = database_file.read(database, config, variables)
-    # Rows of images that could not be read are zeros, which would be nearer than a stranger is.
-    missing = np.flatnonzero(~known.descriptors.any(axis=1))
-    if len(missing) == len(known.rows):
-        raise UserError(f"{database} has no place: none of its {len(missing)} images could be read. {AGAIN}")
+    mesh = builders.mesh(config)
+    kept = builders.where(config).kept(str(database), known.descriptors, mesh)
+    if len(kept.missing) == len(known.rows):
+        raise UserError(f"{database} has no place: none of its {len(known.rows)} images could be read. {AGAIN}")
     paths = builders.photos(images, reader)
     config = config.copy_and_resolve_references()
     config.loader.on_error = "skip"
-    found = builders.describer(config, builders.mesh(config))(variables, paths)
+    found = builders.describer(config, mesh)(variables, paths)
     unread = [{"query": paths[q], "error": why_unreadable(paths[q])} for q in found.missing]
     if len(unread) == len(paths):
         raise UserError(f"no photo of {', '.join(images)} can be read; the first: {unread[0]['error']}")
     if known.descriptors.shape[1] != found.descriptors.shape[1]:
         widths = known.descriptors.shape[1], found.descriptors.shape[1]
         raise UserError(f"{database} has {widths[0]} numbers a descriptor, the model {widths[1]}. {AGAIN}")
-    top = min(top, len(known.rows) - len(missing))
-    distances, ranked = search.exact(known.descriptors, found.descriptors, top, missing=missing)
+    top = min(top, len(known.rows) - len(kept.missing))
+    distances, ranked = nearest(kept, found.descriptors, top)
     answered = np.setdiff1d(np.arange(len(paths)), found.missing)
     answers = [
         {"query": paths[q], "rank": rank + 1, "distance": float(distances[q, rank]), **known.rows[row]}

@@ -32,16 +32,16 @@ def measured(
     """Measures the method on every benchmark, beside thumbnails and other models: the network it started as, and
     itself without its PCA."""
     describer = builders.describer(config, mesh)
-    found = []
+    where, found = builders.where(config), []
     for bench in benches:
         ns = builders.recall_ns(config, bench)
-        method = measure(describer, variables, bench, ns, classes=classes)
+        method = measure(describer, variables, bench, ns, classes=classes, where=where)
         baselines = {}
         if config.eval.baselines:
-            baselines["thumbnail"] = measure(describer, {}, bench, ns, thumbnail)
+            baselines["thumbnail"] = measure(describer, {}, bench, ns, thumbnail, where=where)
             for name, (recipe, weights) in others.items():
                 describes = describer if recipe is config else builders.describer(recipe, mesh)
-                baselines[name] = measure(describes, weights, bench, ns)
+                baselines[name] = measure(describes, weights, bench, ns, where=where)
         found.append(Evaluated(bench, method, baselines))
         _print(config, found[-1])
     return found

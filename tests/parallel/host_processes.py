@@ -77,7 +77,7 @@ console()
 """
 
 
-def start(environment, hosts, devices, arguments, how="in time", last=()):
+def start(environment, hosts, devices, arguments, how="in time", last=(), program=HOST):
     """Starts the hosts of one command, each with so many devices, the last with further arguments.
 
     They have one environment, or each has its own of a list.
@@ -90,7 +90,7 @@ def start(environment, hosts, devices, arguments, how="in time", last=()):
     several = [f"--coordinator=127.0.0.1:{port}", f"--processes={hosts}"] if hosts > 1 else []
     return [
         subprocess.Popen(
-            [sys.executable, "-c", HOST, how, *arguments, *several, *([f"--process={host}"] if several else []),
+            [sys.executable, "-c", program, how, *arguments, *several, *([f"--process={host}"] if several else []),
              *(last if host == hosts - 1 else ())],
             env=each[host] | flags, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
@@ -98,9 +98,9 @@ def start(environment, hosts, devices, arguments, how="in time", last=()):
     ]  # fmt: skip
 
 
-def train(environment, hosts, devices, arguments, how="in time", last=(), status=0):
+def train(environment, hosts, devices, arguments, how="in time", last=(), status=0, program=HOST):
     """Runs the hosts together until all have ended with this status; what each of them said."""
-    running = start(environment, hosts, devices, arguments, how, last)
+    running = start(environment, hosts, devices, arguments, how, last, program)
     try:
         said = [host.communicate(timeout=200)[0] for host in running]
     finally:

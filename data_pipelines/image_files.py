@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from data_pipelines import image_bytes
 from data_pipelines.errors import DataError
 
 # Pillow's name of a format -> how names of its files end. No others are opened, whatever a file is called: Pillow hands
@@ -44,20 +42,12 @@ class ImageError(DataError):
     """A file that is missing, cut short, or not an image; the message names it."""
 
 
-def on_disk(path: str | os.PathLike[str]) -> BinaryIO:
-    """Opens a file to read its bytes; OSError where there is none, and for what may never end: a pipe, a device."""
-    mode = Path(path).stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder the system itself says so
-        raise OSError(errno.EINVAL, "a pipe, device or socket, not a file on disk", os.fspath(path))
-    return Path(path).open("rb")
-
-
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Makes an ImageError that names the file out of what the system or a decoder raises."""
+    """Makes an ImageError that names the file out of what the system or a decoder raises, but for a DataError."""
     try:
         yield
-    except ImageError:
+    except DataError:
         raise
     except Exception as error:  # Pillow raises whatever its parsers meet in damaged bytes, TypeError too
         reason = str(error) or "more memory is needed than there is"
@@ -77,7 +67,7 @@ def opened(path: str | os.PathLike[str], file: BinaryIO | None = None) -> Iterat
     """
     with (
         naming(path),
-        file or on_disk(path) as stream,
+        file or image_bytes.opened(path) as stream,
         Image.open(stream, formats=tuple(FORMATS)) as image,
     ):
         yield image

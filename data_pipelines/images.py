@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from data_pipelines import image_bytes
 from data_pipelines.errors import DataError
-from data_pipelines.image_files import MOST_PIXELS, ImageError, check_pixels, eight_bits, naming, on_disk, opened
+from data_pipelines.image_files import MOST_PIXELS, ImageError, check_pixels, eight_bits, naming, opened
 from data_pipelines.image_headers import ORIENTATION_TAG, jpeg_header, png_header
 
 # Loaders decode one image per thread; OpenCV's own pool would compete with them.
@@ -67,11 +68,11 @@ class Encoded(NamedTuple):
 
 
 def decode(path: str | os.PathLike[str], at_least: Size | None = None) -> Array:
-    """Reads one image file.
+    """Reads one image.
 
     Args:
-      path: JPEG, PNG or another of `image_files.FORMATS`; grey, palette, alpha and deeper pixels become 8-bit RGB
-        (`image_files.eight_bits`), and the EXIF orientation is applied.
+      path: an address as of `image_bytes`. JPEG, PNG or another of `image_files.FORMATS`; grey, palette, alpha and
+        deeper pixels become 8-bit RGB (`image_files.eight_bits`), and the EXIF orientation is applied.
       at_least: (height, width) that suffices. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, as long as the
         result is no smaller than this in either direction. None decodes every pixel.
 
@@ -85,11 +86,10 @@ def decode(path: str | os.PathLike[str], at_least: Size | None = None) -> Array:
 
 
 def read(path: str | os.PathLike[str]) -> Encoded:
-    """Reads the bytes of an image file, its size, and whether it is complete. Raises ImageError as `decode` does."""
+    """Reads the bytes of an image, its size, and whether it is complete. Raises ImageError as `decode` does."""
     name = os.fspath(path)
     with naming(path):
-        with on_disk(path) as file:
-            data = file.read()
+        data = image_bytes.read(path)
         kind, *upright = _header(name, data, io.BytesIO(data))
     return Encoded(name, data, kind, *upright)
 
@@ -100,12 +100,13 @@ def own_size(path: str | os.PathLike[str]) -> Size:
     Raises ImageError where `read` does.
     """
     name = os.fspath(path)
-    with naming(path), on_disk(path) as file:
+    with naming(path), image_bytes.opened(path) as file:
+        if isinstance(file, io.BytesIO):
+            return _header(name, file.getvalue(), file)[1:3]
         if not os.fstat(file.fileno()).st_size:
             raise _empty(name)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            _, height, width, _ = _header(name, data, file)
-    return height, width
+            return _header(name, data, file)[1:3]
 
 
 def _empty(name: str) -> ImageError:

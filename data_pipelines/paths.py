@@ -1,5 +1,5 @@
 # ruff: noqa: PTH100, PTH118 (paths are plain strings here: millions of Path objects would be slow)
-"""`Paths`, millions of file paths in one blob of bytes."""
+"""`Paths`, millions of file paths or other addresses of images in one blob of bytes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ CHUNK = 1 << 18
 Array = np.ndarray
 
 
+def is_url(path: str) -> bool:
+    """Whether a path is an address with a scheme, such as gs://bucket/a.jpg, which lies under no folder."""
+    return "://" in path
+
+
 class Paths(Sequence[str]):
     """An immutable sequence of file paths, held as a common root, a blob of UTF-8 bytes and int64 offsets.
 
     Args:
-      root: folder that every path is relative to; may be empty.
+      root: folder that every path is relative to; may be empty, or a bucket's (`is_url`).
       blob: uint8 [bytes], the relative paths one after the other.
       offsets: int64 [N + 1]; path i is `blob[offsets[i]:offsets[i + 1]]`.
     """
@@ -41,7 +46,8 @@ class Paths(Sequence[str]):
 
     def __getitem__(self, row):
         """The path of one row (an int), with the root. Use `take` for many."""
-        return os.path.join(self.root, self.relative(int(row)))
+        relative = self.relative(int(row))
+        return relative if is_url(relative) else os.path.join(self.root, relative)
 
     def relative(self, row: int) -> str:
         """The path of one row relative to `root`."""
@@ -65,11 +71,13 @@ class Paths(Sequence[str]):
 
     def under(self, root: str) -> Paths:
         """The same files with paths relative to `root`, a folder above (or equal to) the root they have."""
+        if is_url(self.root) or b"://" in self.blob.tobytes():
+            return Paths.of((_under(self[i], root) for i in range(len(self))), root)
         relative = os.path.relpath(os.path.abspath(self.root), root)
         if relative == ".":
             return Paths(root, self.blob, self.offsets)
         if len(self) and (self.blob[np.minimum(self.offsets[:-1], len(self.blob) - 1)] == ord("/")).any():
-            return Paths.of((os.path.relpath(os.path.abspath(self[i]), root) for i in range(len(self))), root)
+            return Paths.of((_under(self[i], root) for i in range(len(self))), root)
         prefix = np.frombuffer(os.fsencode(relative) + b"/", np.uint8)
         offsets = self.offsets + np.arange(len(self) + 1) * len(prefix)
         blob = np.empty(offsets[-1], np.uint8)
@@ -92,8 +100,13 @@ class Paths(Sequence[str]):
         if len(parts) == 1:
             return parts[0]
         if len({part.root for part in parts}) > 1:
-            root = os.path.commonpath([os.path.abspath(part.root) for part in parts])
+            folders = [os.path.abspath(part.root) for part in parts if not is_url(part.root)]
+            root = os.path.commonpath(folders) if folders else ""
             parts = [part.under(root) for part in parts]
         sizes = np.cumsum([0] + [len(part.blob) for part in parts])
         offsets = [part.offsets[1:] + size for part, size in zip(parts, sizes, strict=False)]
         return Paths(parts[0].root, np.concatenate([p.blob for p in parts]), np.concatenate([[0], *offsets]))
+
+
+def _under(path: str, root: str) -> str:
+    return path if is_url(path) else os.path.relpath(os.path.abspath(path), root)

@@ -50,6 +50,7 @@ ALONE = {
     "rich": {"data_pipelines/progress.py", "jaxvpr/reports/terminal.py"},
     "faiss": {f"jaxvpr/{name}.py" for name in ("retrieval/search", "fitting/clusters", "fitting/pca")},
     "torch": {"jaxvpr/weights/files.py"},
+    "fsspec": {"data_pipelines/image_bytes.py"},
     "simplejpeg": {"data_pipelines/images.py"},
     "scipy": {
         "data_pipelines/place_table.py",

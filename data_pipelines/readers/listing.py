@@ -17,6 +17,7 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from data_pipelines.image_files import FORMATS
+from data_pipelines.paths import is_url
 from data_pipelines.places import Paths
 from data_pipelines.readers import text
 
@@ -35,6 +36,11 @@ def folder(path: str | os.PathLike[str], kind: str = "data set") -> Path:
     Raises:
       DataError: where there is none; lists the nearest folder that exists.
     """
+    if is_url(os.fspath(path)):
+        raise DataError(
+            f"{path} lies in a bucket, which is not listed, since that takes hours for millions of images. Give the "
+            "reader csv a table of addresses, or at_names a list of names (paths_file)"
+        )
     path = Path(path)
     if path.is_dir():
         return path

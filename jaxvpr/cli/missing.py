@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import objectives
+from data_pipelines.paths import is_url
 from data_pipelines.readers import READERS
 from jaxvpr.cli import checks, weight_source
 from jaxvpr.cli.arguments import Command
@@ -44,7 +45,7 @@ def _flags(flags: Mapping[str, Any]) -> Iterator[str]:
     for name in FLAGS:
         given = flags.get(name) or []
         for path in given if isinstance(given, list) else [given]:
-            if not Path(path).exists():
+            if not _exists(path):
                 yield f"--{name}={path}: no such file or folder"
 
 
@@ -84,7 +85,12 @@ def _data(sets: Mapping[str, ConfigDict]) -> Iterator[str]:
 
 def _absent(spec: ConfigDict) -> bool:
     """Whether a data set is not there and cannot be drawn."""
-    return spec.reader != "minicity" and not (spec.root and Path(spec.root).exists())
+    return spec.reader != "minicity" and not (spec.root and _exists(spec.root))
+
+
+def _exists(path: str | Path) -> bool:
+    """Whether there is such a file or folder; what lies in a bucket is not looked for here."""
+    return is_url(str(path)) or Path(path).exists()
 
 
 def _advice(config: ConfigDict, sets: Mapping[str, ConfigDict]) -> str:

@@ -1,0 +1,61 @@
+"""The bytes of an image, wherever it lies. This is the one place that opens images.
+
+An address, as `Places.path` holds it, is the path of a file, or `SCHEME://...`, such as gs://bucket/a.jpg, which fsspec
+opens with the package of that scheme (gcsfs, s3fs).
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from data_pipelines.errors import DataError
+from data_pipelines.paths import is_url
+
+
+def read(address: str | os.PathLike[str]) -> bytes:
+    """All bytes of an image.
+
+    Raises:
+      OSError: there is no such image, or it cannot be read.
+      DataError: the bucket is out of reach, so that no image of it can be read.
+    """
+    if is_url(os.fspath(address)):
+        return _bucket(os.fspath(address))
+    with _on_disk(address) as file:
+        return file.read()
+
+
+def opened(address: str | os.PathLike[str]) -> BinaryIO:
+    """An image opened to read some of its bytes, such as the header. Raises as `read`."""
+    return io.BytesIO(read(address)) if is_url(os.fspath(address)) else _on_disk(address)
+
+
+def _on_disk(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a file; OSError where there is none, and for what may never end: a pipe, a device."""
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder the system itself says so
+        raise OSError(errno.EINVAL, "a pipe, device or socket, not a file on disk", os.fspath(path))
+    return Path(path).open("rb")
+
+
+def _bucket(address: str) -> bytes:
+    import fsspec  # here, since only an image in a bucket needs it
+
+    scheme = address.partition("://")[0]
+    try:
+        system, path = fsspec.core.url_to_fs(address)
+        return system.cat_file(path)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise FileNotFoundError(errno.ENOENT, "the bucket has no such image", address) from error
+    except (ImportError, ValueError) as error:
+        raise DataError(f"{address}: nothing here reads {scheme}://. {error}") from error
+    except Exception as error:  # each of fsspec's packages has exceptions of its own for the same thing
+        raise DataError(
+            f"{address}: the bucket is out of reach: {type(error).__name__}: {error}. Look at its name, the network "
+            f"and the credentials for {scheme}:// (the documentation of fsspec says where they are looked for)"
+        ) from error

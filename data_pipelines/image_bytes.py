@@ -1,7 +1,9 @@
 """The bytes of an image, wherever it lies. This is the one place that opens images.
 
-An address, as `Places.path` holds it, is the path of a file, or `SCHEME://...`, such as gs://bucket/a.jpg, which fsspec
-opens with the package of that scheme (gcsfs, s3fs).
+An address, as `Places.path` holds it, is
+  the path of a file;
+  `SHARD#17/NAME.jpg`, a record of a shard of `records`: image_records-train.array_record-00003-of-00064#17/a.jpg;
+  `SCHEME://...`, such as gs://bucket/a.jpg, which fsspec opens with the package of that scheme (gcsfs, s3fs).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import BinaryIO
 
 from data_pipelines.errors import DataError
 from data_pipelines.paths import is_url
+from data_pipelines.records import shards
 
 
 def read(address: str | os.PathLike[str]) -> bytes:
@@ -22,17 +25,21 @@ def read(address: str | os.PathLike[str]) -> bytes:
 
     Raises:
       OSError: there is no such image, or it cannot be read.
-      DataError: the bucket is out of reach, so that no image of it can be read.
+      DataError: its bucket or its shard is out of reach, so that other images cannot be read either.
     """
-    if is_url(os.fspath(address)):
-        return _bucket(os.fspath(address))
+    name = os.fspath(address)
+    if record := shards.of_address(name):
+        return shards.image(*record)
+    if is_url(name):
+        return _bucket(name)
     with _on_disk(address) as file:
         return file.read()
 
 
 def opened(address: str | os.PathLike[str]) -> BinaryIO:
     """An image opened to read some of its bytes, such as the header. Raises as `read`."""
-    return io.BytesIO(read(address)) if is_url(os.fspath(address)) else _on_disk(address)
+    name = os.fspath(address)
+    return io.BytesIO(read(name)) if is_url(name) or shards.of_address(name) else _on_disk(address)
 
 
 def _on_disk(path: str | os.PathLike[str]) -> BinaryIO:

@@ -100,7 +100,7 @@ def _run(command: command_line.Command) -> int:
 
 def runs() -> dict[str, Callable[..., Any]]:
     """What each verb runs, with the configuration, the folder of the run and the verb's flags by name."""
-    from jaxvpr.verbs import compress, evaluate, export, extract, import_weights, localize, sweep, train
+    from jaxvpr.verbs import compress, evaluate, export, extract, import_weights, localize, records, sweep, train
 
     return {
         "train": train.run,
@@ -108,6 +108,7 @@ def runs() -> dict[str, Callable[..., Any]]:
         "extract": extract.run,
         "localize": localize.run,
         "compress": compress.run,
+        "records": records.run,
         "import": import_weights.run,
         "export": export.run,
         "sweep": sweep.run,

@@ -51,6 +51,8 @@ ALONE = {
     "faiss": {f"jaxvpr/{name}.py" for name in ("retrieval/search", "fitting/clusters", "fitting/pca")},
     "torch": {"jaxvpr/weights/files.py"},
     "fsspec": {"data_pipelines/image_bytes.py"},
+    "array_record": {"data_pipelines/records/shards.py"},
+    "tensorflow_datasets": {"data_pipelines/records/builder.py"},
     "simplejpeg": {"data_pipelines/images.py"},
     "scipy": {
         "data_pipelines/place_table.py",

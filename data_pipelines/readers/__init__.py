@@ -24,6 +24,7 @@ from data_pipelines.readers import (
     naver_labs,
     pairs,
     photos,
+    records,
     table,
 )
 
@@ -39,6 +40,7 @@ READERS: dict[str, Callable[..., Places]] = {
     "naver_labs": naver_labs.read,
     "pairs": pairs.read,
     "photos": photos.read,
+    "records": records.read,
 }
 KINDS: dict[Any, tuple[Any, str]] = {
     str: (str | os.PathLike, "text"),

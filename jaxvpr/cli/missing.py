@@ -61,6 +61,8 @@ def _sets(verb: str, config: ConfigDict, flags: Mapping[str, Any]) -> dict[str, 
         groups = ("test_data",)
     elif verb == "compress" and not flags["images"]:
         groups = TRAINED_ON
+    elif verb == "records" and not flags["images"] and not flags["verify"]:
+        groups = TRAINED_ON[:1]
     return {key: spec for key, spec in data_sets(config) if key.partition(".")[0] in groups}
 
 

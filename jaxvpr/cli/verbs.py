@@ -150,6 +150,23 @@ VERBS = {
             OVERWRITE,
         ),
     ),
+    "records": Verb(
+        "Writes images, with all that is known of them, as few large files (docs/records.md), and verifies them.",
+        f"jaxvpr records {RECIPE} --images=FOLDER --reader=at_names --out=RECORDS",
+        (
+            Flag(
+                "images", "FOLDER", "images to write (default: those of the recipe's train_data); may be repeated",
+                default=(), repeated=True,
+            ),
+            READER,
+            Flag("out", "FOLDER", "folder of the records; what it has of them already is kept", Path, required=True),
+            Flag("shards", "N", "number of files (default: one for each 256 MiB, 512 at most)", integer, default=0),
+            Flag("workers", "N", "how many processes write (default: one for each core)", integer, default=0),
+            OVERWRITE,
+            Flag("verify", "", "write nothing, read all that --out holds and look whether it is whole", default=False),
+        ),
+        several_hosts=False,
+    ),
     "import": Verb(
         "Reads the weights of a published model and writes them into the workdir as a model of ours.",
         f"jaxvpr import {ZOO} --workdir=runs/megaloc",

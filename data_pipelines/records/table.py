@@ -1,0 +1,63 @@
+"""All columns of a `Places` in one file, whose images are records of shards."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.answers import Answers
+from data_pipelines.atomic import replacing
+from data_pipelines.errors import DataError
+from data_pipelines.places import COLUMNS, Paths, Places
+
+FILE = "places.npz"
+
+
+def bounds(rows: int, shards: int) -> list[tuple[int, int]]:
+    """The rows of each shard, [first, last), as even as can be."""
+    return [(rows * k // shards, rows * (k + 1) // shards) for k in range(shards)]
+
+
+def write(file: Path, places: Places) -> None:
+    """Writes all that a table of images holds but the images; completely or not at all."""
+    words = {"name": places.name, "conditions": places.conditions, "place_names": places.place_names}
+    arrays = {column: getattr(places, column) for column in COLUMNS}
+    arrays |= {"names": places.path.blob, "offsets": places.path.offsets}
+    arrays["words"] = np.frombuffer(json.dumps(words).encode(), np.uint8)
+    if places.answers:
+        arrays |= places.answers._asdict()
+    with replacing(file) as part, part.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def read(file: Path, shards: Sequence[str]) -> Places:
+    """The table that `write` wrote, with images that are records of `shards`, files beside it.
+
+    Raises:
+      DataError: where it is no such table.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            words = json.loads(arrays["words"].tobytes())
+            names = Paths("", arrays["names"], arrays["offsets"])
+            columns = {column: arrays[column] for column in COLUMNS}
+            answers = Answers(arrays["indptr"], arrays["indices"]) if "indptr" in arrays else None
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{file} is no table of records: {error}. Copy it again") from error
+    path = Paths.of(_addresses(names, shards), file.parent)
+    places = Places.create(
+        words["name"], path, conditions=words["conditions"], place_names=words["place_names"], **columns
+    )
+    return places if answers is None else places.with_answers(answers, str(file))
+
+
+def _addresses(names: Paths, shards: Sequence[str]):
+    for shard, (first, last) in zip(shards, bounds(len(names), len(shards)), strict=True):
+        for row in range(first, last):
+            # The name is for people and reports; a scheme or a slash before it would make another address of it.
+            name = names.relative(row).replace("://", "/").lstrip("/")
+            yield os.fsencode(f"{shard}#{row - first}/{name}")

@@ -1,0 +1,335 @@
+"""Records against the files they are of, by our reader and by TFDS's; what is missing, cut short or wrong."""
+
+import functools
+import json
+import os
+import pickle
+import resource
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from data_pipelines import image_bytes, readers
+from data_pipelines.answers import Answers
+from data_pipelines.augment import Augment
+from data_pipelines.draws import Draw
+from data_pipelines.errors import DataError
+from data_pipelines.image_source import ImageSource, why_unreadable
+from data_pipelines.images import ImageError, own_size
+from data_pipelines.loaders import StepReader, batches
+from data_pipelines.places import COLUMNS, Paths, Places
+from data_pipelines.readers import photos
+from data_pipelines.records import folder, shards, writing
+
+tfds = pytest.importorskip("tensorflow_datasets")
+COUNT, SHARDS = 23, 4
+# A name that is no UTF-8, one with a scheme in it, one below a folder.
+STRANGE = {3: os.fsdecode(b"caf\xe9.jpg"), 5: "a#1/b.jpg", 7: "x.array_record-00000-of-00001#2.jpg"}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> Places:
+    """JPEGs, PNGs, one turned by EXIF, one cut short, under strange names; every column filled, and some unknown."""
+    root, rng = tmp_path_factory.mktemp("files"), np.random.default_rng(0)
+    names = [STRANGE.get(k, f"{k:02d}.{'png' if k % 5 == 4 else 'jpg'}") for k in range(COUNT)]
+    for k, name in enumerate(names):
+        (root / name).parent.mkdir(exist_ok=True)
+        picture = cv2.resize(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8), (48 + k, 40))
+        exif = Image.Exif()
+        if k == 9:
+            exif[0x0112] = 6
+        Image.fromarray(picture).save(root / name, exif=exif)
+    (root / names[11]).write_bytes((root / names[11]).read_bytes()[:-300])
+    columns = {
+        "east": rng.uniform(0, 9e5, COUNT),
+        "north": rng.uniform(0, 9e6, COUNT),
+        "zone": rng.choice([-1, 33, 161], COUNT),
+        "heading": rng.uniform(0, 360, COUNT),
+        "place": rng.integers(-1, 3, COUNT),
+        "time": rng.integers(0, 1 << 31, COUNT).astype("datetime64[s]"),
+        "sequence": rng.integers(-1, 1 << 62, COUNT),
+        "frame": rng.integers(-1, 9, COUNT),
+        "condition": rng.integers(0, 4, COUNT),
+        "view": rng.integers(-1, 3, COUNT),
+        "split": 2,
+        "role": np.arange(COUNT) % 2,
+    }
+    for column in ("east", "heading"):
+        columns[column][::6] = np.nan
+    columns["time"][::4] = np.datetime64("NaT")
+    made = Places.create(
+        "strange", Paths.of(names, root), conditions=["night", "rain"], place_names=["a", os.fsdecode(b"\xe9"), "c"],
+        **columns,
+    )  # fmt: skip
+    return made.with_answers(Answers(np.array([0, 2, *[3] * 10]), np.array([4, 0, 11])))
+
+
+@pytest.fixture(scope="module")
+def written(places, tmp_path_factory) -> Path:
+    """The folder of their records."""
+    root = tmp_path_factory.mktemp("records") / "out"
+    writing.write(places, root, count=SHARDS, processes=1)
+    return root
+
+
+@pytest.fixture
+def copy(written, tmp_path) -> Path:
+    """A copy of it, to damage. No reader has opened it yet."""
+    return shutil.copytree(written, tmp_path / "copy")
+
+
+def shard(root, number=1) -> Path:
+    return root / shards.file_name("test", number, SHARDS)
+
+
+def test_the_reader_gives_the_table_that_was_written(places, written):
+    found = readers.read("records", written)
+    for column in COLUMNS:
+        ours, theirs = getattr(found, column), getattr(places, column)
+        assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs, equal_nan=theirs.dtype.kind in "fM"), column
+    assert (found.name, found.conditions, found.place_names) == ("strange", places.conditions, places.place_names)
+    assert all(np.array_equal(*both) for both in zip(found.answers, places.answers, strict=True))
+    for row in range(COUNT):
+        assert found.path[row].endswith("/" + places.path.relative(row).rpartition("/")[2])
+        assert image_bytes.read(found.path[row]) == Path(places.path[row]).read_bytes()
+    assert len(readers.read("records", written, split="test")) == COUNT
+    assert not len(readers.read("records", written, split="train"))
+
+
+def test_any_user_of_tfds_reads_them(places, written):
+    source = tfds.builder_from_directory(written).as_data_source(
+        split="test", decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    assert len(source) == COUNT
+    for row, record in enumerate(source):
+        assert record.pop("image") == Path(places.path[row]).read_bytes()
+        assert os.fsdecode(record.pop("name")) == places.path.relative(row)
+        assert os.fsdecode(record.pop("place_name")) == places.place_of(row)
+        assert set(record) == set(COLUMNS)
+        for column, value in record.items():
+            expected = getattr(places, column)[row]
+            expected = expected.astype(np.int64) if column == "time" else expected
+            assert np.array_equal(value, expected, equal_nan=True), column
+    pixels = tfds.builder_from_directory(written).as_data_source(split="test")[4]["image"]
+    assert np.array_equal(pixels, cv2.imread(places.path[4])[..., ::-1])
+    assert tfds.builder_from_directory(written).info.metadata["conditions"] == ["night", "rain"]
+    assert "tensorflow" not in sys.modules
+
+
+def test_the_builder_of_tfds_writes_the_same_records(places, written, tmp_path):
+    from data_pipelines.records.builder import ImageRecords
+
+    builder = ImageRecords(places=places, shards=SHARDS, data_dir=tmp_path)
+    builder.download_and_prepare()
+    root = Path(builder.data_dir)
+    theirs, ours = (readers.read("records", found) for found in (root, written))
+    assert theirs.digest() == ours.digest() and folder.verify(root)["images"] == COUNT
+    assert all(image_bytes.read(a) == image_bytes.read(b) for a, b in zip(theirs.path, ours.path, strict=True))
+    assert {file.name for file in root.iterdir()} == {file.name for file in written.iterdir()}
+
+
+FIELD = st.one_of(
+    st.lists(st.binary(max_size=300), max_size=3),
+    st.lists(st.integers(-(2**63), 2**63 - 1)),
+    st.lists(st.floats(width=32)),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.dictionaries(st.text(max_size=8), FIELD, max_size=5), st.binary(max_size=70_000))
+def test_the_image_of_any_example(others, image):
+    from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
+
+    def feature(values):
+        if values and isinstance(values[0], bytes):
+            return tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=values))
+        if values and isinstance(values[0], int):
+            return tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=values))
+        return tf_feature_pb2.Feature(float_list=tf_feature_pb2.FloatList(value=values))
+
+    fields = {name: feature(values) for name, values in {**others, "image": [image]}.items()}
+    example = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=fields))
+    assert shards.image_of(example.SerializeToString()) == image
+    del example.features.feature["image"]
+    with pytest.raises(ValueError, match=r"no image|not enough values"):
+        shards.image_of(example.SerializeToString())
+
+
+def random_draw(step):
+    rows = np.random.default_rng(step).permutation(COUNT)
+    return {"source": Draw.of(rows[:12]), "target": Draw.of(rows[12:18])}
+
+
+@pytest.mark.parametrize(
+    "options", [{"threads": 4}, pytest.param({"threads": 2, "workers": 2}, marks=pytest.mark.long)], ids=str
+)
+def test_a_loader_over_records_gives_the_batches_of_one_over_files(places, written, options):
+    augment = Augment(brightness=0.7, contrast=0.7, saturation=0.7, hue=0.5, scale=(0.5, 1.0), flip=0.5)
+
+    def read(paths, **loading):
+        source = ImageSource(paths, (24, 32), augment=augment, on_error="skip")
+        return list(batches(StepReader({"source": source, "target": source}, random_draw, 3), 0, 6, **loading))
+
+    files, records = read(places.path, threads=1), read(readers.read("records", written).path, **options)
+    assert any(batch["source"]["bad"].any() for _, batch in files)
+    for (step, ours), (other, theirs) in zip(files, records, strict=True):
+        assert step == other
+        for stream, batch in ours.items():
+            assert all(np.array_equal(batch[key], theirs[stream][key]) for key in batch)
+
+
+def test_sizes_errors_and_exif_are_those_of_the_files(places, written):
+    records = readers.read("records", written)
+    for ours, theirs in zip(records.path, places.path, strict=True):
+        assert why_unreadable(ours).replace(ours, theirs) == why_unreadable(theirs)
+        if not why_unreadable(theirs):
+            assert own_size(ours) == own_size(theirs)
+    assert "truncated JPEG" in why_unreadable(records.path[11])
+    whole = np.delete(np.arange(COUNT), 11)
+    ours, theirs = (photos.table("x", table.path.take(whole), without_position="keep") for table in (records, places))
+    assert np.array_equal(ours.time, theirs.time, equal_nan=True)
+
+
+def test_threads_copies_and_forked_children_read_one_shard(places, written):
+    paths = readers.read("records", written).path
+    expected = [Path(path).read_bytes() for path in places.path]
+    rows = np.random.default_rng(0).integers(0, COUNT, 2000)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda row: image_bytes.read(paths[row]) == expected[row], rows))
+    read = pickle.loads(pickle.dumps(functools.partial(image_bytes.read, paths[2])))
+    assert read() == expected[2]
+    program = (
+        "import os, sys; from data_pipelines import image_bytes as i; before = i.read(sys.argv[1])\n"
+        "child = os.fork(); same = all(i.read(sys.argv[1]) == before for _ in range(200))\n"
+        "os._exit(not same) if not child else sys.exit(not same or os.waitpid(child, 0)[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, paths[8]], env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+    assert done.returncode == 0
+
+
+def test_processes_write_side_by_side_and_what_is_there_is_kept(places, tmp_path):
+    """An image that cannot be read stops the writing; when it is there the same call goes on with the other shards."""
+    root, hidden = tmp_path / "out", Path(places.path[COUNT - 1])
+    away = hidden.rename(tmp_path / "away")
+    try:
+        with pytest.raises(ImageError, match=rf"{hidden.name}: cannot read this image: No such file"):
+            writing.write(places, root, count=SHARDS, processes=1)
+    finally:
+        away.rename(hidden)
+    assert not list(root.glob(".*")) and not (root / folder.FILE).exists()
+    with pytest.raises(DataError, match=r"3 of 4 files of records are written.*goes on"):
+        readers.read("records", root)
+    before = [shard(root, k).stat().st_mtime_ns for k in range(3)]
+    (root / f".{shard(root, 3).name}.123.part").write_bytes(b"half")
+    shard(root, 2).write_bytes(b"cut short")
+    contents = writing.write(places, root, count=SHARDS, processes=2)
+    assert [shard(root, k).stat().st_mtime_ns for k in range(2)] == before[:2]
+    assert not list(root.glob(".*")) and not (root / folder.UNFINISHED).exists()
+    assert folder.verify(root) == {
+        "images": COUNT, "shards": SHARDS, "bytes": sum(shard(root, k).stat().st_size for k in range(SHARDS)),
+    }  # fmt: skip
+    assert [contents.done[k].images for k in range(SHARDS)] == [5, 6, 6, 6]
+
+
+def test_what_is_there_already_is_not_replaced_and_what_is_missing_is_written_again(places, copy):
+    with pytest.raises(DataError, match=r"these records already.*--overwrite"):
+        writing.write(places, copy, count=SHARDS)
+    for other in ({"count": 3}, {"count": SHARDS, "places": places.take(np.arange(COUNT)[::-1])}):
+        with pytest.raises(DataError, match=r"records of other images.*or in 4 shards.*--overwrite"):
+            writing.write(**{"places": places, "root": copy, **other})
+    shard(copy).unlink()
+    writing.write(places, copy, count=SHARDS, processes=1)
+    assert folder.verify(copy)["images"] == COUNT
+    writing.write(places, copy, count=3, processes=1, overwrite=True)
+    assert len(list(copy.glob("*array_record*"))) == 3 and folder.verify(copy)["shards"] == 3
+
+
+def cut(root):
+    shard(root).write_bytes(shard(root).read_bytes()[:-1000])
+
+
+def flip(root):
+    data = bytearray(shard(root).read_bytes())
+    data[500] ^= 1  # in the first record
+    shard(root).write_bytes(data)
+
+
+def count(root):
+    found = json.loads((root / folder.FILE).read_text())
+    found["done"]["1"]["images"] += 1
+    (root / folder.FILE).write_text(json.dumps(found))
+
+
+# name -> (damage, whether the reader sees it at once, what is said)
+DAMAGES = {
+    "cut short": (cut, True, "{shard}: this file of records has [0-9,]+ of [0-9,]+ bytes.*Copy it again; or delete it"),
+    "missing": (lambda root: shard(root).unlink(), True, "{shard}: this file of records is not there. Copy it again"),
+    "wrong count": (count, True, "24 records, but 23 rows of places.npz"),
+    "changed": (flip, False, "{shard}: this file of records has bytes that have changed"),
+    "table": (lambda root: (root / "places.npz").write_bytes(b"PK"), True, "places.npz is not there or has changed"),
+    "list": (lambda root: (root / folder.FILE).write_text("{}"), True, "does not say what records there are"),
+    "nothing": (lambda root: (root / folder.FILE).unlink(), True, "holds no records.*jaxvpr records --config"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_folder_that_is_not_whole_is_told(copy, name):
+    damage, at_once, said = DAMAGES[name]
+    damage(copy)
+    said = said.format(shard=shard(copy))
+    with pytest.raises(DataError, match=said if name != "wrong count" else "24|6 records, not 7"):
+        folder.verify(copy)
+    if at_once:
+        with pytest.raises(DataError, match=said):
+            readers.read("records", copy)
+
+
+def test_a_shard_that_is_cut_short_or_gone_stops_a_run_and_a_damaged_record_is_one_bad_image(copy):
+    paths = readers.read("records", copy).path
+    flip(copy)
+    source, row = ImageSource(paths, (8, 8), on_error="skip"), np.arange(5, 11)
+    bad = source.read(Draw.of(row), 0, 0, "s")["bad"]
+    assert bad.tolist() == [True] + [False] * 5 and "is damaged" in why_unreadable(paths[5])
+    number = shards.file_name("test", 2, SHARDS)
+    (copy / number).write_bytes((copy / number).read_bytes()[:70_000])
+    with pytest.raises(DataError, match=rf"{number}: this file of records is cut short or damaged") as caught:
+        source.read(Draw.of([12]), 0, 0, "s")
+    assert not isinstance(caught.value, ImageError)
+    shard(copy, 3).unlink()
+    with pytest.raises(DataError, match="this file of records is not there"):
+        source.read(Draw.of([22]), 0, 0, "s")
+    with pytest.raises(DataError, match="has 5 records, none with number 5"):
+        image_bytes.read(f"{shard(copy, 0)}#5")
+
+
+def test_a_full_disk_is_told_and_nothing_half_is_left(places, tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limit[1]))
+    try:
+        with pytest.raises(DataError, match=r"00000-of-00001: .*File too large.*the same command goes on"):
+            writing.write(places, tmp_path / "out", count=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not list((tmp_path / "out").glob("*array_record*")) and not list((tmp_path / "out").glob(".*"))
+
+
+def test_what_cannot_be_written_is_told(places, tmp_path, monkeypatch):
+    (tmp_path / "note.txt").touch()
+    with pytest.raises(DataError, match="is not empty and holds no records"):
+        writing.write(places, tmp_path)
+    with pytest.raises(DataError, match="24 shards of 23 images: expected 1 to 23"):
+        writing.write(places, tmp_path / "out", count=24)
+    with pytest.raises(DataError, match=r"gs://b/r: files of records are opened on disk.*gcsfuse"):
+        readers.read("records", "gs://b/r")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"pip install 'jaxvpr\[records\]'"):
+        writing.write(places, tmp_path / "out")

@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -238,6 +239,43 @@ def test_processes_write_side_by_side_and_what_is_there_is_kept(places, tmp_path
         "images": COUNT, "shards": SHARDS, "bytes": sum(shard(root, k).stat().st_size for k in range(SHARDS)),
     }  # fmt: skip
     assert [contents.done[k].images for k in range(SHARDS)] == [5, 6, 6, 6]
+
+
+SLOW = """
+import pickle, sys, time
+from pathlib import Path
+from data_pipelines import image_bytes
+from data_pipelines.records import writing
+read = image_bytes.read
+image_bytes.read = lambda address: time.sleep(0.05) or read(address)
+writing.write(pickle.loads(sys.stdin.buffer.read()), Path(sys.argv[1]), count=8, processes=1)
+"""
+
+
+@pytest.mark.long
+def test_a_writer_that_is_killed_goes_on(places, tmp_path):
+    """Three times in the middle, at random: no shard that was whole is written again, and the end is the same."""
+    root, seen, rng = tmp_path / "out", {}, np.random.default_rng()
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    for done in (1, 2, 4):
+        process = subprocess.Popen([sys.executable, "-c", SLOW, root], env=environment, stdin=subprocess.PIPE)
+        process.stdin.write(pickle.dumps(places))
+        process.stdin.close()
+        while not (root / folder.UNFINISHED).exists() or len(folder.load(root / folder.UNFINISHED).done) < done:
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.2))
+        process.kill()
+        process.wait()
+        with pytest.raises(DataError, match="of 8 files of records are written"):
+            readers.read("records", root)
+        kept = [root / name for k, name in enumerate(folder.load(root / folder.UNFINISHED).files) if k < done]
+        seen |= {file: file.stat().st_mtime_ns for file in kept if file not in seen}
+    writing.write(places, root, count=8, processes=1)
+    assert {file: file.stat().st_mtime_ns for file in seen} == seen and len(seen) == 4
+    assert not list(root.glob(".*")) and folder.verify(root)["images"] == COUNT
+    records = readers.read("records", root)
+    assert all(image_bytes.read(a) == image_bytes.read(b) for a, b in zip(records.path, places.path, strict=True))
 
 
 def test_what_is_there_already_is_not_replaced_and_what_is_missing_is_written_again(places, copy):

@@ -78,8 +78,8 @@ class ImageRecords(tfds.core.ShardBasedBuilder):
         return tfds.core.DatasetInfo(builder=self, features=features(), metadata=metadata(self.places))
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Any]:
-        parts = [np.arange(*rows) for rows in table.bounds(len(self.places), self.shards)]
-        return {split_of(self.places): [functools.partial(examples, self.places.take(rows)) for rows in parts]}
+        parts = [self.places.take(table.rows_of(k, self.shards, len(self.places))) for k in range(self.shards)]
+        return {split_of(self.places): [functools.partial(examples, part) for part in parts]}
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         super()._download_and_prepare(dl_manager, download_config)

@@ -20,6 +20,7 @@ ADDRESS = re.compile(r"(.+\.array_record-\d{5}-of-\d{5})#(\d{1,18})(?:/.*)?", re
 MOST_OPEN = 512
 # Nothing is read ahead, since the next image lies anywhere.
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
+_opened_by = 0  # the process that opened the first shard
 AGAIN = "Copy it again; or delete it and give the command that wrote the records: it writes what is missing"
 
 
@@ -45,13 +46,16 @@ def of_address(address: str) -> tuple[str, int] | None:
 def image(shard: str, number: int) -> bytes:
     """The encoded image of one record.
 
-    Readers are opened once a process and shared by its threads.
+    Readers are opened once a process and shared by its threads. A process that was forked after that is refused: it may
+    wait for ever for a lock that a thread held which the fork left behind. Ours are spawned.
 
     Raises:
       DataError: the shard is missing or cut short, or has no such record: other images are missing as well.
       OSError: this record alone is damaged.
     """
-    reader = _reader(shard, os.getpid())  # a child that was forked must not share its parent's
+    reader = _reader(shard)
+    if _opened_by != os.getpid():
+        raise DataError(f"{shard} was opened before this process was forked; start processes by spawn")
     if number >= reader.num_records():
         raise DataError(f"{shard} has {reader.num_records()} records, none with number {number}. {AGAIN}")
     try:
@@ -62,7 +66,9 @@ def image(shard: str, number: int) -> bytes:
 
 
 @functools.lru_cache(MOST_OPEN)
-def _reader(shard: str, process: int) -> Any:
+def _reader(shard: str) -> Any:
+    global _opened_by
+    _opened_by = _opened_by or os.getpid()
     return opened(shard)
 
 

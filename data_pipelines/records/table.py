@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,10 @@ from data_pipelines.places import COLUMNS, Paths, Places
 FILE = "places.npz"
 
 
-def bounds(rows: int, shards: int) -> list[tuple[int, int]]:
-    """The rows of each shard, [first, last), as even as can be."""
-    return [(rows * k // shards, rows * (k + 1) // shards) for k in range(shards)]
+def rows_of(shard: int, number: int, rows: int) -> np.ndarray:
+    """The rows of one of a number of shards. They are dealt in turn: each shard is a sample of the whole, however rows
+    are sorted, so that hosts with some shards each have images of every place."""
+    return np.arange(shard, rows, number)
 
 
 def write(file: Path, places: Places) -> None:
@@ -55,9 +56,9 @@ def read(file: Path, shards: Sequence[str]) -> Places:
     return places if answers is None else places.with_answers(answers, str(file))
 
 
-def _addresses(names: Paths, shards: Sequence[str]):
-    for shard, (first, last) in zip(shards, bounds(len(names), len(shards)), strict=True):
-        for row in range(first, last):
-            # The name is for people and reports; a scheme or a slash before it would make another address of it.
-            name = names.relative(row).replace("://", "/").lstrip("/")
-            yield os.fsencode(f"{shard}#{row - first}/{name}")
+def _addresses(names: Paths, shards: Sequence[str]) -> Iterator[bytes]:
+    """As `rows_of` deals them. The name is for people and reports; a scheme or a slash before it would make another
+    address of it."""
+    for row in range(len(names)):
+        number, shard = divmod(row, len(shards))
+        yield os.fsencode(f"{shards[shard]}#{number}/{names.relative(row).replace('://', '/').lstrip('/')}")

@@ -105,17 +105,18 @@ def _is_there(file: Path, shard: Shard) -> bool:
 
 def _written(places: Places, root: Path, contents: Contents, processes: int) -> Iterator[tuple[int, Shard]]:
     """Writes the shards that are missing, side by side; yields each as it is done."""
-    rows = table.bounds(len(places), contents.number)
-    missing = [k for k in range(contents.number) if k not in contents.done]
+    parts = {
+        k: table.rows_of(k, contents.number, len(places)) for k in range(contents.number) if k not in contents.done
+    }
     # Its part of the table alone goes to a process: all of it may be gigabytes.
-    tasks = ((k, root / contents.files[k], places.take(np.arange(*rows[k]))) for k in missing)
-    if processes == 1 or len(missing) < 2:
+    tasks = ((k, root / contents.files[k], places.take(rows)) for k, rows in parts.items())
+    if processes == 1 or len(parts) < 2:
         yield from itertools.starmap(_shard, tasks)
         return
     # Spawned, not forked: a parent may hold threads of JAX.
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(min(processes, len(missing)), context, end_with_parent) as pool:
+        with ProcessPoolExecutor(min(processes, len(parts)), context, end_with_parent) as pool:
             yield from _in_turn(pool, tasks, 2 * processes)
     except BrokenProcessPool as error:
         raise DataError(

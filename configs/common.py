@@ -151,7 +151,9 @@ def _running(config: ConfigDict) -> None:
     # Seconds that the hosts of a run wait for a late one, at the start and wherever they wait for each other.
     config.hosts = ConfigDict({"wait": 3600.0})
     # How images are read (`data_pipelines.loaders.batches`). 0 threads: one for each core of this process, at most 16.
-    config.loader = ConfigDict({"threads": 0, "workers": 0, "prefetch": 4, "on_error": "raise"})
+    # With own_shards each of H hosts has some of the shards of records to train on, those numbered h, h + H, ..., on a
+    # disk of its own (docs/records.md).
+    config.loader = ConfigDict({"threads": 0, "workers": 0, "prefetch": 4, "on_error": "raise", "own_shards": False})
     # Every so many epochs the model is validated and saved; every_steps saves between.
     config.every_epochs = 1
     config.checkpoint = ConfigDict({"keep": 2, "every_steps": 0})

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from data_pipelines.errors import DataError
 from data_pipelines.partitions import Cells
 
 Array = np.ndarray
 
 
-def class_batches(cells: Cells, group: int, *, batch: int, steps: int, rng: np.random.Generator) -> tuple[Array, Array]:
+class Owners(NamedTuple):
+    """Hosts that each hold images of their own. Host h reads the h-th of so many equal parts of each batch.
+
+    Attributes:
+      of_row: int [rows], the host that holds each image.
+      hosts: how many there are.
+    """
+
+    of_row: Array
+    hosts: int
+
+
+def class_batches(
+    cells: Cells, group: int, *, batch: int, steps: int, rng: np.random.Generator, owners: Owners | None = None
+) -> tuple[Array, Array]:
     """Draws `batch` classes of one group for each of `steps` steps, and one image of each class.
 
     Every class comes once per pass over the group, in shuffled order; passes follow one another without a gap. Where
@@ -20,15 +37,21 @@ def class_batches(cells: Cells, group: int, *, batch: int, steps: int, rng: np.r
     Args:
       cells: the partition. group: which of its groups.
       rng: the only source of randomness; equal states give equal batches.
+      owners: each image is drawn among those that the host of its position holds. The order of classes is the same.
+
+    Raises:
+      DataError: where a host holds no image of a class.
 
     Returns:
       rows int64 [steps, batch], labels int32 [steps, batch] (0 up to the group's number of classes).
     """
-    picked, labels = class_picks(cells, group, batch=batch, steps=steps, rng=rng)
+    picked, labels = class_picks(cells, group, batch=batch, steps=steps, rng=rng, owners=owners)
     return cells.rows[picked], labels
 
 
-def class_picks(cells: Cells, group: int, *, batch: int, steps: int, rng: np.random.Generator) -> tuple[Array, Array]:
+def class_picks(
+    cells: Cells, group: int, *, batch: int, steps: int, rng: np.random.Generator, owners: Owners | None = None
+) -> tuple[Array, Array]:
     """As `class_batches`, with positions in `cells.rows`, for callers with more columns beside it, such as a heading.
 
     Returns:
@@ -36,10 +59,29 @@ def class_picks(cells: Cells, group: int, *, batch: int, steps: int, rng: np.ran
     """
     if batch < 1 or steps < 0:
         raise ValueError(f"batch must be at least 1 and steps at least 0: {batch=} {steps=}")
-    _, indptr = cells.group(group)
+    rows, indptr = cells.group(group)
     labels = shuffled_passes(len(indptr) - 1, batch=batch, steps=steps, rng=rng)
-    picked = rng.integers(indptr[labels], indptr[labels + 1])
+    if owners is None:
+        picked = rng.integers(indptr[labels], indptr[labels + 1])
+    else:
+        picked = _of_hosts(owners.of_row[rows], owners.hosts, indptr, labels, rng)
     return cells.indptr[cells.groups[group]] + picked, labels.astype(np.int32)
+
+
+def _of_hosts(owner: Array, hosts: int, indptr: Array, labels: Array, rng: np.random.Generator) -> Array:
+    """An image of each label that the host of its position holds."""
+    part = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr)) * hosts + owner
+    order = np.argsort(part, kind="stable")
+    begins = np.searchsorted(part[order], np.arange((len(indptr) - 1) * hosts + 1))
+    if len(none := np.flatnonzero(np.diff(begins) == 0)):
+        label, host = divmod(int(none[0]), hosts)
+        raise DataError(
+            f"loader.own_shards: host {host} has no image of class {label}, whose {indptr[label + 1] - indptr[label]} "
+            f"images lie in shards of others ({len(none)} such gaps). Raise objective.partition.min_images, or set "
+            "loader.own_shards=false and give all hosts all shards"
+        )
+    wanted = labels * hosts + np.arange(labels.shape[1]) * hosts // labels.shape[1]
+    return order[rng.integers(begins[wanted], begins[wanted + 1])]
 
 
 def shuffled_passes(items: int, *, batch: int, steps: int, rng: np.random.Generator) -> Array:

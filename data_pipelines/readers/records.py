@@ -12,7 +12,7 @@ from data_pipelines.places import Places
 from data_pipelines.records import folder, table
 
 
-def read(root: str | os.PathLike[str], *, name: str | None = None) -> Places:
+def read(root: str | os.PathLike[str], *, name: str | None = None, host: int = 0, hosts: int = 1) -> Places:
     """Reads a folder of records: all columns, names and published answers as they were written.
 
     Nothing but the table is read. That all files of records are there, as long as they were written, is looked at.
@@ -20,6 +20,7 @@ def read(root: str | os.PathLike[str], *, name: str | None = None) -> Places:
     Args:
       root: the folder, as `jaxvpr records --out` or a builder of TFDS left it.
       name: of the data set, for reports; that of the one it was written from by default.
+      host, hosts: look only for the shards of one of so many hosts that share them (`loader.own_shards`).
 
     Raises:
       DataError: no records, or not all of them; names the file.
@@ -31,7 +32,7 @@ def read(root: str | os.PathLike[str], *, name: str | None = None) -> Places:
         )
     root = Path(root)
     contents = folder.finished(root)
-    folder.check_sizes(root, contents)
+    folder.check_sizes(root, contents, host, hosts)
     places = table.read(root / table.FILE, contents.files)
     images = sum(shard.images for shard in contents.done.values())
     if images != len(places):

@@ -78,13 +78,18 @@ def finished(root: Path) -> Contents:
     return load(root / FILE)
 
 
-def check_sizes(root: Path, contents: Contents) -> None:
-    """Looks whether all shards are there, as long as they were written, and the table to the byte.
+def check_sizes(root: Path, contents: Contents, host: int = 0, hosts: int = 1) -> None:
+    """Looks whether all shards of a host are there, as long as they were written, and the table to the byte.
 
     Raises:
-      DataError: names the first file that is not.
+      DataError: names the first file that is not; for more hosts than shards.
     """
-    for k, name in enumerate(contents.files):
+    if hosts > contents.number:
+        raise DataError(
+            f"loader.own_shards: {hosts} hosts, but {root} has {contents.number} shards; each host needs one. Write "
+            f"them anew with --shards={hosts} or more, or set loader.own_shards=false"
+        )
+    for k, name in list(enumerate(contents.files))[host::hosts]:
         if k not in contents.done:
             raise DataError(f"{root / FILE} does not list {name}. {shards.AGAIN}")
         shards.check_size(root / name, contents.done[k])

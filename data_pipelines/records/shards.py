@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from data_pipelines.errors import DataError
 from data_pipelines.own_files import digest
+from data_pipelines.paths import Paths
 
 NAME = "image_records"  # of the data set, to TFDS
 MARK = ".array_record-"
@@ -41,6 +44,14 @@ def of_address(address: str) -> tuple[str, int] | None:
     """Shard and number of a record from its address, `SHARD#17/NAME.jpg`; None for another address."""
     found = ADDRESS.fullmatch(address) if MARK in address else None
     return (found[1], int(found[2])) if found else None
+
+
+def numbers(paths: Paths) -> np.ndarray:
+    """int64 [rows]: the shard of each image of one folder of records."""
+    if not len(paths):
+        return np.zeros(0, np.int64)
+    digits = paths.offsets[:-1] + paths.relative(0).index(MARK) + len(MARK)
+    return sum((paths.blob[digits + k].astype(np.int64) - ord("0")) * 10 ** (4 - k) for k in range(5))
 
 
 def image(shard: str, number: int) -> bytes:

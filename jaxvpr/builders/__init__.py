@@ -1,7 +1,7 @@
 # ruff: noqa: F401 (names that this room hands on)
 """From the keys of a recipe to objects: its model, its data sets, its weights to start from."""
 
-from jaxvpr.builders.datasets import benchmarks, folders, identity, photos, places, recall_ns, two_folders
+from jaxvpr.builders.datasets import benchmarks, folders, identity, owners, photos, places, recall_ns, two_folders
 from jaxvpr.builders.network import (
     apply,
     blank,

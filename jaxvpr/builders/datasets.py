@@ -8,12 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines import readers
 from data_pipelines.minicity import CityConfig
 from data_pipelines.places import ROLES, Paths, Places
+from data_pipelines.records import shards
+from data_pipelines.samplers import Owners
 from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
@@ -28,7 +31,9 @@ def places(config: ConfigDict, spec: ConfigDict) -> Places:
 
     A data set of the reader "minicity" may have a `city` of its own among its options, instead of `config.city`.
     """
-    images, conditions, role = _all_places(config, spec), _conditions(spec), spec.get("role", "")
+    shared = spec.reader != "records" or not own_shards(config)
+    own = {} if shared else {"host": jax.process_index(), "hosts": jax.process_count()}
+    images, conditions, role = _all_places(config, spec, **own), _conditions(spec), spec.get("role", "")
     return images.only(conditions=conditions, role=role) if conditions or role else images
 
 
@@ -37,8 +42,21 @@ def _conditions(spec: ConfigDict) -> tuple[str, ...]:
     return tuple(spec.get("conditions", ()))
 
 
-def _all_places(config: ConfigDict, spec: ConfigDict) -> Places:
-    options = spec.options.to_dict()
+def own_shards(config: ConfigDict) -> bool:
+    """Whether each host has some of the shards to train on; recipes that were saved before this key came to be lack
+    it."""
+    return config.loader.get("own_shards", False)
+
+
+def owners(config: ConfigDict, images: Places) -> Owners | None:
+    """Which host holds each image, where they hold different ones."""
+    if not own_shards(config):
+        return None
+    return Owners(shards.numbers(images.path) % jax.process_count(), jax.process_count())
+
+
+def _all_places(config: ConfigDict, spec: ConfigDict, **own: int) -> Places:
+    options = {**spec.options.to_dict(), **own}
     if spec.reader == "minicity":
         options.setdefault("city", config.city.to_dict())
     read = partial(readers.read, spec.reader, spec.root, split=spec.split or None, **options)

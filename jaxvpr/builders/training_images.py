@@ -15,7 +15,7 @@ from data_pipelines.panorama import Panorama
 from data_pipelines.partitions import cosplace_cells
 from data_pipelines.places import Paths, Places
 from data_pipelines.readers.names import PLACE_BITS
-from jaxvpr.builders.datasets import places
+from jaxvpr.builders.datasets import own_shards, places
 from jaxvpr.builders.network import image_size
 from jaxvpr.errors import UserError
 
@@ -26,11 +26,30 @@ def training_sets(config: ConfigDict) -> list[Places]:
     """The data sets that a recipe trains on: `train_data`, and those of `more_train_data` in the order of their names.
 
     Raises:
-      UserError: where there is none.
+      UserError: where there is none; where hosts have shards of their own, and the recipe may draw any image.
     """
+    _check_own_shards(config)
     if not config.train_data:
         raise UserError(f"the recipe {config.name} has no train_data to train on; configs/cosplace.py has, for one")
     return [places(config, spec) for spec in _specs(config).values()]
+
+
+def _check_own_shards(config: ConfigDict) -> None:
+    """Raises UserError where hosts with shards of their own cannot serve a recipe: what it draws may lie with any."""
+    if not own_shards(config):
+        return
+    other = [key for key, spec in _specs(config).items() if spec and spec.reader != "records"]
+    wants = {
+        f"objective.name={config.objective.name!r} draws": config.objective.name != "cells",
+        f"domain.method={config.domain.method!r} draws": bool(config.domain.method),
+        f"pca.dim={config.pca.dim} is fitted on": bool(config.pca.dim),
+    }
+    if why := next((why for why, needed in wants.items() if needed), None):
+        raise UserError(
+            f"loader.own_shards=True: {why} any image on any host. Give all hosts all shards, and set it to false"
+        )
+    if other:
+        raise UserError(f"loader.own_shards=True is for records; {other[0]}.reader is not 'records'. Set it to false")
 
 
 def refuse_partitions(config: ConfigDict) -> None:

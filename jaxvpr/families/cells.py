@@ -36,6 +36,7 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
         margin=keys.margin,
         margin_warmup=keys.margin_warmup,
         head_steps=keys.head_steps,
+        owners=builders.owners(config, images),
     )
     classes = _class_places(config, found, images) if config.eval.localize else None
     return Learning(objective, classes=classes, summary=summary)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from data_pipelines.draws import Draw
 from data_pipelines.partitions import Cells
-from data_pipelines.samplers import class_batches
+from data_pipelines.samplers import Owners, class_batches
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.objective import Objective, Plan
 from jaxvpr.objectives.prototypes import Prototypes, check_classes, head_start
@@ -26,6 +26,7 @@ def cells_objective(
     margin: float = 0.4,
     margin_warmup: float = 0.0,
     head_steps: int = 0,
+    owners: Owners | None = None,
 ) -> Objective:
     """Classification of cells with a margin softmax over stacked, class-sharded prototypes.
 
@@ -36,6 +37,7 @@ def cells_objective(
       loss: a name in `LOSSES`.
       scale, margin, margin_warmup: as of `Prototypes`; CosPlace's scale is 30 and its margin 0.4.
       head_steps: so many first steps of a group train its new prototypes alone.
+      owners: hosts that each hold images of their own; None where all hold all.
 
     Raises:
       UserError: for an unknown loss, or groups of a single class.
@@ -50,7 +52,7 @@ def cells_objective(
 
     def plan(index, rng, memory, embed):
         group = index % len(cells)
-        draw = Draw.of_steps(*class_batches(cells, group, batch=batch, steps=steps, rng=rng))
+        draw = Draw.of_steps(*class_batches(cells, group, batch=batch, steps=steps, rng=rng, owners=owners))
         return Plan({"source": draw}, group, head_start(head_steps, index, len(cells))), memory
 
     def loss_of(extra, aux, outputs, batches, context):

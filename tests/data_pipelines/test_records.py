@@ -389,3 +389,15 @@ def test_what_cannot_be_written_is_told(places, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"pip install 'jaxvpr\[records\]'"):
         writing.write(places, tmp_path / "out")
+
+
+def test_a_host_needs_its_own_shards_alone(copy):
+    paths = readers.read("records", copy, host=1, hosts=2).path
+    assert shards.numbers(paths).tolist() == [row % SHARDS for row in range(COUNT)]
+    assert shards.numbers(paths.take(np.array([6, 3]))).tolist() == [2, 3]
+    shard(copy, 0).unlink()
+    assert len(readers.read("records", copy, host=1, hosts=2)) == COUNT
+    with pytest.raises(DataError, match="00000-of-00004: this file of records is not there"):
+        readers.read("records", copy, host=0, hosts=2)
+    with pytest.raises(DataError, match=rf"own_shards: 5 hosts, but {copy} has 4 shards.*--shards=5 or more"):
+        readers.read("records", copy, host=1, hosts=5)

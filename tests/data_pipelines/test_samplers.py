@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipelines.errors import DataError
 from data_pipelines.partitions import label_cells, square_cells
-from data_pipelines.samplers import class_batches, class_picks, shuffled_passes
+from data_pipelines.samplers import Owners, class_batches, class_picks, shuffled_passes
 
 
 @settings(deadline=None, max_examples=60)
@@ -66,3 +67,21 @@ def test_picks_say_where_in_the_partition_an_image_stands():
         assert sorted(set(picked.ravel())) == list(range(*cells.indptr[cells.groups[group : group + 2]]))
         rows, again = class_batches(cells, group, batch=2, steps=200, rng=np.random.default_rng(7))
         assert (cells.rows[picked] == rows).all() and (labels == again).all()
+
+
+def test_hosts_draw_the_same_classes_from_images_of_their_own():
+    """Two hosts, rows dealt in turn: the first half of a batch has even rows, the second odd ones."""
+    place = np.repeat(np.arange(6), 5)
+    cells, owners = label_cells(place), Owners(np.arange(30) % 2, 2)
+    draw = {"batch": 4, "steps": 500}
+    rows, labels = class_batches(cells, 0, **draw, rng=np.random.default_rng(0), owners=owners)
+    assert (rows[:, :2] % 2 == 0).all() and (rows[:, 2:] % 2 == 1).all()
+    assert (place[rows] == labels).all() and set(rows.reshape(-1)) == set(range(30))
+    shared, same = class_batches(cells, 0, **draw, rng=np.random.default_rng(0))
+    assert (same == labels).all() and (shared[:, :2] % 2 == 1).any()
+    with pytest.raises(
+        DataError, match=r"host 1 has no image of class 2, whose 5 images lie in shards of others.*1 such"
+    ):
+        class_batches(
+            cells, 0, **draw, rng=np.random.default_rng(0), owners=Owners(np.where(place == 2, 0, np.arange(30) % 2), 2)
+        )

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
 
     Returns:
       0; 1 for a sweep in which runs failed; 2 for a mistake of the user, which is explained without a traceback; 75
-      where another host of the run is gone; 130 after Ctrl-C.
+      where another host of the run is gone, or the run was stopped before its end; 130 after Ctrl-C.
     """
     progress.to_console(*LOGGERS)
     if not arguments:
@@ -95,7 +95,7 @@ def _run(command: command_line.Command) -> int:
     log.info("%s %s on %s, workdir %s", command.verb, command.config.name, mesh.devices(), folder)
     result = verb(command.config, folder, **command.flags)
     hosts.finish()
-    return result if command.verb == "sweep" else 0
+    return result if isinstance(result, int) else 0
 
 
 def runs() -> dict[str, Callable[..., Any]]:

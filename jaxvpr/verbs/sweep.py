@@ -19,7 +19,7 @@ import numpy as np
 from data_pipelines.atomic import write_bytes
 from data_pipelines.errors import DataError
 from jaxvpr.cli.sweep_file import Run, Sweep
-from jaxvpr.errors import UserError
+from jaxvpr.errors import AGAIN, UserError
 from jaxvpr.families import names
 from jaxvpr.parallel import hosts
 from jaxvpr.reports import terminal
@@ -130,7 +130,7 @@ def _train(run: Run, here: Path) -> bool:
     if hosts.is_first():
         (here / FAILURE).unlink(missing_ok=True)
     try:
-        if train.run(run.config, here) is None:
+        if train.run(run.config, here) in (None, AGAIN):
             return False
     except Exception as error:
         _write_down(error, here)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines.places import Places
 from jaxvpr import builders, families
+from jaxvpr.errors import AGAIN
 from jaxvpr.families import names
 from jaxvpr.parallel import hosts
 from jaxvpr.retrieval.evaluator import Benchmark
@@ -23,13 +24,14 @@ from jaxvpr.verbs import preview, results
 log = logging.getLogger(__name__)
 
 
-def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> dict[str, Any] | None:
+def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> dict[str, Any] | int | None:
     """Trains or resumes a recipe, measures the best checkpoint, and writes metrics, model and report into the folder.
 
     With `dry_run` it shows what it would do instead, and draws the first batch.
 
     Returns:
-      The content of `metrics.json`, or None where the run was stopped before its end or there is no test data.
+      The content of `metrics.json`, None where there is no test data, or the status `AGAIN` where the run was stopped
+      before its end.
 
     Raises:
       UserError: where another process works in the folder.
@@ -42,13 +44,13 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> dict[str, An
         return _trained(config, folder)
 
 
-def _trained(config: ConfigDict, folder: Path) -> dict[str, Any] | None:
+def _trained(config: ConfigDict, folder: Path) -> dict[str, Any] | int | None:
     workdir.claim(folder, config)
     recipe, mesh, _, _, tests = prepared(config)
     outcome = loop.train(config, folder, recipe, mesh)
     if not outcome.finished:
         log.warning("stopped before the end; the same command resumes")
-        return None
+        return AGAIN
     baselines, best = {"untrained": (config, outcome.initial)}, outcome.best
     if config.pca.dim:
         baselines["uncompressed"] = config, best

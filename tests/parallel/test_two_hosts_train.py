@@ -32,7 +32,7 @@ def test_two_processes_train_as_one_and_leave_together(tiny_recipe, tmp_path, en
 
     # Process 1 alone is told to leave: both save the same step, and end without measuring.
     both = [f"--config={tiny_recipe},{changes}", f"--workdir={two}"]
-    said = train(environment, 2, 1, both, "told")
+    said = train(environment, 2, 1, both, "told", status=75)
     assert "stopped before the end" in said[0]
     assert not (two / "metrics.json").exists()
     left = max(int(path.name) for path in (two / "checkpoints").iterdir())

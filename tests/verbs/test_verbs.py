@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxvpr import builders, weights
+from jaxvpr.parallel import hosts
 from jaxvpr.retrieval import metrics
 from jaxvpr.runs import model_file, which
 from jaxvpr.training import logs
@@ -35,6 +36,14 @@ def test_the_folder_of_a_run(trained_run):
     report = (trained_run / "report.html").read_text()
     assert "cosplace-tiny" in report and "https://" not in report.replace("https://www.w3.org", "")
     assert json.loads((trained_run / "config.json").read_text())["name"] == "cosplace-tiny"
+
+
+def test_a_run_that_is_told_to_stop_asks_to_be_started_again(door, tiny_recipe, tmp_path):
+    with hosts.stop_on_sigterm() as leave:
+        leave.set()
+        status, _, err = door(f"--config={tiny_recipe}", f"--workdir={tmp_path}")
+    assert status == 75 and "stopped before the end; the same command resumes" in err
+    assert any((tmp_path / "checkpoints").iterdir()) and not (tmp_path / "metrics.json").exists()
 
 
 @pytest.mark.parametrize("which", ["best", "last", "6", "12", "FILE"])

@@ -94,7 +94,8 @@ def look_for_lost(error: Exception) -> None:
     # That of gloo is a ValueError where a program's result is made.
     if watching and (isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)):
         log.warning("process %d: a computation of all hosts failed; looking which is gone", jax.process_index())
-        time.sleep(SILENT_SECONDS + 3 * SIGN_SECONDS)
+        if watching[-1].stopped.wait(SILENT_SECONDS + 3 * SIGN_SECONDS):
+            threading.Event().wait()  # the watch ends this process
 
 
 def leave_run(status: int) -> None:

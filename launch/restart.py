@@ -1,11 +1,11 @@
 """Runs one host's command, and runs it again where it ended for a reason that passes; it goes on from its checkpoint.
 
-    python launch/restart.py --times=10 --pause=15 -- python -m jaxvpr.main --config=FILE --workdir=FOLDER
+    python launch/restart.py --times=10 --pause=40 -- python -m jaxvpr.main --config=FILE --workdir=FOLDER
 
 Again: after a lost host (status 75), a crash (1) or a death by signal. Never again: after success (0), a mistake to
 mend (2), Ctrl-C (130), any other status, or once this program itself was told to stop (SIGTERM, Ctrl-C). It passes
-SIGTERM on, so that a run on a machine that is taken away saves first. Every host has its own; they start again at about
-the same time and wait for each other.
+SIGTERM on, so that a run on a machine that is taken away saves first. Every host has its own. They start again at about
+the same time and wait for each other: a pause longer than the half minute in which all notice that one is lost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> int:
     """Runs the command until it ends for good; returns its status, 128 + N for a death by signal N."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=10, help="how often it is started again (default: 10)")
-    parser.add_argument("--pause", type=float, default=15, help="seconds before each (default: 15)")
+    parser.add_argument("--pause", type=float, default=40, help="seconds before each (default: 40)")
     parser.add_argument("command", nargs="+", help="after --")
     given = parser.parse_args()
     host = Host(given.command)

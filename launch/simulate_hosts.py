@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=1, help="simulated devices of each")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds until all are stopped")
     parser.add_argument("--restarts", type=int, default=0, help="how often a host that is gone is started again")
+    parser.add_argument("--pause", type=float, default=40, help="seconds before it is (default: 40)")
     parser.add_argument("command", nargs="+", help="arguments of jaxvpr.main, after --")
     given = parser.parse_args()
     coordinator = f"127.0.0.1:{free_port()}"
@@ -65,10 +66,10 @@ def start(given: argparse.Namespace, host: int, coordinator: str) -> subprocess.
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={given.devices}",
         "PYTHONUNBUFFERED": "1",
     }
-    launcher = [str(Path(__file__).with_name("restart.py")), f"--times={given.restarts}", "--pause=1", "--"]
+    launcher = [str(Path(__file__).with_name("restart.py")), f"--times={given.restarts}", f"--pause={given.pause}"]
     flags = [f"--coordinator={coordinator}", f"--processes={given.hosts}", f"--process={host}"]
     return subprocess.Popen(
-        [*([sys.executable, *launcher] if given.restarts else []), sys.executable, "-m", "jaxvpr.main"]
+        [*([sys.executable, *launcher, "--"] if given.restarts else []), sys.executable, "-m", "jaxvpr.main"]
         + [*given.command, *flags],
         env=environment,
         stdout=subprocess.PIPE,

@@ -58,7 +58,8 @@ def connect(
         relay = Relay(host, port)
         address = relay.address
     come = threading.Event()
-    threading.Thread(target=_wait_for_all, args=(processes, wait, come), daemon=True).start()
+    closed = relay.closed.is_set if relay else lambda: False
+    threading.Thread(target=_wait_for_all, args=(processes, wait, come, closed), daemon=True).start()
     jax.distributed.initialize(
         address, processes, process, local_device_ids,
         # JAX aborts the process when this is over; `_wait_for_all` is earlier.
@@ -66,21 +67,28 @@ def connect(
     )  # fmt: skip
     come.set()
     if processes > 1:
-        watch = Watch(store(), process, processes, relay.closed.is_set if relay else lambda: False)
+        watch = Watch(store(), process, processes, closed)
         watching.append(watch)
         watch.start()
 
 
-def _wait_for_all(processes: int, wait: float, come: threading.Event) -> None:
-    """Says that this process waits, and ends it after `wait` seconds."""
-    began = time.monotonic()
-    while not come.wait(max(0.0, min(SAY_SECONDS, wait - (time.monotonic() - began)))):
-        waited = time.monotonic() - began
-        if waited >= wait:
+def _wait_for_all(processes: int, wait: float, come: threading.Event, closed: Callable[[], bool]) -> None:
+    """Says that this process waits, and ends it after `wait` seconds, or where process 0 is gone meanwhile: that of an
+    earlier run, which had not noticed its end yet."""
+    began = said = time.monotonic()
+    while not come.wait(0.2):
+        now = time.monotonic()
+        if closed():
+            why = "process 0 has closed the connection before all had come. Start all of them again"
+        elif now - began >= wait:
             why = f"not all of {processes} processes came within {wait:.0f} s (hosts.wait). Look at their consoles"
-            print(f"error: {why}", file=sys.stderr, flush=True)
-            leave(AGAIN, first=False)
-        log.warning("waiting since %.0f s until all %d processes have come", waited, processes)
+        else:
+            if now - said >= SAY_SECONDS:
+                said = now
+                log.warning("waiting since %.0f s until all %d processes have come", now - began, processes)
+            continue
+        print(f"error: {why}", file=sys.stderr, flush=True)
+        leave(AGAIN, first=False)
 
 
 def tell(status: int, why: str) -> None:

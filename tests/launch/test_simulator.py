@@ -65,7 +65,7 @@ def test_a_host_that_is_killed_comes_back(simulate, tmp_path):
         "if me == 1: os.kill(os.getpid(), signal.SIGKILL)\n"
         "sys.exit(75)\n"
     )
-    done = simulate(program, "--restarts=2")
+    done = simulate(program, "--restarts=2", "--pause=1")
     assert done.returncode == 0
     for host, status in ((0, 75), (1, 137)):
         assert f"[host {host}] restart.py: ended with status {status}; starts again in 1 s (1 of 2)" in done.stdout

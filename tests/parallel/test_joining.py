@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,27 @@ def test_a_name_that_no_host_has(monkeypatch):
         joining.start("no-such-host.invalid:80", 2, 1)
     with pytest.raises(UserError, match="--coordinator=localhost:0 must be HOST:PORT"):
         joining.start("localhost:0", 2, 1)
+
+
+@pytest.mark.long
+def test_a_host_whose_process_0_goes_away_before_all_have_come_is_told_so(port):
+    """It came back before the others had noticed that it was gone; they then end, and it must not wait for them."""
+    over = threading.Event()
+
+    def serve():
+        with socket.create_server(("127.0.0.1", port)) as server:
+            server.settimeout(0.1)
+            while not over.is_set():
+                with suppress(TimeoutError), server.accept()[0] as connection:
+                    connection.settimeout(1)
+                    connection.recv(1)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        ((status, _, err),) = said(process({}, f'("127.0.0.1:{port}", 2, 1)'))
+    finally:
+        over.set()
+        server.join()
+    assert status == 75 and "process 0 has closed the connection before all had come" in err, err
+    assert "*** Check failure" not in err

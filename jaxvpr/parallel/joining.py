@@ -51,7 +51,10 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1, wait: fl
 def _of_jax(wait: float) -> Seat:
     """What JAX finds out over the network."""
     detect = clusters.ClusterEnv.auto_detect_unset_distributed_params
-    coordinator, processes, process, _ = detect(None, None, None, [], None, int(wait))
+    try:
+        coordinator, processes, process, _ = detect(None, None, None, [], None, int(wait))
+    except RuntimeError as error:  # of Kubernetes, or of a TPU's metadata: it says what is wrong
+        raise UserError(f"--coordinator=auto: {error}") from error
     if coordinator is None or processes is None or process is None:
         raise UserError(
             f"--coordinator=auto found no cluster. It looked for\n{environment.looked_for(os.environ)}\n"

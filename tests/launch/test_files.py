@@ -53,6 +53,16 @@ def test_the_image_has_all_that_is_installed_and_started():
     assert 'ENTRYPOINT ["python", "launch/restart.py", "--", "python", "-m", "jaxvpr.main"]' in text
 
 
+@pytest.mark.parametrize(("extra", "what"), [("", "."), ("cuda", ".[cuda]"), ("tpu", ".[tpu]")])
+def test_the_image_installs_what_the_extra_asks_for(tmp_path, extra, what):
+    """Its line, by the shell of the image; pip refuses `.[]`."""
+    (command,) = re.findall(r"(?m)^RUN (.*)$", (LAUNCH / "Containerfile").read_text())
+    (tmp_path / "pip").write_text('#!/bin/sh\nfor last; do :; done\necho "$last"\n')
+    (tmp_path / "pip").chmod(0o755)
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin", "EXTRA": extra}
+    assert subprocess.run(["sh", "-c", command], env=path, capture_output=True, text=True).stdout == f"{what}\n"
+
+
 @pytest.fixture
 def jobset():
     return yaml.safe_load((LAUNCH / "jobset.yaml").read_text())

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from waiting import until
 
+from jaxvpr.parallel import environment
+
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.long
 CONFIG = """
@@ -102,6 +104,14 @@ def test_two_nodes_are_one_run(slurm, tiny_recipe, tmp_path):
     job = submit(slurm, log, f"--config={tiny_recipe},batch=0", f"--workdir={tmp_path / 'none'}")
     assert ended(slurm, job) == ("FAILED", "2:0")
     assert log.read_text().count("ended with status 2; is not started again") == 2
+
+
+def test_the_first_of_several_nodes_is_as_slurm_says(slurm):
+    """How names of nodes are shortened; SLURM itself writes them out."""
+    numbers = {"SLURM_JOB_ID": "0", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}
+    for names in ("a", "a,b", "a[1-2]", "n[007,009-012]", "r[2-3]n[07,09]", "big.example.org,n[1-2]", "127.0.0.[1-2]"):
+        first, *_ = slurm("scontrol", "show", "hostnames", names).split()
+        assert environment.seat({**numbers, "SLURM_STEP_NODELIST": names}).coordinator == f"{first}:61440"
 
 
 PROGRAM = """

@@ -43,7 +43,7 @@ def write(places: Places, root: Path, *, count: int = 0, processes: int = 0, ove
         or others, or other files; for an image that cannot be read; where the disk is full.
     """
     if importlib.util.find_spec("tensorflow_datasets") is None:
-        raise DataError("writing records needs tensorflow-datasets: pip install 'jaxvpr[records]'")
+        raise DataError("writing records needs TFDS: pip install tensorflow-datasets importlib_resources")
     if not 0 <= count <= min(len(places), 99_999):
         raise DataError(f"{count} shards of {len(places)} images: expected 1 to {min(len(places), 99_999)}")
     from data_pipelines.records import builder

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -71,7 +72,7 @@ class Paths(Sequence[str]):
 
     def under(self, root: str) -> Paths:
         """The same files with paths relative to `root`, a folder above (or equal to) the root they have."""
-        if is_url(self.root) or b"://" in self.blob.tobytes():
+        if is_url(self.root) or re.search(b"://", self.blob.data):
             return Paths.of((_under(self[i], root) for i in range(len(self))), root)
         relative = os.path.relpath(os.path.abspath(self.root), root)
         if relative == ".":

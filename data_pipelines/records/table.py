@@ -15,6 +15,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.places import COLUMNS, Paths, Places
 
 FILE = "places.npz"
+PART = 1 << 20  # rows
 
 
 def rows_of(shard: int, number: int, rows: int) -> np.ndarray:
@@ -49,16 +50,18 @@ def read(file: Path, shards: Sequence[str]) -> Places:
             answers = Answers(arrays["indptr"], arrays["indices"]) if "indptr" in arrays else None
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise DataError(f"{file} is no table of records: {error}. Copy it again") from error
-    path = Paths.of(_addresses(names, shards), file.parent)
+    # A part at a time, as a Python string each would take many times the memory of all of them.
+    parts = [range(first, min(first + PART, len(names))) for first in range(0, len(names), PART)]
+    path = Paths.concat([Paths.of(_addresses(names, shards, part), file.parent) for part in parts])
     places = Places.create(
         words["name"], path, conditions=words["conditions"], place_names=words["place_names"], **columns
     )
     return places if answers is None else places.with_answers(answers, str(file))
 
 
-def _addresses(names: Paths, shards: Sequence[str]) -> Iterator[bytes]:
+def _addresses(names: Paths, shards: Sequence[str], rows: range) -> Iterator[bytes]:
     """As `rows_of` deals them. The name is for people and reports; a scheme or a slash before it would make another
     address of it."""
-    for row in range(len(names)):
+    for row in rows:
         number, shard = divmod(row, len(shards))
         yield os.fsencode(f"{shards[shard]}#{number}/{names.relative(row).replace('://', '/').lstrip('/')}")

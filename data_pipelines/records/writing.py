@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import logging
 import multiprocessing
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
 import numpy as np
 
 from data_pipelines import image_bytes
@@ -24,6 +27,7 @@ from data_pipelines.records import folder, shards, table
 from data_pipelines.records.folder import Contents
 from data_pipelines.records.shards import Shard
 
+log = logging.getLogger(__name__)
 SHARD_BYTES = 1 << 28  # of one shard where none says how many there are
 LOOKED_AT = 64  # images whose length says how large all are
 
@@ -40,20 +44,43 @@ def write(places: Places, root: Path, *, count: int = 0, processes: int = 0, ove
 
     Raises:
       DataError: without tensorflow-datasets; for more shards than images; where `root` has these records already,
-        or others, or other files; for an image that cannot be read; where the disk is full.
+        or others, or other files, or another process writes there; for an image that cannot be read; where the disk
+        is full.
     """
     if importlib.util.find_spec("tensorflow_datasets") is None:
         raise DataError("writing records needs TFDS: pip install tensorflow-datasets importlib_resources")
     if not 0 <= count <= min(len(places), 99_999):
         raise DataError(f"{count} shards of {len(places)} images: expected 1 to {min(len(places), 99_999)}")
+    with _alone(root):
+        return _write(places, root, count, processes or cores(), overwrite)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Keeps a folder for this process; the system lets go of it however the process ends."""
+    root.mkdir(parents=True, exist_ok=True)
+    whole = root.absolute()
+    lock = filelock.FileLock(whole.with_name(f".{whole.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise DataError(f"{root} is being written by another process. Wait until it ends") from error
+    except NotImplementedError:
+        log.warning("the file system of %s knows no locks: see to it that nobody else writes there", root)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write(places: Places, root: Path, count: int, processes: int, overwrite: bool) -> Contents:
     from data_pipelines.records import builder
 
     wanted = Contents(places.digest(), builder.split_of(places), count or _count(places), {})
     contents = _begun(root, wanted, overwrite)
-    contents.save(root)
     with Bar("writing records", len(places), "images") as bar:
         bar.advance(sum(shard.images for shard in contents.done.values()))
-        for k, shard in _written(places, root, contents, processes or cores()):
+        for k, shard in _written(places, root, contents, processes):
             contents.done[k] = shard
             contents.save(root)
             bar.advance(shard.images)
@@ -73,30 +100,27 @@ def _count(places: Places) -> int:
 
 
 def _begun(root: Path, wanted: Contents, overwrite: bool) -> Contents:
-    """What is to be done in a folder, with the shards that are there; those of a run that was killed are cleared."""
-    root.mkdir(parents=True, exist_ok=True)
+    """What is to be done in a folder, with the shards that are there; those that nobody knows of are deleted."""
     there = next((file for file in (root / folder.FILE, root / folder.UNFINISHED) if file.is_file()), None)
     if there is None and any(root.iterdir()):
         raise DataError(f"{root} is not empty and holds no records; give a new folder or an empty one")
-    for left in root.glob(f".{shards.NAME}-*.part"):
-        left.unlink(missing_ok=True)
-    if there is None:
-        return wanted
-    found = None if overwrite else folder.load(there)
-    if found and found[:3] == wanted[:3]:
-        kept = {k: s for k, s in found.done.items() if _is_there(root / found.files[k], s)}
-        if there.name == folder.FILE and len(kept) == found.number:
-            raise DataError(f"{root} has these records already; --overwrite writes them anew, --verify looks at them")
-        there.unlink()
-        return wanted._replace(done=kept)
-    if found:
+    found = folder.load(there) if there and not overwrite else wanted
+    if found[:3] != wanted[:3]:
         raise DataError(
             f"{root} has records of other images, of what is known of them, or in {found.number} shards, not "
             f"{wanted.number}; --overwrite replaces them, or give another folder"
         )
-    for file in (there, *root.glob(f"{shards.NAME}-*{shards.MARK}*")):
-        file.unlink()
-    return wanted
+    kept = {k: shard for k, shard in found.done.items() if _is_there(root / found.files[k], shard)}
+    if found.table and len(kept) == found.number:
+        raise DataError(f"{root} has these records already; --overwrite writes them anew, --verify looks at them")
+    begun = wanted._replace(done=kept)
+    begun.save(root)
+    (root / folder.FILE).unlink(missing_ok=True)
+    known = {begun.files[k] for k in kept}
+    for left in (*root.glob(f".{shards.NAME}-*.part"), *root.glob(f"{shards.NAME}-*{shards.MARK}*")):
+        if left.name not in known:
+            left.unlink(missing_ok=True)
+    return begun
 
 
 def _is_there(file: Path, shard: Shard) -> bool:

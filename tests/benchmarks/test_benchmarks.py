@@ -121,6 +121,22 @@ def test_the_readers_give_the_same_pixels(tmp_path):
     assert apart["jaxvpr"] == apart["OpenCV"] == 0 and apart["Pillow"] <= 1 and "simplejpeg" in report["versions"]
 
 
+@pytest.mark.long
+def test_records_hold_the_images_of_the_files_also_when_their_writer_was_killed(photo_tree, tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    both = ["--images", photo_tree, "--records", tmp_path / "records"]
+    found = run("killed_records", tmp_path, *both, "--shards", 5, "--workers", 1, "--kills", 1, "--seconds", 1)[
+        "results"
+    ]
+    assert (found["images_compared"], found["images_that_differ"], found["left_over"]) == (200, 0, [])
+    assert found["verified"]["images"] == 200 and not found["kills"][0]["still_writing"]
+    report = run("records", tmp_path, *both, "--rows", 40, "--rounds", 1)
+    sides = {"files", "records", "records, groups of 32"}
+    assert [one["what"] for one in report["results"]] == ["bytes", "pixels"]
+    assert all(set(one["microseconds_per_image"]) == sides for one in report["results"])
+    assert (report["files"]["files"], report["records"]["files"]) == (200, 5)
+
+
 def test_each_round_starts_with_the_next_side():
     assert "".join(side_by_side.turns("abc", 4)) == "abcbcacababc"
 

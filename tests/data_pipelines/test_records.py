@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
+import filelock
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -127,7 +128,8 @@ def test_any_user_of_tfds_reads_them(places, written):
     assert "tensorflow" not in sys.modules
 
 
-def test_the_builder_of_tfds_writes_the_same_records(places, written, tmp_path):
+def test_the_builder_of_tfds_writes_the_same_records(places, written, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # TFDS leaves an empty folder there
     from data_pipelines.records.builder import ImageRecords
 
     builder = ImageRecords(places=places, shards=SHARDS, data_dir=tmp_path)
@@ -384,6 +386,11 @@ def test_what_cannot_be_written_is_told(places, tmp_path, monkeypatch):
         writing.write(places, tmp_path)
     with pytest.raises(DataError, match="24 shards of 23 images: expected 1 to 23"):
         writing.write(places, tmp_path / "out", count=24)
+    with (
+        filelock.FileLock(tmp_path / ".taken.lock"),
+        pytest.raises(DataError, match="taken is being written by another"),
+    ):
+        writing.write(places, tmp_path / "taken")
     with pytest.raises(DataError, match=r"gs://b/r: files of records are opened on disk.*gcsfuse"):
         readers.read("records", "gs://b/r")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

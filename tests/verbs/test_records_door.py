@@ -39,6 +39,7 @@ def test_a_model_sees_the_same_images(door, refused, written, trained_run, tiny_
     assert strip.sub("", ours.read_text()) == strip.sub("", theirs.read_text())
 
 
+@pytest.mark.long
 def test_records_are_measured_and_shown_as_files_are(door, written, trained_run, tiny_recipe, tmp_path):
     command, out = written
     if not out.exists():

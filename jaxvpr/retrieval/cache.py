@@ -22,7 +22,7 @@ from data_pipelines.shapes import Mixed
 from jaxvpr.errors import UserError
 from jaxvpr.parallel.mesh import replicate, replicated
 from jaxvpr.retrieval import shards
-from jaxvpr.retrieval.extract import NO_IMAGES, Described, NotFiniteError, compiled, mixed_steps, steps
+from jaxvpr.retrieval.extract import NO_IMAGES, Described, NotFiniteError, compiled, mixed_steps, paced, steps
 
 Array = np.ndarray
 
@@ -82,7 +82,7 @@ def fill(
     """
     needed, made, held = -(-count // batch), 0, None
     with Bar("describing", count, "images") as bar:
-        for values, row, mask in steps(compiled(apply, mesh), variables, batches, mesh):
+        for values, row, mask in paced(steps(compiled(apply, mesh), variables, batches, mesh)):
             if held is None:
                 held = _empty(mesh, (_few_sizes(needed), batch, values.shape[1]))()
             held = _kept(mesh)(held, values, row, mask, np.int32(made), np.int32(count))
@@ -126,7 +126,8 @@ def fill_mixed(
                 yield mixed, chunks
                 bar.advance(len(rows))
 
-        for values, row, mask in mixed_steps(compiled(apply, mesh), variables, shown(), mesh, rule, crop_from):
+        results = mixed_steps(compiled(apply, mesh), variables, shown(), mesh, rule, crop_from)
+        for values, row, mask in paced(results):
             if held is None:
                 held = _empty(mesh, (_few_sizes(-(-count // batch)), batch, values.shape[1]))()
             held = _scattered(mesh)(held, values, row, mask)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,8 +116,8 @@ def measure(
             "lower eval.recalls"
         )
     most = max(len(bench.database), len(bench.queries))
-    dimension = describer.dimension(variables, bench.database.path, apply, most)
-    on_mesh = where.on_mesh(bench.name, len(bench.database), dimension, describer.mesh)
+    length = partial(describer.dimension, variables, bench.database.path, apply, most)
+    on_mesh = where.on_mesh(bench.name, len(bench.database), length, describer.mesh)
     describe = describer.on_mesh if on_mesh else describer
     database = describe(variables, bench.database.path, apply, most)
     began = time.monotonic()  # after the database: the first batch of a model compiles it
@@ -135,7 +136,7 @@ def measure(
         predictions=predictions,
         distances=distances,
         recalls={name: recall(predictions, positives, ns) for name, positives in bench.positives.items()},
-        dimension=dimension,
+        dimension=database.descriptors.shape[-1],
         missing=len(database.missing) + len(queries.missing),
         extraction_ms=1000 * (extracted - began) / len(bench.queries),
         matching_ms=1000 * (matched - extracted) / len(bench.queries),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from jaxvpr.retrieval.extract import Described
 log = logging.getLogger(__name__)
 Array = np.ndarray
 SEARCHES = ("auto", "host", "mesh")
+WIDEST = 1 << 17  # numbers: no descriptor has more, so that of a small database the model need not be asked
 SEARCH_MIB = 1024  # what a search may take on each device beside the descriptors
 
 
@@ -37,21 +39,26 @@ class Where(NamedTuple):
         """Descriptors of a file [N, D], memory-mapped, where they are searched: on the devices each process reads the
         rows of its own. Rows of zeros are images that could not be read. Raises as `on_mesh`."""
         count, dimension = descriptors.shape
-        if self.on_mesh(name, count, dimension, mesh):
+        if self.on_mesh(name, count, lambda: dimension, mesh):
             return stored(descriptors, mesh)
         return Described(descriptors, np.flatnonzero(~descriptors.any(axis=1)))
 
-    def on_mesh(self, name: str, count: int, dimension: int, mesh: Mesh) -> bool:
+    def on_mesh(self, name: str, count: int, length: Callable[[], int], mesh: Mesh) -> bool:
         """Whether `count` descriptors are kept and searched on the devices; the same in every process.
 
         Args:
           name: what the database is called in messages.
+          length: gives how many numbers a descriptor has; asked where that may decide.
 
         Raises:
           UserError: where neither the devices nor, with "auto", the host has the memory.
         """
+        most = self.host_mib * 2**20
+        if self.search == "host" or (self.search == "auto" and 4 * count * WIDEST <= most):
+            return False
+        dimension = length()
         size = 4 * count * dimension
-        if self.search == "host" or (self.search == "auto" and size <= self.host_mib * 2**20):
+        if self.search == "auto" and size <= most:
             return False
         each = -(-size // mesh.size) * 17 // 16 + SEARCH_MIB * 2**20  # a cache may have a sixteenth more rows
         free = int(hosts.of_first(lambda: np.array([_free_mib(mesh)], np.int32), (1,))[0]) * 2**20

@@ -33,6 +33,7 @@ from jaxvpr.training.feed import Feed
 from jaxvpr.training.optimisers import split_frozen
 from jaxvpr.training.recipe import Recipe
 from jaxvpr.training.state import TrainState, planned
+from jaxvpr.verbs import results
 
 Facts = dict[str, str]
 PICTURE = "first_batch.png"
@@ -186,7 +187,11 @@ def _rows(draw: Draw, local: Mapping[str, np.ndarray], word: str) -> list[Sequen
 
 def measuring(model: Chosen, benches: Sequence[Benchmark], mesh: Mesh, out: Path) -> Facts:
     """What an evaluation would do, and the picture of the first images in its folder."""
-    config, counts = model.config, {f"test {bench.name}": measured_on(bench) for bench in benches}
+    config = model.config
+    counts = {
+        f"test {bench.name}": f"{measured_on(bench)}; searched {results.searched(config, mesh, bench)}"
+        for bench in benches
+    }
     images = sum(len(bench.queries) + len(bench.database) for bench in benches)
     replaced = " (those there are replaced)" if (out / metrics.FILE).is_file() else ""
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ from jaxvpr.retrieval.classes import Classes
 from jaxvpr.retrieval.evaluator import Benchmark, Evaluated, measure
 
 Model = tuple[ConfigDict, Variables]
+
+
+def searched(config: ConfigDict, mesh: Mesh, bench: Benchmark) -> str:
+    """Where the descriptors of a benchmark's database will be searched, in words.
+
+    Raises:
+      UserError: where they have no room.
+    """
+    length = partial(builders.descriptor_size, config)
+    on_mesh = builders.where(config).on_mesh(bench.name, len(bench.database), length, mesh)
+    return "on the devices" if on_mesh else "on the host"
 
 
 def measured(

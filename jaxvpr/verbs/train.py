@@ -104,4 +104,8 @@ def prepared(config: ConfigDict, memo: dict[Any, Any] | None = None) -> Prepared
     recipe = families.recipe(config, mesh, validation, sets)
     tests = [] if recipe.own_model else once(lambda: builders.benchmarks(config, config.test_data), config.test_data)
     compressed.check(config, len(recipe.images))
+    final = compressed.with_pca(config) if config.pca.dim else config
+    for shown, benches in ((config, [] if recipe.own_model else validation), (final, tests)):
+        for bench in benches:
+            results.searched(shown, mesh, bench)  # what has no room is refused before hours of training
     return Prepared(recipe, mesh, sets, validation, tests)

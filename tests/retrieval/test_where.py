@@ -81,13 +81,14 @@ def test_a_file_is_searched_the_same_on_the_host_and_on_the_devices(tmp_path, de
 def test_how_large_a_database_goes_to_the_devices(monkeypatch, caplog):
     """SF-XL's: 2.8 million of 8,448 numbers are 94,617,600,000 bytes, 88.1 GiB. An eighth of them with a sixteenth more
     is 11.7 GiB, and the search takes one beside."""
-    sf_xl = "sf_xl", 2_800_000, 8448, mesh(8)
+    sf_xl = "sf_xl", 2_800_000, lambda: 8448, mesh(8)
     monkeypatch.setattr(where, "_host_bytes", lambda: 64 * 2**30)
     assert Where().on_mesh(*sf_xl) and MESH.on_mesh(*sf_xl), "what a device has is not known on a CPU"
     assert not HOST.on_mesh(*sf_xl)
-    assert not Where().on_mesh("small", 2**20, 1024, mesh(8)), "4 GiB"
-    assert Where().on_mesh("large", 2**20 + 1, 1024, mesh(8))
-    assert Where(host_mib=1).on_mesh("large", 257, 1024, mesh(8))
+    assert not Where().on_mesh("small", 2**20, lambda: 1024, mesh(8)), "4 GiB"
+    assert Where().on_mesh("large", 2**20 + 1, lambda: 1024, mesh(8))
+    assert Where(host_mib=1).on_mesh("large", 257, lambda: 1024, mesh(8))
+    assert not Where().on_mesh("tiny", 8192, pytest.fail, mesh(8)), "of so few no descriptors are 4 GiB"
     monkeypatch.setattr(where, "_free_mib", lambda mesh: 13 * 1024)
     assert Where().on_mesh(*sf_xl)
     monkeypatch.setattr(where, "_free_mib", lambda mesh: 12 * 1024)
@@ -112,6 +113,19 @@ def test_what_a_device_has_left(monkeypatch):
 
     assert where._free_mib(Mesh) == 13 * 1024
     assert where._free_mib(mesh(8)) == 0, "a CPU does not say"
+
+
+def test_what_has_no_room_is_refused_before_training(refused, door, tiny_recipe, trained_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(where, "_free_mib", lambda mesh: 1024)
+    recipe = f"--config={tiny_recipe},eval.search=mesh"
+    said = refused(recipe, f"--workdir={tmp_path / 'run'}")
+    assert "val: 25 descriptors of 32 numbers are 0.0 GiB, with the search 1.0 GiB on each of 8 devices" in said
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    shown = door("evaluate", recipe, f"--workdir={trained_run}", "--dry-run")
+    assert shown.status == 2 and "eval.search=host" in shown.err
+    monkeypatch.undo()
+    shown = door("evaluate", recipe, f"--workdir={trained_run}", "--dry-run", f"--out={tmp_path / 'shown'}")
+    assert shown.status == 0 and "searched on the devices" in " ".join(shown.out.split()), shown.out
 
 
 def test_keys_that_make_no_sense(refused, tiny_recipe):

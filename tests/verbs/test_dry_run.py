@@ -126,7 +126,7 @@ def test_every_run_of_a_sweep_is_a_line(shown, tiny_recipe, tmp_path):
 def test_an_evaluation_and_an_extraction(shown, tiny_recipe, trained_run, photo_tree, tmp_path):
     model = f"--checkpoint={trained_run / 'model.safetensors'}"
     facts = shown("evaluate", f"--config={tiny_recipe}", model, f"--out={tmp_path / 'results'}")
-    assert facts["test test"] == "25 queries, 50 database images; 25m: 0 queries without positive"
+    assert facts["test test"] == "25 queries, 50 database images; 25m: 0 queries without positive; searched on the host"
     assert facts["descriptors"] == "75 of 32 numbers, 0.0 MiB"
     assert facts["weights"] == str(trained_run / "model.safetensors")
     assert [file.name for file in (tmp_path / "results").iterdir()] == ["first_batch.png"]

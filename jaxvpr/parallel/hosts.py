@@ -112,6 +112,17 @@ def agree(what: str, facts: Callable[[], Mapping[str, Any]]) -> None:
         )
 
 
+def all_come(name: str, seconds: float) -> bool:
+    """Whether every process calls this, by a name of its own, within so many seconds of one another."""
+    if jax.process_count() == 1:
+        return True
+    try:
+        connection.store().wait_at_barrier(f"jaxvpr {name}", int(1000 * seconds))
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
 def together(name: str, make: Callable[..., T], *arguments: Any) -> T:
     """`make(*arguments)`, which may take longer on one host than on another; all have it when this returns."""
     made = make(*arguments)

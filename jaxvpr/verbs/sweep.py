@@ -19,7 +19,7 @@ import numpy as np
 from data_pipelines.atomic import write_bytes
 from data_pipelines.errors import DataError
 from jaxvpr.cli.sweep_file import Run, Sweep
-from jaxvpr.errors import AGAIN, UserError
+from jaxvpr.errors import AGAIN, HostLost, UserError
 from jaxvpr.families import names
 from jaxvpr.parallel import hosts
 from jaxvpr.reports import terminal
@@ -32,6 +32,7 @@ from jaxvpr.verbs import preview, train
 
 log = logging.getLogger(__name__)
 FAILURE = "failure.txt"
+ALIKE_SECONDS = 10.0  # within which all hosts meet a failure that is the run's own
 CAUSE = "\n\nTraceback (most recent call last):"  # between what went wrong and where
 # Of a finished run another test set or PCA would be another figure, and one more measure a missing one.
 MEASURED = tuple(key for key in workdir.FREE if key not in ("test_data.", "pca.", "eval.localize"))
@@ -42,7 +43,8 @@ def run(sweep: Sweep, folder: Path, dry_run: bool = False) -> int:
 
     With `dry_run` it shows in one table what each would do instead, and draws their first batches.
 
-    A run that fails is written down and the next one begins. SIGTERM and the first Ctrl-C stop the sweep.
+    A run that fails is written down and the next one begins; where one of several hosts fails alone, the sweep ends.
+    SIGTERM and the first Ctrl-C stop the sweep.
 
     Returns:
       0 if every run is finished, 1 if some failed, 130 if the sweep was stopped.
@@ -64,9 +66,7 @@ def run(sweep: Sweep, folder: Path, dry_run: bool = False) -> int:
 def _swept(sweep: Sweep, folder: Path) -> int:
     for run in sweep.runs:
         _check(run, folder / run.folder)
-    # All hosts act on what the first one finds: on a slow file system another may not see it yet.
-    done = hosts.of_first(lambda: np.array([_finished(folder / run.folder) for run in sweep.runs], np.int32),
-                          (len(sweep.runs),))  # fmt: skip
+    done = _finished_runs(sweep, folder)
     log.info("%d runs, %d of them finished already", len(done), int(done.sum()))
     _write(sweep, folder)
     with hosts.stop_on_sigterm() as leave:
@@ -125,8 +125,18 @@ def _finished(here: Path) -> bool:
     return (here / metrics.FILE).is_file()
 
 
+def _finished_runs(sweep: Sweep, folder: Path) -> np.ndarray:
+    """Which runs are finished, as the first host finds: it writes their files, which another may not see yet."""
+    return hosts.of_first(
+        lambda: np.array([_finished(folder / run.folder) for run in sweep.runs], np.int32), (len(sweep.runs),)
+    )
+
+
 def _train(run: Run, here: Path) -> bool:
-    """Trains or resumes one run; False where it was stopped before its end."""
+    """Trains or resumes one run; False where it was stopped before its end.
+
+    Raises what one of several hosts met alone: the others wait for it within the run.
+    """
     if hosts.is_first():
         (here / FAILURE).unlink(missing_ok=True)
     try:
@@ -134,6 +144,8 @@ def _train(run: Run, here: Path) -> bool:
             return False
     except Exception as error:
         _write_down(error, here)
+        if isinstance(error, HostLost) or not hosts.all_come(f"the failure of {run.folder}", ALIKE_SECONDS):
+            raise
         log.error("%s failed: %s", run.folder, _message(error))
         return True
     finally:
@@ -204,7 +216,7 @@ def record(run: Run, folder: Path, sweep: Sweep) -> dict[str, Any]:
 
 
 def _summed_up(sweep: Sweep, folder: Path) -> int:
-    failed = [run.folder for run in sweep.runs if not _finished(folder / run.folder)]
+    failed = [run.folder for run, done in zip(sweep.runs, _finished_runs(sweep, folder), strict=True) if not done]
     if hosts.is_first():
         terminal.sweep(_document(sweep, folder))
         print(f"wrote {folder / 'sweep.html'}, sweep.md, sweep.csv and sweep.json")

@@ -12,12 +12,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # The command line of one host. "told", it sends itself SIGTERM before step 3 and then takes its time; "late", it reads
 # its data and compiles its step for longer than gloo waits; "alone", it finds no data; "killed HOST STEP", that host
-# kills itself before the step.
+# kills itself before the step; "slow to write", the first takes a while to write what was measured.
 HOST = """
 import os, signal, sys, time
 from data_pipelines import readers
 from data_pipelines.errors import DataError
 from jaxvpr.main import console
+from jaxvpr.retrieval import metrics
 from jaxvpr.training import loop
 
 make_step, read, how = loop.make_step, readers.read, sys.argv.pop(1)
@@ -56,6 +57,11 @@ class Late:
         return self.step(*arguments)
 
 
+def write_late(*args, write=metrics.write_metrics):
+    time.sleep(3)
+    write(*args)
+
+
 def read_late(*args, **kwargs):
     readers.read = read
     time.sleep(33)
@@ -69,6 +75,8 @@ def no_photo(*args, **kwargs):
 if how.split()[0] in ("told", "killed"):
     act = told if how == "told" else killed
     loop.make_step = lambda *args, **kwargs: before_each(make_step(*args, **kwargs), act)
+if how == "slow to write":
+    metrics.write_metrics = write_late
 if how == "late" and "--process=1" in sys.argv:
     loop.make_step, readers.read = lambda *args, **kwargs: Late(make_step(*args, **kwargs)), read_late
 if how == "alone" and "--process=1" in sys.argv:
@@ -98,11 +106,11 @@ def start(environment, hosts, devices, arguments, how="in time", last=(), progra
     ]  # fmt: skip
 
 
-def train(environment, hosts, devices, arguments, how="in time", last=(), status=0, program=HOST):
-    """Runs the hosts together until all have ended with this status; what each of them said."""
+def train(environment, hosts, devices, arguments, how="in time", last=(), status=0, program=HOST, seconds=200):
+    """Runs the hosts together until all have ended with this status, in so many seconds; what each of them said."""
     running = start(environment, hosts, devices, arguments, how, last, program)
     try:
-        said = [host.communicate(timeout=200)[0] for host in running]
+        said = [host.communicate(timeout=seconds)[0] for host in running]
     finally:
         for host in running:
             host.kill()

@@ -1,6 +1,5 @@
 """A host that is killed in the middle of a training comes back, and the run ends as if nothing had been."""
 
-import json
 import os
 import random
 import signal
@@ -10,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from waiting import until
+from waiting import steps, until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,13 +45,6 @@ def simulate(folder, tiny_recipe, compiled):
 def uninterrupted(simulate, folder):
     assert simulate("alone").wait(500) == 0, (folder / "alone.console").read_text()
     return folder / "alone"
-
-
-def steps(folder):
-    """The steps that the log of a run has."""
-    log = folder / "log.jsonl"
-    lines = log.read_text().splitlines() if log.exists() else []
-    return [record["step"] for record in map(json.loads, lines) if "loss" in record]
 
 
 def process_of(host, folder):

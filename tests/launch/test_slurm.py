@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from waiting import until
+from waiting import steps, until
 
 from jaxvpr.parallel import environment
 
@@ -31,6 +31,8 @@ ProctrackType=proctrack/linuxproc
 SwitchType=switch/none
 TaskPlugin=task/none
 MpiDefault=none
+SchedulerType=sched/builtin
+SchedulerParameters=sched_interval=1
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
@@ -88,19 +90,30 @@ def facts(slurm, job):
     return dict(re.findall(r"(\w+)=(\S+)", slurm("scontrol", "show", "job", job)))
 
 
+def come_back(slurm, job):
+    """Waits until a job is in the queue again, and lets it begin after a moment, as SLURM would after two minutes."""
+    until(lambda: (facts(slurm, job)["JobState"], facts(slurm, job)["Restarts"]) == ("PENDING", "1"), 60)
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now+2")
+
+
 def ended(slurm, job):
     """The state of a job when it has ended, and its exit code."""
     until(lambda: facts(slurm, job)["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"), 180)
     return facts(slurm, job)["JobState"], facts(slurm, job)["ExitCode"]
 
 
-def test_two_nodes_are_one_run(slurm, tiny_recipe, tmp_path):
+def test_two_nodes_are_one_run_that_saves_when_told_to_stop_and_goes_on(slurm, tiny_recipe, compiled, tmp_path):
     """By `--coordinator=auto`; and a mistake is neither run again nor queued again."""
-    log = tmp_path / "log"
-    job = submit(slurm, log, f"--config={tiny_recipe},epochs=1,eval.baselines=false,test_data={{}}",
-                 f"--workdir={tmp_path / 'run'}")  # fmt: skip
+    log, run = tmp_path / "log", tmp_path / "run"
+    recipe = f"--config={tiny_recipe},epochs=4,eval.baselines=false,test_data={{}}"
+    job = submit(slurm, log, recipe, f"--workdir={run}")
+    until(lambda: len(steps(run)) > 2, 180)
+    slurm("scancel", "--signal=TERM", job)
+    come_back(slurm, job)
     assert ended(slurm, job) == ("COMPLETED", "0:0"), log.read_text()
-    assert "2 x cpu, 2 process(es)" in log.read_text()
+    said = log.read_text()
+    assert "2 x cpu, 2 process(es)" in said and re.search(r"resumed at step \d+ of 24", said), said
+    assert said.count("ended with status 75, as it was told to") == 2 and steps(run) == list(range(24))
     job = submit(slurm, log, f"--config={tiny_recipe},batch=0", f"--workdir={tmp_path / 'none'}")
     assert ended(slurm, job) == ("FAILED", "2:0")
     assert log.read_text().count("ended with status 2; is not started again") == 2
@@ -138,8 +151,7 @@ def test_a_job_that_is_told_to_stop_saves_and_comes_back(slurm, clone, tmp_path)
     until(lambda: log.exists() and log.read_text().count("trains") == 2)
     slurm("scancel", "--signal=TERM", job)
     until(lambda: log.read_text().count("saved") == 2)
-    until(lambda: (facts(slurm, job)["JobState"], facts(slurm, job)["Restarts"]) == ("PENDING", "1"))
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")  # a requeued job rests for two minutes
+    come_back(slurm, job)
     assert ended(slurm, job) == ("COMPLETED", "0:0"), log.read_text()
     assert log.read_text().count("resumed --config=x y --workdir=run --coordinator=auto") == 2
 
@@ -152,3 +164,15 @@ def test_a_job_that_its_user_cancels_does_not_come_back(slurm, clone, tmp_path):
     assert ended(slurm, job)[0] == "CANCELLED"
     until(lambda: log.read_text().count("saved") == 2)
     assert facts(slurm, job)["JobState"] == "CANCELLED" and facts(slurm, job)["Restarts"] == "0"
+
+
+def test_a_job_that_loses_a_node_comes_back(slurm, clone, tmp_path):
+    log = tmp_path / "log"
+    job = submit(slurm, log, "--config=x", "--workdir=run", cwd=clone(PROGRAM))
+    until(lambda: log.exists() and log.read_text().count("trains") == 2)
+    slurm("scontrol", "update", "NodeName=127.0.0.2", "State=DOWN", "Reason=test")
+    until(lambda: facts(slurm, job)["Restarts"] == "1")
+    slurm("scontrol", "update", "NodeName=127.0.0.2", "State=RESUME")
+    come_back(slurm, job)
+    assert ended(slurm, job) == ("COMPLETED", "0:0"), log.read_text()
+    assert log.read_text().count("resumed") == 2

@@ -1,5 +1,6 @@
-"""How tests wait for what other processes do."""
+"""What tests wait for that other processes do."""
 
+import json
 import time
 
 
@@ -10,3 +11,10 @@ def until(condition, seconds=30):
         assert time.monotonic() < end
         time.sleep(0.05)
     return found
+
+
+def steps(folder):
+    """The steps that the log of a run has."""
+    log = folder / "log.jsonl"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [record["step"] for record in map(json.loads, lines) if "loss" in record]

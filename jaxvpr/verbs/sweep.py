@@ -47,7 +47,7 @@ def run(sweep: Sweep, folder: Path, dry_run: bool = False) -> int:
     SIGTERM and the first Ctrl-C stop the sweep.
 
     Returns:
-      0 if every run is finished, 1 if some failed, 130 if the sweep was stopped.
+      0 if every run is finished, 1 if some failed, `AGAIN` if the sweep was stopped.
 
     Raises:
       UserError: if the folder holds runs of another configuration, or another process works in it.
@@ -78,7 +78,7 @@ def _swept(sweep: Sweep, folder: Path) -> int:
             _write(sweep, folder)
             if not ended or leave(0):
                 log.warning("stopped before the end; the same command resumes")
-                return 130
+                return AGAIN
     return _summed_up(sweep, folder)
 
 

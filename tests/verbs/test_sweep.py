@@ -200,11 +200,11 @@ def test_a_killed_run_goes_on(door, refused, write, tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "run", leaves_at_six)
     status, _, err = door(*command)
-    assert status == 130 and "stopped before the end; the same command resumes" in err
+    assert status == 75 and "stopped before the end; the same command resumes" in err
     assert states(tmp_path) == {"a": "begun", "b": "waiting"}
     (begun, _) = json.loads((tmp_path / "sweep.json").read_text())["runs"]
     assert [line["val/R@1"] for line in begun["validation"]] == [8.0]
-    assert door(*command).status == 130 and resumed == [("a", False), ("a", True)]
+    assert door(*command).status == 75 and resumed == [("a", False), ("a", True)]
     assert re.search(r"(?s)/a\b.*configuration.*\bepochs\b.*\b7\b", refused(*command, "--config.epochs=7"))
 
 
@@ -218,7 +218,7 @@ def test_interrupted_beside_the_training(door, write, tmp_path, monkeypatch):
         return {}
 
     monkeypatch.setattr(train, "run", told)
-    assert door(*command).status == 130 and trained == ["a"], "told while it measured: the run is brought to its end"
+    assert door(*command).status == 75 and trained == ["a"], "told while it measured: the run is brought to its end"
 
     def interrupted(config, folder):
         raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -50,18 +51,20 @@ def read(file: Path, shards: Sequence[str]) -> Places:
             answers = Answers(arrays["indptr"], arrays["indices"]) if "indptr" in arrays else None
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise DataError(f"{file} is no table of records: {error}. Copy it again") from error
-    # A part at a time, as a Python string each would take many times the memory of all of them.
-    parts = [range(first, min(first + PART, len(names))) for first in range(0, len(names), PART)]
-    path = Paths.concat([Paths.of(_addresses(names, shards, part), file.parent) for part in parts])
+    # A part at a time, since a Python string for each row takes many times the memory of all paths.
+    parts = [names.take(np.arange(first, min(first + PART, len(names)))) for first in range(0, len(names), PART)]
+    heads = [os.fsencode(shard) for shard in shards]
+    path = Paths.concat([Paths.of(_addresses(part, heads, k * PART), file.parent) for k, part in enumerate(parts)])
     places = Places.create(
         words["name"], path, conditions=words["conditions"], place_names=words["place_names"], **columns
     )
     return places if answers is None else places.with_answers(answers, str(file))
 
 
-def _addresses(names: Paths, shards: Sequence[str], rows: range) -> Iterator[bytes]:
-    """As `rows_of` deals them. The name is for people and reports; a scheme or a slash before it would make another
-    address of it."""
-    for row in rows:
+def _addresses(names: Paths, shards: Sequence[bytes], first: int) -> Iterator[bytes]:
+    """Of the rows from `first` on, as `rows_of` deals them. The name is for people and reports; a scheme or a slash
+    before it would make another address of it."""
+    blob = names.blob.tobytes()
+    for row, (begin, end) in enumerate(itertools.pairwise(names.offsets.tolist()), first):
         number, shard = divmod(row, len(shards))
-        yield os.fsencode(f"{shards[shard]}#{number}/{names.relative(row).replace('://', '/').lstrip('/')}")
+        yield b"%s#%d/%s" % (shards[shard], number, blob[begin:end].replace(b"://", b"/").lstrip(b"/"))

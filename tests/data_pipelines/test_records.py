@@ -1,11 +1,8 @@
-"""Records against the files they are of, by our reader and by TFDS's; what is missing, cut short or wrong."""
+"""Records against the files they are of, by our reader and by TFDS's, and how they are written."""
 
 import functools
-import json
 import os
 import pickle
-import resource
-import shutil
 import subprocess
 import sys
 import time
@@ -13,66 +10,29 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
-import filelock
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from strange_images import COUNT, SHARDS, shard, strange_images
 
 from data_pipelines import image_bytes, readers
-from data_pipelines.answers import Answers
 from data_pipelines.augment import Augment
 from data_pipelines.draws import Draw
 from data_pipelines.errors import DataError
 from data_pipelines.image_source import ImageSource, why_unreadable
 from data_pipelines.images import ImageError, own_size
 from data_pipelines.loaders import StepReader, batches
-from data_pipelines.places import COLUMNS, Paths, Places
+from data_pipelines.places import COLUMNS
 from data_pipelines.readers import photos
 from data_pipelines.records import folder, shards, writing
 
 tfds = pytest.importorskip("tensorflow_datasets")
-COUNT, SHARDS = 23, 4
-# A name that is no UTF-8, one with a scheme in it, one below a folder.
-STRANGE = {3: os.fsdecode(b"caf\xe9.jpg"), 5: "a#1/b.jpg", 7: "x.array_record-00000-of-00001#2.jpg"}
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory) -> Places:
-    """JPEGs, PNGs, one turned by EXIF, one cut short, under strange names; every column filled, and some unknown."""
-    root, rng = tmp_path_factory.mktemp("files"), np.random.default_rng(0)
-    names = [STRANGE.get(k, f"{k:02d}.{'png' if k % 5 == 4 else 'jpg'}") for k in range(COUNT)]
-    for k, name in enumerate(names):
-        (root / name).parent.mkdir(exist_ok=True)
-        picture = cv2.resize(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8), (48 + k, 40))
-        exif = Image.Exif()
-        if k == 9:
-            exif[0x0112] = 6
-        Image.fromarray(picture).save(root / name, exif=exif)
-    (root / names[11]).write_bytes((root / names[11]).read_bytes()[:-300])
-    columns = {
-        "east": rng.uniform(0, 9e5, COUNT),
-        "north": rng.uniform(0, 9e6, COUNT),
-        "zone": rng.choice([-1, 33, 161], COUNT),
-        "heading": rng.uniform(0, 360, COUNT),
-        "place": rng.integers(-1, 3, COUNT),
-        "time": rng.integers(0, 1 << 31, COUNT).astype("datetime64[s]"),
-        "sequence": rng.integers(-1, 1 << 62, COUNT),
-        "frame": rng.integers(-1, 9, COUNT),
-        "condition": rng.integers(0, 4, COUNT),
-        "view": rng.integers(-1, 3, COUNT),
-        "split": 2,
-        "role": np.arange(COUNT) % 2,
-    }
-    for column in ("east", "heading"):
-        columns[column][::6] = np.nan
-    columns["time"][::4] = np.datetime64("NaT")
-    made = Places.create(
-        "strange", Paths.of(names, root), conditions=["night", "rain"], place_names=["a", os.fsdecode(b"\xe9"), "c"],
-        **columns,
-    )  # fmt: skip
-    return made.with_answers(Answers(np.array([0, 2, *[3] * 10]), np.array([4, 0, 11])))
+def places(tmp_path_factory):
+    return strange_images(tmp_path_factory.mktemp("files"))
 
 
 @pytest.fixture(scope="module")
@@ -81,16 +41,6 @@ def written(places, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("records") / "out"
     writing.write(places, root, count=SHARDS, processes=1)
     return root
-
-
-@pytest.fixture
-def copy(written, tmp_path) -> Path:
-    """A copy of it, to damage. No reader has opened it yet."""
-    return shutil.copytree(written, tmp_path / "copy")
-
-
-def shard(root, number=1) -> Path:
-    return root / shards.file_name("test", number, SHARDS)
 
 
 def test_the_reader_gives_the_table_that_was_written(places, written):
@@ -296,115 +246,3 @@ def test_a_writer_that_is_killed_goes_on(places, tmp_path):
     assert not list(root.glob(".*")) and folder.verify(root)["images"] == COUNT
     records = readers.read("records", root)
     assert all(image_bytes.read(a) == image_bytes.read(b) for a, b in zip(records.path, places.path, strict=True))
-
-
-def test_what_is_there_already_is_not_replaced_and_what_is_missing_is_written_again(places, copy):
-    with pytest.raises(DataError, match=r"these records already.*--overwrite"):
-        writing.write(places, copy, count=SHARDS)
-    for other in ({"count": 3}, {"count": SHARDS, "places": places.take(np.arange(COUNT)[::-1])}):
-        with pytest.raises(DataError, match=r"records of other images.*or in 4 shards.*--overwrite"):
-            writing.write(**{"places": places, "root": copy, **other})
-    shard(copy).unlink()
-    writing.write(places, copy, count=SHARDS, processes=1)
-    assert folder.verify(copy)["images"] == COUNT
-    writing.write(places, copy, count=3, processes=1, overwrite=True)
-    assert len(list(copy.glob("*array_record*"))) == 3 and folder.verify(copy)["shards"] == 3
-
-
-def cut(root):
-    shard(root).write_bytes(shard(root).read_bytes()[:-1000])
-
-
-def flip(root):
-    data = bytearray(shard(root).read_bytes())
-    data[500] ^= 1  # in the first record
-    shard(root).write_bytes(data)
-
-
-def count(root):
-    found = json.loads((root / folder.FILE).read_text())
-    found["done"]["1"]["images"] += 1
-    (root / folder.FILE).write_text(json.dumps(found))
-
-
-# name -> (damage, whether the reader sees it at once, what is said)
-DAMAGES = {
-    "cut short": (cut, True, "{shard}: this file of records has [0-9,]+ of [0-9,]+ bytes.*Copy it again; or delete it"),
-    "missing": (lambda root: shard(root).unlink(), True, "{shard}: this file of records is not there. Copy it again"),
-    "wrong count": (count, True, "24 records, but 23 rows of places.npz"),
-    "changed": (flip, False, "{shard}: this file of records has bytes that have changed"),
-    "table": (lambda root: (root / "places.npz").write_bytes(b"PK"), True, "places.npz is not there or has changed"),
-    "list": (lambda root: (root / folder.FILE).write_text("{}"), True, "does not say what records there are"),
-    "nothing": (lambda root: (root / folder.FILE).unlink(), True, "holds no records.*jaxvpr records --config"),
-}
-
-
-@pytest.mark.parametrize("name", DAMAGES)
-def test_a_folder_that_is_not_whole_is_told(copy, name):
-    damage, at_once, said = DAMAGES[name]
-    damage(copy)
-    said = said.format(shard=shard(copy))
-    with pytest.raises(DataError, match=said if name != "wrong count" else "24|6 records, not 7"):
-        folder.verify(copy)
-    if at_once:
-        with pytest.raises(DataError, match=said):
-            readers.read("records", copy)
-
-
-def test_a_shard_that_is_cut_short_or_gone_stops_a_run_and_a_damaged_record_is_one_bad_image(copy):
-    paths = readers.read("records", copy).path
-    flip(copy)
-    source, row = ImageSource(paths, (8, 8), on_error="skip"), np.arange(1, COUNT, SHARDS)
-    bad = source.read(Draw.of(row), 0, 0, "s")["bad"]
-    assert bad.tolist() == [True] + [False] * 5 and "is damaged" in why_unreadable(paths[1])
-    number = shards.file_name("test", 2, SHARDS)
-    (copy / number).write_bytes((copy / number).read_bytes()[:70_000])
-    with pytest.raises(DataError, match=rf"{number}: this file of records is cut short or damaged") as caught:
-        source.read(Draw.of([2]), 0, 0, "s")
-    assert not isinstance(caught.value, ImageError)
-    shard(copy, 3).unlink()
-    with pytest.raises(DataError, match="this file of records is not there"):
-        source.read(Draw.of([3]), 0, 0, "s")
-    with pytest.raises(DataError, match="has 6 records, none with number 6"):
-        image_bytes.read(f"{shard(copy, 0)}#6")
-
-
-def test_a_full_disk_is_told_and_nothing_half_is_left(places, tmp_path):
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limit[1]))
-    try:
-        with pytest.raises(DataError, match=r"00000-of-00001: .*File too large.*the same command goes on"):
-            writing.write(places, tmp_path / "out", count=1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert not list((tmp_path / "out").glob("*array_record*")) and not list((tmp_path / "out").glob(".*"))
-
-
-def test_what_cannot_be_written_is_told(places, tmp_path, monkeypatch):
-    (tmp_path / "note.txt").touch()
-    with pytest.raises(DataError, match="is not empty and holds no records"):
-        writing.write(places, tmp_path)
-    with pytest.raises(DataError, match="24 shards of 23 images: expected 1 to 23"):
-        writing.write(places, tmp_path / "out", count=24)
-    with (
-        filelock.FileLock(tmp_path / ".taken.lock"),
-        pytest.raises(DataError, match="taken is being written by another"),
-    ):
-        writing.write(places, tmp_path / "taken")
-    with pytest.raises(DataError, match=r"gs://b/r: files of records are opened on disk.*gcsfuse"):
-        readers.read("records", "gs://b/r")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DataError, match="pip install tensorflow-datasets importlib_resources"):
-        writing.write(places, tmp_path / "out")
-
-
-def test_a_host_needs_its_own_shards_alone(copy):
-    paths = readers.read("records", copy, host=1, hosts=2).path
-    assert shards.numbers(paths).tolist() == [row % SHARDS for row in range(COUNT)]
-    assert shards.numbers(paths.take(np.array([6, 3]))).tolist() == [2, 3]
-    shard(copy, 0).unlink()
-    assert len(readers.read("records", copy, host=1, hosts=2)) == COUNT
-    with pytest.raises(DataError, match="00000-of-00004: this file of records is not there"):
-        readers.read("records", copy, host=0, hosts=2)
-    with pytest.raises(DataError, match=rf"own_shards: 5 hosts, but {copy} has 4 shards.*--shards=5 or more"):
-        readers.read("records", copy, host=1, hosts=5)

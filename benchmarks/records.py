@@ -60,13 +60,15 @@ def take_pixels(paths: Paths, rows: np.ndarray) -> int:
 def measure(what: str, take: Callable[[Paths, np.ndarray], int], sides: dict[str, Paths], rounds: int, rows: int):
     """Interleaved rounds of all sides over the same random rows, each after one that is not timed."""
     microseconds: dict[str, list[float]] = {side: [] for side in sides}
+    busy: dict[str, list[float]] = {side: [] for side in sides}
     for number, side in enumerate(side_by_side.turns(list(sides), rounds + 1)):
         of_round = number // len(sides)
         chosen = np.random.default_rng(of_round).integers(0, len(sides[side]), rows)
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         result = take(sides[side], chosen)
         if of_round:
             microseconds[side].append((time.perf_counter() - began) / rows * 1e6)
+            busy[side].append((time.process_time() - used) / rows * 1e6)
         expected = result if number % len(sides) == 0 else expected  # noqa: F821 (the first side of a round sets it)
         assert result == expected, f"{side} has other images"
     rates = {side: [1e6 / one for one in values] for side, values in microseconds.items()}
@@ -74,6 +76,7 @@ def measure(what: str, take: Callable[[Paths, np.ndarray], int], sides: dict[str
         "what": what,
         "images_a_round": rows,
         "microseconds_per_image": side_by_side.medians(microseconds),
+        "cpu_microseconds_per_image": side_by_side.medians(busy),
         "images_per_second": side_by_side.medians(rates, 0),
         "ratio_to_files": side_by_side.ratios(rates, FILES),
     }

@@ -60,7 +60,13 @@ def load(file: Path) -> Contents:
     found = read_json(file, WRITE + str(file.parent))
     try:
         done = {int(k): Shard(**shard) for k, shard in found.pop("done").items()}
-        return Contents(**found, done=done)
+        contents = Contents(**found, done=done)
+        numbers = [contents.number, *(n for shard in done.values() for n in shard[:2])]
+        if {type(n) for n in numbers} != {int} or min(numbers) < 0 or not 0 < contents.number <= shards.MOST:
+            raise ValueError("a number is wrong")
+        if {type(text) for text in (*contents[:2], contents.table)} != {str}:
+            raise ValueError("a name is wrong")
+        return contents
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{file} does not say what records there are ({error}). {WRITE}{file.parent}") from error
 

@@ -21,6 +21,7 @@ MARK = ".array_record-"
 ADDRESS = re.compile(r"(.+\.array_record-\d{5}-of-\d{5})#(\d{1,18})(?:/.*)?", re.DOTALL)
 # Each holds a file open and 8 bytes a record; systems let a process open 1,024 files.
 MOST_OPEN = 512
+MOST = 99_999  # that five digits number
 # Nothing is read ahead, since the next image lies anywhere.
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
 _opened_by = 0  # the process that opened the first shard

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -46,18 +47,17 @@ def read(file: Path, shards: Sequence[str]) -> Places:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             words = json.loads(arrays["words"].tobytes())
+            title, conditions, place_names = (words[key] for key in ("name", "conditions", "place_names"))
             names = Paths("", arrays["names"], arrays["offsets"])
             columns = {column: arrays[column] for column in COLUMNS}
             answers = Answers(arrays["indptr"], arrays["indices"]) if "indptr" in arrays else None
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} is no table of records: {error}. Copy it again") from error
     # A part at a time, since a Python string for each row takes many times the memory of all paths.
     parts = [names.take(np.arange(first, min(first + PART, len(names)))) for first in range(0, len(names), PART)]
     heads = [os.fsencode(shard) for shard in shards]
     path = Paths.concat([Paths.of(_addresses(part, heads, k * PART), file.parent) for k, part in enumerate(parts)])
-    places = Places.create(
-        words["name"], path, conditions=words["conditions"], place_names=words["place_names"], **columns
-    )
+    places = Places.create(title, path, conditions=conditions, place_names=place_names, **columns)
     return places if answers is None else places.with_answers(answers, str(file))
 
 

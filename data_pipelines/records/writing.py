@@ -49,8 +49,8 @@ def write(places: Places, root: Path, *, count: int = 0, processes: int = 0, ove
     """
     if importlib.util.find_spec("tensorflow_datasets") is None:
         raise DataError("writing records needs TFDS: pip install tensorflow-datasets importlib_resources")
-    if not 0 <= count <= min(len(places), 99_999):
-        raise DataError(f"{count} shards of {len(places)} images: expected 1 to {min(len(places), 99_999)}")
+    if not 0 <= count <= (most := min(len(places), shards.MOST)):
+        raise DataError(f"{count} shards of {len(places)} images: expected 1 to {most}")
     with _alone(root):
         return _write(places, root, count, processes or cores(), overwrite)
 

@@ -92,6 +92,19 @@ def test_a_folder_that_is_not_whole_is_told(copy, name):
             readers.read("records", copy)
 
 
+def test_a_list_that_was_changed_by_chance_is_right_or_told(copy):
+    rng, whole = np.random.default_rng(0), (copy / folder.FILE).read_bytes()
+    for _ in range(150):
+        data = bytearray(whole)
+        for at in rng.integers(0, len(data), 2):
+            data[at] = rng.choice(list(b'019-"{}[],:ax'))
+        (copy / folder.FILE).write_bytes(data)
+        try:
+            assert len(readers.read("records", copy)) == COUNT
+        except DataError as error:
+            assert str(copy) in str(error)
+
+
 def test_a_shard_that_is_cut_short_or_gone_stops_a_run_and_a_damaged_record_is_one_bad_image(copy):
     paths = readers.read("records", copy).path
     flip(copy)

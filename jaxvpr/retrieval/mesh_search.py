@@ -57,12 +57,14 @@ def exact_on_mesh(
     mesh, own = cache.mesh, held * batch // cache.mesh.size
     # A quarter for the scores [size, rows]; XLA keeps copies of them beside (the product, the masked scores, what top-k
     # sorts). tests/mining/test_searches.py measures that all fit.
-    room = shards.budget(memory_mib) // 4
+    values = shards.budget(memory_mib)
+    room = values // 4
     # Powers of two: plans of other sizes then run the programs that are compiled already. Square blocks first, as the
     # scores are what memory goes to; what is left then goes to more rows, which save passes over the queries.
     size = min(shards.QUERY_BLOCK, shards.power_above(count), shards.power_below(int(room**0.5)))
     most = ROW_BLOCK.get(mesh.devices.flat[0].platform, ROW_BLOCK_ELSEWHERE)
-    rows = min(most, shards.power_below(room // size), own)
+    # XLA copies a block of rows [rows, D] too: half of the memory.
+    rows = min(most, shards.power_below(room // size), shards.power_below(values // (2 * dimension)), own)
     # A cache may be allocated for more rows than it holds so far (`cache.first`): blocks after the last are not
     # visited. Their number is an argument, so that another number compiles nothing.
     used = -(-cache.count // batch) * (batch // mesh.size)

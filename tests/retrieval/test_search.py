@@ -86,6 +86,26 @@ def test_the_mesh_never_holds_all_distances():
     np.testing.assert_allclose(distances, search.exact(database, asked[:50], 10)[0], rtol=1e-4, atol=1e-5)
 
 
+def test_long_descriptors_are_searched_within_the_memory_too(monkeypatch):
+    """A block of 4096 rows of 2048 numbers would be 32 MiB, and two searches run at a time."""
+    cache = from_host(Described(np.ones((8192, 2048), np.float32), np.empty(0, np.int64)), mesh(1, 1))
+    make, taken = mesh_search._search_on, []
+
+    def watched(*key):
+        def run(*arguments):
+            memory = make(*key).lower(*arguments).compile().memory_analysis()
+            taken.append(2 * memory.temp_size_in_bytes / 2**20)
+            return make(*key)(*arguments)
+
+        return run
+
+    monkeypatch.setattr(mesh_search, "_search_on", watched)
+    for memory_mib in (16, 1024):
+        found = mesh_search.exact_on_mesh(cache, np.ones((5, 2048), np.float32), 2, memory_mib=memory_mib)
+        assert found[1].tolist() == [[0, 1]] * 5
+    assert 2 < taken[0] < 16 < 32 < taken[1] < 1024
+
+
 def test_unit_vectors_from_a_memory_map(tmp_path):
     rng = np.random.default_rng(3)
     database = rng.normal(size=(500, 16)).astype(np.float32)
@@ -99,12 +119,10 @@ def test_unit_vectors_from_a_memory_map(tmp_path):
 
 
 def test_nothing_to_search():
-    for found in (
-        search.exact(np.empty((0, 4)), np.ones((2, 4)), 3),
-        on_mesh(np.empty((0, 4)), np.ones((2, 4)), 3, mesh(8, 1)),
-    ):
-        assert (found[1] == -1).all() and found[0].shape == (2, 3)
+    found = search.exact(np.empty((0, 4)), np.ones((2, 4)), 3)
+    assert (found[1] == -1).all() and found[0].shape == (2, 3)
     assert search.exact(np.ones((3, 4)), np.empty((0, 4)), 3)[1].shape == (0, 3)
+    assert on_mesh(np.ones((3, 4)), np.empty((0, 4)), 3, mesh(8, 1))[1].shape == (0, 3)
 
 
 def test_mistakes_are_named():

@@ -20,11 +20,12 @@ from jax.sharding import PartitionSpec as P
 from data_pipelines.progress import Bar
 from data_pipelines.shapes import Mixed
 from jaxvpr.errors import UserError
-from jaxvpr.parallel.mesh import replicate, replicated
+from jaxvpr.parallel.mesh import local_rows, replicate, replicated
 from jaxvpr.retrieval import shards
-from jaxvpr.retrieval.extract import NO_IMAGES, Described, NotFiniteError, compiled, mixed_steps, paced, steps
+from jaxvpr.retrieval.extract import NO_IMAGES, Described, NotFiniteError, compiled, mixed_steps, steps
 
 Array = np.ndarray
+READ_MIB = 16  # of descriptors on the host that a device gets at once
 
 
 @dataclass(frozen=True)
@@ -80,22 +81,26 @@ def fill(
       UserError: no images, or a descriptor that is not finite.
       RuntimeError: batches that do not hold the images in order.
     """
+    return _in_order(steps(compiled(apply, mesh), variables, batches, mesh), count, mesh, batch, "describing")
+
+
+def _in_order(results: Iterator[tuple], count: int, mesh: Mesh, batch: int, doing: str) -> Cache:
+    """The cache of what the steps make: `batch` images each, all rows in order."""
     needed, made, held = -(-count // batch), 0, None
-    with Bar("describing", count, "images") as bar:
-        for values, row, mask in paced(steps(compiled(apply, mesh), variables, batches, mesh)):
+    with Bar(doing, count, "images") as bar:
+        for values, row, mask in results:
             if held is None:
-                held = _empty(mesh, (_few_sizes(needed), batch, values.shape[1]))()
-            held = _kept(mesh)(held, values, row, mask, np.int32(made), np.int32(count))
+                held, errors = _empty(mesh, (_few_sizes(needed), batch, values.shape[1]))()
+            _refuse_wrong(errors)
+            held, errors = _kept(mesh)(held, errors, values, row, mask, np.int32(made), np.int32(count))
             made += 1
             bar.advance(min(batch, count - bar.done))
     if held is None:
         raise UserError(NO_IMAGES)
-    descriptors, present, errors = held
-    wrong, first, misplaced = np.asarray(errors).tolist()
+    misplaced = _refuse_wrong(errors)
     if made != needed or misplaced:
         raise RuntimeError(f"{made} batches of {batch} do not hold {count} images in order: {misplaced} are misplaced")
-    if wrong:
-        raise NotFiniteError(first, wrong - 1)
+    descriptors, present = held
     return Cache(descriptors, present, count)
 
 
@@ -127,63 +132,67 @@ def fill_mixed(
                 bar.advance(len(rows))
 
         results = mixed_steps(compiled(apply, mesh), variables, shown(), mesh, rule, crop_from)
-        for values, row, mask in paced(results):
+        for values, row, mask in results:
             if held is None:
-                held = _empty(mesh, (_few_sizes(-(-count // batch)), batch, values.shape[1]))()
-            held = _scattered(mesh)(held, values, row, mask)
+                held, errors = _empty(mesh, (_few_sizes(-(-count // batch)), batch, values.shape[1]))()
+            _refuse_wrong(errors)
+            held, errors = _scattered(mesh)(held, errors, values, row, mask)
     if held is None:
         raise UserError(NO_IMAGES)
-    descriptors, present, errors = held
-    wrong, first, read = np.asarray(errors).tolist()
+    read = _refuse_wrong(errors)
     if read != count or (planned != 1).any():
         raise RuntimeError(f"{read} images were read for {(planned == 1).sum()} of {count} rows, each of which is one")
+    descriptors, present = held
+    return Cache(descriptors, present, count)
+
+
+def _refuse_wrong(errors: jax.Array) -> int:
+    """Raises NotFiniteError where the steps so far made such descriptors; else gives what else they counted.
+
+    It waits for the last of these steps, while the devices have the next: images of more would fill their memory.
+    """
+    wrong, first, counted = np.asarray(errors).tolist()
     if wrong:
         raise NotFiniteError(first, wrong - 1)
-    return Cache(descriptors, present, count)
+    return counted
 
 
 def from_host(described: Described, mesh: Mesh, batch: int = 0) -> Cache:
     """The cache of descriptors that every process can read, in memory or in a memory-mapped file.
 
-    A process reads the rows of its own devices, one device after the other: it never holds more than a device does.
+    A process reads the rows of its own devices, a step after the other.
 
     Args:
-      batch: B, a multiple of the devices; 0: each device has rows that follow each other.
+      batch: B, a multiple of the devices; 0: as many as make `READ_MIB` on each device.
     """
-    count = len(described.descriptors)
-    batch = batch or max(1, -(-count // mesh.size)) * mesh.size
-    held = _few_sizes(max(1, -(-count // batch)))
-    present = np.ones(count, bool)
+    present = np.ones(len(described.descriptors), bool)
     present[described.missing] = False
-    split, full = _split(mesh), count // batch
-
-    def part(array: Array, start: int, stop: int) -> Array:
-        shard = np.zeros((held, stop - start, *array.shape[1:]), array.dtype)
-        shard[:full] = array[: full * batch].reshape(full, batch, *array.shape[1:])[:, start:stop]
-        rest = array[full * batch :][start:stop]
-        shard[full : full + 1, : len(rest)] = rest
-        return shard
-
-    def on_mesh(array: Array) -> jax.Array:
-        shape, shards = (held, batch, *array.shape[1:]), []
-        for device, index in split.addressable_devices_indices_map(shape).items():
-            if index:
-                start, stop, _ = index[1].indices(batch)
-                shards.append(jax.device_put(part(array, start, stop), device).block_until_ready())
-        return jax.make_array_from_single_device_arrays(shape, split, shards)
-
-    return Cache(on_mesh(np.asarray(described.descriptors, np.float32)), on_mesh(present), count)
+    return _read(described.descriptors, present, mesh, batch)
 
 
 def stored(descriptors: Array, mesh: Mesh) -> Cache:
     """As `from_host`, of descriptors in a file, where rows of zeros stand for images that could not be read."""
-    cache = from_host(Described(descriptors, np.empty(0, np.int64)), mesh)
-    return replace(cache, present=_not_zero(mesh)(cache.descriptors))
+    return _read(descriptors, None, mesh)
 
 
-@lru_cache(maxsize=16)
-def _not_zero(mesh: Mesh):
-    return jax.jit(lambda descriptors: (descriptors != 0).any(axis=2), out_shardings=_split(mesh))
+def _read(descriptors: Array, present: Array | None, mesh: Mesh, batch: int = 0) -> Cache:
+    """The cache of rows [N, D], of which those are there that `present` says, or that are not zeros."""
+    count, dimension = descriptors.shape
+    each = min(READ_MIB * 2**20 // (4 * dimension) or 1, -(-count // mesh.size))
+    batch = batch or each * mesh.size
+    own = local_rows(mesh, batch)
+
+    def batches() -> Iterator[dict[str, Array]]:
+        for start in range(0, count, batch):
+            row = np.arange(start + own.start, start + own.stop)
+            first, stop = min(row[0], count), min(row[-1] + 1, count)
+            image, mask = np.zeros((len(row), dimension), np.float32), np.zeros(len(row), bool)
+            image[: stop - first] = descriptors[first:stop]
+            mask[: stop - first] = image[: stop - first].any(axis=1) if present is None else present[first:stop]
+            yield {"image": image, "mask": mask, "row": np.where(row < count, row, -1)}
+
+    results = steps(lambda _, *arrays: arrays, None, batches(), mesh)
+    return _in_order(results, count, mesh, batch, "reading descriptors")
 
 
 def first(cache: Cache, count: int) -> Cache:
@@ -237,21 +246,21 @@ def _empty(mesh: Mesh, shape: tuple[int, int, int]) -> Callable[[], tuple]:
 
     def empty():
         errors = jnp.array([0, jnp.iinfo(jnp.int32).max, 0], jnp.int32)
-        return jnp.zeros(shape, jnp.float32), jnp.zeros(shape[:2], bool), errors
+        return (jnp.zeros(shape, jnp.float32), jnp.zeros(shape[:2], bool)), errors
 
-    return jax.jit(empty, out_shardings=(_split(mesh), _split(mesh), replicated(mesh)))
+    return jax.jit(empty, out_shardings=((_split(mesh), _split(mesh)), replicated(mesh)))
 
 
 @lru_cache(maxsize=16)
 def _kept(mesh: Mesh):
     """Writes one batch into its place, in the memory that is allocated.
 
-    It also counts errors, which the host reads only at the end: images whose descriptors are not finite, the first of
+    It also counts errors, which the host reads a step later: images whose descriptors are not finite, the first of
     these, and rows out of place.
     """
 
-    def put(held, values, row, mask, step, count):
-        descriptors, present, (wrong, first, misplaced) = held
+    def put(held, errors, values, row, mask, step, count):
+        (descriptors, present), (wrong, first, misplaced) = held, errors
         bad = mask & ~jnp.isfinite(values).all(axis=1)
         expected = step * len(row) + jnp.arange(len(row), dtype=jnp.int32)
         misplaced += jnp.sum(row != jnp.where(expected < count, expected, -1), dtype=jnp.int32)
@@ -259,10 +268,10 @@ def _kept(mesh: Mesh):
         errors = jnp.stack([wrong + jnp.sum(bad, dtype=jnp.int32), jnp.minimum(first, lowest), misplaced])
         values = jnp.where(mask[:, None], values, 0)
         put_at = jax.lax.dynamic_update_index_in_dim
-        return put_at(descriptors, values, step, 0), put_at(present, mask, step, 0), errors
+        return (put_at(descriptors, values, step, 0), put_at(present, mask, step, 0)), errors
 
     split = _split(mesh)
-    return jax.jit(put, donate_argnums=0, out_shardings=(split, split, replicated(mesh)))
+    return jax.jit(put, donate_argnums=0, out_shardings=((split, split), replicated(mesh)))
 
 
 @lru_cache(maxsize=16)
@@ -270,8 +279,8 @@ def _scattered(mesh: Mesh):
     """As `_kept`, for rows that may be anywhere; counts the rows instead of those out of place."""
     axes = mesh.axis_names
 
-    def put(held, values, row, mask):
-        descriptors, present, (wrong, first, read) = held
+    def put(held, errors, values, row, mask):
+        (descriptors, present), (wrong, first, read) = held, errors
         values, row, mask = (jax.lax.all_gather(array, axes, tiled=True) for array in (values, row, mask))
         bad = mask & ~jnp.isfinite(values).all(axis=1)
         lowest = jnp.min(jnp.where(bad, row, jnp.iinfo(jnp.int32).max))
@@ -285,9 +294,10 @@ def _scattered(mesh: Mesh):
             flat = array.reshape(-1, *array.shape[2:])
             return flat.at[place].set(new, mode="drop").reshape(array.shape)
 
-        return into(descriptors, values), into(present, mask), errors
+        return (into(descriptors, values), into(present, mask)), errors
 
     split, batch = P(None, axes), P(axes)
-    held = split, split, P()
-    mapped = jax.shard_map(put, mesh=mesh, in_specs=(held, batch, batch, batch), out_specs=held, check_vma=False)
-    return jax.jit(mapped, donate_argnums=0, out_shardings=jax.tree.map(partial(NamedSharding, mesh), held))
+    kept = (split, split), P()
+    # Errors are the same on all devices after the gather, which the checker of varying axes cannot see.
+    mapped = jax.shard_map(put, mesh=mesh, in_specs=(*kept, batch, batch, batch), out_specs=kept, check_vma=False)
+    return jax.jit(mapped, donate_argnums=0, out_shardings=jax.tree.map(partial(NamedSharding, mesh), kept))

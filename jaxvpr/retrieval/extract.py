@@ -234,16 +234,6 @@ def _filling(mesh: Mesh, rule: str, crop_from: tuple[int, int] | None) -> Callab
     return jax.jit(fill, donate_argnums=0, out_shardings=(NamedSharding(mesh, P(mesh.axis_names)),) * 3)
 
 
-def paced(results: Iterator[tuple]) -> Iterator[tuple]:
-    """The results of steps, each when the one before is there: images of more steps would wait in the devices'
-    memory."""
-    before = None
-    for values, rows, mask in results:
-        jax.block_until_ready(before)
-        before = rows
-        yield values, rows, mask
-
-
 def _one_ahead(results: Iterator[tuple]) -> Iterator[tuple[Array, Array, Array]]:
     """NumPy copies of the results, each fetched only when the next step was started."""
     waiting = None

@@ -70,13 +70,13 @@ def test_sets_of_about_one_size_are_cached_in_one_shape():
 
 
 def test_what_is_wrong_is_told():
-    with pytest.raises(UserError, match=r"image 0 and 52 more: .*not finite"):
+    with pytest.raises(UserError, match=r"image 0 and 7 more: .*not finite"):
         caches.fill(apply, {"kernel": KERNEL["kernel"] * np.nan}, batches(8), COUNT, mesh(8), 8)
     black = IMAGES.copy()
     black[[31, 20]] = 0
     parts = [{**part, "image": np.where(part["row"][:, None, None, None] < 0, 0, black[part["row"]])}
              for part in batches(8)]  # fmt: skip
-    with pytest.raises(UserError, match=r"image 20 and 1 more: .*not finite"):
+    with pytest.raises(UserError, match=r"image 20: .*not finite"):
         caches.fill(apply, KERNEL, parts, COUNT, mesh(8), 8)
     with pytest.raises(UserError, match="no images"):
         caches.fill(apply, KERNEL, [], 0, mesh(8), 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import zlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -51,6 +52,13 @@ class Draw(NamedTuple):
             label=np.broadcast_to(np.asarray(label, np.int32), elements),
             mask=rows.reshape(*elements, -1)[..., 0] >= 0,
         )
+
+    def digest(self) -> str:
+        """A name of what is drawn."""
+        found = hashlib.sha256()
+        for column in self:
+            found.update(np.ascontiguousarray(column).view(np.uint8).data)
+        return found.hexdigest()[:16]
 
     @property
     def each(self) -> int:

@@ -152,6 +152,14 @@ def of_first(make: Callable[[], np.ndarray], shape: tuple[int, ...], dtype: Any 
     return np.asarray(multihost_utils.broadcast_one_to_all(ours))
 
 
+def numbers_of_first(values: Mapping[str, float]) -> dict[str, float]:
+    """The values that process 0 has, on every process: others may have rounded to another side of a decision."""
+    if not values or jax.process_count() == 1:
+        return dict(values)
+    ours = np.array(list(values.values()), np.float64).view(np.int32)  # as halves, which no device rounds
+    return dict(zip(values, of_first(lambda: ours, ours.shape).view(np.float64).tolist(), strict=True))
+
+
 class StopRequest:
     """Whether the run has been requested to stop; called once a step, with the same result on every host."""
 

@@ -155,6 +155,9 @@ class _Run:
         with slow(f"step {host.step}: planning the next {self.period_steps} steps"):
             host.plan, host.memory = objective.plan(index, rng, host.memory, self.recipe.embed(variables_of(state)))
             self.feed.check(host.plan.draws, objective.streams, self.period_steps)
+            # Each host made it, from the same descriptors, but perhaps by a processor that rounds otherwise.
+            draws = host.plan.draws.items()
+            hosts.agree(f"the plan of step {host.step}", lambda: {stream: draw.digest() for stream, draw in draws})
         spent = time.monotonic() - began
         host.planning_seconds += spent
         self.log.clock(host.step, {"planning_seconds": spent})
@@ -168,7 +171,7 @@ class _Run:
                 self.save(state, host)
             return state
         with slow(f"step {host.step}: validating"):
-            measures = self.recipe.validate(variables_of(state), state.extra)
+            measures = hosts.numbers_of_first(self.recipe.validate(variables_of(state), state.extra))
         self.log.write(host.step, {"epoch": epoch, **measures})
         shown = "  ".join(f"{name} {number:.1f}" for name, number in measures.items())
         log.info("epoch %d/%d  step %d  %s", epoch, self.config.epochs, host.step, shown)

@@ -12,14 +12,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # The command line of one host. "told", it sends itself SIGTERM before step 3 and then takes its time; "late", it reads
 # its data and compiles its step for longer than gloo waits; "alone", it finds no data; "killed HOST STEP", that host
-# kills itself before the step; "slow to write", the first takes a while to write what was measured.
+# kills itself before the step; "slow to write", the first takes a while to write what was measured; "plans
+# otherwise", the second does; "measures otherwise", recalls grow on the first with each epoch and fall on the second.
 HOST = """
-import os, signal, sys, time
+import itertools, os, signal, sys, time
 from data_pipelines import readers
 from data_pipelines.errors import DataError
+from jaxvpr.families import learning
 from jaxvpr.main import console
 from jaxvpr.retrieval import metrics
 from jaxvpr.training import loop
+from jaxvpr.training.feed import Feed
 
 make_step, read, how = loop.make_step, readers.read, sys.argv.pop(1)
 
@@ -75,6 +78,21 @@ def no_photo(*args, **kwargs):
 if how.split()[0] in ("told", "killed"):
     act = told if how == "told" else killed
     loop.make_step = lambda *args, **kwargs: before_each(make_step(*args, **kwargs), act)
+def planned_otherwise(feed, draws, *rest, check=Feed.check):
+    first = next(iter(draws.values()))
+    first.rows[0, :2] = first.rows[0, 1::-1]
+    check(feed, draws, *rest)
+
+
+def measured_otherwise(*args, validate=learning._validate, of_epoch=itertools.count(1)):
+    better = next(of_epoch) * (-1 if "--process=1" in sys.argv else 1)
+    return {name: 50.0 + better for name in validate(*args)}
+
+
+if how == "plans otherwise" and "--process=1" in sys.argv:
+    Feed.check = planned_otherwise
+if how == "measures otherwise":
+    learning._validate = measured_otherwise
 if how == "slow to write":
     metrics.write_metrics = write_late
 if how == "late" and "--process=1" in sys.argv:

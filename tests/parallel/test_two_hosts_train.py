@@ -78,3 +78,18 @@ def test_hosts_that_disagree_end_alike(tiny_recipe, photo_tree, tmp_path, enviro
     for text in train(environment, 2, 1, both, last=[f"--config.train_data.root={moved}"], status=2):
         assert re.search(r"do not agree on the data set .*photos.*\n.*images: 75 on host 0, 74 on host 1", text), text
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_plans_that_differ_end_all_hosts_and_one_host_decides_which_validation_is_better(
+    tiny_recipe, tmp_path, environment
+):
+    """Every host computes both, perhaps on a processor that rounds to another side."""
+    run = f"--workdir={tmp_path / 'run'}"
+    both = [f"--config={tiny_recipe},epochs=4,steps_per_epoch=1,eval.baselines=false,test_data={{}}", run]
+    for said in train(environment, 2, 1, both, "plans otherwise", status=2):
+        assert re.search(r"do not agree on the plan of step 0.*\n +source: '\w+' on host 0, '\w+' on host 1", said), (
+            said
+        )
+    train(environment, 2, 1, [*both, "--config.best.patience=1"], "measures otherwise")
+    measured = [record["val/R@1"] for record in records(tmp_path / "run") if "epoch" in record]
+    assert measured == [51, 52, 53, 54], "the second host would have ended after the second epoch"

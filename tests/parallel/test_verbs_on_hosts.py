@@ -95,3 +95,8 @@ def test_a_run_of_a_sweep_that_fails_on_all_hosts_leaves_the_others_their_turn(s
         assert "refused failed: objective.memory=16 would" in said and "failed: fine" not in said
     runs = json.loads((tmp_path / "swept" / "sweep.json").read_text())["runs"]
     assert [run["state"] for run in runs] == ["failed", "finished"]
+
+
+def test_a_failure_that_one_host_meets_alone_ends_the_sweep(sweep, environment, tmp_path):
+    for said in train(environment, 2, 2, sweep, "alone", status=2):
+        assert "no such photo" in said and "run 2 of 2" not in said

@@ -13,7 +13,7 @@ ROOT = "data/photos"
 
 def cells() -> ConfigDict:
     """Heads of two groups that lie with two devices each, a batch in two parts, averaged weights, answers by class."""
-    config = _small("cells", cosplace.get_config("tiny").objective, 2e-3)
+    config = _small("cells", cosplace.get_config("tiny").objective, 3e-4)
     config.objective.partition.min_images = 2
     config.mesh.model, config.accumulate, config.eval.localize = 2, 2, True
     config.ema.decay = 0.5
@@ -23,7 +23,7 @@ def cells() -> ConfigDict:
 
 def triplets() -> ConfigDict:
     """Fully mined, from clusters of k-means, two queries of four images on four devices, and a PCA behind."""
-    config = _small("triplets", common.mined_triplets(mining="full", negatives=2, pool=10, refresh=6), 5e-2)
+    config = _small("triplets", common.mined_triplets(mining="full", negatives=2, pool=10, refresh=6), 2e-2)
     _cluster(config)
     config.objective.update(positive="12m", soft="18m")
     config.batch = 2
@@ -78,7 +78,7 @@ def memory() -> ConfigDict:
 
 def prototypes() -> ConfigDict:
     """Places as classes, whose prototypes lie with two devices each."""
-    config = _places("prototypes", 2e-3)
+    config = _places("prototypes", 3e-4)
     config.mesh.model = 2
     config.objective.loss, config.objective.loss_options = "cosface", ConfigDict({"margin": 0.2})
     return config
@@ -86,7 +86,7 @@ def prototypes() -> ConfigDict:
 
 def looks() -> ConfigDict:
     """EigenPlaces: two heads of each group."""
-    config = _small("looks", eigenplaces.get_config("tiny").objective, 2e-3)
+    config = _small("looks", eigenplaces.get_config("tiny").objective, 3e-4)
     config.objective.update(M=30.0, N=1, groups=1, turn=180.0, min_images=1)
     return config
 

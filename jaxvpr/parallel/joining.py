@@ -77,7 +77,7 @@ def _await_port(host: str, port: int) -> None:
     end = time.monotonic() + PORT_SECONDS
     while True:
         try:
-            return _listen(port).close()
+            return _bind(port)
         except OSError as error:
             if time.monotonic() > end:
                 raise UserError(
@@ -87,7 +87,11 @@ def _await_port(host: str, port: int) -> None:
         time.sleep(RETRY_SECONDS)
 
 
-def _listen(port: int) -> socket.socket:
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", port))
+def _bind(port: int) -> None:
+    """Takes the port and gives it back; it never listens, since another host may look whether somebody does."""
+    dual = socket.has_dualstack_ipv6()
+    with socket.socket(socket.AF_INET6 if dual else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # that of a run which has just ended is free
+        if dual:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        probe.bind(("", port))

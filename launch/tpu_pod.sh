@@ -24,17 +24,13 @@ state() {
   gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format="value(state.state)" 2>/dev/null || true
 }
 
-on_all() {
-  gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker=all --command="$1"
-}
-
 case "$(state)" in FAILED | SUSPENDED)
   gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet
   ;;
 esac
 if [ -z "$(state)" ]; then
   gcloud compute tpus queued-resources create "$name" "${where[@]}" --node-id="$name" --accelerator-type="$type" \
-    --runtime-version="${RUNTIME:-tpu-ubuntu2204-base}" "${create[@]}"
+    --runtime-version="${RUNTIME:-tpu-ubuntu2204-base}" ${create[@]+"${create[@]}"}
 fi
 while now="$(state)" && [ "$now" != ACTIVE ]; do
   case "$now" in FAILED | SUSPENDED)
@@ -50,10 +46,15 @@ code="$(mktemp -d)"
 trap 'rm -rf "$code"' EXIT
 git archive --format=tar.gz --output="$code/jaxvpr.tar.gz" HEAD
 gcloud compute tpus tpu-vm scp "$code/jaxvpr.tar.gz" "$name:" "${where[@]}" --worker=all
-on_all "${SETUP:-true} && mkdir -p jaxvpr && tar -xzf jaxvpr.tar.gz -C jaxvpr && cd jaxvpr \
-&& python3 -m pip install --quiet --user uv && python3 -m uv venv --quiet --allow-existing --python=3.12 \
-&& python3 -m uv pip install --quiet --editable '.[tpu]'"
-on_all "cd jaxvpr && if [ -f pid ] && kill -0 \"\$(cat pid)\"; then echo 'it runs already'; else
+gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker=all --command="
+if [ -f jaxvpr/pid ] && kill -0 \$(cat jaxvpr/pid); then echo 'it runs already'; exit; fi
+set -e
+${SETUP:-true}
+mkdir -p jaxvpr && tar -xzf jaxvpr.tar.gz -C jaxvpr && cd jaxvpr
+python3 -m pip install --quiet --user uv
+python3 -m uv venv --quiet --allow-existing --python=3.12
+python3 -m uv pip install --quiet --editable '.[tpu]'
 nohup .venv/bin/python launch/restart.py -- .venv/bin/python -m jaxvpr.main$(printf ' %q' "$@") --coordinator=auto \
->>console.log 2>&1 </dev/null & echo \$! >pid; fi"
+  >>console.log 2>&1 </dev/null &
+echo \$! >pid"
 echo "it runs; see jaxvpr/console.log on each machine: gcloud compute tpus tpu-vm ssh $name ${where[*]} --worker=0"

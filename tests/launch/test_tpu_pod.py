@@ -93,7 +93,7 @@ def test_a_pod_is_asked_for_and_the_run_started_on_all_its_machines(cloud):
     assert done.returncode == 0, done.stderr
     calls = (cloud.folder / "calls").read_text().splitlines()
     assert [call.split("|")[:2] for call in calls if "describe" not in call] == [
-        ["queued-resources", "create"], ["tpu-vm", "scp"], ["tpu-vm", "ssh"], ["tpu-vm", "ssh"]
+        ["queued-resources", "create"], ["tpu-vm", "scp"], ["tpu-vm", "ssh"]
     ]  # fmt: skip
     (create,) = [call for call in calls if "create" in call]
     assert {"--spot", "--node-id=pod", "--accelerator-type=v4-16"} <= set(create.split("|"))

@@ -226,8 +226,8 @@ def device(side: str) -> Report:
 
 
 def peak_mib() -> float | None:
-    """Most memory that JAX's first device has held, in MiB; None where it does not say, as a CPU."""
+    """Most memory that the first device of this process has held, in MiB; None where it does not say, as a CPU."""
     import jax
 
-    said = jax.devices()[0].memory_stats()
+    said = jax.local_devices()[0].memory_stats()
     return round(said["peak_bytes_in_use"] / 2**20, 1) if said else None

@@ -88,6 +88,17 @@ def test_mining_finds_the_same_triplets_as_faiss(tmp_path):
         assert result["times_faster"] > 0
 
 
+@pytest.mark.long
+def test_a_search_finds_the_same_on_the_host_on_the_devices_and_in_two_processes(tmp_path):
+    report = run("search", tmp_path, "--database", 3000, "--dimensions", 16, "--queries", 50, "--rounds", 1)
+    assert (report["queries"], report["database"], report["k"]) == (50, 3000, 100)
+    [result] = report["results"]
+    assert result["agree"] and min(result["equal_rows"].values()) > 0.99
+    for key in ("seconds", "first_call_seconds", "grown_mib", "on", "largest_difference"):
+        assert set(result[key]) == {"host", "mesh", "mesh, two processes"}, key
+    assert result["times_the_host's_time"]["host"] == 1 and result["on"]["mesh, two processes"]["devices"] == 2
+
+
 def test_mining_that_finds_others_does_not_agree():
     found = [np.array([3, -1]), np.array([0.5, np.inf]), np.array([[1, 2], [3, 4]]), np.array([[0.1, 0.2], [0.3, 0.4]])]
     assert mining.agreement(found, found) == {"equal_rows": 1, "largest_difference": 0, "agree": True}

@@ -39,23 +39,8 @@ def test_two_hosts_train_on_half_of_the_shards_each(halves, tiny_recipe, tmp_pat
     assert json.loads(ours)["results"] == json.loads(theirs)["results"]
     losses = [[line["loss"] for line in records(tmp_path / run) if "loss" in line] for run in ("run", "both")]
     assert losses[0] == losses[1] and len(losses[0]) == 12
-    said = train(
-        environment,
-        2,
-        1,
-        [*arguments[:2], "--workdir=" + str(tmp_path / "x")],
-        last=[*last, "--config.loader.own_shards=false"],
-        status=2,
-    )
-    assert "loader.own_shards" in said[0] + said[1]
-    said = train(
-        environment,
-        2,
-        1,
-        [f"--config={tiny_recipe},{OWN},loader.own_shards=false", arguments[1], "--workdir=" + str(tmp_path / "y")],
-        last=last,
-        status=2,
-    )
+    shared = [f"{recipe},loader.own_shards=false", arguments[1], f"--workdir={tmp_path / 'shared'}"]
+    said = train(environment, 2, 1, shared, last=last, status=2)
     assert "this file of records is not there" in said[0]
 
 

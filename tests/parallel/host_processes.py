@@ -124,7 +124,7 @@ def start(environment, hosts, devices, arguments, how="in time", last=(), progra
     ]  # fmt: skip
 
 
-def train(environment, hosts, devices, arguments, how="in time", last=(), status=0, program=HOST, seconds=200):
+def train(environment, hosts, devices, arguments, how="in time", last=(), status=0, program=HOST, seconds=600):
     """Runs the hosts together until all have ended with this status, in so many seconds; what each of them said."""
     running = start(environment, hosts, devices, arguments, how, last, program)
     try:
@@ -132,6 +132,8 @@ def train(environment, hosts, devices, arguments, how="in time", last=(), status
     finally:
         for host in running:
             host.kill()
+            host.wait()
+            host.stdout.close()
     assert [host.returncode for host in running] == [status] * hosts, "\n".join(said)
     assert f"{hosts * devices} x cpu, {hosts} process(es)" in said[0] or status
     return said
@@ -141,7 +143,7 @@ def kill(environment, hosts, devices, arguments, victim, step):
     """Starts the hosts, of which one is killed before a step, and then the others, as a launcher does."""
     running = start(environment, hosts, devices, arguments, f"killed {victim} {step}")
     try:
-        assert running[victim].wait(200) == -signal.SIGKILL
+        assert running[victim].wait(600) == -signal.SIGKILL
     finally:
         for host in running:
             host.kill()

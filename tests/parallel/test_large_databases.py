@@ -139,5 +139,5 @@ def test_no_process_holds_all_descriptors(environment, tmp_path):
     for said in train(environment, 2, 1, [str(file)], program=PROGRAM):
         grown = json.loads(said.splitlines()[-1])
         assert grown["mesh"] < 0.9 * WHOLE < 1.5 * WHOLE < grown["host"], grown
-        assert grown["read"] < 0.55 * WHOLE, "its own half of the file"
+        assert grown["read"] < 0.7 * WHOLE, "its own half of the file, and what the kernel reads ahead"
         assert grown["found"] == [[3], [39_999]]

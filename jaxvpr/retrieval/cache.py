@@ -100,8 +100,7 @@ def _in_order(results: Iterator[tuple], count: int, mesh: Mesh, batch: int, doin
     misplaced = _refuse_wrong(errors)
     if made != needed or misplaced:
         raise RuntimeError(f"{made} batches of {batch} do not hold {count} images in order: {misplaced} are misplaced")
-    descriptors, present = held
-    return Cache(descriptors, present, count)
+    return Cache(held[0], held[1], count)
 
 
 def fill_mixed(
@@ -142,8 +141,7 @@ def fill_mixed(
     read = _refuse_wrong(errors)
     if read != count or (planned != 1).any():
         raise RuntimeError(f"{read} images were read for {(planned == 1).sum()} of {count} rows, each of which is one")
-    descriptors, present = held
-    return Cache(descriptors, present, count)
+    return Cache(held[0], held[1], count)
 
 
 def _refuse_wrong(errors: jax.Array) -> int:
@@ -158,9 +156,7 @@ def _refuse_wrong(errors: jax.Array) -> int:
 
 
 def from_host(described: Described, mesh: Mesh, batch: int = 0) -> Cache:
-    """The cache of descriptors that every process can read, in memory or in a memory-mapped file.
-
-    A process reads the rows of its own devices, a step after the other.
+    """The cache of descriptors in memory or in a memory-mapped file, of which a process reads its own devices' rows.
 
     Args:
       batch: B, a multiple of the devices; 0: as many as make `READ_MIB` on each device.

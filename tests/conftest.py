@@ -59,6 +59,13 @@ def real_weights() -> Path:
 
 
 @pytest.fixture(scope="session")
+def quick_compiling() -> dict[str, str]:
+    """The variables of processes that compile without most optimisations, whatever this one does."""
+    flag = " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10.")
+    return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": os.environ["XLA_FLAGS"].replace(flag, "") + flag}
+
+
+@pytest.fixture(scope="session")
 def photo_tree(tmp_path_factory) -> Path:
     """A tiny data set in the standard tree: 5 x 5 places 30 m apart, each with its own pattern, 32x32 JPEGs."""
     root = tmp_path_factory.mktemp("photos")

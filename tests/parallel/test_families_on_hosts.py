@@ -18,6 +18,12 @@ pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
+def environment(environment, quick_compiling):
+    """Compiled without most optimisations also where other tests are not: most of the time goes there."""
+    return environment | quick_compiling
+
+
+@pytest.fixture(scope="module")
 def command(photo_tree, tmp_path_factory):
     """The command of the sweep in a folder."""
     data = tmp_path_factory.mktemp("data")
@@ -29,8 +35,8 @@ def command(photo_tree, tmp_path_factory):
 def swept(command, environment, tmp_path_factory):
     """The folders of the sweep on one host and on two."""
     folders = [tmp_path_factory.mktemp("swept") / name for name in ("one", "two")]
-    train(environment, 1, 4, command(folders[0]), seconds=900)
-    train(environment, 2, 2, command(folders[1]), seconds=900)
+    train(environment, 1, 4, command(folders[0]), seconds=1200)
+    train(environment, 2, 2, command(folders[1]), seconds=1200)
     return folders
 
 

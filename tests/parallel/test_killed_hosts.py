@@ -13,9 +13,15 @@ pytestmark = pytest.mark.long
 STEPS = 12
 # Plain SGD at rates that do not blow rounding up, so that weights can be compared closely.
 CHANGES = (
-    "optimizer.name=sgd,optimizer_extra.name=sgd,optimizer.rate=1e-2,optimizer_extra.rate=3e-2,mesh.model=2,"
+    "optimizer.name=sgd,optimizer_extra.name=sgd,optimizer.rate=3e-4,optimizer_extra.rate=3e-3,mesh.model=2,"
     "checkpoint.every_steps=1,checkpoint.keep=99,eval.baselines=false,eval.localize=true"
 )
+
+
+@pytest.fixture(scope="module")
+def environment(environment, quick_compiling):
+    """Compiled without most optimisations also where other tests are not: most of the time goes there."""
+    return environment | quick_compiling
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +46,7 @@ def assert_close(found, wanted):
     assert [sorted(record) for record in first] == [sorted(record) for record in second]
     for ours, theirs in zip(first, second, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
-    assert sum(record["learning_rate"] * record["grad_norm"] for record in second if "loss" in record) > 0.5
+    assert sum(record["learning_rate"] * record["grad_norm"] for record in second if "loss" in record) > 0.05
     np.testing.assert_allclose(*(np.load(folder / "classes.npy") for folder in (found, wanted)), atol=1e-5)
     ours, theirs = (weights.read(folder / "model.safetensors") for folder in (found, wanted))
     assert sorted(ours) == sorted(theirs)

@@ -9,6 +9,7 @@ item gets the checksums of its files: tensorstore reads many flipped bits as oth
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +29,9 @@ from jaxvpr.training.state import TrainState, with_averages
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+# Where a checkpoint that is no longer kept is moved, in one step, before its files go: a run that is killed between two
+# of them would else leave a checkpoint that looks damaged.
+DELETED = "deleted"
 
 
 class Restored(NamedTuple):
@@ -58,8 +62,11 @@ class Checkpoints:
             preservation_policy=items.KeepBestAndLast(keep, self._values),
             cleanup_tmp_directories=not read_only,
             enable_background_delete=False,
+            todelete_subdir=None if read_only else DELETED,
             create=not read_only,
         )
+        if not read_only:
+            self._free()
         self._manager = ocp.CheckpointManager(self.folder, options=options, handler_registry=items.registry())
         self._values |= {step: self._value(step) for step in self.steps()}
 
@@ -86,7 +93,14 @@ class Checkpoints:
         )
         self._values[step] = value
         with self.explained():
+            self._manager.wait_until_finished()
+            self._free()
             self._manager.save(step, args=args)
+
+    def _free(self) -> None:
+        """Deletes the files of checkpoints that were moved away."""
+        if jax.process_index() == 0:
+            shutil.rmtree(self.folder / DELETED, ignore_errors=True)
 
     def wait(self) -> None:
         """Waits until everything is on disk; raises as `save`."""
@@ -98,6 +112,7 @@ class Checkpoints:
         with self.explained():
             try:
                 self._manager.wait_until_finished()
+                self._free()
             finally:  # threads that go on writing would meet the end of the process
                 self._manager.close()
 

@@ -30,6 +30,40 @@ def collected():
     gc.collect()
 
 
+# Keeps one checkpoint, and is killed at the first file of another that it deletes.
+KILLED = """
+import os, sys
+from pathlib import Path
+from test_checkpoint import save
+from jaxvpr.training.checkpoint import Checkpoints
+
+unlink, folder = os.unlink, Path(sys.argv[1])
+
+def kill(path, *args, **kwargs):
+    unlink(path, *args, **kwargs)
+    if not str(path).endswith(".tmp") and (folder / "2").exists():
+        os._exit(9)
+
+checkpoints = Checkpoints(folder, keep=1)
+save(checkpoints, 1)
+checkpoints.wait()
+os.unlink = kill
+save(checkpoints, 2)
+checkpoints.close()
+"""
+
+
+def test_a_run_killed_while_it_deletes_a_checkpoint_leaves_no_damaged_one(tmp_path):
+    folder = tmp_path / "checkpoints"
+    path = {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])}  # noqa: PTH120
+    done = subprocess.run([sys.executable, "-c", KILLED, folder], env=os.environ | path, check=False)
+    assert done.returncode == 9
+    checkpoints = Checkpoints(folder, keep=1)
+    assert checkpoints.steps() == [2] and not (folder / "deleted").exists()
+    assert_is(checkpoints.restore(abstract(state(0))), 2)
+    checkpoints.close()
+
+
 VALUES = {10: 50.0, 20: 60.0, 30: 60.0, 40: 55.0, 50: None}
 
 

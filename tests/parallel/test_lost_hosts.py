@@ -46,6 +46,14 @@ def test_one_that_fails_alone_tells_the_others_why(tiny_recipe, tmp_path, enviro
         assert "no such photo" in text and "Traceback" not in text, text
 
 
+def test_a_late_host_is_waited_for_as_long_as_the_key_says(tiny_recipe, tmp_path, environment):
+    both = [f"--config={tiny_recipe},epochs=1,hosts.wait=12", f"--workdir={tmp_path / 'run'}"]
+    said = train(environment, 2, 1, both, "late", status=75)
+    for text in said:
+        assert re.search(r"the data set .*: process \[1\] of 2 did not come within 12 s", text), text
+        assert "Traceback" not in text and "Check failure" not in text, text
+
+
 def test_programs_are_kept_for_several_hosts(tiny_recipe, tmp_path, environment):
     """Also where one host has them and another compiles; the result is the same to the bit."""
     kept = {name: value for name, value in environment.items() if not name.startswith("JAX_COMPILATION")}

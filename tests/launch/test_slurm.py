@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -43,13 +44,19 @@ PartitionName=all Nodes=ALL Default=YES
 
 
 @pytest.fixture
-def slurm(tool, tmp_path):
+def folder():
+    """For the daemons. Its name is short, as sockets lie in it, whose paths may have 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="slurm", ignore_cleanup_errors=True) as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def slurm(tool, folder):
     """Starts the daemons; slurm(*command) runs a command of SLURM and gives what it prints."""
     programs = [tool("slurmctld"), tool("slurmd"), tool("sbatch")]
     if os.geteuid():
         pytest.skip("the daemons of SLURM need root")
-    folder = tmp_path / "slurm"
-    (folder / "state").mkdir(parents=True)
+    (folder / "state").mkdir()
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
     ports = [probe.getsockname()[1] for probe in probes]
     for probe in probes:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines import digests
 from data_pipelines.images import Array
 
 Batch = dict[str, Array]
@@ -55,10 +55,7 @@ class Draw(NamedTuple):
 
     def digest(self) -> str:
         """A name of what is drawn."""
-        found = hashlib.sha256()
-        for column in self:
-            found.update(np.ascontiguousarray(column).view(np.uint8).data)
-        return found.hexdigest()[:16]
+        return digests.of_arrays(self)
 
     @property
     def each(self) -> int:

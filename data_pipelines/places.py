@@ -6,14 +6,13 @@ Columns are NumPy arrays, and the paths are one UTF-8 blob with offsets, so that
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from data_pipelines import geo
+from data_pipelines import digests, geo
 from data_pipelines.answers import Answers
 from data_pipelines.conditions import check_bits, check_conditions, moved_bits
 from data_pipelines.errors import DataError
@@ -234,10 +233,8 @@ class Places:
 
     def digest(self) -> str:
         """A name of the rows and what is known of them, wherever the folder of the images lies."""
-        found = hashlib.sha256()
-        for array in (self.path.blob, self.path.offsets, *(getattr(self, column) for column in COLUMNS)):
-            found.update(np.ascontiguousarray(array).view(np.uint8).data)
-        return found.hexdigest()[:16]
+        columns = (getattr(self, column) for column in COLUMNS)
+        return digests.of_arrays((self.path.blob, self.path.offsets, *columns))
 
     def single_zone(self) -> int:
         """The one UTM zone (or -1) of all images whose position is known.

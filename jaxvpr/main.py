@@ -74,8 +74,13 @@ def _failed(status: int, why: str) -> int:
 
 def _tell(status: int, why: str) -> None:
     """Tells the other hosts, where there are some, that this one ends; they would wait for it."""
-    if "jaxvpr.parallel.connection" in sys.modules:
-        sys.modules["jaxvpr.parallel.connection"].tell(status, why)
+    if connection := _connection():
+        connection.tell(status, why)
+
+
+def _connection() -> Any:
+    """What joins the hosts of a run; None where JAX was not needed so far, and is not imported for it."""
+    return sys.modules.get("jaxvpr.parallel.connection")
 
 
 def _run(command: command_line.Command) -> int:
@@ -124,15 +129,15 @@ def console() -> None:
     try:
         status = main(sys.argv[1:])
     except Exception as error:
-        if "jaxvpr.parallel.connection" in sys.modules:
-            sys.modules["jaxvpr.parallel.connection"].look_for_lost(error)
+        if connection := _connection():
+            connection.look_for_lost(error)
         traceback.print_exc()
         status = 1
         _tell(status, "".join(traceback.format_exception_only(error)).strip())
     sys.stdout.flush()
     sys.stderr.flush()
-    if status and "jaxvpr.parallel.connection" in sys.modules:
-        sys.modules["jaxvpr.parallel.connection"].leave_run(status)
+    if status and (connection := _connection()):
+        connection.leave_run(status)
     sys.exit(status)
 
 

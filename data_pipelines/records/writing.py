@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import logging
 import multiprocessing
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,7 +14,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 
-from data_pipelines import image_bytes
+from data_pipelines import image_bytes, locks
 from data_pipelines.atomic import replacing
 from data_pipelines.children import end_with_parent
 from data_pipelines.cores import cores
@@ -27,7 +26,6 @@ from data_pipelines.records import folder, shards, table
 from data_pipelines.records.folder import Contents
 from data_pipelines.records.shards import Shard
 
-log = logging.getLogger(__name__)
 SHARD_BYTES = 1 << 28  # of one shard where none says how many there are
 LOOKED_AT = 64  # images whose length says how large all are
 
@@ -61,12 +59,8 @@ def _alone(root: Path) -> Iterator[None]:
     root.mkdir(parents=True, exist_ok=True)
     whole = root.absolute()
     lock = filelock.FileLock(whole.with_name(f".{whole.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise DataError(f"{root} is being written by another process. Wait until it ends") from error
-    except NotImplementedError:
-        log.warning("the file system of %s knows no locks: see to it that nobody else writes there", root)
+    if not locks.taken(lock, root):
+        raise DataError(f"{root} is being written by another process. Wait until it ends")
     try:
         yield
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 from collections.abc import Iterator
@@ -13,13 +12,13 @@ from pathlib import Path
 import filelock
 import numpy as np
 
+from data_pipelines import locks
 from data_pipelines.atomic import write_json
 from data_pipelines.errors import DataError
 from data_pipelines.own_files import read_json
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 
-log = logging.getLogger(__name__)
 # The system lets go of a lock when its process ends, however it ends. Who holds it lies beside it, since on some file
 # systems other hosts do not see locks.
 LOCK, HOLDER = ".run.lock", ".run.json"
@@ -50,12 +49,8 @@ def _take(lock: filelock.BaseFileLock, folder: Path) -> str:
     """Takes the lock of a folder and writes down who has it; else why that cannot be."""
     folder.mkdir(parents=True, exist_ok=True)
     here = platform.node()
-    try:
-        lock.acquire()
-    except filelock.Timeout:
+    if not locks.taken(lock, folder):
         return f"{folder} is in use by {_holder(folder)[1]}. Wait until it ends, or give another --workdir"
-    except NotImplementedError:
-        log.warning("the file system of %s knows no locks: see to it that no other run works there", folder)
     host, who = _holder(folder)
     if host not in ("", here):
         return (

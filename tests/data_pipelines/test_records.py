@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strange_images import COUNT, SHARDS, shard, strange_images
+from strange_images import COUNT, SHARDS, shard
 
 from data_pipelines import image_bytes, readers
 from data_pipelines.augment import Augment
@@ -28,19 +28,6 @@ from data_pipelines.readers import photos
 from data_pipelines.records import folder, shards, writing
 
 tfds = pytest.importorskip("tensorflow_datasets")
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    return strange_images(tmp_path_factory.mktemp("files"))
-
-
-@pytest.fixture(scope="module")
-def written(places, tmp_path_factory) -> Path:
-    """The folder of their records."""
-    root = tmp_path_factory.mktemp("records") / "out"
-    writing.write(places, root, count=SHARDS, processes=1)
-    return root
 
 
 def test_the_reader_gives_the_table_that_was_written(places, written):

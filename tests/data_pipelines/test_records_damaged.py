@@ -8,7 +8,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pytest
-from strange_images import COUNT, SHARDS, shard, strange_images
+from strange_images import COUNT, SHARDS, shard
 
 from data_pipelines import image_bytes, readers
 from data_pipelines.draws import Draw
@@ -18,19 +18,6 @@ from data_pipelines.images import ImageError
 from data_pipelines.records import folder, shards, writing
 
 tfds = pytest.importorskip("tensorflow_datasets")
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    return strange_images(tmp_path_factory.mktemp("files"))
-
-
-@pytest.fixture(scope="module")
-def written(places, tmp_path_factory) -> Path:
-    """The folder of their records."""
-    root = tmp_path_factory.mktemp("records") / "out"
-    writing.write(places, root, count=SHARDS, processes=1)
-    return root
 
 
 @pytest.fixture

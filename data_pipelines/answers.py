@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from data_pipelines.errors import DataError
 
 Array = np.ndarray
+AT_ONCE = 1 << 18  # values that are gathered together: their numbers then fit the processor's cache
 
 
 class Answers(NamedTuple):
@@ -58,8 +60,7 @@ class Answers(NamedTuple):
         position = np.full(np.count_nonzero(database), -1, np.int64)
         position[kept] = np.arange(len(kept))
         counts = np.diff(self.indptr)[kept_queries]
-        gather, _ = ranges(self.indptr[kept_queries], counts)
-        answer = position[self.indices[gather]]
+        answer = position[taken(self.indices, self.indptr[kept_queries], counts)[0]]
         query = np.repeat(np.arange(len(kept_queries)), counts)[answer >= 0]
         return Answers(offsets(np.bincount(query, minlength=len(kept_queries))), answer[answer >= 0])
 
@@ -71,10 +72,16 @@ def offsets(counts: Array) -> Array:
     return ends
 
 
-def ranges(starts: Array, counts: Array) -> tuple[Array, Array]:
-    """The ranges [start, start + count) one after the other (int64), and their offsets [len + 1].
+def taken(values: Array, starts: Array, counts: Array) -> tuple[Array, Array]:
+    """The values of the ranges [start, start + count), one after the other, and their offsets (int64 [len + 1]).
 
-    One `arange` over the total, shifted range by range: no Python loop over the ranges.
+    One `arange` over the ranges, shifted range by range, instead of a Python loop over them; a number of eight bytes
+    for each value, so some ranges at a time.
     """
     begins = offsets(counts)
-    return np.repeat(starts - begins[:-1], counts) + np.arange(begins[-1]), begins
+    found = np.empty(begins[-1], values.dtype)
+    cuts = np.unique(np.append(np.searchsorted(begins, np.arange(0, begins[-1], AT_ONCE)), len(counts)))
+    for first, last in pairwise(cuts):
+        shift = np.repeat(starts[first:last] - begins[first:last], counts[first:last])
+        found[begins[first] : begins[last]] = values[shift + np.arange(begins[first], begins[last])]
+    return found, begins

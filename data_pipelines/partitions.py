@@ -10,15 +10,19 @@ takes twelve times as long and four times the memory (docs/benchmarks.md).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from data_pipelines.answers import taken
 from data_pipelines.errors import DataError
 
 Array = np.ndarray
+Column = tuple[Array, float]  # numbers of rows, and the size of the pieces that a coordinate counts
 LARGEST_KEY = 2**62  # of a combined key, which must not overflow int64
+CHUNK = 1 << 15  # rows at a time: the working arrays stay in the processor's cache
 NEED, ADVICE = "these cells need", "Leave those out, or take classes by place"
 
 
@@ -104,11 +108,8 @@ def cosplace_cells(
             f"M and alpha must be positive, N, L and min_images at least 1, but {M=} {alpha=} {N=} {L=} {min_images=}"
         )
     all_known(NEED, ADVICE, names, east=east, north=north, heading=heading)
-    turned = np.mod(np.asarray(heading, np.float64), 360.0)
-    turned[turned == 360.0] = 0.0  # what rounding makes of a heading just below 0
-    # Rounding down, not truncation, here and in `_of_square`: cells west of 0 have the size of all others.
-    sector = np.floor_divide(turned, alpha).astype(np.int64)
-    cells = _classes([_of_square(east, M), _of_square(north, M), sector], min_images, (N, N, L))
+    columns = [(np.asarray(east), M), (np.asarray(north), M), (_turned(np.asarray(heading)), alpha)]
+    cells = _classes(columns, min_images, (N, N, L))
     return cells if groups is None else _first_groups(cells, groups)
 
 
@@ -130,13 +131,17 @@ def square_cells(
     if M <= 0 or N < 1 or min_images < 1:
         raise DataError(f"M must be positive, N and min_images at least 1, but {M=} {N=} {min_images=}")
     all_known(NEED, ADVICE, names, east=east, north=north)
-    coordinates = [_of_square(east, M), _of_square(north, M), np.zeros(len(east), np.int64)]
-    cells = _classes(coordinates, min_images, (N, N, 1))
+    cells = _classes([(np.asarray(east), M), (np.asarray(north), M)], min_images, (N, N))
     return cells if groups is None else _first_groups(cells, groups)
 
 
-def _of_square(metres: Array, M: float) -> Array:
-    return np.floor_divide(np.asarray(metres, np.float64), M).astype(np.int64)
+def _turned(heading: Array) -> Array:
+    """Headings in [0, 360), those given where they are."""
+    if not len(heading) or (heading.min() >= 0 and heading.max() < 360):
+        return heading
+    turned = np.mod(heading.astype(np.float64), 360.0)
+    turned[turned == 360.0] = 0.0  # what rounding makes of a heading just below 0
+    return turned
 
 
 def label_cells(place: Array, *, min_images: int = 1) -> Cells:
@@ -148,8 +153,7 @@ def label_cells(place: Array, *, min_images: int = 1) -> Cells:
     place = np.asarray(place, np.int64)
     known = np.flatnonzero(place >= 0)
     # A place is a cell of one coordinate, and modulo 1 all are in one group.
-    zeros = np.zeros(len(known), np.int64)
-    cells = _classes([place[known], zeros, zeros], min_images, (1, 1, 1))
+    cells = _classes([(place[known], 1)], min_images, (1,))
     return Cells(known[cells.rows], cells.indptr, cells.groups, cells.keys, len(place))
 
 
@@ -165,11 +169,11 @@ def all_known(need: str, advice: str, names: Sequence[str] | None = None, **colu
             )
 
 
-def _classes(coordinates: list[Array], min_images: int, moduli: tuple[int, int, int]) -> Cells:
+def _classes(columns: Sequence[Column], min_images: int, moduli: tuple[int, ...]) -> Cells:
     """Sorts rows by class, drops small classes and arranges the others by group; see `cosplace_cells`."""
-    total = len(coordinates[0])
+    total = len(columns[0][0])
     # One integer per row instead of three columns: one sort, where a lexical one would be three.
-    keys = _combine(coordinates)
+    keys = _keys(columns)
     order = np.argsort(keys, kind="stable")  # int64 [rows]; stable, so that images of a class stay in order of rows
     keys = keys[order]
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if total else np.zeros(0, np.int64)
@@ -183,37 +187,56 @@ def _classes(coordinates: list[Array], min_images: int, moduli: tuple[int, int, 
     # From here on arrays are [classes], not [rows].
     starts, sizes = starts[large], sizes[large]
     first = order[starts]  # the sort is stable: the first image of a class is its lowest row
-    cells = np.stack([c[first] for c in coordinates], axis=1)
-    _, group = np.unique(np.mod(cells, moduli), axis=0, return_inverse=True)
-    group = group.reshape(-1)  # NumPy 2.0 gives it the shape of its input
+    cells = np.zeros((len(first), 3), np.int64)
+    for number, (values, size) in enumerate(columns):
+        cells[:, number] = _floor(values[first], size)
+    _, group = np.unique(_keys([(cells[:, i] % N, 1) for i, N in enumerate(moduli)]), return_inverse=True)
     # Groups are numbered by their earliest image, as in the published code: a run that trains the first 8 of 50 groups
     # trains the same ones.
     earliest = np.full(group.max() + 1, total)
     np.minimum.at(earliest, group, first)
     rank = np.argsort(np.argsort(earliest))[group]  # argsort twice: the position of each group in that order
     by_group = np.argsort(rank, kind="stable")  # classes of one group stay sorted by cell
-    starts, sizes = starts[by_group], sizes[by_group]
-    indptr = np.concatenate([[0], np.cumsum(sizes)])
-    # The images of all classes in their new order, gathered by one `arange` instead of a loop over classes.
-    rows = order[np.repeat(starts - indptr[:-1], sizes) + np.arange(indptr[-1])]
+    rows, indptr = taken(order, starts[by_group], sizes[by_group])
     groups = np.concatenate([[0], np.cumsum(np.bincount(rank))])
     return Cells(rows, indptr, groups, cells[by_group], total)
 
 
-def _combine(coordinates: list[Array]) -> Array:
-    """One int64 key per row that sorts as the tuple of `coordinates` does."""
-    spans = [int(c.max()) - int(c.min()) + 1 if len(c) else 1 for c in coordinates]
-    if np.prod([float(s) for s in spans]) > LARGEST_KEY:
+def _keys(columns: Sequence[Column]) -> Array:
+    """One int64 key per row that sorts as the tuple of its coordinates does."""
+    total = len(columns[0][0])
+    if not total:
+        return np.zeros(0, np.int64)
+    ends = [_floor(np.array([values.min(), values.max()]), size).tolist() for values, size in columns]
+    spans = [last - first + 1 for first, last in ends]
+    if math.prod(spans) > LARGEST_KEY:
         # Rows that are far apart, such as invented coordinates. Ranks of the values that occur need fewer bits than the
         # values, but cost a sort of each column, so they are not the rule.
-        coordinates = [np.unique(c, return_inverse=True)[1].reshape(-1) for c in coordinates]
-        spans = [int(c.max()) + 1 for c in coordinates]
-    # In place: at millions of rows every temporary counts.
-    key = np.zeros(len(coordinates[0]), np.int64)
-    for coordinate, span in zip(coordinates, spans, strict=True):
-        key *= span
-        key += coordinate - (coordinate.min() if len(coordinate) else 0)
-    return key
+        return _keys([(np.unique(_floor(*column), return_inverse=True)[1], 1) for column in columns])
+    keys = np.zeros(total, np.int64)
+    # A few rows at a time: at millions of them the temporaries would cost more than the arithmetic.
+    for start in range(0, total, CHUNK):
+        part = keys[start : start + CHUNK]  # a view
+        for (values, size), (first, _), span in zip(columns, ends, spans, strict=True):
+            part *= span
+            part += _floor(values[start : start + CHUNK], size) - first
+    return keys
+
+
+def _floor(values: Array, size: float) -> Array:
+    """⌊value / size⌋, int64; rounded down, not truncated: cells west of 0 have the size of all others.
+
+    As `values // size`, which is exact and takes six times as long. A division that is rounded can only miss it where
+    it was rounded up to a whole number, so only whole numbers are looked at again.
+    """
+    if size == 1 and values.dtype.kind == "i":  # a float would lose digits of large numbers
+        return values.astype(np.int64, copy=False)
+    values = values.astype(np.float64, copy=False)
+    quotient = values / size
+    floor = np.floor(quotient)
+    whole = np.flatnonzero(floor == quotient)
+    floor[whole] = values[whole] // size
+    return floor.astype(np.int64)
 
 
 def _first_groups(cells: Cells, groups: int) -> Cells:

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from data_pipelines import digests
-from data_pipelines.answers import offsets
+from data_pipelines.answers import offsets, taken
 
-CHUNK = 1 << 18
 Array = np.ndarray
 
 
@@ -60,15 +59,7 @@ class Paths(Sequence[str]):
     def take(self, rows: Array) -> Paths:
         """The paths of `rows` (int [M]) as a new blob, without a Python loop over the rows."""
         rows = np.asarray(rows, np.int64)
-        starts, lengths = self.offsets[:-1][rows], np.diff(self.offsets)[rows]
-        ends = offsets(lengths)
-        blob = np.empty(ends[-1], np.uint8)
-        for first in range(0, len(rows), CHUNK):  # an index per byte is eight times the bytes: never all at once
-            part = slice(first, first + CHUNK)
-            begin, end = ends[first], ends[min(first + CHUNK, len(rows))]
-            gather = np.repeat(starts[part] - ends[:-1][part], lengths[part]) + np.arange(begin, end)
-            blob[begin:end] = self.blob[gather]
-        return Paths(self.root, blob, ends)
+        return Paths(self.root, *taken(self.blob, self.offsets[:-1][rows], np.diff(self.offsets)[rows]))
 
     def under(self, root: str) -> Paths:
         """The same files with paths relative to `root`, a folder above (or equal to) the root they have."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_pipelines import geo
-from data_pipelines.answers import Answers, offsets, ranges
+from data_pipelines.answers import Answers, offsets, taken
 from data_pipelines.errors import DataError, option_of
 from data_pipelines.places import Places
 from jaxvpr.errors import UserError
@@ -61,8 +61,8 @@ class Positives:
         """The positives of `queries` (int [M] or bool [Q]), in that order."""
         queries = np.asarray(queries)
         queries = np.flatnonzero(queries) if queries.dtype == bool else queries
-        gather, indptr = ranges(self.indptr[queries], self.counts[queries])
-        return Positives(indptr, self.indices[gather])
+        indices, indptr = taken(self.indices, self.indptr[queries], self.counts[queries])
+        return Positives(indptr, indices)
 
     def hits(self, predictions: Array) -> Array:
         """bool [Q, k]: is each prediction (int [Q, k], a database row, -1 pads) a positive of its query?"""
@@ -123,8 +123,8 @@ def within_frames(database: Places, queries: Places, frames: int) -> Positives:
     ordered = database.frame[order]
     starts = np.searchsorted(ordered, queries.frame - frames, side="left")
     counts = np.searchsorted(ordered, queries.frame + frames, side="right") - starts
-    gather, indptr = ranges(starts, counts)
-    return from_lists(indptr, order[gather])  # a range ascends by frame, not by row
+    rows, indptr = taken(order, starts, counts)
+    return from_lists(indptr, rows)  # a range ascends by frame, not by row
 
 
 def same_place(database: Places, queries: Places) -> Positives:
@@ -142,8 +142,8 @@ def same_place(database: Places, queries: Places) -> Positives:
     ordered = database.place[order]
     starts = np.searchsorted(ordered, queries.place, side="left")
     counts = np.searchsorted(ordered, queries.place, side="right") - starts
-    gather, indptr = ranges(starts, np.where(queries.place >= 0, counts, 0))
-    return Positives(indptr, order[gather])  # the sort is stable: rows of one place ascend already
+    rows, indptr = taken(order, starts, np.where(queries.place >= 0, counts, 0))
+    return Positives(indptr, rows)  # the sort is stable: rows of one place ascend already
 
 
 def from_lists(indptr: Array, indices: Array) -> Positives:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipelines import answers, partitions
 from data_pipelines.errors import DataError
 from data_pipelines.partitions import cosplace_cells, label_cells, square_cells
 
@@ -32,6 +33,30 @@ def as_dicts(cells):
         keys = cells.keys[cells.groups[g] : cells.groups[g + 1]]
         out.append({tuple(k): rows[a:b].tolist() for k, a, b in zip(keys.tolist(), indptr, indptr[1:], strict=False)})
     return out
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    size=st.one_of(st.sampled_from([10, 15.0, 30, 0.1, 0.3, 2.5, 1 / 3]), st.floats(1e-3, 1e3)),
+    steps=st.lists(st.integers(-(10**7), 10**7), min_size=1, max_size=20),
+    off=st.sampled_from([-1, 0, 1]),
+)
+def test_cells_end_where_pythons_division_ends_them(size, steps, off):
+    # Multiples of the size, and the floats beside them: there a rounded quotient may reach the next whole number.
+    values = np.nextafter(np.array(steps) * size, off * np.inf) if off else np.array(steps) * size
+    cells = square_cells(values, np.zeros(len(values)), M=size, N=1)
+    expected = sorted({int(value // size) for value in values.tolist()})
+    assert cells.keys[:, 0].tolist() == expected
+
+
+def test_rows_in_several_chunks_and_in_any_order(monkeypatch):
+    rng = np.random.default_rng(5)
+    east, north, heading = rng.uniform(0, 60, 500), rng.uniform(0, 60, 500), rng.uniform(-400, 800, 500)
+    whole = cosplace_cells(east, north, heading, min_images=2)
+    monkeypatch.setattr(partitions, "CHUNK", 7)
+    monkeypatch.setattr(answers, "AT_ONCE", 3)
+    assert as_dicts(cosplace_cells(east, north, heading, min_images=2)) == as_dicts(whole)
+    assert as_dicts(whole) == slow_cells(east, north, heading % 360, 10, 30, 5, 2, 2)
 
 
 @settings(deadline=None, max_examples=60)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines import paths as module
+from data_pipelines import answers
 from data_pipelines.audit import audit, line
 from data_pipelines.errors import DataError
 from data_pipelines.places import Paths, Places
@@ -32,7 +32,7 @@ def test_paths_are_a_sequence_of_strings(names, data):
 
 
 def test_take_crosses_its_chunks(monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 3)
+    monkeypatch.setattr(answers, "AT_ONCE", 3)
     names = [f"{'x' * k}{k}" for k in range(11)]
     rows = np.random.default_rng(0).permutation(np.repeat(np.arange(11), 2))
     taken = Paths.of(names).take(rows)

@@ -28,6 +28,7 @@ PADDING = 16
 POWERS = 10.0 ** np.arange(PADDING + 1)
 PLACE_BITS = 24
 LETTERS = "CDEFGHJKLMNPQRSTUVWX"
+IS_LETTER = np.isin(np.arange(256), np.frombuffer(LETTERS.encode(), np.uint8))
 PLACE_NOTE = re.compile(rb"(\d{1,7})_([^\W\d_]+)")
 EXPECTED = (
     "a name such as @0554156.86@4174558.49@10@S@@@@@270@@@@201311@@.jpg (east, north, zone, letter, ..., heading, ...)"
@@ -75,19 +76,9 @@ def parse(paths: Paths) -> dict[str, Array]:
 
 def _parse_chunk(blob: Array, offsets: Array) -> tuple[dict[str, Array], Array]:
     """Columns of the names in `blob`, and which rows (bool) have to be parsed one by one instead."""
-    starts, ends = offsets[:-1], offsets[1:]
-    slashes = np.flatnonzero(blob == ord("/"))
-    last_slash = np.append(slashes, -1)[np.searchsorted(slashes, ends) - 1]
-    starts = np.maximum(starts, last_slash + 1)
-    signs = np.flatnonzero(blob == ord("@"))
-    first = np.searchsorted(signs, starts)
-    odd = np.searchsorted(signs, ends) - first != SEPARATORS
-    at = np.zeros((len(starts), SEPARATORS + 1), np.int64)  # odd rows keep empty fields, which are never used
-    at[~odd, :SEPARATORS] = signs[first[~odd, None] + np.arange(SEPARATORS)]
-    at[~odd, SEPARATORS] = ends[~odd]
-    blob = np.append(blob, np.zeros(PADDING + int((ends - starts).max(initial=0)), np.uint8))
-    length = np.diff(at) - 1
-    field = {k: (at[:, k - 1] + 1, length[:, k - 1]) for k in range(1, SEPARATORS + 1)}
+    at, odd = _fields(blob, offsets)
+    blob = np.append(blob, np.zeros(PADDING + int(np.diff(offsets).max(initial=0)), np.uint8))
+    field = {k: (at[k - 1] + 1, at[k] - at[k - 1] - 1) for k in (1, 2, 3, 4, 5, 9, 13, 14)}
     east, ok_east = _numbers(blob, *field[1])
     north, ok_north = _numbers(blob, *field[2])
     zone, ok_zone = _zones(blob, field[3], field[4], field[5])
@@ -99,6 +90,28 @@ def _parse_chunk(blob: Array, offsets: Array) -> tuple[dict[str, Array], Array]:
     time = _times(blob, *field[13])
     columns = {"east": east, "north": north, "zone": zone, "heading": heading, "place": place, "time": time}
     return {**columns, "condition": condition, "view": view}, odd
+
+
+def _fields(blob: Array, offsets: Array) -> tuple[Array, Array]:
+    """Where the separators of each name are and where it ends: int64 [SEPARATORS + 1, names]; and which names (bool)
+    have another number of them, whose numbers here mean nothing."""
+    starts, ends = offsets[:-1], offsets[1:]
+    signs = np.flatnonzero(blob == ord("@"))
+    odd = np.zeros(len(starts), bool)
+    at = np.zeros((SEPARATORS + 1, len(starts)), np.int64)
+    at[SEPARATORS] = ends
+    slashes = np.flatnonzero(blob == ord("/"))
+    if len(slashes):
+        starts = np.maximum(starts, np.append(slashes, -1)[np.searchsorted(slashes, ends) - 1] + 1)
+    if len(signs) == SEPARATORS * len(starts):  # perhaps as many in each, which spares the search for each name's
+        at[:SEPARATORS] = signs.reshape(-1, SEPARATORS).T
+        if (at[0] >= starts).all() and (at[SEPARATORS - 1] < ends).all():
+            return at, odd
+    first = np.searchsorted(signs, starts)
+    odd = np.searchsorted(signs, ends) - first != SEPARATORS
+    at[:, odd] = 0
+    at[:SEPARATORS, ~odd] = signs[first[~odd] + np.arange(SEPARATORS)[:, None]]
+    return at, odd
 
 
 def _characters(blob: Array, start: Array, length: Array, width: int) -> Array:
@@ -139,7 +152,7 @@ def _zones(blob: Array, number: tuple, letter: tuple, latitude: tuple) -> tuple[
     value, ok = _numbers(blob, *number)
     ok &= (value >= 1) & (value <= 60) & (value == np.floor(value))
     character = _characters(blob, letter[0], letter[1], 1)[0]
-    known = np.isin(character, np.frombuffer(LETTERS.encode(), np.uint8)) & (letter[1] == 1)
+    known = IS_LETTER[character] & (letter[1] == 1)
     minus = (_characters(blob, latitude[0], latitude[1], 1)[0] == ord("-")) & (letter[1] <= 0)
     south = (known & (character < ord("N"))) | minus
     zone = np.where(ok, value, 0).astype(np.int16) + np.int16(100) * south
@@ -200,8 +213,11 @@ def _times(blob: Array, start: Array, length: Array) -> Array:
     shape = np.isin(length, [4, 6, 8, 11, 13, 15])
     shape &= (is_digit | (np.arange(15)[:, None] >= length)).all(axis=0)
 
-    def pair(k: int, otherwise: int) -> Array:
-        return np.where(length > k, digit[k] * 10 + digit[k + 1], otherwise)
+    longest = length.max(initial=0)
+
+    def pair(k: int, otherwise: int) -> Array | np.int16:
+        # Many data sets give no hour, some no month.
+        return np.where(length > k, digit[k] * 10 + digit[k + 1], otherwise) if longest > k else np.int16(otherwise)
 
     year = pair(0, 0) * 100 + pair(2, 0)
     month, day, hour, minute, second = pair(4, 1), pair(6, 1), pair(9, 0), pair(11, 0), pair(13, 0)

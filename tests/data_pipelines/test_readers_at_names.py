@@ -128,6 +128,15 @@ def test_unusual_numbers_and_short_names_are_read_one_by_one():
     assert one("@@2@3@.jpg".replace("@@", "@7@"))["north"] == 2
 
 
+@pytest.mark.parametrize("folders", [("", ""), ("a@b/", "")])
+def test_as_many_signs_in_all_but_not_in_each_are_not_mistaken(folders):
+    # Fourteen and sixteen of them, fifteen a name on average: the fields of one must not be read from the other.
+    fourteen, sixteen = (f"@{n}@{n + 1}@32@V" + "@" * (10 if n == 10 else 12) + ".jpg" for n in (10, 20))
+    names = [folder + name for folder, name in zip(folders, (fourteen, sixteen), strict=True)]
+    for order in (names, names[::-1]):
+        assert parse(*order)["east"].tolist() == [10.0 if "@10@" in name else 20.0 for name in order]
+
+
 def test_southern_hemisphere():
     assert one("@1@2@56@H@-33.9@151.2@@@@@@@@@.jpg")["zone"] == 156
     assert one("@1@2@56@@-33.9@151.2@@@@@@@@@.jpg")["zone"] == 156  # no letter: the latitude decides

@@ -34,11 +34,13 @@ def _kind(equation: Any) -> str:
 
 
 def _equations(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
-    """Every equation, those of inner jaxprs too, with how often it runs."""
+    """Every equation, those of inner jaxprs too, with how often it runs; none of what only CPUs run."""
     for equation in jaxpr.eqns:
         yield equation, times
-        repeats = equation.params["length"] if equation.primitive.name == "scan" else 1
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
+        params = equation.params
+        repeats = params["length"] if equation.primitive.name == "scan" else 1
+        inside = params["branches"][-1:] if params.get("branches_platforms") else list(params.values())
+        for inner in jax.tree.leaves(inside, is_leaf=_is_program):
             if _is_program(inner):
                 yield from _equations(getattr(inner, "jaxpr", inner), times * repeats)
 

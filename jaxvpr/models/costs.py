@@ -59,7 +59,12 @@ def _of_equation(equation: Any) -> int:
 
 
 def _bodies(parameters: Mapping[str, Any]) -> list[Any]:
-    """The programs inside an equation: of a nested jit, a checkpoint, a scan, the branches of a condition."""
+    """The programs inside an equation: of a nested jit, a checkpoint, a scan, the branches of a condition.
+
+    Where the platform chooses (`platforms.by_platform`), that of all platforms without one of their own.
+    """
+    if parameters.get("branches_platforms"):
+        parameters = {"branches": parameters["branches"][-1:]}
     values = [p for value in parameters.values() for p in (value if isinstance(value, tuple) else (value,))]
     inner = [getattr(value, "jaxpr", value) for value in values]
     return [body for body in inner if hasattr(body, "eqns")]

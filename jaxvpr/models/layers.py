@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxvpr.models import max_pooling
+
 # torchvision draws its residual networks with Kaiming's normal over the fan-out.
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # torch.nn.Linear and Conv2d draw uniformly from ±1/sqrt(fan-in).
@@ -40,7 +42,7 @@ def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0, ceil: bool 
         beyond = (length + 2 * padding - size) % stride
         extra = stride - beyond if ceil and beyond else 0
         sides.append((padding, padding + extra))
-    return nn.max_pool(x, (size, size), (stride, stride), sides)
+    return max_pooling.max_pool(x, max_pooling.Window(size, stride, tuple(sides)))
 
 
 def frozen_in(module: nn.Module, name: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxvpr.errors import UserError
+from jaxvpr.models.platforms import plain
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # A serialised program is one flatbuffer, whose offsets are signed 32-bit numbers; the rest is for the program itself.
@@ -36,7 +37,7 @@ def program(apply: Callable[[Any, Any], Any], variables: Any, height: int, width
         )
     batch = jax.export.symbolic_shape("batch")[0]
     images = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
-    describe = jax.jit(lambda images: apply(variables, images))
+    describe = jax.jit(plain(lambda images: apply(variables, images)))
     return bytes(jax.export.export(describe, platforms=PLATFORMS)(images).serialize())
 
 

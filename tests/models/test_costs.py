@@ -7,7 +7,7 @@ import pytest
 
 from jaxvpr.models import join
 from jaxvpr.models.costs import flops, model_mib, parameter_count
-from jaxvpr.models.layers import Conv, DepthwiseConv
+from jaxvpr.models.layers import Conv, DepthwiseConv, max_pool
 
 
 def shapes(model):
@@ -72,3 +72,12 @@ class Scanned(nn.Module):
 def test_by_hand():
     # 9x9 images give 4x4 outputs: 16 cells x 4 channels x 27 inputs, then 5 products of [16, 4] and [4, 4].
     assert flops(Scanned(), 9, 9) == 2 * 16 * 4 * 27 + 5 * 2 * 16 * 4 * 4
+
+
+def test_max_pooling_costs_its_windows():
+    class Pooled(nn.Module):
+        @nn.compact
+        def __call__(self, images):
+            return max_pool(images.astype(jnp.float32), 3, 2)
+
+    assert flops(Pooled(), 9, 9) == 4 * 4 * 3 * 3**2

@@ -45,9 +45,10 @@ CASES = {
     "512 to 224": (512, 224, 512, 32),
     "128 to 128": (128, 128, 2048, 64),
     "64 to 64": (64, 64, 4096, 64),
+    "400 to 320": (400, 320, 2880, 480),
     "tiny": (32, 16, 16, 4),
 }
-MEASURED = tuple(CASES)[:4]
+MEASURED = tuple(CASES)[:5]
 PEER = "torch DataLoader"
 FILES = 64
 JITTER = (0.7, 0.7, 0.7, 0.5)
@@ -119,9 +120,10 @@ def processor_seconds() -> float:
     return sum(use.ru_utime + use.ru_stime for use in uses)
 
 
-def one_round(start: Callable[[], Iterator], batch: int, steps: int) -> tuple[float, float]:
-    """(images/s of all batches but the first, processor milliseconds per image of all batches)."""
-    used, iterator = processor_seconds(), start()
+def one_round(start: Callable[[], Iterator], batch: int, steps: int) -> tuple[float, float, float]:
+    """(images/s of all batches but the first, processor milliseconds per image of all batches, milliseconds to the
+    first batch)."""
+    used, opened, iterator = processor_seconds(), time.perf_counter(), start()
     next(iterator)
     began = time.perf_counter()
     count = sum(1 for _ in iterator)
@@ -129,7 +131,8 @@ def one_round(start: Callable[[], Iterator], batch: int, steps: int) -> tuple[fl
     assert count == steps - 1
     del iterator
     gc.collect()
-    return count * batch / seconds, 1000 * (processor_seconds() - used) / (steps * batch)
+    cost = 1000 * (processor_seconds() - used) / (steps * batch)
+    return count * batch / seconds, cost, 1000 * (began - opened)
 
 
 def find_torchvision(folder: str | None) -> None:
@@ -157,10 +160,10 @@ def measure(case: str, rounds: int, processes: int) -> dict:
         }
         rates: dict[str, list[float]] = {name: [] for name in loaders}
         costs: dict[str, list[float]] = {name: [] for name in loaders}
+        firsts: dict[str, list[float]] = {name: [] for name in loaders}
         for name in side_by_side.turns(list(loaders), rounds):
-            rate, cost = one_round(loaders[name], batch, steps)
-            rates[name].append(rate)
-            costs[name].append(cost)
+            for found, number in zip((rates, costs, firsts), one_round(loaders[name], batch, steps), strict=True):
+                found[name].append(number)
         kilobytes = statistics.mean(path.stat().st_size for path in Path(folder).iterdir()) / 1000
     return {
         "case": case,
@@ -170,6 +173,7 @@ def measure(case: str, rounds: int, processes: int) -> dict:
         "images_per_second": {name: [round(rate) for rate in rates[name]] for name in rates},
         "median_images_per_second": side_by_side.medians(rates, 0),
         "cpu_ms_per_image": side_by_side.medians(costs, 3),
+        "ms_to_first_batch": side_by_side.medians(firsts, 0),
         "ratio_to_pytorch": side_by_side.ratios(rates, PEER) if PEER in rates else {},
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from data_pipelines.draws import Batch, Draw
 from data_pipelines.errors import DataError
 from data_pipelines.images import Array, ImageError, Size, fit, own_size
-from data_pipelines.loaders import batches
+from data_pipelines.loaders import Reader, Span, batches, span
 from data_pipelines.places import Paths
 from data_pipelines.progress import Bar
 
@@ -185,7 +186,7 @@ class MemorySource:
 
 
 @dataclass(frozen=True)
-class MixedReader:
+class MixedReader(Reader):
     """Step to the chunks of the batch of that number, `{"0": ..., "1": ...}`; picklable.
 
     Attributes:
@@ -198,12 +199,20 @@ class MixedReader:
     plan: Sequence[Mixed]
     parts: Mapping[int, slice]
 
-    def __call__(self, step: int) -> dict[str, Batch]:
-        mixed = self.plan[step]
-        return {str(number): self._read(chunk, mixed.length) for number, chunk in enumerate(mixed.chunks)}
+    def images(self, step: int) -> int:
+        """As of `loaders.Reader`."""
+        return sum(len(chunk.rows[self.parts[len(chunk.rows)]]) for chunk in self.plan[step].chunks)
 
-    def _read(self, chunk: Chunk, length: int) -> Batch:
-        part = self.parts[len(chunk.rows)]
+    def read(self, step: int, number: int, count: int) -> dict[str, Span]:
+        """As of `loaders.Reader`."""
+        mixed = self.plan[step]
+        spans: dict[str, Span] = {}
+        for index, chunk in enumerate(mixed.chunks):
+            of_chunk, length = partial(self._read, chunk, mixed.length), len(chunk.rows)
+            spans |= span(str(index), of_chunk, self.parts[length], length, number, count)
+        return spans
+
+    def _read(self, chunk: Chunk, length: int, part: slice) -> Batch:
         batch = replace(self.source, size=chunk.size).read(Draw.of(chunk.rows), 0, 0, "source", part)
         place = np.where(chunk.rows >= 0, chunk.start + np.arange(len(chunk.rows)), length)
         return {**batch, "place": place[part].astype(np.int32)}

@@ -29,14 +29,19 @@ if __name__ == "__main__":
 """
 LOADER = """
 import time
-from data_pipelines.loaders import batches
+import numpy as np
+from data_pipelines.loaders import Reader, Span, batches
 
-def read_step(step):
-    time.sleep(0.01)
-    return {}
+class Slow(Reader):
+    def images(self, step):
+        return 1
+
+    def read(self, step, number, count):
+        time.sleep(0.01)
+        return {"source": Span(0, 1, {"row": np.array([step])})}
 
 if __name__ == "__main__":
-    for step, _ in batches(read_step, 0, 10**6, threads=1, workers=2, prefetch=1):
+    for step, _ in batches(Slow(), 0, 10**6, threads=1, workers=2, prefetch=1):
         time.sleep(0.1)
         print(step, flush=True)
 """

@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from data_pipelines import loaders
 from data_pipelines.augment import Augment
 from data_pipelines.draws import Draw, generator, sequential_draw
 from data_pipelines.errors import DataError
 from data_pipelines.image_source import ImageSource
 from data_pipelines.images import ImageError, decode, resize
-from data_pipelines.loaders import StepReader, batches, every_image
+from data_pipelines.loaders import Reader, StepReader, batches, every_image, span
 from data_pipelines.places import Paths
 from data_pipelines.sources import ArraySource
 
@@ -80,14 +81,15 @@ def reference(paths):
     return [reader(paths)(step) for step in range(STEPS)]
 
 
-@pytest.mark.parametrize(("threads", "workers"), [(0, 0), (1, 0), (8, 0), (1, 2)])
-def test_bytes_do_not_depend_on_threads_or_workers(paths, reference, threads, workers):
+@pytest.mark.parametrize(("threads", "workers"), [(0, 0), (1, 0), (4, 0), (8, 0), (1, 2)])
+def test_bytes_do_not_depend_on_threads_or_workers(paths, reference, threads, workers, monkeypatch):
+    monkeypatch.setattr(loaders, "LEAST_IMAGES", 1)  # so that these small batches are cut into spans too
     read = list(batches(reader(paths), 0, STEPS, threads=threads, workers=workers, prefetch=2))
     assert [step for step, _ in read] == list(range(STEPS))
     assert all(same(batch, expected) for (_, batch), expected in zip(read, reference, strict=True))
     assert type(read[0][1]["source"]["image"]) is np.ndarray
     del read
-    assert gone(lambda: not any(issubclass(type(thing), SharedMemory) for thing in gc.get_objects()))
+    assert soon(lambda: not any(issubclass(type(thing), SharedMemory) for thing in gc.get_objects()))
 
 
 def test_a_start_in_the_middle_gives_the_remaining_batches(paths, reference):
@@ -180,7 +182,8 @@ def test_images_of_another_size_are_squashed_by_the_rule(paths):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_image_stops_the_reading_and_is_named(broken, workers):
+def test_an_unreadable_image_stops_the_reading_and_is_named(broken, workers, monkeypatch):
+    monkeypatch.setattr(loaders, "LEAST_IMAGES", 1)
     read_step = StepReader({"source": ImageSource(broken, SIZE)}, sequential_draw(4, 2))
     with pytest.raises(ImageError, match=r"1\.jpg.*truncated") as caught:
         list(batches(read_step, 0, 2, workers=workers))
@@ -221,7 +224,7 @@ def test_headings_of_panoramas_are_refused(paths):
         ImageSource(paths, SIZE).read(Draw.of([1], view=90.0), 0, 0, "source")
 
 
-def gone(condition, seconds: float = 10.0) -> bool:
+def soon(condition, seconds: float = 10.0) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
@@ -234,7 +237,7 @@ def test_workers_may_start_in_the_middle_and_end_when_the_iterator_is_closed(pat
             step, batch = next(iterator)
             assert step == expected and same(batch, reference[step])
         assert len(multiprocessing.active_children()) == 2
-    assert gone(lambda: not multiprocessing.active_children())
+    assert soon(lambda: not multiprocessing.active_children())
 
 
 def test_no_thread_is_left_when_the_iterator_is_dropped(paths):
@@ -245,16 +248,97 @@ def test_no_thread_is_left_when_the_iterator_is_dropped(paths):
     assert started
     del iterator
     gc.collect()
-    assert gone(lambda: not any(thread.is_alive() for thread in started))
+    assert soon(lambda: not any(thread.is_alive() for thread in started))
 
 
-def fail(step: int):
-    raise KeyError(f"step {step}")
+class Numbers(Reader):
+    """Batches of 40 numbers; a number that is in `fails` cannot be read. Counts what is being read at a time."""
+
+    def __init__(self, fails=(), wait=lambda step, number: None):
+        self.fails, self.wait, self.seen = fails, wait, []
+
+    def images(self, step):
+        return 40
+
+    def read(self, step, number, count):
+        def rows(part):
+            self.seen.append((step, number, count))
+            self.wait(step, number)
+            if any(row in self.fails for row in range(part.start, part.stop)):
+                raise KeyError(f"step {step}, {part}")
+            return {"row": 100 * step + np.arange(part.start, part.stop)}
+
+        return span("source", rows, slice(0, 38), 40, number, count)
 
 
 def test_other_errors_reach_the_caller_as_they_are():
     with pytest.raises(KeyError, match="step 7"):
-        list(batches(fail, 7, 9))
+        list(batches(Numbers(fails=range(40)), 7, 9))
+
+
+@pytest.mark.parametrize(("threads", "cut"), [(0, 1), (1, 1), (3, 3), (16, 5)])
+def test_threads_share_a_batch_in_spans_of_eight_images_at_least(threads, cut):
+    numbers = Numbers()
+    read = list(batches(numbers, 2, 5, threads=threads))
+    assert [step for step, _ in read] == [2, 3, 4]
+    assert [batch["source"]["row"].tolist() for _, batch in read] == [[*range(s, s + 38)] for s in (200, 300, 400)]
+    assert sorted(numbers.seen) == [(step, number, cut) for step in (2, 3, 4) for number in range(cut)]
+
+
+def test_all_threads_read_the_first_batch_before_any_other():
+    """Each of three threads waits for the others with its span of the first batch, then until that batch is there."""
+    together, later = threading.Barrier(3), threading.Event()
+    numbers = Numbers(wait=lambda step, number: later.wait(20) if step else together.wait(20))
+    with contextlib.closing(batches(numbers, 0, 9, threads=3, prefetch=2)) as iterator:
+        assert next(iterator)[0] == 0 and not later.is_set()
+        later.set()
+
+
+def test_reading_begins_before_a_batch_is_asked_for_and_stays_within_its_bound():
+    numbers = Numbers()
+    with contextlib.closing(batches(numbers, 0, 1000, threads=2, prefetch=3)) as iterator:
+        ahead = 3 * 2 + 2  # three batches in two spans each, and a span a thread
+        assert soon(lambda: len(numbers.seen) == ahead)
+        time.sleep(0.05)
+        assert len(numbers.seen) == ahead
+        next(iterator)
+        assert soon(lambda: len(numbers.seen) == ahead + 2)
+
+
+def test_a_reading_that_nobody_asked_a_batch_of_ends():
+    before = set(threading.enumerate())
+    iterator = batches(Numbers(), 0, 1000, threads=2)
+    started = set(threading.enumerate()) - before
+    assert started
+    iterator.close()
+    assert soon(lambda: not any(thread.is_alive() for thread in started))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.data())
+def test_spans_make_up_the_part_of_a_batch(length, data):
+    first = data.draw(st.integers(0, length - 1))
+    stop, count = data.draw(st.integers(first + 1, length)), data.draw(st.integers(1, 20))
+    found = [span("a", lambda part: {"row": np.arange(length)[part]}, slice(first, stop), length, number, count)
+             for number in range(count)]  # fmt: skip
+    spans = [each["a"] for each in found if each]
+    assert np.concatenate([each.batch["row"] for each in spans]).tolist() == list(range(first, stop))
+    assert all(each.total == stop - first and each.batch["row"][0] == first + each.start for each in spans)
+
+
+@pytest.mark.parametrize("by_image", [False, True])
+def test_spans_of_triplets_are_the_bytes_of_the_whole_batch(paths, by_image):
+    rows = np.random.default_rng(2).integers(0, COUNT, (3, 5, 6))
+    source = ImageSource(paths, SIZE, augment=JITTER, queries_only=True)
+    part = slice(5, 29) if by_image else slice(1, 5)
+    whole = StepReader({"source": source}, functools.partial(_triplets, rows), 3, {"source": part},
+                       frozenset({"source"} if by_image else ()))  # fmt: skip
+    for step, batch in batches(whole, 0, 3, threads=3):
+        assert same(batch, whole(step)) and len(batch["source"]["row"]) == part.stop - part.start
+
+
+def _triplets(rows, step):
+    return {"source": Draw.of(rows[step], np.arange(5))}
 
 
 def test_rows_of_descriptors_come_from_the_file(tmp_path):

@@ -12,7 +12,8 @@ The peer does what that benchmark's code does with FAISS on the processor: a fla
 pool, NumPy's set operations and a flat index of what they leave. That code has no search of the whole database; here
 the peer asks a block of queries at once for so many neighbours that enough remain behind the mask. Its cache is one
 array, which is faster than the list of rows that the benchmark has by default. What both sides are given is made
-beforehand: descriptors, lists of positives, pools. Each side runs in a process of its own. Prints JSON.
+beforehand: descriptors, lists of positives, pools. A third side of the whole database is the matrix product of queries
+and images alone, by NumPy: no exact search can take less. Each side runs in a process of its own. Prints JSON.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from data_pipelines.places import Paths, Places
 from jaxvpr.retrieval.positives import Positives, within_metres, without
 
 Array = np.ndarray
-OURS, PEER = "jaxvpr", "faiss"
+OURS, PEER, PRODUCT = "jaxvpr", "faiss", "product alone"
 WHOLE, POOLS = "whole database", "pools of 1000"
 CASES = (WHOLE, POOLS)
 K, POOL, HARD, SOFT = 10, 1000, 10.0, 25.0
 VIEWS = 12  # images taken at one spot
 BLOCK = 64 * VIEWS  # images described at once
-QUERY_BLOCK = 1024  # queries that FAISS is asked at once
+QUERY_BLOCK, ROW_BLOCK = 1024, 4096  # queries that FAISS is asked at once; images of a block of the product alone
 TOLERANCE = 1e-5
 
 
@@ -186,19 +187,42 @@ def peer(city: City, case: str) -> Callable[[], Found]:
     return mine
 
 
+def product(city: City) -> Callable[[], Found]:
+    """The dot products of all queries and images, in blocks that stay in the processor's cache."""
+    queries, cache = (np.empty((n, city.dimension), np.float32) for n in (len(city.spots), city.database))
+    for number, (images, beside, asked) in enumerate(described(city)):
+        queries[beside], cache[number * BLOCK :][: len(images)] = asked, images
+    dots = np.empty((QUERY_BLOCK, ROW_BLOCK), np.float32)
+
+    def multiply() -> Found:
+        for first in range(0, len(queries), QUERY_BLOCK):
+            part = queries[first : first + QUERY_BLOCK]
+            for start in range(0, len(cache), ROW_BLOCK):
+                rows = cache[start : start + ROW_BLOCK]
+                np.matmul(part, rows.T, out=dots[: len(part), : len(rows)])
+        return (np.empty(0),) * 4
+
+    return multiply
+
+
 def side(name: str, given: argparse.Namespace) -> dict[str, Any]:
     """One side's part of a round; what it found is written for the comparison."""
     from jaxvpr.parallel import memory
 
     memory.keep_freed()
     city = city_of(given.queries, given.database, given.dimension, given.case == POOLS)
-    mine = ours(city, given.case, given.memory_mib) if name == OURS else peer(city, given.case)
+    makers = {
+        OURS: lambda: ours(city, given.case, given.memory_mib),
+        PEER: lambda: peer(city, given.case),
+        PRODUCT: lambda: product(city),
+    }
+    mine = makers[name]()
     before = resident_mib(fresh=True)
     times, found = side_by_side.clock(lambda: mine, 1, given.repeats)
     peak = resident_mib()
     np.savez(given.folder / f"{name}.npz", *found[0])
     facts = {"near": float(city.near.counts.mean()), "positives": float(city.positives.counts.mean())}
-    on = peer_device() if name == PEER else side_by_side.device(name)
+    on = side_by_side.device(name) if name == OURS else peer_device()
     return {**times, **facts, "mib_before": before, "peak_mib": peak, "device_peak_mib": device_mib(name), "on": on}
 
 
@@ -220,7 +244,7 @@ def resident_mib(fresh: bool = False) -> float:
 
 def device_mib(name: str) -> float | None:
     """Most memory that an accelerator held; None without one."""
-    return None if name == PEER else side_by_side.peak_mib()
+    return side_by_side.peak_mib() if name == OURS else None
 
 
 def measure(case: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -229,7 +253,8 @@ def measure(case: str, given: argparse.Namespace) -> dict[str, Any]:
         arguments: list[Any] = ["--case", case, "--folder", folder]
         for flag in ("queries", "database", "dimension", "repeats", "memory_mib"):
             arguments += [f"--{flag.replace('_', '-')}", getattr(given, flag)]
-        found = side_by_side.interleave("benchmarks.mining", (OURS, PEER), given.rounds, *arguments)
+        sides = (OURS, PEER, PRODUCT) if case == WHOLE else (OURS, PEER)
+        found = side_by_side.interleave("benchmarks.mining", sides, given.rounds, *arguments)
         results = [[part for _, part in sorted(np.load(Path(folder) / f"{one}.npz").items())] for one in (OURS, PEER)]
     first = {name: reports[0] for name, reports in found.items()}
     seconds = {name: [min(one["seconds"]) for one in reports] for name, reports in found.items()}
@@ -238,7 +263,7 @@ def measure(case: str, given: argparse.Namespace) -> dict[str, Any]:
         "images within 25 m": round(first[OURS]["near"], 1),
         "positives": round(first[OURS]["positives"], 1),
         "seconds": {name: [round(one, 3) for one in rounds] for name, rounds in seconds.items()},
-        "times_faster": side_by_side.ratios(seconds, OURS)[PEER],
+        "times_faster": {name: ratio for name, ratio in side_by_side.ratios(seconds, OURS).items() if name != OURS},
         **{
             f"{key}": {name: round(report[key], 3) for name, report in first.items()}
             for key in ("first_call_seconds", "cpu_seconds")
@@ -269,7 +294,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--repeats", type=int, default=1, help="timed calls a round, after one that compiles")
     parser.add_argument("--memory-mib", type=int, default=1024, help="what our search may take beside the cache")
-    parser.add_argument("--side", choices=[OURS, PEER], help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=[OURS, PEER, PRODUCT], help=argparse.SUPPRESS)
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()

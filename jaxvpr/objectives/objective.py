@@ -93,7 +93,8 @@ class Objective(NamedTuple):
       streams: names of the streams of data that a step reads: ("source",), or ("source", "target"). They may have
         batches of different sizes.
       period: steps that one plan lasts.
-      plan: (index of the plan, NumPy generator, memory, embed) -> (plan, memory).
+      plan: (index of the plan, NumPy generator, memory, embed) -> (plan, memory). Pure: it is called before the last
+        plan has ended, with an `embed` that raises, and again when it is due if it asked that for anything.
       loss: (extra of the slot, aux, {stream: outputs}, {stream: batch}, context) -> (scalar, aux, {name: scalar}).
         The scalar is a mean over unmasked rows; where a batch is accumulated, each part weighs as its unmasked rows of
         the first stream do. The parts of `shared` stand beside those of the slot.

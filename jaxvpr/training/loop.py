@@ -31,6 +31,7 @@ from jaxvpr.training.checkpoint import Checkpoints
 from jaxvpr.training.feed import Feed
 from jaxvpr.training.host import Host
 from jaxvpr.training.logs import Log, Progress
+from jaxvpr.training.plans import Plans
 from jaxvpr.training.plateau import Watch
 from jaxvpr.training.recipe import Outcome, Recipe
 from jaxvpr.training.state import TrainState, abstract, init_state, next_generation, started, variables_of
@@ -104,6 +105,7 @@ class _Run:
         self.deciding, self.unread = deciding, 0
         self.period_steps = recipe.objective.period
         self.total = config.epochs * config.steps_per_epoch
+        self.plans = Plans(recipe.objective, feed, seed=config.seed, total=self.total)
         self.progress = Progress(self.total, config.batch, config.log_seconds)
         self._began = time.monotonic() - seconds
 
@@ -119,11 +121,12 @@ class _Run:
         """Trains from `host.step` to the end of its plan, or until it is stopped."""
         index, within = divmod(host.step, self.period_steps)
         if host.plan is None:
-            state = self._planned(index, state, host)
+            state = self._of_generation(index, state, host)
+            self.log.clock(host.step, self.plans.make(index, host, self.recipe.embed(variables_of(state))))
         plan, first = cast(Plan, host.plan), index * self.period_steps
         self.progress.images = sum(draw.rows[within].size for draw in plan.draws.values())
         pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
-        with closing(self.feed.read(plan.draws, first, host.step, first + self.period_steps)) as stream:
+        with closing(self.plans.batches(host)) as stream:
             waiting = time.monotonic()
             for number, local in stream:
                 self.progress.waited(time.monotonic() - waiting)
@@ -145,23 +148,14 @@ class _Run:
         host.plan = None
         return self._finish_plan(state, host)
 
-    def _planned(self, index: int, state: TrainState, host: Host) -> TrainState:
-        """Makes a plan with the model of the moment, which is a new one where a generation begins."""
-        objective, began = self.recipe.objective, time.monotonic()
-        if objective.new_generation and objective.new_generation(index):
-            log.info("step %d: a new generation begins", host.step)
-            state, host.watch, host.patience = self.renew(state), Watch(), early_stop.Patience()
-        rng = np.random.default_rng([self.config.seed, index])
-        with slow(f"step {host.step}: planning the next {self.period_steps} steps"):
-            host.plan, host.memory = objective.plan(index, rng, host.memory, self.recipe.embed(variables_of(state)))
-            self.feed.check(host.plan.draws, objective.streams, self.period_steps)
-            # Each host made it, from the same descriptors, but perhaps by a processor that rounds otherwise.
-            draws = host.plan.draws.items()
-            hosts.agree(f"the plan of step {host.step}", lambda: {stream: draw.digest() for stream, draw in draws})
-        spent = time.monotonic() - began
-        host.planning_seconds += spent
-        self.log.clock(host.step, {"planning_seconds": spent})
-        return state
+    def _of_generation(self, index: int, state: TrainState, host: Host) -> TrainState:
+        """The state that the plan of this number is made with: a new one where a generation begins."""
+        begins = self.recipe.objective.new_generation
+        if not (begins and begins(index)):
+            return state
+        log.info("step %d: a new generation begins", host.step)
+        host.watch, host.patience = Watch(), early_stop.Patience()
+        return self.renew(state)
 
     def _finish_plan(self, state: TrainState, host: Host) -> TrainState:
         """Validates and saves where an epoch ends that is validated; elsewhere saves if it is time to."""
@@ -253,5 +247,5 @@ class _Run:
         self.progress.close()
         if self.feed.unreadable:
             log.warning("%d times an image could not be read and was left out of its batch", self.feed.unreadable)
-        with closing(self.log):
+        with closing(self.log), closing(self.plans):
             self.checkpoints.close()

@@ -14,7 +14,7 @@ from data_pipelines.sources import ArraySource
 from jaxvpr.objectives.objective import Embed, Objective, Plan
 from jaxvpr.parallel import hosts
 from jaxvpr.parallel.mesh import make_mesh
-from jaxvpr.training import logs, loop
+from jaxvpr.training import logs, loop, plans
 from jaxvpr.training.recipe import Recipe
 
 PLAN, EPOCH, ROWS = 2, 6, 20
@@ -22,12 +22,15 @@ MODEL = nn.Dense(3)
 
 
 class Run:
-    """A run in parts. It notes what happened: plans made, variables validated, states before each step."""
+    """A run in parts. It notes what happened: plans made, variables validated, states before each step.
 
-    def __init__(self, folder, monkeypatch, values=None, generations=(), mesh=None, **keys):
+    Its plans ask for what the model makes of the rows (`mines`), or go by their number and memory alone.
+    """
+
+    def __init__(self, folder, monkeypatch, values=None, generations=(), mesh=None, mines=True, period=PLAN, **keys):
         self.folder, self.monkeypatch, self.values = folder, monkeypatch, values
         self.plans, self.seen, self.validated, self.inherited, self.before = [], [], [], [], {}
-        self.generations, self.clock = generations, 0.0
+        self.generations, self.clock, self.mines, self.period = generations, 0.0, mines, period
         self.mesh = mesh or make_mesh(devices=jax.devices()[:2])
         folder.mkdir()
         np.save(folder / "rows.npy", np.random.default_rng(0).normal(size=(ROWS, 5)).astype(np.float32))
@@ -43,12 +46,14 @@ class Run:
             return {"head": jax.random.normal(key, (1, dim))}, {"old": MODEL.init(key, jnp.zeros((1, 5)))["params"]}
 
         def plan(index, rng, memory, embed):
+            chosen = np.arange(ROWS) if self.mines else (np.arange(8) + memory.get("made", 0)) % ROWS
+            if self.mines:
+                self.seen.append(embed.rows(chosen))
+                chosen = np.argsort(self.seen[-1][:, 0])[:8]  # so that a plan depends on the model of the moment
             self.plans.append(index)
-            self.seen.append(embed.rows(np.arange(ROWS)))
             self.clock += 5.0
-            hardest = np.argsort(self.seen[-1][:, 0])[:8]  # so that a plan depends on the model of the moment
-            rows = rng.choice(hardest, (PLAN, self.config.batch))
-            return Plan({"source": Draw.of_steps(rows)}), {"made": np.int64(index + 1)}
+            rows = rng.choice(chosen, (self.period, self.config.batch))
+            return Plan({"source": Draw.of_steps(rows)}), {"made": memory.get("made", np.int64(0)) + np.int64(1)}
 
         def embed(params, stats, aux, batch, key):
             old = MODEL.apply({"params": aux["old"]}, batch["descriptor"])
@@ -64,7 +69,7 @@ class Run:
             return {"old": variables["params"]}
 
         return Objective(
-            ("source",), PLAN, plan, loss, embed, init,
+            ("source",), self.period, plan, loss, embed, init,
             new_generation=lambda index: index in self.generations, inherited=inherited,
         )  # fmt: skip
 
@@ -106,7 +111,8 @@ class Run:
         with self.monkeypatch.context() as patched, jax.numpy_rank_promotion("allow"):
             patched.setattr(loop.hosts, "StopRequest", Told)
             patched.setattr(loop, "make_step", watched)
-            patched.setattr(loop, "time", SimpleNamespace(monotonic=lambda: self.clock))
+            for module in (loop, plans):
+                patched.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.clock))
             return loop.train(self.config, self.folder, recipe, self.mesh)
 
     def log(self):

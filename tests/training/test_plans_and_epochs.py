@@ -43,6 +43,46 @@ def test_three_plans_an_epoch_and_a_run_in_parts_equals_one_left_alone(start):
     assert_same((again.best, again.initial, parts.seen), (outcome.best, outcome.initial, alone.seen))
 
 
+def test_plans_without_the_model_are_drawn_ahead_and_leave_no_trace_in_a_run_in_parts(start):
+    alone, parts = (start(name, mines=False, period=3) for name in ("alone", "parts"))
+    drawn, validate = [], alone.validate
+    alone.validate = lambda *given: (drawn.append(alone.plans[-1]), validate(*given))[1]
+    outcome = alone.train()
+    assert alone.plans == [0, 1, 2, 3] and drawn == [2, 3], "the plan after an epoch is there while that is validated"
+
+    for leaves_at in (2, 6):
+        assert not parts.train(leaves_at).finished
+        checkpoints = Checkpoints(parts.folder / "checkpoints", read_only=True)
+        held = checkpoints.restore(None).host
+        checkpoints.close()
+        plan = (leaves_at - 1) // 3  # that of the last step, whose memory is held: the next one has been drawn too
+        assert parts.plans[-1] == plan + 1 and held["memory.made"] == plan + 1
+        assert ("plan.source.rows" in held) == (leaves_at % 3 > 0)
+    again = parts.train()
+    assert parts.log() == alone.log()
+    assert_same((again.best, again.initial, again.planning_seconds), (outcome.best, outcome.initial, 20.0))
+
+
+def test_a_mistake_in_a_plan_that_is_drawn_ahead_comes_when_it_is_due(start):
+    run, objective = start("run", mines=False), Run.objective
+
+    def mistaken(self):
+        plan = objective(self).plan
+
+        def shorter(index, rng, memory, embed):
+            made, memory = plan(index, rng, memory, embed)
+            return made._replace(
+                draws={n: d.at(slice(0, 1)) for n, d in made.draws.items()}
+            ) if index == 2 else made, memory
+
+        return objective(self)._replace(plan=shorter)
+
+    run.objective = mistaken.__get__(run)
+    with pytest.raises(UserError, match=r"draws 1 steps for the stream 'source'"):
+        run.train()
+    assert [record["step"] for record in logs.read(run.folder)] == [0, 1, 2, 3]
+
+
 def test_between_plans_a_save_comes_if_it_is_due_and_a_validation_never(start):
     run = start("run", **{"checkpoint.every_steps": 4, "checkpoint.keep": 9, "every_epochs": 2})
     run.train()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -22,10 +21,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks import jax_side, side_by_side
+from benchmarks import compiled, jax_side, side_by_side
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.parallel import memory
-from jaxvpr.training.step import Turn
 
 WARM = 2
 NONE = "none"
@@ -64,21 +62,15 @@ def ways(batch: int, micro: list[int]) -> list[int]:
 
 def needs(case: Case, batch: int, count: int, dtype: str) -> dict[str, Any]:
     """Memory in MiB of the step that takes a batch in `count` parts, as compiled for the device there is."""
-    config = recipe(case, batch, dtype)
-    training = jax_side.places_training(config, count)
-    images = jax.ShapeDtypeStruct((batch, *config.image.size, 3), np.uint8)
-    labels, mask = (jax.ShapeDtypeStruct((batch,), kind) for kind in (np.int32, bool))
-    began = time.perf_counter()
-    source = {"image": images, "label": labels, "mask": mask}
-    compiled = training.step.lower(training.state, {"source": source}, Turn(np.int32(0))).compile()
-    found = compiled.memory_analysis()
-    parts = {part: getattr(found, f"{part}_size_in_bytes") for part in ("temp", "argument", "output", "alias")}
+    config = recipe(case, batch, dtype).unlock()
+    config.grad_cache = count
+    made = compiled.step(config.lock(), jax.devices()[:1])
     return {
         "batch": batch,
         "micro_batch": batch // count,
         "grad_cache": count,
-        **{f"{part}_mib": round(size / 2**20, 1) for part, size in parts.items()},
-        "compile_seconds": round(time.perf_counter() - began, 1),
+        **{f"{part}_mib": round(size / 2**20, 1) for part, size in made.memory.items()},
+        "compile_seconds": round(made.seconds, 1),
     }
 
 

@@ -6,7 +6,7 @@ This looks at what JAX traced, never at how the package is written: figures and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -14,14 +14,30 @@ import jax
 from jax.extend import core
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
+# cuDNN's attention is one operation; it is counted as its products written out: two forward, four backward.
+ATTENTION = {"dot_product_attention_fwd": 2, "dot_product_attention_bwd": 4}
 
 
 def flops(program: Any) -> Counter[str]:
-    """FLOPs of the matrix products and convolutions of a jaxpr, by type and precision ("float32 HIGHEST")."""
+    """FLOPs of the matrix products and convolutions of a jaxpr, by type and precision ("float32 HIGHEST").
+
+    Of a conditional, the branch with the most counts; where platforms compute in ways of their own, that of all others.
+    What a `while` loop repeats counts once.
+    """
     counted: Counter[str] = Counter()
-    for equation, times in _equations(getattr(program, "jaxpr", program)):
-        if equation.primitive.name in PRODUCTS:
-            counted[_kind(equation)] += times * _flops(equation)
+    for equation in getattr(program, "jaxpr", program).eqns:
+        name = equation.primitive.name
+        if name in PRODUCTS:
+            counted[_kind(equation)] += _flops(equation)
+        elif (fused := name.removesuffix("_wrapper")) in ATTENTION:
+            counted[str(equation.invars[0].aval.dtype)] += ATTENTION[fused] * _attention_flops(equation)
+        elif name == "cond":
+            branches, by_platform = equation.params["branches"], equation.params.get("branches_platforms")
+            counted += flops(branches[-1]) if by_platform else max(map(flops, branches), key=Counter.total)
+        else:
+            repeats = equation.params["length"] if name == "scan" else 1
+            for inner in filter(_is_program, jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program)):
+                counted += Counter({kind: repeats * count for kind, count in flops(inner).items()})
     return counted
 
 
@@ -33,16 +49,10 @@ def _kind(equation: Any) -> str:
     return f"{kind} {(precision[0] if isinstance(precision, tuple) else precision).name}"
 
 
-def _equations(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
-    """Every equation, those of inner jaxprs too, with how often it runs; none of what only CPUs run."""
-    for equation in jaxpr.eqns:
-        yield equation, times
-        params = equation.params
-        repeats = params["length"] if equation.primitive.name == "scan" else 1
-        inside = params["branches"][-1:] if params.get("branches_platforms") else list(params.values())
-        for inner in jax.tree.leaves(inside, is_leaf=_is_program):
-            if _is_program(inner):
-                yield from _equations(getattr(inner, "jaxpr", inner), times * repeats)
+def _attention_flops(equation: Any) -> int:
+    """Of one product of an attention; queries are [B, T, N, H], or [B, N, T, H] where the layout is 1."""
+    query, key = (variable.aval.shape for variable in equation.invars[:2])
+    return 2 * prod(query) * key[1 + equation.params["layout"]]
 
 
 def _is_program(value: Any) -> bool:

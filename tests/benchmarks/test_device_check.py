@@ -146,6 +146,32 @@ def test_flops_are_counted_by_type_and_precision():
     assert gradient["float32"] > 2.5 * conv
 
 
+def test_of_ways_by_platform_the_one_with_more_flops_is_counted():
+    def work(x):
+        return jax.lax.platform_dependent(x, cpu=lambda x: x[:2] @ x.T, default=lambda x: (x @ x.T)[:2])
+
+    assert program.flops(jax.make_jaxpr(work)(jnp.ones((3, 5)))) == {"float32": 2 * 3 * 5 * 3}
+
+
+def test_cudnns_attention_is_counted_as_its_products(monkeypatch):
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn  # asks a GPU for what is said here
+
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91200)
+    monkeypatch.setattr(cudnn, "check_compute_capability", lambda _: True)
+    monkeypatch.setattr(cudnn, "is_cuda_compute_capability_equal", lambda _: False)
+
+    def attend(kind, *qkv):
+        return jax.nn.dot_product_attention(*qkv, implementation=kind).astype(jnp.float32).sum()
+
+    query, key = jnp.ones((2, 8, 3, 16), jnp.bfloat16), jnp.ones((2, 4, 3, 16), jnp.bfloat16)
+    with jax.numpy_dtype_promotion("standard"):
+        fused, plain = (
+            program.flops(jax.make_jaxpr(jax.grad(partial(attend, kind), (0, 1, 2)))(query, key, key))
+            for kind in ("cudnn", "xla")
+        )
+    assert fused == {"bfloat16": 6 * 2 * (2 * 3 * 8 * 4 * 16)} and plain.total() == fused.total()
+
+
 def test_a_step_at_default_precision_is_the_same_but_for_that():
     @partial(jax.jit, donate_argnums=0)
     def step(state, x, number):

@@ -75,7 +75,7 @@ def measure(size: int, rounds: int, steps: int, threads: int) -> dict:
         rates: dict[str, list[float]] = {name: [] for name in sources}
         costs: dict[str, list[float]] = {name: [] for name in sources}
         for name in side_by_side.turns(list(sources), rounds):
-            rate, cost = one_round(functools.partial(read, sources[name], steps, threads), BATCH, steps)
+            rate, cost, _ = one_round(functools.partial(read, sources[name], steps, threads), BATCH, steps)
             rates[name].append(rate)
             costs[name].append(cost)
     return {

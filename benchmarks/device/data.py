@@ -35,7 +35,7 @@ def loader(one_arena: bool, at: At) -> dict[str, Any]:
         for threads in [count for count in THREADS if count <= cores()]:
             count = steps * threads
             start = partial(bench.ours, paths, pixels, BATCH, count, "pil_bilinear", threads, 0)
-            rate, cost = bench.one_round(start, BATCH, count)
+            rate, cost, _ = bench.one_round(start, BATCH, count)
             figures["images_per_second"][threads], figures["cpu_ms_per_image"][threads] = round(rate, 1), round(cost, 3)
     return figures | {"wrong": "" if kept == one_arena else "there was no glibc to tell to keep one arena"}
 

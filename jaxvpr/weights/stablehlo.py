@@ -37,8 +37,11 @@ def program(apply: Callable[[Any, Any], Any], variables: Any, height: int, width
         )
     batch = jax.export.symbolic_shape("batch")[0]
     images = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
-    describe = jax.jit(plain(lambda images: apply(variables, images)))
-    return bytes(jax.export.export(describe, platforms=PLATFORMS)(images).serialize())
+
+    def describe(images: Any) -> Any:
+        return apply(variables, images)
+
+    return bytes(jax.export.export(jax.jit(plain(describe)), platforms=PLATFORMS)(images).serialize())
 
 
 def parity(

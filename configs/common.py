@@ -147,7 +147,11 @@ def _running(config: ConfigDict) -> None:
     # layer. With `whiten` each has a variance of one. Validation during training goes without.
     config.pca = ConfigDict({"dim": 0, "images": 16384, "whiten": False, "memory_mib": 4096})
 
-    config.mesh = ConfigDict({"model": 1})
+    # How a run's state lies on its devices, which changes nothing but rounding. `model` devices share one set of class
+    # prototypes, each with a part of the classes; with 0 all of them do. Parameters of the model of `fsdp_mib` or more
+    # (a 1024 x 1024 matrix has 4 MiB), their optimiser state and averages are split over all devices, and gathered in
+    # every step; 0 leaves them whole on every device.
+    config.mesh = ConfigDict({"model": 1, "fsdp_mib": 0.0})
     # Seconds that the hosts of a run wait for a late one, at the start and wherever they wait for each other.
     config.hosts = ConfigDict({"wait": 3600.0})
     # How images are read (`data_pipelines.loaders.batches`). 0 threads: one for each core of this process, at most 16.

@@ -17,8 +17,8 @@ Test = Callable[[float], bool]
 # What a number must be, in words and as a test, and the keys it holds for; in a tuple it holds for each number.
 RANGES: tuple[tuple[str, Test, str], ...] = (
     ("at least 0", lambda n: n >= 0, """
-        seed epochs ema.warmup plateau.patience plateau.options.threshold plateau.options.cooldown
-        plateau.options.min_rate best.patience checkpoint.every_steps clusters.images
+        seed epochs mesh.model mesh.fsdp_mib ema.warmup plateau.patience plateau.options.threshold
+        plateau.options.cooldown plateau.options.min_rate best.patience checkpoint.every_steps clusters.images
         pca.dim log_seconds domain.weight domain.gamma augment.brightness augment.contrast augment.saturation
         augment.randaugment objective.partition.groups objective.groups objective.margin objective.head_steps
         objective.min_distance objective.weights objective.cliques.sets objective.memory objective.pool
@@ -26,7 +26,7 @@ RANGES: tuple[tuple[str, Test, str], ...] = (
         objective.loss_options.margin objective.loss_options.positive_margin objective.loss_options.negative_margin
         objective.loss_options.eps objective.miner_options.epsilon"""),
     ("at least 1", lambda n: n >= 1, """
-        steps_per_epoch every_epochs mesh.model checkpoint.keep eval.recalls clusters.per_image clusters.iterations
+        steps_per_epoch every_epochs checkpoint.keep eval.recalls clusters.per_image clusters.iterations
         pca.images pca.memory_mib eval.host_mib domain.hidden objective.partition.N objective.partition.L
         objective.partition.min_images objective.N objective.min_images
         objective.cliques.similar objective.cliques.refresh objective.negatives objective.refresh
@@ -102,7 +102,7 @@ def mistakes(config: ConfigDict) -> Iterator[str]:
 
 def _range(key: str) -> tuple[str, Test | None]:
     if key.startswith("model."):
-        return TESTS["mesh.model"] if key.rpartition(".")[2] in SIZES else TESTS["seed"]
+        return TESTS["every_epochs"] if key.rpartition(".")[2] in SIZES else TESTS["seed"]
     return TESTS.get(key, ("", None))
 
 

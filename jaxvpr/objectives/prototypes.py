@@ -97,10 +97,10 @@ def check_classes(counts: np.ndarray, images: int) -> None:
 def padded(classes: int) -> int:
     """`classes` rounded up, so that a mesh can split them; the losses leave out those that pad.
 
-    To a multiple of 128 where classes are many, of 8 where they are few: whatever the mesh, so that a run can go on
-    with another one.
+    To a multiple of 8 where classes are few, of 128 or 1024 where they are many: whatever the mesh, so that a run can
+    go on with another one.
     """
-    multiple = 128 if classes >= 4096 else 8
+    multiple = 1024 if classes >= 2**20 else 128 if classes >= 4096 else 8
     return int(-(-classes // multiple) * multiple)
 
 

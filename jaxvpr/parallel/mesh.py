@@ -24,13 +24,14 @@ def make_mesh(model: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
     slice.
 
     Args:
-      model: how many devices share one set of class prototypes; divides the number of devices.
+      model: how many devices share one set of class prototypes; divides the number of devices. 0: all of them.
       devices: the devices to use, all by default.
 
     Raises:
       ValueError: if `model` does not divide the number of devices.
     """
     devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
+    model = model or len(devices)
     if model < 1 or len(devices) % model:
         raise ValueError(f"mesh.model={model} must divide the number of devices, which is {len(devices)}")
     grid = np.asarray(devices).reshape(-1, model)
@@ -46,6 +47,17 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def replicate(mesh: Mesh) -> Callable[[Any], Any]:
     """Compiles (arrays) -> the same arrays on every device, so that each process can read all of them."""
     return jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))
+
+
+def whole(tree: Any) -> Any:
+    """Arrays as they are on every device, so that each process can read all of them; those that are split are
+    gathered."""
+    leaves, structure = jax.tree.flatten(tree)
+    split = {i: leaf for i, leaf in enumerate(leaves) if not leaf.sharding.is_fully_replicated}
+    if not split:
+        return tree
+    gathered = replicate(next(iter(split.values())).sharding.mesh)(split)
+    return jax.tree.unflatten(structure, [gathered.get(i, leaf) for i, leaf in enumerate(leaves)])
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

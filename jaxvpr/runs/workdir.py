@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 FREE = (
     "loader.threads", "loader.workers", "loader.prefetch", "checkpoint.",
     "log_seconds", "hosts.", "frozen_random", "test_data.", "eval.batch", "eval.localize", "eval.search",
-    "eval.host_mib", "pca.", "mesh.model",
+    "eval.host_mib", "pca.", "mesh.",
 )  # fmt: skip
 AGAIN = "It says which recipe the run has: delete it if that is the one given now, and it is written anew"
 # Data may move to another folder; that its images are the same ones is the user's word.

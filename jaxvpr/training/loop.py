@@ -53,6 +53,7 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
     fresh = partial(
         init_state, recipe.model, objective, groups, mesh,
         example=recipe.example, frozen=frozen, seed=config.seed, ema=bool(averages),
+        fsdp_mib=config.mesh.fsdp_mib,
     )  # fmt: skip
     with slow("preparing the weights to start from"):
         state, shardings = fresh()
@@ -86,9 +87,10 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         if not finished:
             run.save(state, host)
         checkpoints.wait()
-        best = checkpoints.variables(variables_of(state), "best")
+        last = variables_of(state)
+        best = checkpoints.variables(last, "best")
         extra = checkpoints.extra(best[0]) if best and recipe.classes else None
-    best_step, chosen = best or (host.step, variables_of(state))
+    best_step, chosen = best or (host.step, last)
     return Outcome(jax.device_get(chosen), initial, best_step, finished, run.seconds(), host.planning_seconds, extra)
 
 

@@ -121,10 +121,11 @@ def memory(
         return jax.vjp(lambda trained, heads: loss(trained, heads, rest), trained, heads)[1]
 
     kept = jax.eval_shape(backward, trained, heads, (fixed, (state.stats, state.aux), part))
+    of_a_slot = _on_a_device(state.extra) // objective.slots
     return Memory(
-        state=sum(_bytes(leaf, leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(state)),
+        state=_on_a_device(state),
         batch=_total(batches) // mesh.size,
-        gradients=_total((trained, heads)),
+        gradients=_on_a_device((trained, state.shared)) + of_a_slot,
         kept=_total(kept) // mesh.size,
     )
 
@@ -140,6 +141,10 @@ def _global(draw: Draw, local: Mapping[str, Array]) -> dict[str, jax.ShapeDtypeS
         return jax.ShapeDtypeStruct((elements, *inner, *x.shape[1:]), x.dtype)
 
     return {name: shape(name, x) for name, x in local.items() if name not in ("row", "bad")}
+
+
+def _on_a_device(tree: Any) -> int:
+    return sum(_bytes(leaf, leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
 def _total(tree: Any) -> int:

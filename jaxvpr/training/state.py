@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 
 from jaxvpr.models import Variables
 from jaxvpr.objectives.objective import Objective
-from jaxvpr.parallel.mesh import class_shardings, replicated
+from jaxvpr.parallel.fsdp import sized_shardings
+from jaxvpr.parallel.mesh import class_shardings, replicated, whole
 from jaxvpr.training.optimisers import Optimiser, join_frozen, split_frozen
 
 
@@ -45,8 +46,9 @@ class TrainState(NamedTuple):
 
 
 def variables_of(state: TrainState) -> Variables:
-    """What `model.apply` takes to describe images: the averaged parameters where the run keeps averages."""
-    return {"params": with_averages(state.params, state.ema), "batch_stats": state.stats}
+    """What `model.apply` takes to describe images: the averaged parameters where the run keeps averages. They lie whole
+    on every device, also where those of the state are split."""
+    return whole({"params": with_averages(state.params, state.ema), "batch_stats": state.stats})
 
 
 def with_averages(params: Any, ema: dict[str, jax.Array]) -> Any:
@@ -64,13 +66,16 @@ def init_state(
     frozen: Sequence[str],
     seed: int,
     ema: bool = False,
+    fsdp_mib: float = 0.0,
 ) -> tuple[TrainState, TrainState]:
     """The state of step 0, each leaf made where it will live, and the tree of its shardings.
 
     Takes what `planned` does. Prototypes of millions of classes never exist on one device: shapes come from
     `eval_shape`, and the initialisation is compiled with the shardings of the mesh.
     """
-    make, state = planned(model, objective, optimisers, mesh, example=example, frozen=frozen, seed=seed, ema=ema)
+    make, state = planned(
+        model, objective, optimisers, mesh, example=example, frozen=frozen, seed=seed, ema=ema, fsdp_mib=fsdp_mib
+    )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     return jax.jit(make, out_shardings=shardings)(jax.random.key(seed)), shardings
 
@@ -85,12 +90,13 @@ def planned(
     frozen: Sequence[str],
     seed: int,
     ema: bool = False,
+    fsdp_mib: float = 0.0,
 ) -> tuple[Callable[[jax.Array], TrainState], TrainState]:
     """(what makes the state of step 0 from a random key, the shapes, types and shardings of that state); nothing is
     computed.
 
     `example` is an input of the model with a batch of one, an array or a tree of them. `ema` says whether the run keeps
-    averages of the parameters that train.
+    averages of the parameters that train, `fsdp_mib` from what size on parameters are split: `sized_shardings`.
 
     Raises:
       UserError: for patterns that no parameter matches.
@@ -124,7 +130,7 @@ def planned(
     parts = {"model": flatten_dict(shapes.params, sep="/"), "heads": shapes.extra, "shared": shapes.shared}
     for group, part in parts.items():
         optimisers[group].check(part)
-    shardings = state_shardings(mesh, shapes, objective.by_class)
+    shardings = state_shardings(mesh, shapes, objective.by_class, fsdp_mib)
     return make, jax.tree.map(_laid, shapes, shardings)
 
 
@@ -172,12 +178,17 @@ def next_generation(
     return started(fresh, shardings, lambda _: initial)._replace(step=state.step, key=state.key, aux=aux)
 
 
-def state_shardings(mesh: Mesh, shapes: TrainState, by_class: Sequence[str]) -> TrainState:
-    """Everything replicated but the stacked heads named in `by_class` and their optimiser state, split by class."""
+def state_shardings(mesh: Mesh, shapes: TrainState, by_class: Sequence[str], fsdp_mib: float = 0.0) -> TrainState:
+    """Everything replicated but the stacked heads named in `by_class` and their optimiser state, split by class, and
+    the model's parameters, their optimiser state and averages, split by size: `sized_shardings`."""
     everywhere = jax.tree.map(lambda _: replicated(mesh), shapes)
     heads = class_shardings(mesh, shapes.opt["heads"], by_class)
+    params, moments, ema = sized_shardings(mesh, (shapes.params, shapes.opt["model"], shapes.ema), fsdp_mib)
     return everywhere._replace(
-        extra=class_shardings(mesh, shapes.extra, by_class), opt={**everywhere.opt, "heads": heads}
+        params=params,
+        ema=ema,
+        extra=class_shardings(mesh, shapes.extra, by_class),
+        opt={**everywhere.opt, "model": moments, "heads": heads},
     )
 
 

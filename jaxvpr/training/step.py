@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh, NamedSharding
 
 from jaxvpr.objectives.objective import Batch, Context, Objective
+from jaxvpr.parallel.fsdp import gathered
 from jaxvpr.parallel.mesh import batch_sharding, outputs_sharding, replicated
 from jaxvpr.training.ema import averaged
 from jaxvpr.training.grad_cache import cached_gradients, dealt, refuse_batch_statistics
@@ -70,6 +72,7 @@ def make_step(
     Raises:
       UserError: by the first step, for a `grad_cache` above 1 of a model that normalises by its batch's statistics.
     """
+    of_params = flatten_dict(shardings.params, sep="/")
     gradients, count = (_cached, grad_cache) if grad_cache > 1 else (_in_parts, accumulate)
 
     def step(state: TrainState, batches: Batches, turn: Turn) -> tuple[TrainState, Metrics]:
@@ -79,7 +82,7 @@ def make_step(
         trained, fixed = split_frozen(state.params, frozen)
         extra, opt_heads = _slice((state.extra, state.opt["heads"]), turn.slot)
         (grads, (grads_heads, grads_shared)), (stats, aux), metrics = gradients(
-            objective, mesh, count, partial(join_frozen, frozen=fixed), trained, (extra, state.shared),
+            objective, mesh, count, partial(_whole, fixed=fixed, shardings=of_params), trained, (extra, state.shared),
             (state.stats, state.aux), batches, at,
         )  # fmt: skip
 
@@ -101,6 +104,11 @@ def make_step(
 
     given, returned = (shardings, batch_sharding(mesh), None), (shardings, replicated(mesh))
     return jax.jit(step, donate_argnums=0, in_shardings=given, out_shardings=returned)
+
+
+def _whole(trained: Mapping[str, Any], *, fixed: Mapping[str, Any], shardings: Mapping[str, NamedSharding]) -> Any:
+    """Nested parameters, whole on every device, of those that train and those that do not."""
+    return join_frozen(gathered(trained, shardings), gathered(fixed, shardings))
 
 
 def _updated(

@@ -65,7 +65,7 @@ def training(
     settled = settings.settle(config, recipe, mesh)
     _, state = planned(
         recipe.model, recipe.objective, settled.groups, mesh, example=recipe.example, frozen=settled.frozen,
-        seed=config.seed, ema=bool(settled.averages),
+        seed=config.seed, ema=bool(settled.averages), fsdp_mib=config.mesh.fsdp_mib,
     )  # fmt: skip
     feed = Feed(
         recipe.sources, mesh, seed=config.seed, loader=loading_options(config.loader), by_image=settled.by_image

@@ -61,27 +61,34 @@ def classes(counts, **options):
 
 
 def test_a_run_goes_on_with_other_devices_and_another_split_of_its_classes(numbers, tmp_path):
-    """4 devices with mesh.model=1, then 8 with mesh.model=2, against a run that changes nothing."""
+    """4 devices, then 8 with mesh.model=2 and split parameters, then 2 without, against a run that changes nothing."""
     made = recipe(classes((5, 7)), ArraySource(str(numbers)), np.zeros((1, 5), np.float32))
-    alone = train(tmp_path / "alone", made, {"epochs": 4}, devices=4)
-    layouts = []
+    averaged = {"ema.decay": 0.5, "optimizer.momentum": 0.5}
+    alone = train(tmp_path / "alone", made, {"epochs": 4, **averaged}, devices=4)
+    layouts, split = [], []
     make_step = loop.make_step
 
     def noted(objective, groups, mesh, shardings, **options):
+        parts = shardings.params, shardings.ema, shardings.opt["model"]
         layouts.append({name: sharding.spec for name, sharding in shardings.extra.items()})
+        split.append([sum(not sharding.is_fully_replicated for sharding in jax.tree.leaves(part)) for part in parts])
         return make_step(objective, groups, mesh, shardings, **options)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(loop, "make_step", noted)
-        train(tmp_path / "run", made, {"epochs": 2}, devices=4)
-        changed = train(tmp_path / "run", made, {"epochs": 4, "mesh.model": 2}, devices=8, model=2)
+        train(tmp_path / "run", made, {"epochs": 2, **averaged}, devices=4)
+        other = {"mesh.model": 2, "mesh.fsdp_mib": 1e-6}
+        train(tmp_path / "run", made, {"epochs": 3, **averaged, **other}, devices=8, model=2)
+        changed = train(tmp_path / "run", made, {"epochs": 4, **averaged}, devices=2)
     assert layouts[1] == {"prototypes": P(None, "model"), "mixer": P()}, "classes alone are split"
+    assert split[0] == split[2] == [0, 0, 0] and split[1][0] == split[1][1] == split[1][2] > 0
     np.testing.assert_allclose(losses(tmp_path / "alone"), losses(tmp_path / "run"), rtol=2e-5)
     np.testing.assert_allclose(params(alone), params(changed), atol=1e-6)
 
 
 def test_padding_depends_on_the_classes_alone():
     assert [padded(count) for count in (1, 8, 9, 4095, 4096, 4097)] == [8, 8, 16, 4096, 4096, 4224]
+    assert [padded(count) for count in (2**20 - 1, 2**20, 10_000_000)] == [2**20, 2**20, 10_000_384]
 
 
 def test_new_heads_train_alone_when_their_group_begins_for_the_first_time(numbers, tmp_path):

@@ -81,23 +81,24 @@ def test_a_run_that_lost_a_host_ends_as_one_that_lost_none(four, killed, command
     assert results[0] == results[1], what
 
 
-# What a run of 4 hosts with 2 devices each and mesh.model=2 goes on as: hosts, devices of each, mesh.model.
-RESTORES = [(2, 2, 2), (2, 2, 1), (2, 4, 4), (1, 8, 8), (1, 1, 1)]
+# What a run of 4 hosts with 2 devices each, mesh.model=2 and whole parameters goes on as: hosts, devices of each,
+# mesh.model, mesh.fsdp_mib.
+RESTORES = [(2, 2, 2, 0), (2, 2, 1, 0.001), (2, 4, 0, 0), (1, 8, 8, 0.001), (1, 1, 1, 0)]
 
 
-@pytest.mark.parametrize(("hosts", "devices", "model"), RESTORES)
+@pytest.mark.parametrize(("hosts", "devices", "model", "fsdp"), RESTORES)
 def test_a_run_that_lost_a_host_goes_on_with_others(
-    four, killed, command, environment, tmp_path, hosts, devices, model
+    four, killed, command, environment, tmp_path, hosts, devices, model, fsdp
 ):
     folder, what = killed
     run = shutil.copytree(folder, tmp_path / "run")
-    said = train(environment, hosts, devices, command(run, f",mesh.model={model}"))
+    said = train(environment, hosts, devices, command(run, f",mesh.model={model},mesh.fsdp_mib={fsdp}"))
     assert ("resumed at step" in said[0]) == ("steps []" not in what), what
     assert_close(run, four)
 
 
 def test_a_run_of_two_hosts_goes_on_with_four(four, command, environment, tmp_path):
-    kill(environment, 2, 2, command(tmp_path / "run", ",mesh.model=4"), 1, 7)
+    kill(environment, 2, 2, command(tmp_path / "run", ",mesh.model=4,mesh.fsdp_mib=0.001"), 1, 7)
     said = train(environment, 4, 2, command(tmp_path / "run"))
     assert "resumed at step" in said[0]
     assert_close(tmp_path / "run", four)

@@ -14,7 +14,7 @@ from jaxvpr.parallel.mesh import (
 )
 
 
-@pytest.mark.parametrize(("model", "shape"), [(1, (8, 1)), (2, (4, 2)), (8, (1, 8))])
+@pytest.mark.parametrize(("model", "shape"), [(1, (8, 1)), (2, (4, 2)), (8, (1, 8)), (0, (1, 8))])
 def test_all_devices_in_order(model, shape):
     mesh = make_mesh(model)
     assert mesh.axis_names == ("data", "model") and mesh.devices.shape == shape
@@ -23,7 +23,7 @@ def test_all_devices_in_order(model, shape):
     assert list(backwards.devices.flat) == list(mesh.devices.flat)
 
 
-@pytest.mark.parametrize("model", [0, 3, 16])
+@pytest.mark.parametrize("model", [-1, 3, 16])
 def test_what_does_not_divide_the_devices(model):
     with pytest.raises(ValueError, match=rf"mesh\.model={model}\b.*devices.*\b8\b"):
         make_mesh(model)

@@ -19,10 +19,19 @@ from data_pipelines.places import Paths
 from data_pipelines.sources import Source
 from jaxvpr.errors import UserError
 from jaxvpr.models import Preprocess
-from jaxvpr.parallel import hosts
+from jaxvpr.parallel import device_memory, hosts
 from jaxvpr.parallel.mesh import local_rows
 from jaxvpr.retrieval import cache
-from jaxvpr.retrieval.extract import Described, NotFiniteError, Table, describe, describe_mixed, in_memory, trace
+from jaxvpr.retrieval.extract import (
+    Described,
+    NotFiniteError,
+    Table,
+    describe,
+    describe_mixed,
+    in_memory,
+    memory,
+    trace,
+)
 
 log = logging.getLogger(__name__)
 Array = np.ndarray
@@ -121,13 +130,30 @@ class Describer:
     ) -> T:
         """What one of two functions makes of all images: `mixed` of those that are read at several sizes."""
         source, apply = self._source_of_one_size(images), apply or self._apply
-        with _naming(images):
+        too_much = device_memory.told(
+            f"describing images, eval.batch={batch // self.mesh.size}",
+            partial(self._advice, apply, variables, batch, source is None),
+        )
+        with _naming(images), too_much:
             if source is None:
                 found = self._of_own_sizes(mixed, apply, variables, cast(Images, images), batch)
             else:
                 found = in_order(apply, variables, self._batches(source, batch), len(source), self.mesh)
         self._log_missing(images, found.missing)
         return found
+
+    def _advice(self, apply: Apply, variables: Any, batch: int, mixed: bool) -> str:
+        """The batch that fits, where images have one size."""
+        devices, dtype = self.mesh.size, np.float32 if mixed and self._device_rule else np.uint8
+        each, found, fits = batch // devices, "", 0
+        if self._size:
+            size = shapes.common_size(self._size, self._multiple, self._crop)
+
+            def takes(each: int) -> int:
+                return memory(apply, variables, self.mesh, each * devices, size, dtype)
+
+            fits, found = device_memory.that_fits(takes, "eval.batch", each, 1)
+        return f"{found}{'. ' * bool(found)}Start with --config.eval.batch={fits or max(each // 2, 1)}"
 
     def _source_of_one_size(self, images: Images | Source) -> Any:
         """The source that reads all images at the model's input size, in order; None where their sizes differ."""

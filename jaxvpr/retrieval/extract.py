@@ -22,7 +22,7 @@ from data_pipelines.shapes import Mixed
 from data_pipelines.sources import BOOKKEEPING
 from jaxvpr.errors import UserError
 from jaxvpr.models import resizing
-from jaxvpr.parallel import compiling
+from jaxvpr.parallel import compiling, device_memory
 from jaxvpr.parallel.mesh import replicate
 
 Array = np.ndarray
@@ -155,10 +155,19 @@ def _jitted(apply: Callable, mesh: Mesh):
 def trace(apply: Callable, variables: Any, mesh: Mesh, length: int, size: tuple[int, int], dtype: Any) -> int:
     """How many numbers a descriptor has. Traces the program that describes a batch of `length` images of `size` and
     `dtype`, and computes nothing; what the model raises for images of that size comes out here."""
-    sharding = NamedSharding(mesh, P(mesh.axis_names))  # as the batches will have it, so that this trace serves them
+    return _jitted(apply, mesh).eval_shape(variables, *_batch_like(mesh, length, size, dtype))[0].shape[1]
+
+
+def memory(apply: Callable, variables: Any, mesh: Mesh, length: int, size: tuple[int, int], dtype: Any) -> int:
+    """Bytes of each device that the program takes which `trace` traces; it is compiled for that."""
+    arguments = _batch_like(mesh, length, size, dtype)
+    return device_memory.taken(_jitted(apply, mesh).lower(variables, *arguments).compile())
+
+
+def _batch_like(mesh: Mesh, length: int, size: tuple[int, int], dtype: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
+    sharding = NamedSharding(mesh, P(mesh.axis_names))  # as the batches will have it, so that a trace serves them
     like = partial(jax.ShapeDtypeStruct, sharding=sharding)
-    rows, mask = like((length,), np.int32), like((length,), np.bool_)
-    return _jitted(apply, mesh).eval_shape(variables, like((length, *size, 3), dtype), rows, mask)[0].shape[1]
+    return like((length, *size, 3), dtype), like((length,), np.int32), like((length,), np.bool_)
 
 
 def steps(step: Callable, variables: Any, batches: Iterable[Mapping[str, Array]], mesh: Mesh) -> Iterator[tuple]:

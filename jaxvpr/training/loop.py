@@ -10,7 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -25,7 +25,7 @@ from data_pipelines.progress import first_slow, slow
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
 from jaxvpr.objectives.objective import Plan
-from jaxvpr.parallel import compiling, connection, hosts
+from jaxvpr.parallel import compiling, connection, device_memory, hosts
 from jaxvpr.training import early_stop, settings
 from jaxvpr.training.checkpoint import Checkpoints
 from jaxvpr.training.feed import Feed
@@ -36,6 +36,7 @@ from jaxvpr.training.plateau import Watch
 from jaxvpr.training.recipe import Outcome, Recipe
 from jaxvpr.training.state import TrainState, abstract, init_state, next_generation, started, variables_of
 from jaxvpr.training.step import Turn, make_step
+from jaxvpr.training.step_memory import StepMemory
 
 log = logging.getLogger(__name__)
 UNREAD = 10  # batches in a row without an image that could be read, which end a run
@@ -71,13 +72,17 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         total=total, epoch=config.steps_per_epoch, frozen=frozen,
         accumulate=config.accumulate, grad_cache=config.grad_cache, ema=averages, by_image=by_image,
     )  # fmt: skip
-    what = "the training step"
-    step = first_slow(made, compiling.message(what), before=compiling.together(made, what))
+    what, together = "the training step", compiling.together(made, "the training step")
+    memory = StepMemory(
+        made, batch=config.batch, accumulate=config.accumulate, grad_cache=config.grad_cache, devices=mesh.size
+    )
+    step = first_slow(made, compiling.message(what), before=memory.noting(together))
     written = Log(workdir if hosts.is_first() else None, host.log_offset, host.step)
     feed = Feed(recipe.sources, mesh, seed=config.seed, loader=loading_options(config.loader), by_image=by_image)
     run = _Run(
         config, recipe, feed, checkpoints, written, follow, deciding,
         renew=lambda state: next_generation(state, fresh()[0], shardings, initial, objective.inherited),
+        told=partial(device_memory.told, f"{what} with batch={config.batch}", memory.advice),
         seconds=host.seconds,
     )  # fmt: skip
     alone = connection.advising(checkpoints.restart)
@@ -100,11 +105,11 @@ class _Run:
     def __init__(
         self, config: ConfigDict, recipe: Recipe, feed: Feed, checkpoints: Checkpoints, written: Log,
         follow: settings.Follow, deciding: early_stop.Deciding, *,
-        renew: Callable[[TrainState], TrainState], seconds: float,
+        renew: Callable[[TrainState], TrainState], told: Callable[[], AbstractContextManager], seconds: float,
     ):  # fmt: skip
         self.config, self.recipe, self.feed = config, recipe, feed
         self.checkpoints, self.log, self.follow, self.renew = checkpoints, written, follow, renew
-        self.deciding, self.unread = deciding, 0
+        self.deciding, self.unread, self.told = deciding, 0, told
         self.period_steps = recipe.objective.period
         self.total = config.epochs * config.steps_per_epoch
         self.plans = Plans(recipe.objective, feed, seed=config.seed, total=self.total)
@@ -128,7 +133,7 @@ class _Run:
         plan, first = cast(Plan, host.plan), index * self.period_steps
         self.progress.images = sum(draw.rows[within].size for draw in plan.draws.values())
         pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
-        with closing(self.plans.batches(host)) as stream:
+        with self.told(), closing(self.plans.batches(host)) as stream:
             waiting = time.monotonic()
             for number, local in stream:
                 self.progress.waited(time.monotonic() - waiting)
@@ -146,7 +151,7 @@ class _Run:
                     if leaving:
                         return state
                 waiting = time.monotonic()
-        self._settle(pending, 0, state, host)
+            self._settle(pending, 0, state, host)
         host.plan = None
         return self._finish_plan(state, host)
 

@@ -7,6 +7,7 @@ import pytest
 
 from data_pipelines.places import Paths, Places
 from jaxvpr.builders import describing
+from jaxvpr.errors import UserError
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.describer import Describer
 from jaxvpr.retrieval.evaluator import benchmark, measure
@@ -72,3 +73,18 @@ def test_a_benchmark_of_few_queries_compiles_the_model_once(photo_tree, watched)
     describer, compiled = watched(1, WAYS["one size"])
     measure(describer, VARIABLES, benchmark("few", places, "test", ("25m",)), (1,))
     assert compiled == [16]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_batch_that_needs_too_much_memory_is_told_with_the_one_that_fits(way, watched):
+    """As the compiler of a TPU says it."""
+
+    def too_large(variables, images):
+        if len(images) > 8:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 9.9G")
+        return apply(variables, images)
+
+    describer, _ = watched(2, WAYS[way])
+    words = r"batch=8 needs more memory.*\(Ran out .*9\.9G\).*=8 takes too much, .*=4 takes .* --config\.eval\.batch=4$"
+    with pytest.raises(UserError, match=words):
+        describer(VARIABLES, IMAGES, too_large)

@@ -95,6 +95,7 @@ class Run:
                 self.before[int(turn.number)] = copied(state._replace(key=jax.random.key_data(state.key)))
                 return step(state, batches, turn)
 
+            run.lower = step.lower
             return run
 
         def embed(variables):

@@ -9,11 +9,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from epoch_runs import Run
 
 from data_pipelines.draws import Draw
 from jaxvpr import builders, families, weights
 from jaxvpr.errors import UserError
-from jaxvpr.parallel import hosts
+from jaxvpr.parallel import device_memory, hosts
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.training import logs, loop
 from jaxvpr.training.checkpoint import Checkpoints
@@ -42,6 +43,7 @@ def before_step(monkeypatch, number, act):
         def run(state, batches, turn):
             return step(state, act(batches) if int(turn.number) == number else batches, turn)
 
+        run.lower = step.lower
         return run
 
     monkeypatch.setattr(loop, "make_step", counted)
@@ -77,6 +79,26 @@ def test_a_loss_that_is_no_number_stops_the_run_and_it_goes_on_when_mended(
     # What was refused left no trace: the run ends as the one that nothing happened to.
     for name in ("model.safetensors", "log.jsonl"):
         assert (folder / name).read_bytes() == (trained_run / name).read_bytes(), name
+
+
+def test_a_step_that_needs_too_much_memory_is_told_with_the_batch_that_fits(tmp_path, monkeypatch):
+    """In place of a device the step says so, in the words of a GPU; its programs are compiled and measured."""
+
+    def too_much(batches):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 123 bytes.")
+
+    taken, sizes, run = device_memory.taken, [], Run(tmp_path / "run", monkeypatch, mines=False, batch=32)
+    with monkeypatch.context() as patched:
+        before_step(patched, 0, too_much)
+        patched.setattr(device_memory, "taken", lambda program: sizes.append(taken(program)) or sizes[-1])
+        patched.setattr(device_memory, "limit", lambda: 2**40)
+        with pytest.raises(UserError, match=r"^the training step with batch=32 needs .* allocate 123 bytes\)") as told:
+            run.train()
+    assert len(sizes) == 2 and sizes[1] < sizes[0]
+    for advice in ("batch=16 takes", "--config.batch=16", "--config.accumulate=2", "--config.grad_cache=2"):
+        assert advice in str(told.value)
+    run.config = changed(run.config, batch=16)
+    assert run.train().finished
 
 
 def test_a_rate_far_too_high_is_caught_and_leaves_finite_weights(tiny_config, tmp_path):

@@ -176,11 +176,13 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
-def at_its_best(network: nn.Module, tiny: bool = False) -> Any:
-    """The network compiled, with TF32 for what is left in float32.
+def at_its_best(network: nn.Module, tiny: bool = False, tf32: bool = True) -> Any:
+    """The network compiled.
 
     Args:
+      tf32: for what is left in float32; else that is full float32.
       tiny: traced, but not made into kernels, which takes a C++ compiler minutes on a processor.
     """
-    torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
     return torch.compile(network, backend="aot_eager" if tiny else "inductor")

@@ -45,7 +45,13 @@ def _model(config: ConfigDict) -> None:
             # Descriptors of unit length; false leaves them as the aggregator makes them. Aggregators that pool have
             # `l2_before` among their options.
             "l2_after": True,
+            # The type that the backbone computes in, and what products of float32 numbers are computed in, in it and in
+            # the aggregator: "highest", "high", "default" or "BF16_BF16_F32" (docs/scale_out.md). An empty
+            # head_precision is "highest" with float32, else "default". They hold wherever images are described;
+            # `train_precision` below may be another.
             "dtype": "float32",
+            "precision": "highest",
+            "head_precision": "",
         }
     )
     config.image = image((512, 512), "pil_bilinear")
@@ -117,6 +123,9 @@ def _training(config: ConfigDict) -> None:
     # every image is embedded twice (Gao et al., 2021).
     config.accumulate = 1
     config.grad_cache = 1
+    # Of backbone and aggregator in training alone: such as "default", TF32 on NVIDIA GPUs and bfloat16 on TPUs. "" is
+    # what `model` has. Losses are always at the highest.
+    config.train_precision = ""
     # Patterns of parameter paths that do not train, beside those that the model's own options freeze.
     config.frozen = ()
     # Frozen parameters that no file of weights gives are an error, unless this says that random ones are meant.

@@ -310,6 +310,7 @@ MISNAMED = {
     "model.backbone": "vgg", "model.aggregator": "netvlad9", "objective.loss": "triplet", "optimizer.name": "lion",
     "optimizer_extra.schedule": "step", "optimizer_shared.per": "hour", "domain.method": "adda", "domain.on": "pixels",
     "objective.partition.by": "street", "loader.on_error": "ignore",
+    "model.precision": "float32", "model.head_precision": "half", "train_precision": "tf32",
 }  # fmt: skip
 
 
@@ -323,7 +324,7 @@ def test_every_name_that_does_not_exist_is_told_at_once_and_before_data_is_read(
     said = refused(f"--config={tiny_recipe}", *wrong, *further, run)
     told = re.findall(r"^  config\.(\S+)='(\w+)' does not exist; there are \['", said, re.MULTILINE)
     assert dict(told) == MISNAMED and len(told) == len(MISNAMED)
-    assert "11 mistakes" in said and "config.val_data.val.thresholds: unknown" in said
+    assert "14 mistakes" in said and "config.val_data.val.thresholds: unknown" in said
     assert "depth" not in said and not (tmp_path / "run").exists(), "no data was read"
 
 

@@ -19,7 +19,7 @@ def fused() -> Iterator[None]:
     """Within it, models traced in bfloat16 attend by `jax.nn.dot_product_attention`: cuDNN's on a GPU, XLA's elsewhere.
 
     There is no switch for this, so the function is replaced by its name wherever the models hold it. Attention that
-    drops shares or asks for a precision stays as it is.
+    drops shares stays as it is.
 
     Raises:
       LookupError: where no module of the models holds a function of this name any more.
@@ -40,10 +40,10 @@ def fused() -> Iterator[None]:
 
 
 def _instead_of(plain: Any) -> Any:
-    def attend(query: Any, key: Any, value: Any, drop: Any = None, precision: Any = None) -> jax.Array:
+    def attend(query: Any, key: Any, value: Any, drop: Any = None) -> jax.Array:
         drops = drop is not None and drop.rate > 0 and not drop.deterministic
-        if query.dtype != jnp.bfloat16 or precision is not None or drops:
-            return plain(query, key, value, drop, precision)
+        if query.dtype != jnp.bfloat16 or drops:
+            return plain(query, key, value, drop)
         kind: Literal["cudnn", "xla"] = "cudnn" if jax.default_backend() == "gpu" else "xla"
         return jax.nn.dot_product_attention(query, key, value, implementation=kind)
 

@@ -26,14 +26,14 @@ TINY = {
 }
 
 
-def ours(name: str, dtype: str, at: At) -> dict[str, Any]:
-    """Our compiled forward pass. Writes the weights that PyTorch's side has too."""
+def ours(name: str, dtype: str, precision: str, at: At) -> dict[str, Any]:
+    """Our compiled forward pass, at a `model.precision`. Writes the weights that PyTorch's side has too."""
     import jax
 
     from benchmarks.device import program
 
     case = (TINY if at.tiny else CASES)[name]
-    config = extract.recipe(case, dtype)
+    config = extract.recipe(case._replace(changes={**case.changes, "model.precision": precision}), dtype)
     images, network = extract.images_of(case, config), extract.jaxvpr_network(config, at.folder / f"{name}.safetensors")
     there, last = jax.device_put(images), {}
 
@@ -49,7 +49,8 @@ def ours(name: str, dtype: str, at: At) -> dict[str, Any]:
 
 
 def pytorch(name: str, dtype: str, at: At) -> dict[str, Any]:
-    """PyTorch's at its best: channels last, autocast in bfloat16 or TF32, `torch.compile`.
+    """PyTorch's at its best: channels last, autocast in bfloat16 (with TF32 for the rest) or full float32,
+    `torch.compile`.
 
     Raises:
       FileNotFoundError: where our side has not written the weights.
@@ -62,7 +63,7 @@ def pytorch(name: str, dtype: str, at: At) -> dict[str, Any]:
     config = extract.recipe(case, dtype)
     torch.backends.cudnn.benchmark = True
     plain = extract.pytorch_network(config, at.folder / f"{name}.safetensors", channels_last=True)
-    network = torch_side.at_its_best(plain, at.tiny)
+    network = torch_side.at_its_best(plain, at.tiny, tf32=dtype == "bfloat16")
     there, image = torch_side.placed(extract.images_of(case, config))
 
     def one(images: torch.Tensor) -> None:
@@ -80,8 +81,8 @@ def pytorch(name: str, dtype: str, at: At) -> dict[str, Any]:
 
 
 def parity(name: str, at: At) -> dict[str, Any]:
-    """float32 descriptors of the device beside those of this machine's CPU, at the device's own precision of products
-    (TF32 on an NVIDIA GPU) and at full precision."""
+    """float32 descriptors of the device beside those of this machine's CPU, at the highest precision, as they are by
+    default, and at that of `model.precision=default` (TF32 on an NVIDIA GPU)."""
     import jax
 
     from jaxvpr import builders
@@ -91,21 +92,22 @@ def parity(name: str, at: At) -> dict[str, Any]:
     images = extract.images_of(case._replace(batch=min(case.batch, PARITY_IMAGES)), config)
     cpu, variables = jax.devices("cpu")[0], builders.initial_variables(config)
 
-    def described(device: Any, precision: str | None) -> np.ndarray:
-        with jax.default_matmul_precision(precision):
-            return np.asarray(jax.jit(builders.apply(config))(*jax.device_put((variables, images), device)))
+    def described(device: Any, precision: str) -> np.ndarray:
+        own = config.copy_and_resolve_references().unlock()
+        own.model.precision = own.model.head_precision = precision
+        return np.asarray(jax.jit(builders.apply(own))(*jax.device_put((variables, images), device)))
 
     expected = described(cpu, "highest")
-    found = {kind: described(jax.devices()[0], kind) for kind in (None, "highest")}
+    found = {kind: described(jax.devices()[0], kind) for kind in ("default", "highest")}
     apart = {kind: float(abs(one - expected).max()) for kind, one in found.items()}
     cosines = {kind: float((one * expected).sum(1).min()) for kind, one in found.items()}
-    far = apart["highest"] > PARITY or apart[None] > PARITY_DEFAULT or not np.isfinite(list(apart.values())).all()
+    far = apart["highest"] > PARITY or apart["default"] > PARITY_DEFAULT or not np.isfinite(list(apart.values())).all()
     return {
         "pixels": images.shape[1],
         "images": len(images),
         "largest_difference": apart["highest"],
-        "largest_difference_at_default_precision": apart[None],
+        "largest_difference_at_default_precision": apart["default"],
         "smallest_cosine": cosines["highest"],
-        "smallest_cosine_at_default_precision": cosines[None],
+        "smallest_cosine_at_default_precision": cosines["default"],
         "wrong": f"more than {PARITY} apart ({PARITY_DEFAULT} at default precision)" if far else "",
     }

@@ -26,10 +26,12 @@ def _train_torch(name: str, side: str) -> Measurement:
 
 def _extract(name: str, dtype: str) -> list[Measurement]:
     group = f"extract {name} {dtype}"
-    return [
-        Measurement(f"{group}: {OURS}", "jaxvpr", 45, partial(extraction.ours, name, dtype)),
-        Measurement(f"{group}: {BEST}", "pytorch", 60, partial(extraction.pytorch, name, dtype)),
+    ours = [
+        Measurement(f"{group}: {OURS}{side}", "jaxvpr", 45, partial(extraction.ours, name, dtype, precision))
+        for side, precision in (("", "highest"), (", at default precision", "default"))
     ]
+    peer = Measurement(f"{group}: {BEST}", "pytorch", 60, partial(extraction.pytorch, name, dtype))
+    return [ours[0], peer] + ours[1:] * (dtype == "float32")
 
 
 PLAN = (
@@ -39,9 +41,10 @@ PLAN = (
     *(_train_torch(name, BEST) for name in steps.CASES),
     Measurement("float32 parity resnet50", "jaxvpr", 40, partial(extraction.parity, "resnet50")),
     Measurement("kill and resume", "jaxvpr", 90, resume.kill_and_resume),
-    _train("mixvpr", steps.HEADS),
+    _train("mixvpr", steps.PRECISE),
+    _train("mixvpr", steps.ROUNDED),
     _train("salad", steps.ATTENTION),
-    _train("salad", steps.HEADS),
+    _train("salad", steps.PRECISE),
     Measurement("loader", "host", 45, partial(data.loader, False)),
     Measurement("loader, one arena", "host", 45, partial(data.loader, True)),
     Measurement("mining", "jaxvpr", 60, data.mining),

@@ -1,12 +1,8 @@
-"""A compiled step as a program: what its matrix products and convolutions cost, and the same program with others.
-
-This looks at what JAX traced, never at how the package is written: figures and variants outlive a move of its rooms.
-"""
+"""A traced step as a program: what its matrix products and convolutions cost."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -69,44 +65,3 @@ def _flops(equation: Any) -> int:
     spread = prod(equation.params["lhs_dilation"])
     kernel = equation.params["dimension_numbers"].rhs_spec[1:]
     return 2 * prod(out.shape) * prod(right.shape[axis] for axis in kernel) // spread
-
-
-def at_default_precision(program: Any) -> Any:
-    """The closed jaxpr with all its products at the device's default precision, on an NVIDIA GPU TF32 for float32.
-
-    Raises:
-      ValueError: where nothing in it asked for more than that, so that it would be the same program.
-    """
-    if all(" " not in name for name in flops(program)):
-        raise ValueError("all products are at the default precision already: there is nothing to compare")
-    return _relaxed(program)
-
-
-def runnable(program: Any, arguments: tuple[Any, ...], outputs: Any) -> Callable[..., Any]:
-    """A closed jaxpr as a compiled function; its first argument's memory is reused, as the training step's is.
-
-    Args:
-      arguments, outputs: as those of the function that it was traced from, by their structure.
-    """
-    reused = tuple(range(len(jax.tree.leaves(arguments[0]))))
-    compiled = jax.jit(core.jaxpr_as_fun(program), donate_argnums=reused)
-    structure = jax.tree.structure(outputs)
-    return lambda *given: jax.tree.unflatten(structure, compiled(*jax.tree.leaves(given)))
-
-
-def _relaxed(value: Any) -> Any:
-    """A jaxpr, or whatever holds some, with `precision=None` in every product."""
-    if isinstance(value, core.Jaxpr):  # asked first: from jax 0.11 on, a closed one is of the same class
-        return value.replace(eqns=[_relaxed_equation(equation) for equation in value.eqns])
-    if isinstance(value, core.ClosedJaxpr):
-        return value.replace(jaxpr=_relaxed(value.jaxpr))
-    if type(value) in (tuple, list):
-        return type(value)(map(_relaxed, value))
-    return value
-
-
-def _relaxed_equation(equation: Any) -> Any:
-    params = {name: _relaxed(value) for name, value in equation.params.items()}
-    if equation.primitive.name in PRODUCTS:
-        params["precision"] = None
-    return equation.replace(params=params)

@@ -28,12 +28,15 @@ TINY: dict[str, Any] = {
 # What the authors' code computes in unless told otherwise: CosPlace offers mixed precision by a flag, MixVPR and SALAD
 # train in Lightning's 16-bit mode.
 PUBLISHED = {"cosplace": "float32", "salad": "float16", "mixvpr": "float16"}
-HEADS, ATTENTION = "heads at default precision", "cuDNN attention"
+PRECISE, ROUNDED, ATTENTION = "heads at the highest precision", "heads rounded to bfloat16", "cuDNN attention"
+# What a variant changes in the recipe.
+VARIANTS = {PRECISE: {"train_precision": "highest"}, ROUNDED: {"train_precision": "BF16_BF16_F32"}}
 
 
-def _prepared(name: str, dtype: str, at: At) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
+def _prepared(name: str, dtype: str, at: At, variant: str = "") -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
     """The benchmark that a case belongs to, the case, its recipe and its batch."""
     case = (TINY if at.tiny else CASES)[name]
+    case = case._replace(changes={**case.changes, **VARIANTS.get(variant, {})})
     module = train_step if isinstance(case, train_step.Case) else places_step
     config = module.recipe(case, dtype)
     return module, case, config, module.batch_of(case, config)
@@ -43,7 +46,7 @@ def ours(name: str, dtype: str, variant: str, at: At) -> dict[str, Any]:
     """The training loop's step. The plain one writes the weights that PyTorch's sides start from.
 
     Args:
-      variant: "", HEADS or ATTENTION.
+      variant: "", ATTENTION, or one of `VARIANTS`.
     """
     import jax
 
@@ -51,17 +54,15 @@ def ours(name: str, dtype: str, variant: str, at: At) -> dict[str, Any]:
     from benchmarks.device import attention, program
     from jaxvpr.training.step import Turn
 
-    module, case, config, batch = _prepared(name, dtype, at)
+    module, case, config, batch = _prepared(name, dtype, at, variant)
     weights = at.folder / (f"{name}.safetensors" if not variant else "unused.safetensors")
     training = module.jaxvpr_training(case, config, weights)
     there = jax_side.to_global(training.mesh, batch)
     arguments = training.state, {"source": there}, Turn(np.int32(0))
     with attention.fused() if variant == ATTENTION else nullcontext():
         traced = training.step.trace(*arguments)
-    computed = program.at_default_precision(traced.jaxpr) if variant == HEADS else traced.jaxpr
-    work = program.flops(computed)
-    step = program.runnable(computed, arguments, traced.out_info) if variant == HEADS else traced.lower().compile()
-    start = jax_side.starter(training._replace(step=step))
+    work = program.flops(traced.jaxpr)
+    start = jax_side.starter(training._replace(step=traced.lower().compile()))
     made: list[dict[str, jax.Array]] = []
 
     def one(sent: bool) -> None:

@@ -24,7 +24,8 @@ def model(config: ConfigDict) -> models.PlaceModel:
     """The model of a recipe."""
     options = config.model.to_dict()
     try:
-        return models.join(**options, mean=tuple(config.image.mean), std=tuple(config.image.std))
+        colours = tuple(config.image.mean), tuple(config.image.std)
+        return models.join(**options, mean=colours[0], std=colours[1], train_precision=config.train_precision)
     except (ValueError, TypeError) as error:
         raise UserError(f"config.model: {error}") from error
 

@@ -69,6 +69,9 @@ def _of_model() -> Known:
     return {
         "model.backbone": models.BACKBONES,
         "model.aggregator": models.AGGREGATORS,
+        "model.precision": models.PRECISIONS,
+        "model.head_precision": ("", *models.PRECISIONS),
+        "train_precision": ("", *models.PRECISIONS),
         "loader.on_error": ("raise", "skip"),
         "eval.search": SEARCHES,
     }

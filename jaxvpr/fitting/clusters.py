@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from data_pipelines.places import Paths
 from jaxvpr.errors import UserError
 from jaxvpr.models.layers import l2_normalise
-from jaxvpr.models.place_model import PlaceModel, normalise
+from jaxvpr.models.place_model import PlaceModel
 from jaxvpr.parallel import hosts
 from jaxvpr.retrieval.evaluator import Apply, Describer
 
@@ -70,8 +70,8 @@ def sampler(model: PlaceModel, per_image: int, seed: int = 0) -> Apply:
     """
 
     def sample(variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
-        own = {kind: tree["backbone"] for kind, tree in variables.items() if "backbone" in tree}
-        features = model.backbone.apply(own, normalise(images, model.mean, model.std), False).map  # type: ignore[union-attr]
+        own = {kind: {"backbone": tree["backbone"]} for kind, tree in variables.items() if "backbone" in tree}
+        features = model.apply(own, images, method="features").map  # type: ignore[union-attr]
         local = l2_normalise(features.reshape(features.shape[0], -1, features.shape[-1]))
         marks = jnp.sum(jnp.round(images.astype(jnp.float32)).astype(jnp.uint32), (1, 2, 3), dtype=jnp.uint32)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), marks)

@@ -32,12 +32,13 @@ from jaxvpr.models.backbones.vgg import VGG
 from jaxvpr.models.backbones.vit import ViT
 from jaxvpr.models.features import Features
 from jaxvpr.models.methods import METHODS, Description, Preprocess
-from jaxvpr.models.place_model import IMAGENET_MEAN, IMAGENET_STD, PlaceModel
+from jaxvpr.models.place_model import IMAGENET_MEAN, IMAGENET_STD, PRECISIONS, PlaceModel
 
 __all__ = [
     "AGGREGATORS",
     "BACKBONES",
     "METHODS",
+    "PRECISIONS",
     "Description",
     "Features",
     "Method",
@@ -45,6 +46,7 @@ __all__ = [
     "Preprocess",
     "Variables",
     "build",
+    "computed_in",
     "depends_on_batch",
     "description",
     "join",
@@ -143,6 +145,16 @@ def depends_on_batch(model: PlaceModel) -> bool:
     return bool(getattr(head, "cross_image", False) and getattr(head, "layers", 0))
 
 
+def computed_in(model: PlaceModel) -> str:
+    """What describing computes in, in words: `float32`, `float32 at high`, `float32 at high, head at highest`,
+    `bfloat16, head at default`. Where nothing is said of float32, it is at the highest precision."""
+    dtype, head = jnp.dtype(model.backbone.dtype), f", head at {model.head_precision}"
+    if dtype != jnp.float32:
+        return dtype.name + head
+    coarser = "" if model.precision == "highest" else f" at {model.precision}"
+    return dtype.name + coarser + head * (model.head_precision != model.precision)
+
+
 def join(
     *,
     backbone: str,
@@ -151,6 +163,9 @@ def join(
     mean: tuple[float, ...] = IMAGENET_MEAN,
     std: tuple[float, ...] = IMAGENET_STD,
     l2_after: bool = True,
+    precision: str = "highest",
+    head_precision: str = "",
+    train_precision: str = "",
     backbone_options: Mapping[str, Any] | None = None,
     aggregator_options: Mapping[str, Any] | None = None,
 ) -> PlaceModel:
@@ -160,19 +175,25 @@ def join(
       backbone, aggregator: keys of `BACKBONES` and `AGGREGATORS`.
       dtype: type of the backbone's computation, one of `FLOATS`. Parameters, BatchNorm statistics, pooling and
         descriptors are float32 either way.
-      mean, std, l2_after: see `PlaceModel`.
+      mean, std, l2_after, precision, train_precision: see `PlaceModel`.
+      head_precision: also; empty is "highest" for float32 and, as a backbone of fewer digits leaves no others to keep,
+        "default" for other types.
       backbone_options, aggregator_options: attributes of those modules; lists become tuples. The `inner` of the
         aggregators "fc" and "whiten" is another one, as `{"aggregator": …, "aggregator_options": …}`.
 
     Raises:
       ValueError: for a name or an option that does not exist; lists those that do.
     """
+    dtype = _floating(dtype)
     return PlaceModel(
-        backbone=_make("backbone", BACKBONES, backbone, {**(backbone_options or {}), "dtype": _floating(dtype)}),
+        backbone=_make("backbone", BACKBONES, backbone, {**(backbone_options or {}), "dtype": dtype}),
         aggregator=_make("aggregator", AGGREGATORS, aggregator, dict(aggregator_options or {})),
         mean=tuple(mean),
         std=tuple(std),
         l2_after=l2_after,
+        precision=precision,
+        head_precision=head_precision or ("highest" if dtype == jnp.float32 else "default"),
+        train_precision=train_precision,
     )
 
 

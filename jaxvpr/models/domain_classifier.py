@@ -3,6 +3,8 @@
 import flax.linen as nn
 import jax
 
+from jaxvpr.models.layers import PRECISE
+
 
 class DomainClassifier(nn.Module):
     """A few layers with ReLU between them, and one logit: above 0 for the target (Ganin and Lempitsky, ICML 2015).
@@ -18,5 +20,5 @@ class DomainClassifier(nn.Module):
         """Features float32 [B, D] to logits float32 [B]."""
         x = features
         for width in self.hidden:
-            x = nn.relu(nn.Dense(width)(x))
-        return nn.Dense(1)(x)[:, 0]
+            x = nn.relu(nn.Dense(width, precision=PRECISE)(x))
+        return nn.Dense(1, precision=PRECISE)(x)[:, 0]

@@ -18,7 +18,7 @@ kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 # Of transformers. Originals truncate it at ±2, a hundred standard deviations away, which changes nothing.
 small_normal = nn.initializers.normal(0.02)
-# Of heads: by default a GPU may use fewer digits of float32, which would lose parity with the originals.
+# Of products that no option may make coarser. All others are as `PlaceModel` has them.
 PRECISE = jax.lax.Precision.HIGHEST
 
 
@@ -59,41 +59,41 @@ def attend(
     key: jax.Array,
     value: jax.Array,
     drop: Callable[[jax.Array], jax.Array] | None = None,
-    precision: Any = None,
 ) -> jax.Array:
     """Softmax attention of queries `[B, Q, heads, D]` to keys and values `[B, K, heads, D]`.
 
     Args:
       drop: dropout of the shares that values are mixed by, `[B, heads, Q, K]`.
-      precision: of both products.
 
     Returns:
       `[B, Q, heads, D]` in the type of the values; logits and softmax are float32.
     """
     query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, precision=precision, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
     shares = nn.softmax(logits, -1)
     shares = (drop(shares) if drop else shares).astype(value.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", shares, value, precision=precision)
+    return jnp.einsum("bhqk,bkhd->bqhd", shares, value)
 
 
 class Linear(nn.Module):
-    """`x W + b` in float32 and at full precision.
+    """`x W + b` in float32.
 
     Attributes:
       ones: sides of length 1 in front of the kernel `[in, features]`, as originals store it that use a convolution.
+      precision: of the product, where it is not to be that of the whole head.
     """
 
     features: int
     ones: int = 0
     use_bias: bool = True
     kernel_init: Callable = torch_default
+    precision: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[..., in]` to `[..., features]`."""
         kernel = self.param("kernel", self.kernel_init, (*(1,) * self.ones, x.shape[-1], self.features))
-        y = jnp.matmul(x, kernel.reshape(-1, self.features), precision=PRECISE)
+        y = jnp.matmul(x, kernel.reshape(-1, self.features), precision=self.precision)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y = y + bias.reshape((1,) * (x.ndim - 1) + (-1,))
@@ -131,7 +131,6 @@ class Conv(nn.Module):
     use_bias: bool = False
     dtype: Any = jnp.float32
     kernel_init: Callable = kaiming_fan_out
-    precision: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -140,14 +139,12 @@ class Conv(nn.Module):
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.size == 1 and not self.padding:
             # A matrix product is the same sum; on CPU it describes 5 % more images a second in ResNet-50.
-            y = jnp.matmul(x[:, :: self.stride, :: self.stride], kernel[0, 0], precision=self.precision)
+            y = jnp.matmul(x[:, :: self.stride, :: self.stride], kernel[0, 0])
         else:
             sides = [(self.padding, self.padding)] * 2
             strides = (self.stride, self.stride)
             axes = ("NHWC", "HWIO", "NHWC")
-            y = jax.lax.conv_general_dilated(
-                x, kernel, strides, sides, dimension_numbers=axes, precision=self.precision
-            )
+            y = jax.lax.conv_general_dilated(x, kernel, strides, sides, dimension_numbers=axes)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)

@@ -23,6 +23,7 @@ def protocol(
     multiple: int = 1,
     cropped_from: Sequence[int] | None = None,
     missing: int = 0,
+    computed_in: str = "float32",
 ) -> dict[str, Any]:
     """The `protocol` of an entry of `metrics.json`.
 
@@ -37,6 +38,7 @@ def protocol(
         `multiple`; empty where they were cropped at their own size, None where they were not.
       dimension: of the descriptors.
       missing: images that could not be read; they count as queries that fail, or were never found.
+      computed_in: type and precision of the network, as `models.computed_in` has it.
     """
     for threshold, truth in positives.items():
         if len(truth) != queries:
@@ -54,6 +56,7 @@ def protocol(
         "dimension": int(dimension),
         "index": EXACT,
         "missing": int(missing),
+        "computed_in": computed_in,
     }
 
 
@@ -71,6 +74,7 @@ def line(facts: Mapping[str, Any], threshold: str) -> str:
         _images(facts),
         f"{facts['dimension']}-D",
         facts["index"],
+        *_less_than_float32(facts),
     ]
     return " | ".join(parts + [f"{facts['missing']:,} unreadable images"] * bool(facts["missing"]))
 
@@ -89,8 +93,15 @@ def line_of_classes(facts: Mapping[str, Any], classes: int, without: int, thresh
         _images(facts),
         f"{facts['dimension']}-D",
         "cosine with prototypes (exact)",
+        *_less_than_float32(facts),
     ]
     return " | ".join(parts)
+
+
+def _less_than_float32(facts: Mapping[str, Any]) -> list[str]:
+    """What the network computed in, unless that is full float32, or was so before it was written down."""
+    computed_in = facts.get("computed_in", "float32")
+    return [computed_in] if computed_in != "float32" else []
 
 
 def _images(facts: Mapping[str, Any]) -> str:

@@ -32,6 +32,8 @@ from jaxvpr.training.checkpoint import Checkpoints
 
 log = logging.getLogger(__name__)
 STEP = re.compile(r"[0-9]{1,15}")
+# Keys of `model` that change rounding alone.
+COMPUTES = ("dtype", "precision", "head_precision")
 # What decides a PCA, beside the weights and the images themselves.
 DECIDES = ("model.", "image.", "pca.", "seed", "train_data.", "more_train_data.")
 
@@ -190,7 +192,7 @@ def _compressed_already(config: ConfigDict, file: Path) -> tuple[ConfigDict, Var
     theirs, ours = (json.loads(of.model.to_json()) if of else {} for of in (saved, with_pca(config)))
     if theirs.get("aggregator") == "fc":
         theirs["aggregator_options"]["dim"] = config.pca.dim
-    alike = all(theirs.get(key) == ours[key] for key in ours if key != "dtype")
+    alike = all(theirs.get(key) == ours[key] for key in ours if key not in COMPUTES)
     return load_model(file) if alike else None
 
 

@@ -92,6 +92,7 @@ def _program(config: ConfigDict, variables: Variables, out: Path, _: str) -> dic
     found = stablehlo.parity(out.read_bytes(), apply, variables, *size)
     return {
         "bytes": len(serialised),
+        "computed in": models.computed_in(builders.model(config)),
         "platforms": list(stablehlo.PLATFORMS),
         "input": ["batch", *size, 3],
         "parity": found,

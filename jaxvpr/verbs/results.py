@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data_pipelines.progress import slow
-from jaxvpr import builders
+from jaxvpr import builders, models
 from jaxvpr.models import Variables
 from jaxvpr.models.costs import flops, model_mib, parameter_count
 from jaxvpr.parallel import hosts
@@ -72,6 +72,7 @@ def _facts(config: ConfigDict, one: Evaluated) -> dict[str, Any]:
         cropped_from=tuple(config.image.size) if config.image.crop else None,
         dimension=one.method.dimension,
         missing=one.method.missing,
+        computed_in=models.computed_in(builders.model(config)),
     )
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from random_variables import random_variables
 
-from jaxvpr.models import AGGREGATORS, BACKBONES, Features, PlaceModel, join
+from benchmarks.device.program import flops
+from jaxvpr.models import AGGREGATORS, BACKBONES, Features, join
 
 RESNET = {"widths": (4,), "cut": "layer1", "sizes": (1,)}
 EFFICIENTNET = {"width": 0.1, "depth": 0.1, "cut": 2}
@@ -76,6 +77,8 @@ AGGREGATOR_CASES: dict[str, dict] = {
 # These say of themselves that a descriptor depends on the other images, unless told otherwise as above.
 ACROSS = ("cricavpr", "supervlad")
 SIDES = {"dinov2": (28, 42), "vit": (32, 48)}
+# Their positions, masks, principal components: small products that are at the highest precision whatever is asked for.
+ALWAYS_PRECISE = ("cct14_224", "crn", "dinov2_vitg14", "fc", "vit_b16", "whiten")
 # Optimising these programs would take longer than running them.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
@@ -96,14 +99,15 @@ def noise(height, width):
     return np.random.default_rng(0).uniform(0, 255, (3, height, width, 3)).astype(np.float32)
 
 
-def backbone_model(name, dtype):
-    model = join(backbone=name, aggregator="spoc", backbone_options=BACKBONE_CASES[name], dtype=dtype)
+def backbone_model(name, dtype, **options):
+    model = join(backbone=name, aggregator="spoc", backbone_options=BACKBONE_CASES[name], dtype=dtype, **options)
     return model, noise(*SIDES.get(name.split("_")[0], (40, 48)))
 
 
-def aggregator_model(name, dtype, **options):
-    module = join(backbone="resnet18", aggregator=name, aggregator_options={**AGGREGATOR_CASES[name], **options})
-    return PlaceModel(Pixels(jnp.dtype(dtype)), module.aggregator, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), noise(4, 5)
+def aggregator_model(name, dtype, own=None, **options):
+    chosen = {**AGGREGATOR_CASES[name], **(own or {})}
+    model = join(backbone="resnet18", aggregator=name, aggregator_options=chosen, dtype=dtype, **options)
+    return model.clone(backbone=Pixels(jnp.dtype(dtype)), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)), noise(4, 5)
 
 
 OWN = [name for name, case in BACKBONE_CASES.items() if isinstance(case, dict)]
@@ -134,6 +138,7 @@ def test_descriptors_have_unit_length_and_do_not_depend_on_the_batch(make, name)
     model, images = make(name, "float32")
     variables = random_variables(model, images)
     describe = jit(model.apply)
+    assert set(flops(describe.trace(variables, images).jaxpr)) <= {"float32 HIGHEST"}
     found = np.asarray(describe(variables, images))
     assert found.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
@@ -144,7 +149,7 @@ def test_descriptors_have_unit_length_and_do_not_depend_on_the_batch(make, name)
 
 @pytest.mark.parametrize("name", ACROSS)
 def test_an_encoder_across_images_makes_descriptors_depend_on_the_batch(name):
-    model, images = aggregator_model(name, "float32", cross_image=True)
+    model, images = aggregator_model(name, "float32", {"cross_image": True})
     variables = random_variables(model, images)
     describe = jit(model.apply)
     assert np.abs(describe(variables, images[1:2]) - describe(variables, images)[1:2]).max() > 1e-4
@@ -152,7 +157,7 @@ def test_an_encoder_across_images_makes_descriptors_depend_on_the_batch(name):
 
 @pytest.mark.parametrize(("make", "name", "dtype"), named(TRAINED))
 def test_gradients_are_finite_for_noise_and_for_constant_images(make, name, dtype):
-    model, images = make(name, dtype)
+    model, images = make(name, dtype, train_precision="high")
     variables = random_variables(model, images)
     rngs = {"dropout": jax.random.key(0)}
 
@@ -161,6 +166,9 @@ def test_gradients_are_finite_for_noise_and_for_constant_images(make, name, dtyp
         return jnp.sum(found * jnp.arange(found.size, dtype=jnp.float32).reshape(found.shape))
 
     gradient = jit(jax.grad(loss, argnums=(0, 1)))
+    precise = {"float32 HIGHEST"} if name in ALWAYS_PRECISE else set()
+    found = set(flops(gradient.trace(variables.get("params", {}), images).jaxpr))
+    assert precise <= found <= {"float32 HIGH", "bfloat16 HIGH", *precise}, "forward and backward"
     for value in (None, 124, 0):
         batch = images if value is None else np.full_like(images, value)
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(gradient(variables.get("params", {}), batch))]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import models_page
+from benchmarks.device.program import flops
 from data_pipelines.shapes import common_size
 from jaxvpr import models
 from jaxvpr.cli.recipes import load_config
@@ -45,7 +46,9 @@ def test_length_batch_and_names(name):
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
     # Initialisation runs the whole model, so that one trace gives both.
-    described_images, variables = jax.eval_shape(method.module.init_with_output, jax.random.key(0), images)
+    initialise = jax.make_jaxpr(method.module.init_with_output, return_shape=True)
+    program, (described_images, variables) = initialise(jax.random.key(0), images)
+    assert set(flops(program)) == {"float32 HIGHEST"}
     length = LENGTHS.get(name) or int(re.search(r"(\d+)$", name)[1])
     assert described_images.shape == (batch, length) and described_images.dtype == np.float32
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from random_variables import random_variables
 
-from jaxvpr.models import BACKBONES, join
+from benchmarks.device.program import flops
+from jaxvpr.models import BACKBONES, computed_in, join
 from jaxvpr.models.place_model import normalise
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 40, 3), np.uint8)
@@ -70,6 +71,40 @@ def test_gradients_of_constant_images_are_finite(dtype, aggregator):
     for value in (0, 124, 255):
         leaves = jax.tree.leaves(gradient(variables["params"], np.full((4, 32, 32, 3), value, np.uint8)))
         assert all(np.isfinite(leaf).all() for leaf in leaves)
+
+
+# (options, what describing computes in, of the backbone, of the head, of the head in training)
+COMPUTED = [
+    ({}, "float32", "float32 HIGHEST", "float32 HIGHEST", "float32 HIGHEST"),
+    ({"precision": "high"}, "float32 at high, head at highest", "float32 HIGH", "float32 HIGHEST", "float32 HIGHEST"),
+    ({"train_precision": "default"}, "float32", "float32 HIGHEST", "float32 HIGHEST", "float32 DEFAULT"),
+    ({"dtype": "bfloat16"}, "bfloat16, head at default", "bfloat16 HIGHEST", "float32 DEFAULT", "float32 DEFAULT"),
+    (
+        {"dtype": "float16", "head_precision": "BF16_BF16_F32", "train_precision": "high"},
+        "float16, head at BF16_BF16_F32",
+        "float16 HIGHEST",
+        "float32 BF16_BF16_F32",
+        "float32 HIGH",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "words", "backbone", "head", "head_in_training"), COMPUTED)
+def test_what_products_are_computed_in(options, words, backbone, head, head_in_training):
+    model = join(backbone="resnet18", aggregator="netvlad", backbone_options=TINY, **options)
+    variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+
+    def kinds(train=False, **method):
+        def run(variables, images):
+            return model.apply(variables, images, train, mutable=["batch_stats"] if train else False, **method)
+
+        return set(flops(jax.make_jaxpr(run)(variables, IMAGES)))
+
+    assert computed_in(model) == words
+    assert kinds(method="pooled") == {backbone}
+    assert kinds() == kinds(method="regions") == {backbone, head}
+    assert {kind for kind in kinds(train=True) if "float32" in kind} >= {head_in_training}
+    assert backbone not in kinds(train=True) or model.train_precision == ""
 
 
 @pytest.mark.parametrize("backbone", sorted(BACKBONES))

@@ -41,6 +41,10 @@ def test_the_line_carries_every_fact():
         "flat L2 (exact)"
     )
     assert line(facts(missing=2), "25m").endswith("256-D | flat L2 (exact) | 2 unreadable images")
+    fast = facts(missing=2, computed_in="bfloat16, head at default")
+    assert line(fast, "25m").endswith("flat L2 (exact) | bfloat16, head at default | 2 unreadable images")
+    old = {key: value for key, value in facts().items() if key != "computed_in"}
+    assert line(old, "25m") == line(facts(), "25m")
     own = facts(image_size=(), resize="tensor_linear_antialias", multiple=14)
     assert own["image_size"] == [] and "| own size to multiples of 14 tensor_linear_antialias | 256-D" in line(
         own, "25m"

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.device.program import flops
 from data_pipelines.draws import Draw
 from jaxvpr import models
 from jaxvpr.errors import UserError
@@ -84,6 +85,8 @@ def leaves(tree):
 
 def test_only_the_drawn_slot_moves():
     mesh, state, step = setup()
+    work = flops(step.trace(state, batch(mesh), Turn(0, 1)).jaxpr)
+    assert set(work) == {"float32 HIGHEST"}, "no product of model, loss or update inherits its precision"
     before = jax.device_get((state.extra, state.opt["heads"]))
     state, metrics = step(state, batch(mesh), Turn(0, 1))
     after = jax.device_get((state.extra, state.opt["heads"]))

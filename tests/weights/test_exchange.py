@@ -135,7 +135,11 @@ def test_stablehlo_equals_the_model_for_any_batch(exported, door, tmp_path):
     for batch in ("batch of 1", "batch of 3"):
         assert report["parity"][batch]["largest difference"] < 1e-6
     images = np.random.default_rng(1).integers(0, 256, (5, 64, 48, 3), np.uint8)
-    describe = jax.export.deserialize(bytearray(out.read_bytes())).call
+    program = jax.export.deserialize(bytearray(out.read_bytes()))
+    assert report["computed in"] == "float32"
+    products = re.findall(r"stablehlo\.(?:convolution|dot_general).*", program.mlir_module())
+    assert products and all(line.count("HIGHEST") == 2 for line in products)
+    describe = program.call
     np.testing.assert_allclose(describe(images), jaxvpr.load(exported).describe(images), atol=1e-6)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxvpr.models.aggregators.encoder import EncoderLayer, MultiHeadAttention
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import PRECISE, Conv, LayerNorm, Linear, torch_default
+from jaxvpr.models.layers import Conv, LayerNorm, Linear, torch_default
 
 
 class Block(nn.Module):
@@ -59,7 +59,7 @@ class BoQ(nn.Module):
         if self.dim < 1 or self.dim % self.head_dim:
             near = max(1, round(self.dim / self.head_dim)) * self.head_dim
             raise ValueError(f"dim={self.dim} is not a multiple of head_dim={self.head_dim}; the nearest is {near}")
-        reduce = Conv(self.dim, 3, 1, 1, use_bias=True, kernel_init=torch_default, precision=PRECISE, name="proj_c")
+        reduce = Conv(self.dim, 3, 1, 1, use_bias=True, kernel_init=torch_default, name="proj_c")
         x = reduce(features.map.astype(jnp.float32))
         x = LayerNorm(name="norm_input")(x.reshape(x.shape[0], -1, self.dim))
         answers = []

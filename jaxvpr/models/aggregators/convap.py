@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import PRECISE, Conv, torch_default
+from jaxvpr.models.layers import Conv, torch_default
 
 
 class ConvAP(nn.Module):
@@ -26,7 +26,7 @@ class ConvAP(nn.Module):
         """`[B, h, w, C]` to `[B, dim * rows * columns]` in float32: channel by channel, each row by row."""
         # A linear map and an average may be swapped: averaged first, 4 cells are projected instead of a hundred.
         x = adaptive_average(features.map.astype(jnp.float32), self.rows, self.columns)
-        project = Conv(self.dim, 1, use_bias=True, kernel_init=torch_default, precision=PRECISE, name="channel_pool")
+        project = Conv(self.dim, 1, use_bias=True, kernel_init=torch_default, name="channel_pool")
         return jnp.moveaxis(project(x), -1, 1).reshape(x.shape[0], -1)
 
 
@@ -36,7 +36,7 @@ def adaptive_average(x: jax.Array, rows: int, columns: int) -> jax.Array:
     Where a side is not a multiple of the parts, neighbouring windows share cells; where it is smaller, cells repeat.
     """
     down, across = (jnp.asarray(_windows(*pair)) for pair in ((x.shape[1], rows), (x.shape[2], columns)))
-    return jnp.einsum("rh,bhwc,sw->brsc", down, x, across, precision=PRECISE)
+    return jnp.einsum("rh,bhwc,sw->brsc", down, x, across)
 
 
 def _windows(length: int, parts: int) -> np.ndarray:

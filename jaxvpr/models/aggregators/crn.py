@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxvpr.models.aggregators.vlad import aggregate, cells, flat, uniform
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import PRECISE, Conv, Linear, l2_normalise
+from jaxvpr.models.layers import Conv, Linear, l2_normalise
 
 FILTERS = {3: 32, 5: 32, 7: 20}  # side of the convolution -> channels
 
@@ -53,13 +53,13 @@ class Context(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, h, w, D]` to `[B, h, w, 1]`, not negative."""
-        conv = partial(Conv, use_bias=True, kernel_init=nn.initializers.xavier_normal(), precision=PRECISE)
+        conv = partial(Conv, use_bias=True, kernel_init=nn.initializers.xavier_normal())
         half = _half(x)
         context = [
             conv(channels, size, padding=size // 2, name=f"filter_{size}_{size}")(half)
             for size, channels in FILTERS.items()
         ]
-        add_up = Conv(1, 1, use_bias=True, kernel_init=nn.initializers.ones, precision=PRECISE, name="acc_w")
+        add_up = Conv(1, 1, use_bias=True, kernel_init=nn.initializers.ones, name="acc_w")
         total = add_up(nn.relu(jnp.concatenate(context, -1)))
         return jax.image.resize(nn.relu(total), (*x.shape[:3], 1), "bilinear")
 

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.models.layers import PRECISE, LayerNorm, Linear, attend
+from jaxvpr.models.layers import LayerNorm, Linear, attend
 
 # Xavier's uniform over the packed tensor, as PyTorch draws it: [3 dim, dim] is [out, in] there.
 packed_xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=-1, out_axis=-2)
@@ -46,12 +46,12 @@ class MultiHeadAttention(nn.Module):
         bias = self.param("in_proj_bias", nn.initializers.zeros, (3 * self.dim,))
         parts = zip((queries, keys, keys), jnp.split(weight, 3), jnp.split(bias, 3), strict=True)
         q, k, v = (self._project(x, w, b) for x, w, b in parts)
-        y = attend(q, k, v, nn.Dropout(self.dropout, deterministic=not train), PRECISE)
+        y = attend(q, k, v, nn.Dropout(self.dropout, deterministic=not train))
         return Linear(self.dim, name="out_proj")(y.reshape(queries.shape))
 
     def _project(self, x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
         """`[B, N, dim]` to `[B, N, heads, dim / heads]`."""
-        y = jnp.matmul(x, weight.T, precision=PRECISE) + bias.reshape(1, 1, -1)
+        y = jnp.matmul(x, weight.T) + bias.reshape(1, 1, -1)
         return y.reshape(*x.shape[:2], self.heads, -1)
 
 

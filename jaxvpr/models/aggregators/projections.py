@@ -32,7 +32,7 @@ class FC(nn.Module):
     def __call__(self, features: Features, train: bool = False) -> jax.Array:
         """`[B, h, w, C]` to `[B, dim]` in float32."""
         x = self.inner(features, train)
-        return Linear(self.dim, 2 if self.conv else 0, name="fc")(l2_normalise(x) if self.l2 else x)
+        return Linear(self.dim, 2 if self.conv else 0, precision=PRECISE, name="fc")(l2_normalise(x) if self.l2 else x)
 
     def frozen_paths(self) -> tuple[str, ...]:
         """Patterns of the parameters of `inner` that do not train."""

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import PRECISE, Conv, Linear, l2_normalise, torch_default
+from jaxvpr.models.layers import Conv, Linear, l2_normalise, torch_default
 
-_conv = partial(Conv, size=1, use_bias=True, kernel_init=torch_default, precision=PRECISE)
+_conv = partial(Conv, size=1, use_bias=True, kernel_init=torch_default)
 
 
 class SALAD(nn.Module):
@@ -57,7 +57,7 @@ class SALAD(nn.Module):
         dust_bin = self.param("dust_bin", nn.initializers.ones, ())
         shares = jnp.exp(sinkhorn(scores, dust_bin, self.iterations))
         # [B, cluster_dim, clusters]: each cluster's column is normalised, the rows are written one after the other.
-        sums = jnp.einsum("bmn,bnl->bml", shares, local, precision=PRECISE)
+        sums = jnp.einsum("bmn,bnl->bml", shares, local)
         sums = jnp.swapaxes(l2_normalise(sums), 1, 2).reshape(batch, -1)
         return jnp.concatenate([l2_normalise(token), sums], -1)
 

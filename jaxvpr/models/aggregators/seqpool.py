@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import PRECISE, Linear, small_normal
+from jaxvpr.models.layers import Linear, small_normal
 
 
 class SeqPool(nn.Module):
@@ -25,7 +25,7 @@ class SeqPool(nn.Module):
         x = features.map.astype(jnp.float32)
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         scores = Linear(1, kernel_init=small_normal, name="attention_pool")(x)
-        return jnp.einsum("bnc,bn->bc", x, nn.softmax(scores[..., 0]), precision=PRECISE)
+        return jnp.einsum("bnc,bn->bc", x, nn.softmax(scores[..., 0]))
 
     def frozen_paths(self) -> tuple[str, ...]:
         """Patterns of the parameters that are frozen."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxvpr.models.aggregators.encoder import EncoderLayer
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import PRECISE, Linear, l2_normalise
+from jaxvpr.models.layers import Linear, l2_normalise
 
 # torch.rand: centroids before a clustering or a file gives better ones.
 uniform = nn.initializers.uniform(1.0)
@@ -67,7 +67,7 @@ class NetVLAD(nn.Module):
         in_quarters = (weights[:, :, None] * shares).reshape(batch, -1, 4 * self.clusters)
         quarters = aggregate(x, in_quarters, jnp.tile(centroids, (4, 1)))
         members = jnp.asarray(list(REGIONS.values()), x.dtype)[None]
-        sums = jnp.matmul(members, quarters.reshape(batch, 4, -1), precision=PRECISE)
+        sums = jnp.matmul(members, quarters.reshape(batch, 4, -1))
         return self._flat(sums.reshape(-1, self.clusters, dim)).reshape(batch, len(REGIONS), -1)
 
     @nn.compact
@@ -115,7 +115,7 @@ class SuperVLAD(nn.Module):
         x = cells(features, self.l2_before)
         batch, _, dim = x.shape
         weights = jax.nn.softmax(Linear(self.clusters + self.ghosts, 2, use_bias=False, name="conv")(x))
-        vlad = flat(jnp.matmul(weights[..., : self.clusters].mT, x, precision=PRECISE))
+        vlad = flat(jnp.matmul(weights[..., : self.clusters].mT, x))
         if not self.layers:
             return vlad
         x = vlad.reshape(batch, -1, dim)
@@ -150,10 +150,10 @@ class VLAD(nn.Module):
         x = cells(features, self.l2_before)
         words = self.param("centroids", uniform, (self.clusters, x.shape[-1]))
         if self.assign == "cosine":
-            likeness = jnp.matmul(x, l2_normalise(words).T, precision=PRECISE)
+            likeness = jnp.matmul(x, l2_normalise(words).T)
         else:
             squares = jnp.sum(jnp.square(words), -1).reshape(1, 1, -1)
-            likeness = 2 * jnp.matmul(x, words.T, precision=PRECISE) - squares
+            likeness = 2 * jnp.matmul(x, words.T) - squares
         return flat(aggregate(x, jax.nn.one_hot(jnp.argmax(likeness, -1), self.clusters), words))
 
 
@@ -177,7 +177,7 @@ def quarter_shares(height: int, width: int) -> np.ndarray:
 def aggregate(x: jax.Array, weights: jax.Array, centroids: jax.Array) -> jax.Array:
     """Weighted residuals of `x` `[B, N, D]` to `centroids` `[K, D]`, summed over N: `[B, K, D]`."""
     mass = jnp.sum(weights, 1)
-    return jnp.matmul(weights.mT, x, precision=PRECISE) - mass[..., None] * centroids[None]
+    return jnp.matmul(weights.mT, x) - mass[..., None] * centroids[None]
 
 
 def flat(vlad: jax.Array) -> jax.Array:

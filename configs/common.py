@@ -45,6 +45,10 @@ def _model(config: ConfigDict) -> None:
             # Descriptors of unit length; false leaves them as the aggregator makes them. Aggregators that pool have
             # `l2_before` among their options.
             "l2_after": True,
+            # In training BatchNorm takes so many images of a batch at a time, as one GPU of a published run has them;
+            # it decides the weights, and is told with every recall. 0: all of a batch (or of its parts, with
+            # `accumulate`), on all devices. Groups that lie on one device each need no word with the others.
+            "batch_norm_images": 0,
             # The type that the backbone computes in, and what products of float32 numbers are computed in, in it and in
             # the aggregator: "highest", "high", "default" or "BF16_BF16_F32" (docs/scale_out.md). An empty
             # head_precision is "highest" with float32, else "default". They hold wherever images are described;

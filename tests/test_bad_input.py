@@ -201,8 +201,10 @@ def test_a_run_of_before_a_key_came_to_be_has_its_default(tiny_config, trained_r
     (run / "config.json").write_text(json.dumps(saved))
     workdir.refuse_other(run, tiny_config)
     other = tiny_config.copy_and_resolve_references().unlock()
-    other.model.l2_after = False
-    with pytest.raises(UserError, match=r"model\.l2_after: True there, False now"):
+    other.model.l2_after, other.model.batch_norm_images = False, 4
+    with pytest.raises(
+        UserError, match=r"model\.batch_norm_images: 0 there, 4 now\n +model\.l2_after: True there, False"
+    ):
         workdir.refuse_other(run, other)
 
 
@@ -299,6 +301,7 @@ WRONG = {
     "loader.threads=-1": r"config\.loader\.threads=-1\b.*\b0\b",
     "loader.on_error=ignore": "on_error='ignore'.*'raise'.*'skip'",
     "augment.hue=3.0": r"config\.augment.*\bhue=3\.0\b",
+    "model.batch_norm_images=5": r"model\.batch_norm_images=5 must divide the 8 images",
     "mesh.model=3": r"mesh\.model=3\b.*devices.*\b8\b",
     "batch=9": r"\bbatch=9\b.*\b8\b.*accumulate.*\b8 x 1\b",
     "frozen=backbone/layer9": "frozen.*'backbone/layer9'.*parameter",

@@ -166,6 +166,7 @@ def join(
     precision: str = "highest",
     head_precision: str = "",
     train_precision: str = "",
+    batch_norm_images: int = 0,
     backbone_options: Mapping[str, Any] | None = None,
     aggregator_options: Mapping[str, Any] | None = None,
 ) -> PlaceModel:
@@ -175,7 +176,7 @@ def join(
       backbone, aggregator: keys of `BACKBONES` and `AGGREGATORS`.
       dtype: type of the backbone's computation, one of `FLOATS`. Parameters, BatchNorm statistics, pooling and
         descriptors are float32 either way.
-      mean, std, l2_after, precision, train_precision: see `PlaceModel`.
+      mean, std, l2_after, precision, train_precision, batch_norm_images: see `PlaceModel`.
       head_precision: also; empty is "highest" for float32 and, as a backbone of fewer digits leaves no others to keep,
         "default" for other types.
       backbone_options, aggregator_options: attributes of those modules; lists become tuples. The `inner` of the
@@ -194,6 +195,7 @@ def join(
         precision=precision,
         head_precision=head_precision or ("highest" if dtype == jnp.float32 else "default"),
         train_precision=train_precision,
+        batch_norm_images=batch_norm_images,
     )
 
 

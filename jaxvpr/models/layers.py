@@ -4,6 +4,7 @@ All of them take and return NHWC arrays; parameters and statistics are float32 w
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import flax.linen as nn
@@ -183,7 +184,7 @@ class BatchNorm(nn.Module):
     """Batch normalisation as PyTorch has it: normalises by the biased variance and remembers the unbiased one.
 
     flax's own remembers the biased variance. `momentum` is the share of the old average that is kept (PyTorch's 0.1 is
-    0.9 here). Under one global-view `jit` the statistics are those of the global batch.
+    0.9 here). Under one global-view `jit` the statistics are those of the global batch, unless `normalised_in_groups`.
 
     Attributes:
       average: use (and keep) the running averages instead of the batch's statistics.
@@ -195,28 +196,57 @@ class BatchNorm(nn.Module):
     eps: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises `[..., C]` over all axes but the last; statistics in float32, result in `dtype`."""
+    def __call__(self, x: jax.Array, images: int = 0) -> jax.Array:
+        """Normalises `[..., C]` over all axes but the last; statistics in float32, result in `dtype`.
+
+        With `images` each group of so many along the first axis has statistics of its own. The running averages then
+        take the mean of the groups' means and of their variances.
+
+        Raises:
+          ValueError: if the first axis is no multiple of `images`.
+        """
+        if images and not self.average and not self.is_initializing():
+            if x.shape[0] % images:
+                raise ValueError(
+                    f"batch_norm_images={images} must divide the {x.shape[0]} images of a (part of a) batch"
+                )
+            return self._normalised(x.reshape(-1, images, *x.shape[1:]), first=1).reshape(x.shape)
+        return self._normalised(x, first=0)
+
+    def _normalised(self, x: jax.Array, first: int) -> jax.Array:
+        """Over all axes from `first` on but the last."""
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
         row = (1,) * (x.ndim - 1) + (channels,)
+        each = (*x.shape[:first], *row[first:])
         x = x.astype(jnp.float32)
         if self.average:
             centre, spread = mean.value, var.value
         else:
             # One pass over the data; taken around the running mean, so that large means do not cancel digits.
             shifted = x - mean.value.reshape(row)
-            axes = tuple(range(x.ndim - 1))
+            axes = tuple(range(first, x.ndim - 1))
             offset = jnp.mean(shifted, axes)
             spread = jnp.maximum(jnp.mean(jnp.square(shifted), axes) - jnp.square(offset), 0)
-            centre = mean.value + offset
+            centre = mean.value.reshape(row[-1 - first :]) + offset
             if not self.is_initializing():
-                count = x.size // channels
+                count = x.size // offset.size
                 unbiased = spread * (count / max(count - 1, 1))
-                mean.value = self.momentum * mean.value + (1 - self.momentum) * centre
-                var.value = self.momentum * var.value + (1 - self.momentum) * unbiased
-        factor = scale * jax.lax.rsqrt(spread + self.eps)
-        return ((x - centre.reshape(row)) * factor.reshape(row) + bias.reshape(row)).astype(self.dtype)
+                new_mean, new_var = (jnp.mean(part, range(first)) for part in (centre, unbiased))
+                mean.value = self.momentum * mean.value + (1 - self.momentum) * new_mean
+                var.value = self.momentum * var.value + (1 - self.momentum) * new_var
+        factor = scale.reshape(row[-spread.ndim :]) * jax.lax.rsqrt(spread + self.eps)
+        return ((x - centre.reshape(each)) * factor.reshape(each) + bias.reshape(row)).astype(self.dtype)
+
+
+def normalised_in_groups(images: int) -> AbstractContextManager[Any]:
+    """A context in which every `BatchNorm` takes its batch in groups of so many images; 0: whole."""
+
+    def of_module(call: Callable, args: Any, options: Any, context: nn.module.InterceptorContext) -> Any:
+        grouped = isinstance(context.module, BatchNorm) and context.method_name == "__call__"
+        return call(*args, **options, images=images) if grouped else call(*args, **options)
+
+    return nn.intercept_methods(of_module) if images else nullcontext()

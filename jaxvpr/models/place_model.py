@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import frozen_in, l2_normalise
+from jaxvpr.models.layers import frozen_in, l2_normalise, normalised_in_groups
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -30,6 +30,7 @@ class PlaceModel(nn.Module):
       precision, head_precision: of the products of float32 numbers in backbone and aggregator, one of `PRECISIONS`;
         those of bfloat16 numbers are what they are.
       train_precision: of both in training, where that is another; empty for the same.
+      batch_norm_images: in training, BatchNorm takes the batch in groups of so many images; 0: whole.
     """
 
     backbone: nn.Module
@@ -40,6 +41,7 @@ class PlaceModel(nn.Module):
     precision: str = "highest"
     head_precision: str = "highest"
     train_precision: str = ""
+    batch_norm_images: int = 0
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -56,7 +58,7 @@ class PlaceModel(nn.Module):
           ValueError: for images of another shape, or too small for the backbone.
         """
         features = self.features(images, train)
-        with self._products(self.head_precision, train):
+        with self._products(self.head_precision, train), normalised_in_groups(self.batch_norm_images):
             return self._finished(self.aggregator(features, train))
 
     def pooled(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -80,14 +82,14 @@ class PlaceModel(nn.Module):
         if not hasattr(self.aggregator, "regions"):
             raise ValueError(f"the aggregator {type(self.aggregator).__name__} has no regions; use netvlad")
         features = self.features(images, train)
-        with self._products(self.head_precision, train):
+        with self._products(self.head_precision, train), normalised_in_groups(self.batch_norm_images):
             return self._finished(self.aggregator.regions(features, train))
 
     def features(self, images: jax.Array, train: bool = False) -> Features:
         """What the backbone gives to the aggregator. Arguments and errors are those of a call."""
         if images.ndim != 4 or images.shape[-1] != 3:
             raise ValueError(f"images of shape {images.shape}, expected [B, H, W, 3]")
-        with self._products(self.precision, train):
+        with self._products(self.precision, train), normalised_in_groups(self.batch_norm_images):
             features = self.backbone(normalise(images, self.mean, self.std), train)
         if 0 in features.map.shape:
             raise ValueError(f"images of {images.shape[1]}x{images.shape[2]} pixels are too small for this backbone")

@@ -24,6 +24,7 @@ def protocol(
     cropped_from: Sequence[int] | None = None,
     missing: int = 0,
     computed_in: str = "float32",
+    batch_norm_images: int = 0,
 ) -> dict[str, Any]:
     """The `protocol` of an entry of `metrics.json`.
 
@@ -37,6 +38,7 @@ def protocol(
       cropped_from: (height, width) that the images were resized to before the middle was cut out, multiples of
         `multiple`; empty where they were cropped at their own size, None where they were not.
       dimension: of the descriptors.
+      batch_norm_images: of how many images BatchNorm took its statistics at a time in training; 0: of all of a batch.
       missing: images that could not be read; they count as queries that fail, or were never found.
       computed_in: type and precision of the network, as `models.computed_in` has it.
     """
@@ -57,6 +59,7 @@ def protocol(
         "index": EXACT,
         "missing": int(missing),
         "computed_in": computed_in,
+        **({"batch_norm_images": int(batch_norm_images)} if batch_norm_images else {}),
     }
 
 
@@ -76,7 +79,8 @@ def line(facts: Mapping[str, Any], threshold: str) -> str:
         facts["index"],
         *_less_than_float32(facts),
     ]
-    return " | ".join(parts + [f"{facts['missing']:,} unreadable images"] * bool(facts["missing"]))
+    parts += [f"{facts['missing']:,} unreadable images"] * bool(facts["missing"])
+    return " | ".join(parts + _trained(facts))
 
 
 def line_of_classes(facts: Mapping[str, Any], classes: int, without: int, threshold: str) -> str:
@@ -95,7 +99,12 @@ def line_of_classes(facts: Mapping[str, Any], classes: int, without: int, thresh
         "cosine with prototypes (exact)",
         *_less_than_float32(facts),
     ]
-    return " | ".join(parts)
+    return " | ".join(parts + _trained(facts))
+
+
+def _trained(facts: Mapping[str, Any]) -> list[str]:
+    images = facts.get("batch_norm_images", 0)
+    return [f"BatchNorm over {images} images in training"] * bool(images)
 
 
 def _less_than_float32(facts: Mapping[str, Any]) -> list[str]:

@@ -43,6 +43,7 @@ def settle(config: ConfigDict, recipe: Recipe, mesh: Mesh) -> Settled:
     """The settings of a run; UserError for what does not fit."""
     groups = optimiser_groups(config)
     check_parts(config, recipe.objective.period)
+    check_groups(config, recipe.objective)
     by_image = split_by_image(config, mesh, recipe.objective)
     deciding = early_stop.Deciding(config.best.measure, recipe.measures)
     following = follow(config, groups["model"].rate, deciding)
@@ -79,6 +80,18 @@ def check_parts(config: ConfigDict, period: int) -> None:
             f"accumulate={config.accumulate} and grad_cache={config.grad_cache} both take the batch in parts. The loss "
             "sees each part alone with accumulate, the whole batch with grad_cache; set one of them to 1"
         )
+
+
+def check_groups(config: ConfigDict, objective: Objective) -> None:
+    """Raises UserError where the images that BatchNorm takes at a time do not make up (a part of) a batch."""
+    group = config.model.batch_norm_images
+    parts = max(config.accumulate, config.grad_cache)
+    for images in set(objective.images.values()) or {1}:
+        if group and (config.batch * images // parts) % group:
+            raise UserError(
+                f"model.batch_norm_images={group} must divide the {config.batch * images // parts} images that the "
+                "model sees at a time (those of batch, over accumulate or grad_cache)"
+            )
 
 
 def split_by_image(config: ConfigDict, mesh: Mesh, objective: Objective) -> dict[str, int]:

@@ -73,6 +73,7 @@ def _facts(config: ConfigDict, one: Evaluated) -> dict[str, Any]:
         dimension=one.method.dimension,
         missing=one.method.missing,
         computed_in=models.computed_in(builders.model(config)),
+        batch_norm_images=config.model.get("batch_norm_images", 0),
     )
 
 

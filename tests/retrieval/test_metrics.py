@@ -45,6 +45,8 @@ def test_the_line_carries_every_fact():
     assert line(fast, "25m").endswith("flat L2 (exact) | bfloat16, head at default | 2 unreadable images")
     old = {key: value for key, value in facts().items() if key != "computed_in"}
     assert line(old, "25m") == line(facts(), "25m")
+    grouped = facts(batch_norm_images=32)
+    assert line(grouped, "25m").endswith("| flat L2 (exact) | BatchNorm over 32 images in training")
     own = facts(image_size=(), resize="tensor_linear_antialias", multiple=14)
     assert own["image_size"] == [] and "| own size to multiples of 14 tensor_linear_antialias | 256-D" in line(
         own, "25m"

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +13,9 @@ from data_pipelines.draws import Draw
 from jaxvpr import models
 from jaxvpr.errors import UserError
 from jaxvpr.losses.margins import cosface
+from jaxvpr.models.layers import BatchNorm, normalised_in_groups
 from jaxvpr.objectives.objective import Objective, Plan, embed_images
-from jaxvpr.parallel.mesh import make_mesh, to_global
+from jaxvpr.parallel.mesh import batch_sharding, make_mesh, to_global
 from jaxvpr.training import optimisers
 from jaxvpr.training.state import init_state
 from jaxvpr.training.step import Turn, make_step
@@ -175,6 +177,39 @@ def test_eight_devices_equal_one(model_axis, fsdp_mib):
     np.testing.assert_allclose(runs[0][0], runs[1][0], rtol=2e-5)
     for one, eight in zip(runs[0][1], runs[1][1], strict=True):
         np.testing.assert_allclose(one, eight, atol=3e-6)
+
+
+def test_groups_of_images_have_batch_norm_statistics_of_their_own():
+    """As each GPU of a published run has: here of two devices that see half the batch each."""
+    grouped = MODEL.clone(batch_norm_images=BATCH // 2)
+    images = batch(make_mesh(devices=jax.devices()[:1]))["source"]["image"]
+    variables = MODEL.init(jax.random.key(0), images[:1])
+    apply = jax.jit(
+        lambda model, images: model.apply(variables, images, train=True, mutable=["batch_stats"]), static_argnums=0
+    )
+    found, updated = apply(grouped, images)
+    halves = [apply(MODEL, half) for half in np.split(np.asarray(images), 2)]
+    np.testing.assert_allclose(found, np.concatenate([z for z, _ in halves]), atol=2e-6)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *(stats for _, stats in halves))
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), updated, mean)
+    assert np.abs(found - apply(MODEL, images)[0]).max() > 1e-3
+    with pytest.raises(ValueError, match="batch_norm_images=5 must divide the 16 images"):
+        apply(MODEL.clone(batch_norm_images=5), images)
+
+
+@pytest.mark.parametrize(("images", "sums"), [(0, 2), (2, 1)])
+def test_groups_of_images_on_a_device_wait_for_no_other(images, sums):
+    """Two layers of 16 images on 8 devices: one sum of the running averages is left, which nothing waits for."""
+    mesh, model = make_mesh(), nn.Sequential([BatchNorm(False), nn.relu, BatchNorm(False)])
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((16, 4)))
+
+    def apply(variables, x):
+        with normalised_in_groups(images):
+            return model.apply(variables, x, mutable=["batch_stats"])
+
+    rows = jax.ShapeDtypeStruct((16, 4), np.float32, sharding=batch_sharding(mesh))
+    program = jax.jit(apply).lower(shapes, rows).compile().as_text()
+    assert program.count(" all-reduce(") == sums
 
 
 def test_batch_norm_statistics_are_those_of_the_global_batch():

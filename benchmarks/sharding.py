@@ -1,0 +1,148 @@
+"""What a device holds of a training and sends to others: large tables of prototypes and large models, by how the mesh
+splits them, and BatchNorm over groups of images.
+
+Memory is XLA's own account of the compiled step on simulated CPU devices: `state` is what lies there between steps (of
+parameters, heads and their optimiser state), `temp` what a step needs besides. Nothing of that size is run or even
+allocated. A GPU or TPU compiles otherwise, so that its `temp` is another.
+
+  python -m benchmarks.sharding --out benchmarks/results/sharding.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks import side_by_side
+from jaxvpr import builders
+from jaxvpr.cli.recipes import load_config
+from jaxvpr.objectives.objective import Objective, passes_plan
+from jaxvpr.objectives.place_heads import Choice, prototype_head
+from jaxvpr.parallel.mesh import batch_sharding
+from jaxvpr.training import settings
+from jaxvpr.training.state import planned
+from jaxvpr.training.step import Turn, make_step
+
+IMAGES = 8  # of a device's share of the batch
+SIZES = {"pred": 1, "u8": 1, "s8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4}
+COLLECTIVE = re.compile(r" = (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(")
+
+
+class Case(NamedTuple):
+    """A recipe, how many classes it has, what is changed in it, and on how many devices it is compiled."""
+
+    recipe: str
+    classes: int
+    changes: dict[str, Any]
+    devices: tuple[int, ...]
+
+
+# The backbone is small where the table is what matters: compiling it for 64 devices takes the time.
+SMALL = {
+    "image.size": (64, 64), "model.backbone": "resnet_small", "model.aggregator_options.dim": 512,
+    "model.backbone_options": ConfigDict({"widths": (16, 16, 16, 16)}),
+}  # fmt: skip
+R50 = {"image.size": (64, 64), "model.backbone": "resnet50"}
+VIT = {"image.size": (140, 140), "model.backbone_options.train_blocks": 12}
+CASES = {
+    "10M classes x 512, model=1": Case("configs/cosplace.py:sf_xl", 10_000_000, SMALL, (2, 8)),
+    "10M classes x 512, model=0": Case(
+        "configs/cosplace.py:sf_xl", 10_000_000, {**SMALL, "mesh.model": 0}, (2, 4, 8, 16, 32, 64)
+    ),
+    "10M classes x 512, model=8": Case("configs/cosplace.py:sf_xl", 10_000_000, {**SMALL, "mesh.model": 8}, (64,)),
+    "ResNet-50, BatchNorm over the batch": Case("configs/cosplace.py:sf_xl", 1024, R50, (8,)),
+    "ResNet-50, BatchNorm over 8 images": Case(
+        "configs/cosplace.py:sf_xl", 1024, {**R50, "model.batch_norm_images": IMAGES}, (8,)
+    ),
+    "DINOv2-B, whole": Case("configs/salad.py:salad", 1024, VIT, (8,)),
+    "DINOv2-B, split from 1 MiB": Case("configs/salad.py:salad", 1024, {**VIT, "mesh.fsdp_mib": 1.0}, (8,)),
+}
+
+
+def compiled(case: Case) -> Any:
+    """The compiled step of a case under CosFace with Adam, over all devices there are."""
+    config = load_config(case.recipe).unlock()
+    for key, value in case.changes.items():
+        *groups, last = key.split(".")
+        group = config
+        for name in groups:
+            group = group[name]
+        group[last] = value
+    mesh, model = builders.mesh(config), builders.model(config)
+    batch = IMAGES * mesh.size
+    head = prototype_head(Choice("cosface"), case.classes)
+    objective = Objective(
+        ("source",), 1, passes_plan(batch, batch, 1), head.loss, init=head.init, by_class=head.by_class
+    ).embedding_with(model)
+    optimiser = settings.optimisers.build("adam", rate=1e-5, total=1)
+    tuners = dict.fromkeys(settings.optimisers.GROUPS, optimiser)
+    frozen = (*config.frozen, *model.frozen_paths())
+    _, state = planned(
+        model, objective, tuners, mesh, example=builders.blank(config), frozen=frozen, seed=0,
+        fsdp_mib=config.mesh.fsdp_mib,
+    )  # fmt: skip
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    shapes = {"image": ((*builders.image_size(config), 3), np.uint8), "label": ((), np.int32), "mask": ((), np.bool_)}
+    rows = {
+        name: jax.ShapeDtypeStruct((batch, *inner), kind, sharding=batch_sharding(mesh))
+        for name, (inner, kind) in shapes.items()
+    }
+    step = make_step(objective, tuners, mesh, shardings, total=1, frozen=frozen)
+    return step.lower(state, {"source": rows}, Turn(np.int32(0))).compile()
+
+
+def collectives(program: str) -> dict[str, Any]:
+    """How many collectives of each kind a compiled program has, and the MiB of what they give on each device."""
+    found: dict[str, list[int]] = {}
+    for shapes, kind, _ in COLLECTIVE.findall(program):
+        parts = re.findall(r"(\w+)\[([\d,]*)\]", shapes)
+        found.setdefault(kind, []).append(
+            sum(SIZES[of] * prod(int(n) for n in lengths.split(",") if n) for of, lengths in parts if of in SIZES)
+        )
+    return {kind: {"count": len(sizes), "mib": round(sum(sizes) / 2**20, 2)} for kind, sizes in sorted(found.items())}
+
+
+def account(case: Case) -> dict[str, Any]:
+    """What the step of a case needs on each device."""
+    program = compiled(case)
+    memory = program.memory_analysis()
+    return {
+        "state_mib": round(memory.output_size_in_bytes / 2**20, 1),
+        "temp_mib": round(memory.temp_size_in_bytes / 2**20, 1),
+        "collectives": collectives(program.as_text()),
+    }
+
+
+def main() -> None:
+    """All cases, or, where a side is named, that one on so many devices."""
+    parser = side_by_side.flags(__doc__, rounds=1)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--side", choices=list(CASES))
+    parser.add_argument("--devices", type=int, default=1)
+    given = parser.parse_args()
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={given.devices}"
+    if given.side:
+        print(json.dumps(account(CASES[given.side])))
+        return
+    results = [
+        {
+            "case": name,
+            "devices": devices,
+            **side_by_side.in_own_process("benchmarks.sharding", "--side", name, "--devices", devices),
+        }
+        for name in given.cases
+        for devices in CASES[name].devices
+    ]
+    side_by_side.finish(side_by_side.report(results, ("jax", "jaxlib", "flax", "optax"), images=IMAGES), given.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,5 @@
 """What a device holds of a training and sends to others: large tables of prototypes and large models, by how the mesh
-splits them, and BatchNorm over groups of images.
+splits them, BatchNorm over groups of images, and blocks that are computed again in the backward pass.
 
 Memory is XLA's own account of the compiled step on simulated CPU devices: `state` is what lies there between steps (of
 parameters, heads and their optimiser state), `temp` what a step needs besides. Nothing of that size is run or even
@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from benchmarks import side_by_side
 from jaxvpr import builders
 from jaxvpr.cli.recipes import load_config
+from jaxvpr.models.layers import KEPT
 from jaxvpr.objectives.objective import Objective, passes_plan
 from jaxvpr.objectives.place_heads import Choice, prototype_head
 from jaxvpr.parallel.mesh import batch_sharding
@@ -63,6 +64,11 @@ CASES = {
     ),
     "DINOv2-B, whole": Case("configs/salad.py:salad", 1024, VIT, (8,)),
     "DINOv2-B, split from 1 MiB": Case("configs/salad.py:salad", 1024, {**VIT, "mesh.fsdp_mib": 1.0}, (8,)),
+} | {
+    f"DINOv2-B, remat={remat}": Case(
+        "configs/salad.py:salad", 1024, {**VIT, "model.backbone_options.remat": remat}, (1,)
+    )
+    for remat in (False, True, *KEPT)
 }
 
 

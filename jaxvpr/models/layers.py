@@ -55,6 +55,23 @@ def frozen_in(module: nn.Module, name: str) -> tuple[str, ...]:
     return tuple(f"{name}/({pattern})" for pattern in getattr(module, "frozen_paths", tuple)())
 
 
+# What a block keeps for the backward pass, beside its input, by JAX's names: the results of all products and
+# convolutions, or of those with weights alone (not of attention's).
+KEPT = ("dots_saveable", "dots_with_no_batch_dims_saveable")
+
+
+def recomputed(block: type[nn.Module], remat: bool | str) -> type[nn.Module]:
+    """A block that in the backward pass computes again what it does not keep: nothing, all, or all but one of `KEPT`.
+
+    Raises:
+      ValueError: for another word.
+    """
+    if isinstance(remat, str) and remat not in KEPT:
+        raise ValueError(f"remat={remat!r} is none of False, True, {', '.join(KEPT)}")
+    policy = getattr(jax.checkpoint_policies, remat) if isinstance(remat, str) else None
+    return nn.remat(block, policy=policy) if remat else block
+
+
 def attend(
     query: jax.Array,
     key: jax.Array,

@@ -67,6 +67,22 @@ def test_each_block_is_recomputed_under_the_same_names(kind):
     assert [program.count("remat") for program in programs] == [0, TINY["depth"]]
 
 
+def test_blocks_keep_what_their_policy_names():
+    """Of products: none, those with weights, or also attention's, which only the recomputed block makes again."""
+    shapes = jax.eval_shape(DINOv2(**TINY).init, jax.random.key(0), IMAGES[DINOv2])
+
+    def products(remat):
+        model = DINOv2(**TINY, remat=remat)
+        program = jax.make_jaxpr(jax.grad(lambda v: jnp.sum(model.apply(v, IMAGES[DINOv2]).map)))(shapes)
+        return str(program).count("dot_general[")
+
+    policies = (False, "dots_saveable", "dots_with_no_batch_dims_saveable", True)
+    plain, all_kept, weights_kept, none_kept = map(products, policies)
+    assert plain == all_kept < weights_kept < none_kept
+    with pytest.raises(ValueError, match=r"remat='dots'.*True, dots_saveable"):
+        products("dots")
+
+
 def test_a_new_adapter_adds_nothing():
     x = noise(2, 7, 32)
     found, variables = ConvAdapter((2, 3), average=False).init_with_output(jax.random.key(0), x)

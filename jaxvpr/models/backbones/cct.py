@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxvpr.models.backbones.transformer import Attention, blocks_to_run, linear
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import Conv, LayerNorm, max_pool
+from jaxvpr.models.layers import Conv, LayerNorm, max_pool, recomputed
 
 kaiming_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -65,7 +65,8 @@ class CCT(nn.Module):
         embedding and the last normalisation too, as there (`freeze_te` plus one: 0 freezes no block). None: nothing.
       dropout, attention_dropout: after each layer, and of the attention's weights.
       stochastic_depth: probability that the last block's branches are skipped; the others' grow to it linearly.
-      remat: recompute each block in the backward pass instead of storing its inner activations.
+      remat: recompute each block in the backward pass instead of storing its inner activations; a name of
+        `layers.KEPT` says what of them is stored all the same.
       dtype: type of the computation; parameters and normalisations stay float32.
     """
 
@@ -80,7 +81,7 @@ class CCT(nn.Module):
     dropout: float = 0.0
     attention_dropout: float = 0.1
     stochastic_depth: float = 0.1
-    remat: bool = False
+    remat: bool | str = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -101,7 +102,7 @@ class CCT(nn.Module):
         batch, height, width = x.shape[:3]
         x = (x + self._positions(height, width)).reshape(batch, height * width, self.width)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        block = nn.remat(Block) if self.remat else Block
+        block = recomputed(Block, self.remat)
         for i in range(blocks):
             rate = self.stochastic_depth * i / max(self.depth - 1, 1)
             options = (self.heads, self.mlp_ratio * self.width, self.dropout, self.attention_dropout, rate)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxvpr.models.backbones.transformer import FACETS, Block, embed
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import LayerNorm
+from jaxvpr.models.layers import LayerNorm, recomputed
 
 PATCH = 14
 EPS = 1e-6
@@ -35,7 +35,8 @@ class DINOv2(nn.Module):
       mask_token: keep the parameter that only DINOv2's pre-training reads, so that files are read and written
         completely; MegaLoc's has none.
       adapters: CricaVPR's, in every block; `adapters_only`: nothing else learns, as there.
-      remat: recompute each block in the backward pass instead of storing its inner activations.
+      remat: recompute each block in the backward pass instead of storing its inner activations; a name of
+        `layers.KEPT` says what of them is stored all the same.
       dtype: type of the computation; parameters stay float32.
     """
 
@@ -52,7 +53,7 @@ class DINOv2(nn.Module):
     mask_token: bool = True
     adapters: bool = False
     adapters_only: bool = False
-    remat: bool = False
+    remat: bool | str = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -64,7 +65,7 @@ class DINOv2(nn.Module):
         """
         last = self._last()
         x, grid = self._tokens(images)
-        block = nn.remat(Block) if self.remat else Block
+        block = recomputed(Block, self.remat)
         for i in range(last + 1):
             x = block(
                 self.heads,

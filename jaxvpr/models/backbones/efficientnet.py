@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import BatchNorm, Conv, DepthwiseConv
+from jaxvpr.models.layers import BatchNorm, Conv, DepthwiseConv, recomputed
 
 # Of B0, stages 1 to 7: expansion, kernel, stride, channels, blocks.
 STAGES = (
@@ -93,7 +93,8 @@ class EfficientNet(nn.Module):
       frozen_until: the last frozen one, or None; see `frozen_paths`. CosPlace freezes up to 4.
       frozen_bn: "update" keeps updating BatchNorm statistics (and skipping blocks) in frozen stages, as CosPlace does;
         "fixed" runs those stages as in evaluation; "all" also runs BatchNorm of the others on its running averages.
-      remat: recompute each block in the backward pass instead of storing its inner activations.
+      remat: recompute each block in the backward pass instead of storing its inner activations; a name of
+        `layers.KEPT` says what of them is stored all the same.
       dtype: type of the computation; parameters and statistics stay float32.
     """
 
@@ -105,7 +106,7 @@ class EfficientNet(nn.Module):
     cut: int = LAST
     frozen_until: int | None = None
     frozen_bn: str = "update"
-    remat: bool = False
+    remat: bool | str = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -136,7 +137,7 @@ class EfficientNet(nn.Module):
         return nn.silu(self._norm(self._deterministic(number, train))(name=f"{name}_1")(x))
 
     def _stage(self, number: int, x: jax.Array, train: bool) -> jax.Array:
-        block = nn.remat(MBConv) if self.remat else MBConv
+        block = recomputed(MBConv, self.remat)
         counts = [ceil(blocks * self.depth) for *_, blocks in STAGES]
         before, deterministic = sum(counts[: number - 1]), self._deterministic(number, train)
         expansion, size, stride, features, _ = STAGES[number - 1]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import BatchNorm, Conv, max_pool
+from jaxvpr.models.layers import BatchNorm, Conv, max_pool, recomputed
 
 
 class Basic(nn.Module):
@@ -75,7 +75,8 @@ class ResNet(nn.Module):
       frozen_until: the last frozen stage ("stem", "layer1", ...), or None; see `frozen_paths`.
       frozen_bn: "update" keeps updating BatchNorm statistics in frozen stages, as the originals of CosPlace,
         EigenPlaces, Deep VG and MixVPR do; "fixed" runs those stages on their running averages, "all" every stage.
-      remat: recompute each block in the backward pass instead of storing its inner activations.
+      remat: recompute each block in the backward pass instead of storing its inner activations; a name of
+        `layers.KEPT` says what of them is stored all the same.
       dtype: type of the computation; parameters and statistics stay float32.
     """
 
@@ -86,7 +87,7 @@ class ResNet(nn.Module):
     cut: str = "layer4"
     frozen_until: str | None = None
     frozen_bn: str = "update"
-    remat: bool = False
+    remat: bool | str = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -98,7 +99,7 @@ class ResNet(nn.Module):
         """
         stages, frozen = self._stages()
         kind = Bottleneck if self.bottleneck else Basic
-        block = nn.remat(kind) if self.remat else kind
+        block = recomputed(kind, self.remat)
         x = self._stem(images, self._average("stem" in frozen, train))
         for number, stage in enumerate(stages):
             average = self._average(stage in frozen, train)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxvpr.models.backbones.transformer import Block, blocks_to_run, embed, linear
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import LayerNorm
+from jaxvpr.models.layers import LayerNorm, recomputed
 
 
 class ViT(nn.Module):
@@ -28,7 +28,8 @@ class ViT(nn.Module):
         normalisation, as there (`freeze_te` plus one: 0 freezes no block). None freezes nothing.
       pooler: keep the layer that Hugging Face's files have beyond the features, so that they are read and written
         completely. Nothing reads it.
-      remat: recompute each block in the backward pass instead of storing its inner activations.
+      remat: recompute each block in the backward pass instead of storing its inner activations; a name of
+        `layers.KEPT` says what of them is stored all the same.
       dtype: type of the computation; parameters stay float32.
     """
 
@@ -42,7 +43,7 @@ class ViT(nn.Module):
     cut: int | None = None
     frozen_blocks: int | None = None
     pooler: bool = False
-    remat: bool = False
+    remat: bool | str = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -54,7 +55,7 @@ class ViT(nn.Module):
         """
         blocks = blocks_to_run(self.depth, self.cut, self.frozen_blocks)
         x, grid = embed(self, images, self.width, self.patch, self.side, 0.0, self.antialias)
-        block = nn.remat(Block) if self.remat else Block
+        block = recomputed(Block, self.remat)
         for i in range(blocks):
             x = block(self.heads, 4 * self.width, eps=self.eps, dtype=self.dtype, name=f"blocks_{i}")(x)
         x = LayerNorm(self.eps, self.dtype, name="norm")(x)

@@ -47,6 +47,7 @@ NO_TPU = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is shared that two processes could fight over
 }
 
 
@@ -78,6 +79,7 @@ def step(config: ConfigDict, devices: Sequence[jax.Device], classes: int = CLASS
     _, state = planned(
         recipe.model, objective, settled.groups, mesh,
         example=recipe.example, frozen=settled.frozen, seed=config.seed, ema=bool(settled.averages),
+        fsdp_mib=config.mesh.fsdp_mib,
     )  # fmt: skip
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     made = make_step(

@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxvpr.models.platforms import plain
+
 # Arithmetic that costs one operation for each number it gives ...
 ELEMENTWISE = {"add", "sub", "mul", "div", "max", "min", "exp", "log", "pow", "integer_pow", "sqrt", "rsqrt", "square"}
 # ... and for each number that it takes.
@@ -32,7 +34,7 @@ def flops(model: nn.Module, height: int, width: int) -> int:
     """
     images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.uint8)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    return _count(jax.make_jaxpr(model.apply)(variables, images).jaxpr)
+    return _count(jax.make_jaxpr(plain(model.apply))(variables, images).jaxpr)
 
 
 def _count(jaxpr: Any) -> int:

@@ -72,27 +72,6 @@ def recomputed(block: type[nn.Module], remat: bool | str) -> type[nn.Module]:
     return nn.remat(block, policy=policy) if remat else block
 
 
-def attend(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    drop: Callable[[jax.Array], jax.Array] | None = None,
-) -> jax.Array:
-    """Softmax attention of queries `[B, Q, heads, D]` to keys and values `[B, K, heads, D]`.
-
-    Args:
-      drop: dropout of the shares that values are mixed by, `[B, heads, Q, K]`.
-
-    Returns:
-      `[B, Q, heads, D]` in the type of the values; logits and softmax are float32.
-    """
-    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-    shares = nn.softmax(logits, -1)
-    shares = (drop(shares) if drop else shares).astype(value.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", shares, value)
-
-
 class Linear(nn.Module):
     """`x W + b` in float32.
 

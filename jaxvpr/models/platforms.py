@@ -24,6 +24,11 @@ def by_platform(cpu: Callable[..., jax.Array], other: Callable[..., jax.Array], 
     return jax.lax.platform_dependent(*arrays, cpu=cpu, default=other)
 
 
+def is_plain() -> bool:
+    """Whether a program of `plain` is traced."""
+    return _plain.get()
+
+
 def plain(function: Callable[P, T]) -> Callable[P, T]:
     """`function`, traced as one program for all platforms, of lax's operations: for a file that others run.
 

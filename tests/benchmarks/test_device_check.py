@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 
 from benchmarks import device_check
-from benchmarks.device import attention, machine, program, runner, summary
+from benchmarks.device import machine, program, runner, summary
 from benchmarks.device.plan import PEAK, PLAN
 from benchmarks.device.runner import At, Measurement, run
-from jaxvpr.models.layers import attend
 
 ROOT = Path(__file__).resolve().parents[2]
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -170,29 +169,6 @@ def test_cudnns_attention_is_counted_as_its_products(monkeypatch):
             for kind in ("cudnn", "xla")
         )
     assert fused == {"bfloat16": 6 * 2 * (2 * 3 * 8 * 4 * 16)} and plain.total() == fused.total()
-
-
-def test_fused_attention_replaces_that_of_the_models_in_bfloat16_alone():
-    from jaxvpr.models.backbones import transformer
-
-    rng = np.random.default_rng(0)
-    q, k, v = (jnp.asarray(rng.normal(size=(2, 5, 3, 8)), jnp.bfloat16) for _ in range(3))
-    plain = transformer.attend
-    with attention.fused(), jax.numpy_dtype_promotion("standard"):
-        assert transformer.attend is not plain
-        fused = transformer.attend(q, k, v)
-        work = program.flops(jax.make_jaxpr(transformer.attend)(q, k, v))
-        exact = transformer.attend(*(x.astype(jnp.float32) for x in (q, k, v)))
-    assert transformer.attend is plain is attend
-    np.testing.assert_allclose(fused.astype(jnp.float32), attend(q, k, v).astype(jnp.float32), atol=0.03)
-    assert sum(work.values()) == 2 * (2 * 3 * 5 * 5 * 8) * 2, "two products of each of two images' three heads"
-    np.testing.assert_array_equal(exact, attend(*(x.astype(jnp.float32) for x in (q, k, v))))
-
-
-def test_fused_attention_says_where_there_is_nothing_to_replace(monkeypatch):
-    monkeypatch.setattr(attention, "NAME", "moved_elsewhere")
-    with pytest.raises(LookupError, match="moved_elsewhere"), attention.fused():
-        pass
 
 
 def test_a_part_that_warns_is_named_and_those_behind_it_are_looked_at(monkeypatch, tmp_path):

@@ -11,7 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.models.layers import LayerNorm, Linear, attend
+from jaxvpr.models.attention import attend
+from jaxvpr.models.layers import LayerNorm, Linear
 
 # Xavier's uniform over the packed tensor, as PyTorch draws it: [3 dim, dim] is [out, in] there.
 packed_xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=-1, out_axis=-2)

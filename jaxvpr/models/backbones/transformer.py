@@ -9,9 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxvpr.models.attention import attend
 from jaxvpr.models.backbones.adapters import ConvAdapter
 from jaxvpr.models.backbones.positions import grid_of, interpolate
-from jaxvpr.models.layers import Conv, LayerNorm, attend, small_normal, torch_default
+from jaxvpr.models.layers import Conv, LayerNorm, small_normal, torch_default
 
 FACETS = ("query", "key", "value")
 # CricaVPR's weight of an adapter beside the block's own MLP.

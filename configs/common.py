@@ -191,6 +191,8 @@ def _running(config: ConfigDict) -> None:
         }
     )
     config.log_seconds = 10.0
+    # Traces so many steps of the first host into `profile` in the run's folder; `first` steps are made before.
+    config.profile = ConfigDict({"first": 10, "steps": 0})
 
 
 # Of the colours of ImageNet, which nearly all weights were trained with.

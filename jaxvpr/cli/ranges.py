@@ -19,6 +19,7 @@ RANGES: tuple[tuple[str, Test, str], ...] = (
     ("at least 0", lambda n: n >= 0, """
         seed epochs mesh.model mesh.fsdp_mib ema.warmup plateau.patience plateau.options.threshold
         plateau.options.cooldown plateau.options.min_rate best.patience checkpoint.every_steps clusters.images
+        profile.first profile.steps
         pca.dim log_seconds domain.weight domain.gamma augment.brightness augment.contrast augment.saturation
         augment.randaugment objective.partition.groups objective.groups objective.margin objective.head_steps
         objective.min_distance objective.weights objective.cliques.sets objective.memory objective.pool

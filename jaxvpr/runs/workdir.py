@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 # What may change between the parts of one run: it decides neither a weight nor which is best. A PCA comes after it.
 FREE = (
     "loader.threads", "loader.workers", "loader.prefetch", "checkpoint.",
-    "log_seconds", "hosts.", "frozen_random", "test_data.", "eval.batch", "eval.localize", "eval.search",
+    "log_seconds", "profile.", "hosts.", "frozen_random", "test_data.", "eval.batch", "eval.localize", "eval.search",
     "eval.host_mib", "pca.", "mesh.",
 )  # fmt: skip
 AGAIN = "It says which recipe the run has: delete it if that is the one given now, and it is written anew"

@@ -33,6 +33,7 @@ from jaxvpr.training.host import Host
 from jaxvpr.training.logs import Log, Progress
 from jaxvpr.training.plans import Plans
 from jaxvpr.training.plateau import Watch
+from jaxvpr.training.profile import Profile
 from jaxvpr.training.recipe import Outcome, Recipe
 from jaxvpr.training.state import TrainState, abstract, init_state, next_generation, started, variables_of
 from jaxvpr.training.step import Turn, make_step
@@ -76,7 +77,8 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
     memory = StepMemory(
         made, batch=config.batch, accumulate=config.accumulate, grad_cache=config.grad_cache, devices=mesh.size
     )
-    step = first_slow(made, compiling.message(what), before=memory.noting(together))
+    profile = Profile(workdir / "profile", config.profile.first, config.profile.steps if hosts.is_first() else 0)
+    step = profile.traced(first_slow(made, compiling.message(what), before=memory.noting(together)))
     written = Log(workdir if hosts.is_first() else None, host.log_offset, host.step)
     feed = Feed(recipe.sources, mesh, seed=config.seed, loader=loading_options(config.loader), by_image=by_image)
     run = _Run(
@@ -86,7 +88,7 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         seconds=host.seconds,
     )  # fmt: skip
     alone = connection.advising(checkpoints.restart)
-    with alone, checkpoints.explained(), closing(run), hosts.stop_on_sigterm() as leave:
+    with alone, checkpoints.explained(), closing(run), profile, hosts.stop_on_sigterm() as leave:
         while not (finished := run.ended(host)) and not leave(host.step):
             state = run.period(step, state, host, leave)
         if not finished:

@@ -208,3 +208,38 @@ def test_a_plan_without_an_element_ends_the_run():
         feed.check({"source": Draw.of_steps(rows)}, ("source",), 2)
     rows[1, 3] = 5
     feed.check({"source": Draw.of_steps(rows)}, ("source",), 2)
+
+
+def traced_steps(folder):
+    """The numbers of the steps in a trace, and the names of all events."""
+    (file,) = folder.glob("profile/plugins/profile/*/*.xplane.pb")
+    trace = jax.profiler.ProfileData.from_file(str(file))
+    events = [event for plane in trace.planes for line in plane.lines for event in line.events]
+    return [dict(event.stats)["step_num"] for event in events if event.name == "train"], {e.name for e in events}
+
+
+def test_a_trace_of_the_steps_that_are_asked_for(tmp_path, monkeypatch):
+    run = Run(tmp_path / "run", monkeypatch, **{"profile.first": 3, "profile.steps": 4})
+    run.train()
+    steps, names = traced_steps(run.folder)
+    assert steps == [3, 4, 5, 6] and any("jit_step" in name for name in names), "across a validation"
+
+
+def test_a_trace_ends_with_a_run_that_fails_or_leaves(tmp_path, monkeypatch, caplog):
+    def fail(batches):
+        raise KeyError("at step 5")
+
+    run = Run(tmp_path / "run", monkeypatch, **{"profile.first": 4, "profile.steps": 9})
+    with monkeypatch.context() as patched:
+        before_step(patched, 5, fail)
+        with pytest.raises(KeyError, match="step 5"):
+            run.train()
+    assert traced_steps(run.folder)[0] == [4, 5]
+    shutil.rmtree(run.folder / "profile")
+    run.config = changed(run.config, profile__first=1)
+    run.train(leaves_at=3)
+    assert traced_steps(run.folder)[0] == [1, 2]
+    shutil.rmtree(run.folder / "profile")
+    run.config = changed(run.config, profile__first=10)
+    run.train()
+    assert "no step was traced: 9 were made, and profile.first=10" in caplog.text

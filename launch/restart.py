@@ -6,17 +6,22 @@ Again: after a lost host (status 75), a crash (1) or a death by signal. Never ag
 mend (2), Ctrl-C (130), any other status, or once this program itself was told to stop (SIGTERM, Ctrl-C). It passes
 SIGTERM on, so that a run on a machine that is taken away saves first. Every host has its own. They start again at about
 the same time and wait for each other: a pause longer than the half minute in which all notice that one is lost.
+
+With JAXVPR_OVERLAP=1 in its environment GPUs add up gradients while they still compute others: XLA's scheduler that
+hides the time of collectives is switched on, where the command's Python has an XLA that knows it.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
 import time
 
 PASSING = {1, 75}
+OVERLAP = "--xla_gpu_enable_latency_hiding_scheduler=true"
 
 
 def main() -> int:
@@ -26,7 +31,7 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=40, help="seconds before each (default: 40)")
     parser.add_argument("command", nargs="+", help="after --")
     given = parser.parse_args()
-    host = Host(given.command)
+    host = Host(given.command, environment(given.command))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, host.told)
     for again in range(1, given.times + 2):
@@ -47,6 +52,25 @@ def passes(status: int) -> bool:
     return status in PASSING or (status > 128 and status != 128 + signal.SIGINT)
 
 
+def environment(command: list[str]) -> dict[str, str]:
+    """The environment of the command, with `OVERLAP` among XLA's flags if that is asked for and XLA knows it: it ends a
+    process over a flag that it does not know."""
+    ours, flags = dict(os.environ), os.environ.get("XLA_FLAGS", "")
+    if ours.get("JAXVPR_OVERLAP", "0") == "0" or OVERLAP.partition("=")[0] in flags:
+        return ours
+    asked = ours | {"XLA_FLAGS": f"{flags} {OVERLAP}".strip()}
+    probe = [command[0], "-c", "import jax; jax.devices()"]
+    try:
+        known = not subprocess.run(
+            probe, env=asked | {"JAX_PLATFORMS": "cpu"}, capture_output=True, check=False
+        ).returncode
+    except OSError:
+        known = False
+    if not known:
+        say(f"JAXVPR_OVERLAP: {command[0]} has no XLA that takes {OVERLAP}; starts without it")
+    return asked if known else ours
+
+
 def say(text: str) -> None:
     """To stderr, as the program itself does."""
     print(f"restart.py: {text}", file=sys.stderr, flush=True)
@@ -55,8 +79,8 @@ def say(text: str) -> None:
 class Host:
     """The command of one host, and whether it was told to stop."""
 
-    def __init__(self, command: list[str]):
-        self.command, self.stopped = command, False
+    def __init__(self, command: list[str], environment: dict[str, str]):
+        self.command, self.environment, self.stopped = command, environment, False
         self.process: subprocess.Popen[bytes] | None = None
 
     def told(self, number: int, _: object) -> None:
@@ -68,7 +92,7 @@ class Host:
     def run(self) -> int:
         """One run; its status, as a shell gives it."""
         try:
-            self.process = subprocess.Popen(self.command)
+            self.process = subprocess.Popen(self.command, env=self.environment)
         except OSError as error:
             say(f"{self.command[0]}: {error.strerror}")
             return 2

@@ -90,3 +90,29 @@ def test_ctrl_c_reaches_the_command_once(tmp_path):
     os.killpg(host.pid, signal.SIGINT)
     host.communicate(timeout=30)
     assert host.returncode == 75 and (tmp_path / "seen").read_text() == "1"
+
+
+FLAG = "--xla_gpu_enable_latency_hiding_scheduler=true"
+PRINTS = "import os; print(os.environ.get('XLA_FLAGS'))"
+
+
+@pytest.mark.parametrize(
+    ("asked", "flags", "found"),
+    [
+        ("1", "--xla_cpu_enable_fast_math=false", f"--xla_cpu_enable_fast_math=false {FLAG}"),
+        ("0", "--xla_cpu_enable_fast_math=false", "--xla_cpu_enable_fast_math=false"),
+        ("1", FLAG.replace("true", "false"), FLAG.replace("true", "false")),
+    ],
+)
+def test_overlap_is_a_flag_that_the_installed_xla_knows(tmp_path, asked, flags, found):
+    environment = {**os.environ, "JAXVPR_OVERLAP": asked, "XLA_FLAGS": flags}
+    host = launch(tmp_path, "--", sys.executable, "-c", PRINTS, stdout=subprocess.PIPE, env=environment)
+    out, said = host.communicate(timeout=60)
+    assert (out.strip(), said, host.returncode) == (found, "", 0)
+
+
+def test_overlap_is_left_out_where_xla_does_not_know_the_flag(tmp_path):
+    environment = {**os.environ, "JAXVPR_OVERLAP": "1", "XLA_FLAGS": "--xla_no_such_flag=1"}
+    host = launch(tmp_path, "--", sys.executable, "-c", PRINTS, stdout=subprocess.PIPE, env=environment)
+    out, said = host.communicate(timeout=60)
+    assert out.strip() == "--xla_no_such_flag=1" and FLAG in said and "starts without it" in said

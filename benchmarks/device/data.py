@@ -1,9 +1,11 @@
-"""What feeds a device: the loader on many cores. And mining, which is a search on the device."""
+"""What feeds a device: the loader on many cores, copies to it. And mining, which is a search on the device."""
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from benchmarks import side_by_side
 from benchmarks.device.runner import At
 
+COPIED, COPIES = 480, 5  # images of 320 x 320 in a batch that is copied, and how often
 BATCH, STEPS = 16, 32  # images of a batch, and batches for each thread
 PIXELS = 512
 THREADS = (1, 2, 4, 8, 16)
@@ -38,6 +41,53 @@ def loader(one_arena: bool, at: At) -> dict[str, Any]:
             rate, cost, _ = bench.one_round(start, BATCH, count)
             figures["images_per_second"][threads], figures["cpu_ms_per_image"][threads] = round(rate, 1), round(cost, 3)
     return figures | {"wrong": "" if kept == one_arena else "there was no glibc to tell to keep one arena"}
+
+
+def copies(at: At) -> dict[str, Any]:
+    """A batch from host memory to the device, as `mesh.to_global` copies it and by way of pinned memory.
+
+    `returned_ms` is what the loop waits before it can start the step, `there_ms` until the copy is there. Each also
+    behind products of matrices that were started before: what of `there_ms` then exceeds `products_ms` is not hidden.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    device = jax.devices()[0]
+    there = jax.sharding.SingleDeviceSharding(device)
+    size = 64 if at.tiny else 8192
+    images = np.random.default_rng(0).integers(0, 256, (2 if at.tiny else COPIED, 320, 320, 3), np.uint8)
+    pinned = jax.sharding.SingleDeviceSharding(device, memory_kind="pinned_host")
+    ways: dict[str, Callable[[], jax.Array]] = {
+        "plain": lambda: jax.device_put(images, there),
+        "pinned": lambda: jax.device_put(jax.device_put(images, pinned), there),
+    }
+    matrix = jax.random.normal(jax.random.key(0), (size, size)).astype(jnp.bfloat16)
+    multiply = jax.jit(jnp.matmul)
+
+    def products() -> list[jax.Array]:
+        return [multiply(matrix, matrix) for _ in range(20)]
+
+    figures: dict[str, Any] = {"mib": images.nbytes / 2**20, "products_ms": _started_and_done(products)[1]}
+    for name, way in ways.items():
+        for busy, before in (("", list), (", busy", products)):
+            figures[name + busy] = dict(zip(("returned_ms", "there_ms"), _started_and_done(way, before), strict=True))
+    return figures
+
+
+def _started_and_done(work: Callable[[], Any], before: Callable[[], Any] = list) -> tuple[float, float]:
+    """(ms until the work is started, ms until it is done), with other work started before; medians after a first."""
+    import jax
+
+    rounds = []
+    for _ in range(COPIES + 1):
+        others, began = before(), time.perf_counter()
+        started = work()
+        returned = time.perf_counter()
+        jax.block_until_ready((others, started))
+        rounds.append((1000 * (returned - began), 1000 * (time.perf_counter() - began)))
+    first, second = (round(statistics.median(column), 3) for column in zip(*rounds[1:], strict=True))
+    return first, second
 
 
 def mining(at: At) -> dict[str, Any]:

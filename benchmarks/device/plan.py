@@ -46,6 +46,7 @@ PLAN = (
     _train("salad", steps.ATTENTION),
     _train("salad", steps.PRECISE),
     Measurement("loader", "host", 45, partial(data.loader, False)),
+    Measurement("copies to the device", "jaxvpr", 30, data.copies),
     Measurement("loader, one arena", "host", 45, partial(data.loader, True)),
     Measurement("mining", "jaxvpr", 60, data.mining),
     *_extract("resnet50", "bfloat16"),

@@ -19,13 +19,12 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax.traverse_util import flatten_dict
 
 from data_pipelines.errors import DataError
 from data_pipelines.own_files import read_json
 from jaxvpr.errors import UserError
 from jaxvpr.training import full_disk, items
-from jaxvpr.training.state import TrainState, with_averages
+from jaxvpr.training.state import TrainState
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -232,32 +231,7 @@ class Checkpoints:
         Raises:
           UserError: as `restore`.
         """
-        whole = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        flat = flatten_dict(shapes["params"], sep="/")
-
-        def read(step: int) -> tuple[int, dict[str, Any]]:
-            folder = self.folder / str(step) / "state"
-            # Not through the manager, which reads an item in one way only once it has read it.
-            with items.reader() as (handler, reader):
-                kept = handler.metadata(folder).tree.get("ema") or {}
-                template = jax.tree.map(
-                    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
-                    {
-                        "params": shapes["params"],
-                        "stats": shapes["batch_stats"],
-                        "ema": {path: flat[path] for path in kept},
-                    },
-                )
-                wanted = ocp.args.PyTreeRestore(
-                    template,
-                    restore_args=ocp.checkpoint_utils.construct_restore_args(template),
-                    partial_restore=True,
-                )
-                state = reader.restore(folder, args=wanted)
-            params = with_averages(state["params"], state.get("ema") or {})
-            return step, {"params": params, "batch_stats": state.get("stats", {})}
-
-        return self._wanted(which, read)
+        return self._wanted(which, lambda step: (step, items.variables(self.folder / str(step) / "state", shapes)))
 
     def extra(self, step: int) -> Any:
         """The trained heads of a checkpoint, whole, as NumPy arrays on this host.
@@ -265,13 +239,7 @@ class Checkpoints:
         Raises:
           UserError: if there is no checkpoint of this step.
         """
-        folder = self.folder / str(self._first(step, self.steps())) / "state"
-        with items.reader() as (handler, reader):
-            kept = handler.metadata(folder).tree.get("extra") or {}
-            template = {"extra": jax.tree.map(lambda leaf: np.zeros((0,), leaf.dtype), kept)}
-            whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), template)
-            wanted = ocp.args.PyTreeRestore(template, restore_args=whole, partial_restore=True)
-            return reader.restore(folder, args=wanted)["extra"]
+        return items.heads(self.folder / str(self._first(step, self.steps())) / "state")
 
     def _first(self, which: str | int, steps: list[int]) -> int:
         if which == "last":

@@ -1,4 +1,5 @@
-"""What `checkpoint` needs of orbax: items, each a folder with the checksums of its files, and which steps are kept."""
+"""What `checkpoint` needs of orbax: items, each a folder with the checksums of its files; what is read of one alone;
+and which steps are kept."""
 
 from __future__ import annotations
 
@@ -11,11 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
 
 from data_pipelines.atomic import write_json
 from data_pipelines.errors import DataError
 from data_pipelines.own_files import digest, read_json
+from jaxvpr.training.state import with_averages
 
 log = logging.getLogger(__name__)
 ITEMS = ("state", "host", "meta")
@@ -88,7 +93,7 @@ def best(values: Sequence[tuple[int, float | None]]) -> int | None:
 
 
 @contextmanager
-def reader() -> Iterator[tuple[ocp.PyTreeCheckpointHandler, ocp.Checkpointer]]:
+def _reader() -> Iterator[tuple[ocp.PyTreeCheckpointHandler, ocp.Checkpointer]]:
     """What reads parts of an item. The handler tells the structure: the `Checkpointer` would look in the item's folder
     for the metadata of a whole step, and warn that there are none."""
     handler = ocp.PyTreeCheckpointHandler()
@@ -106,3 +111,34 @@ def quietly() -> Iterator[None]:
     finally:
         gc.collect()
         sys.unraisablehook = before
+
+
+def variables(folder: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """{"params", "batch_stats"} of the item `state` in a folder, averaged where it has averages, for one device.
+
+    Args:
+      shapes: of both, with their types; `batch_stats` may be empty.
+    """
+    whole = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    flat = flatten_dict(shapes["params"], sep="/")
+    # Not through the manager, which reads an item in one way only once it has read it.
+    with _reader() as (handler, reading):
+        kept = handler.metadata(folder).tree.get("ema") or {}
+        template = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+            {"params": shapes["params"], "stats": shapes["batch_stats"], "ema": {path: flat[path] for path in kept}},
+        )
+        how = ocp.checkpoint_utils.construct_restore_args(template)
+        state = reading.restore(folder, args=ocp.args.PyTreeRestore(template, restore_args=how, partial_restore=True))
+    params = with_averages(state["params"], state.get("ema") or {})
+    return {"params": params, "batch_stats": state.get("stats", {})}
+
+
+def heads(folder: Path) -> Any:
+    """The trained heads of the item `state` in a folder, whole, as NumPy arrays on this host."""
+    with _reader() as (handler, reading):
+        kept = handler.metadata(folder).tree.get("extra") or {}
+        template = {"extra": jax.tree.map(lambda leaf: np.zeros((0,), leaf.dtype), kept)}
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), template)
+        wanted = ocp.args.PyTreeRestore(template, restore_args=how, partial_restore=True)
+        return reading.restore(folder, args=wanted)["extra"]

@@ -130,6 +130,9 @@ def _training(config: ConfigDict) -> None:
     # Of backbone and aggregator in training alone: such as "default", TF32 on NVIDIA GPUs and bfloat16 on TPUs. "" is
     # what `model` has. Losses are always at the highest.
     config.train_precision = ""
+    # What the devices' parts of the backbone's gradients are added up in, where `model.dtype` is a narrower type:
+    # "float32", or "bfloat16", which sends half as many bytes (docs/scale_out.md). Else they are float32 in any case.
+    config.gradient_dtype = "float32"
     # Patterns of parameter paths that do not train, beside those that the model's own options freeze.
     config.frozen = ()
     # Frozen parameters that no file of weights gives are an error, unless this says that random ones are meant.

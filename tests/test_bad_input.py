@@ -301,6 +301,7 @@ WRONG = {
     "loader.threads=-1": r"config\.loader\.threads=-1\b.*\b0\b",
     "loader.on_error=ignore": "on_error='ignore'.*'raise'.*'skip'",
     "augment.hue=3.0": r"config\.augment.*\bhue=3\.0\b",
+    "gradient_dtype=float16": r"gradient_dtype='float16'.*float32.*bfloat16",
     "model.batch_norm_images=5": r"model\.batch_norm_images=5 must divide the 8 images",
     "mesh.model=3": r"mesh\.model=3\b.*devices.*\b8\b",
     "batch=9": r"\bbatch=9\b.*\b8\b.*accumulate.*\b8 x 1\b",

@@ -72,6 +72,7 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         objective, groups, mesh, shardings,
         total=total, epoch=config.steps_per_epoch, frozen=frozen,
         accumulate=config.accumulate, grad_cache=config.grad_cache, ema=averages, by_image=by_image,
+        gradient_dtype=config.gradient_dtype,
     )  # fmt: skip
     what, together = "the training step", compiling.together(made, "the training step")
     memory = StepMemory(

@@ -22,6 +22,8 @@ Follow = Callable[[Watch, float, int], Watch]
 # Group of `optimisers.GROUPS` -> the recipe's key.
 KEYS = {"model": "optimizer", "heads": "optimizer_extra", "shared": "optimizer_shared"}
 
+SUMS = ("float32", "bfloat16")
+
 
 class Settled(NamedTuple):
     """What a recipe's keys and its family settle between them, before anything is computed.
@@ -44,6 +46,7 @@ def settle(config: ConfigDict, recipe: Recipe, mesh: Mesh) -> Settled:
     groups = optimiser_groups(config)
     check_parts(config, recipe.objective.period)
     check_groups(config, recipe.objective)
+    check_sums(config)
     by_image = split_by_image(config, mesh, recipe.objective)
     deciding = early_stop.Deciding(config.best.measure, recipe.measures)
     following = follow(config, groups["model"].rate, deciding)
@@ -80,6 +83,12 @@ def check_parts(config: ConfigDict, period: int) -> None:
             f"accumulate={config.accumulate} and grad_cache={config.grad_cache} both take the batch in parts. The loss "
             "sees each part alone with accumulate, the whole batch with grad_cache; set one of them to 1"
         )
+
+
+def check_sums(config: ConfigDict) -> None:
+    """Raises UserError where gradients cannot be summed over devices in the type that the recipe says."""
+    if config.gradient_dtype not in SUMS:
+        raise UserError(f"gradient_dtype={config.gradient_dtype!r} is no type to add up in; there are {list(SUMS)}")
 
 
 def check_groups(config: ConfigDict, objective: Objective) -> None:

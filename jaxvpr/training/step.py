@@ -7,6 +7,7 @@ does what. BatchNorm statistics are therefore those of the global batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import optax
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh, NamedSharding
 
+from jaxvpr.models.weighted import summed_in_float32
 from jaxvpr.objectives.objective import Batch, Context, Objective
 from jaxvpr.parallel.fsdp import gathered
 from jaxvpr.parallel.mesh import batch_sharding, outputs_sharding, replicated
@@ -53,6 +55,7 @@ def make_step(
     grad_cache: int = 1,
     ema: Mapping[str, Any] | None = None,
     by_image: Mapping[str, int] | None = None,
+    gradient_dtype: str = "float32",
 ) -> Step:
     """Compiles `(state, {stream: batch}, Turn) -> (state, metrics)`; the state's memory is reused.
 
@@ -68,11 +71,14 @@ def make_step(
       grad_cache: the batch is embedded in this many equal parts, and the loss still sees it whole.
       ema: `decay` and `warmup` of the averages in a state that has any.
       by_image: {stream: T} of the streams that come as images `[B * T, ...]`; the objective sees `[B, T, ...]`.
+      gradient_dtype: what gradients of the backbone's weights are summed over devices in: "float32", or "bfloat16",
+        which is the type that its products are computed in.
 
     Raises:
       UserError: by the first step, for a `grad_cache` above 1 of a model that normalises by its batch's statistics.
     """
     of_params = flatten_dict(shardings.params, sep="/")
+    summing = partial(summed_in_float32, mesh) if gradient_dtype == "float32" else nullcontext
     gradients, count = (_cached, grad_cache) if grad_cache > 1 else (_in_parts, accumulate)
 
     def step(state: TrainState, batches: Batches, turn: Turn) -> tuple[TrainState, Metrics]:
@@ -81,10 +87,11 @@ def make_step(
         at = Context(state.step, state.step // (epoch or objective.period), progress, turn.slot, key)
         trained, fixed = split_frozen(state.params, frozen)
         extra, opt_heads = _slice((state.extra, state.opt["heads"]), turn.slot)
-        (grads, (grads_heads, grads_shared)), (stats, aux), metrics = gradients(
-            objective, mesh, count, partial(_whole, fixed=fixed, shardings=of_params), trained, (extra, state.shared),
-            (state.stats, state.aux), batches, at,
-        )  # fmt: skip
+        params_of = partial(_whole, fixed=fixed, shardings=of_params)
+        with summing():
+            (grads, (grads_heads, grads_shared)), (stats, aux), metrics = gradients(
+                objective, mesh, count, params_of, trained, (extra, state.shared), (state.stats, state.aux), batches, at
+            )
 
         norm = optax.tree.norm((grads, grads_heads, grads_shared))
         ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & (turn.number == state.step)

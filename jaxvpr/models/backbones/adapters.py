@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.models.layers import BatchNorm, Conv, torch_default
+from jaxvpr.models.layers import BatchNorm, Conv, Dense, torch_default
 
 # The convolutions start near 0, as in the original.
 almost_nothing = nn.initializers.constant(1e-5)
@@ -36,7 +36,7 @@ class ConvAdapter(nn.Module):
         """`[B, N, C]` to `[B, N, C]`."""
         rows, columns = self.grid
         inner = x.shape[-1] // 2
-        y = nn.relu(nn.Dense(inner, dtype=self.dtype, kernel_init=torch_default, name="D_fc1")(x))
+        y = nn.relu(Dense(inner, dtype=self.dtype, kernel_init=torch_default, name="D_fc1")(x))
         cells = y[:, -rows * columns :].reshape(y.shape[0], rows, columns, inner)
         narrow = self._conv("branch1", inner // 2, 1)(cells)
         middle = self._conv("branch2_1", inner // 4, 3)(self._conv("branch2_0", inner // 16, 1)(cells))
@@ -44,7 +44,7 @@ class ConvAdapter(nn.Module):
         seen = jnp.concatenate([narrow, middle, wide], -1).reshape(y.shape[0], -1, inner)
         others = y[:, : -rows * columns]
         y = y + jnp.concatenate([others, seen], 1)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros, name="D_fc2")(y)
+        return Dense(x.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros, name="D_fc2")(y)
 
     def _conv(self, name: str, features: int, size: int) -> nn.Module:
         return NormedConv(features, size, self.average, self.dtype, name=name)

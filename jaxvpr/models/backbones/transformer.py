@@ -12,16 +12,16 @@ import jax.numpy as jnp
 from jaxvpr.models.attention import attend
 from jaxvpr.models.backbones.adapters import ConvAdapter
 from jaxvpr.models.backbones.positions import grid_of, interpolate
-from jaxvpr.models.layers import Conv, LayerNorm, small_normal, torch_default
+from jaxvpr.models.layers import Conv, Dense, LayerNorm, small_normal, torch_default
 
 FACETS = ("query", "key", "value")
 # CricaVPR's weight of an adapter beside the block's own MLP.
 ADAPTER_SHARE = 0.2
 
 
-def linear(features: int, dtype: Any, name: str, bias: bool = True) -> nn.Dense:
+def linear(features: int, dtype: Any, name: str, bias: bool = True) -> Dense:
     """A linear layer with a transformer's initialisation."""
-    return nn.Dense(features, use_bias=bias, dtype=dtype, kernel_init=small_normal, name=name)
+    return Dense(features, use_bias=bias, dtype=dtype, kernel_init=small_normal, name=name)
 
 
 class PatchEmbed(nn.Module):

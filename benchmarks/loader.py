@@ -55,16 +55,18 @@ JITTER = (0.7, 0.7, 0.7, 0.5)
 SCALE = (0.5, 1.0)
 
 
-def write_images(folder: Path, size: int) -> Paths:
-    """Street-like pictures: smooth at large scale, with edges of façades and windows and some noise."""
+def write_images(folder: Path, size: int, width: int = 0) -> Paths:
+    """Street-like pictures, square without a `width`: smooth at large scale, with edges of façades and windows and some
+    noise."""
+    width = width or size
     for index in range(FILES):
         rng = np.random.default_rng(index)
         image: np.ndarray = cv2.resize(
-            rng.uniform(0, 255, (6, 6, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC
+            rng.uniform(0, 255, (6, 6, 3)).astype(np.float32), (width, size), interpolation=cv2.INTER_CUBIC
         )
         for _ in range(60):
-            top, left, height, width = (rng.uniform(0, 1, 4) * (size, size, size / 3, size / 6)).astype(int)
-            image[top : top + height, left : left + width] = rng.uniform(0, 255, 3)
+            top, left, high, wide = (rng.uniform(0, 1, 4) * (size, width, size / 3, width / 6)).astype(int)
+            image[top : top + high, left : left + wide] = rng.uniform(0, 255, 3)
         image += rng.normal(0, 4, image.shape)
         Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"{index}.jpg", quality=90)
     return Paths.of([f"{index}.jpg" for index in range(FILES)], folder)

@@ -117,7 +117,7 @@ def test_the_loaders_read_every_image(tmp_path):
     ours = {"threads", "workers", "threads, linear"}
     both = ours | {"torch DataLoader"} if report["torchvision"] else ours
     assert result["case"] == "tiny" and result["images_per_round"] == 16
-    for key in ("images_per_second", "median_images_per_second", "cpu_ms_per_image"):
+    for key in ("images_per_second", "median_images_per_second", "cpu_ms_per_image", "ms_to_first_batch"):
         assert set(result[key]) == both, key
     assert min(min(rates) for rates in result["images_per_second"].values()) > 0
 

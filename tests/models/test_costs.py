@@ -81,3 +81,12 @@ def test_max_pooling_costs_its_windows():
             return max_pool(images.astype(jnp.float32), 3, 2)
 
     assert flops(Pooled(), 9, 9) == 4 * 4 * 3 * 3**2
+
+
+def test_a_convolution_costs_its_products_whatever_a_cpu_does():
+    class Wide(nn.Module):
+        @nn.compact
+        def __call__(self, images):
+            return Conv(128, 3, padding=1)(jnp.zeros((1, 12, 12, 128)))
+
+    assert flops(Wide(), 12, 12) == 2 * 12 * 12 * 128 * 9 * 128

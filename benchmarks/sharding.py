@@ -3,7 +3,8 @@ splits them, BatchNorm over groups of images, and blocks that are computed again
 
 Memory is XLA's own account of the compiled step on simulated CPU devices: `state` is what lies there between steps (of
 parameters, heads and their optimiser state), `temp` what a step needs besides. Nothing of that size is run or even
-allocated. A GPU or TPU compiles otherwise, so that its `temp` is another.
+allocated. A GPU or TPU compiles otherwise, so that its `temp` is another. What blocks keep for the backward pass is
+counted before any compiler: XLA's CPU does not spare what could be computed again.
 
   python -m benchmarks.sharding --out benchmarks/results/sharding.json
 """
@@ -64,16 +65,25 @@ CASES = {
     ),
     "DINOv2-B, whole": Case("configs/salad.py:salad", 1024, VIT, (8,)),
     "DINOv2-B, split from 1 MiB": Case("configs/salad.py:salad", 1024, {**VIT, "mesh.fsdp_mib": 1.0}, (8,)),
-} | {
-    f"DINOv2-B, remat={remat}": Case(
-        "configs/salad.py:salad", 1024, {**VIT, "model.backbone_options.remat": remat}, (1,)
-    )
-    for remat in (False, True, *KEPT)
 }
+RECOMPUTED = {
+    (backbone, remat): Case(
+        "configs/salad.py:salad",
+        1024,
+        {
+            "image.size": (140, 140), "model.backbone": backbone, "model.aggregator": "gem",
+            "model.aggregator_options": ConfigDict({}), "model.dtype": "bfloat16",
+            "model.backbone_options": ConfigDict({**options, "remat": remat}),
+        },
+        (),
+    )
+    for backbone, options in (("dinov2_vitb14", {"train_blocks": 12}), ("resnet50", {}))
+    for remat in (False, True, *KEPT)
+}  # fmt: skip
 
 
-def compiled(case: Case) -> Any:
-    """The compiled step of a case under CosFace with Adam, over all devices there are."""
+def recipe(case: Case) -> ConfigDict:
+    """The recipe of a case."""
     config = load_config(case.recipe).unlock()
     for key, value in case.changes.items():
         *groups, last = key.split(".")
@@ -81,6 +91,32 @@ def compiled(case: Case) -> Any:
         for name in groups:
             group = group[name]
         group[last] = value
+    return config
+
+
+def kept(case: Case) -> int:
+    """Bytes that differentiation keeps of the activations of `IMAGES` images, before any compiler."""
+    config = recipe(case)
+    model, variables = builders.model(config), builders.shapes(config)
+    images = jax.ShapeDtypeStruct((IMAGES, *builders.image_size(config), 3), np.uint8)
+
+    def backward(params: Any, stats: Any, images: Any) -> Any:
+        def embed(params: Any) -> Any:
+            variables = {"params": params, "batch_stats": stats}
+            return model.apply(variables, images, train=True, mutable=["batch_stats"])[0]
+
+        return jax.vjp(embed, params)[1]
+
+    held, params = (
+        sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        for tree in (jax.eval_shape(backward, *variables.values(), images), variables["params"])
+    )
+    return held - params
+
+
+def compiled(case: Case) -> Any:
+    """The compiled step of a case under CosFace with Adam, over all devices there are."""
+    config = recipe(case)
     mesh, model = builders.mesh(config), builders.model(config)
     batch = IMAGES * mesh.size
     head = prototype_head(Choice("cosface"), case.classes)
@@ -129,7 +165,7 @@ def account(case: Case) -> dict[str, Any]:
 def main() -> None:
     """All cases, or, where a side is named, that one on so many devices."""
     parser = side_by_side.flags(__doc__, rounds=1)
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--cases", nargs="*", choices=list(CASES), default=list(CASES), help="none: kept alone")
     parser.add_argument("--side", choices=list(CASES))
     parser.add_argument("--devices", type=int, default=1)
     given = parser.parse_args()
@@ -138,7 +174,7 @@ def main() -> None:
     if given.side:
         print(json.dumps(account(CASES[given.side])))
         return
-    results = [
+    compiled_cases = [
         {
             "case": name,
             "devices": devices,
@@ -147,6 +183,11 @@ def main() -> None:
         for name in given.cases
         for devices in CASES[name].devices
     ]
+    by_remat = [
+        {"backbone": backbone, "remat": remat, "mib": round(kept(case) / 2**20, 1)}
+        for (backbone, remat), case in RECOMPUTED.items()
+    ]
+    results = {"compiled": compiled_cases, "kept": by_remat}
     side_by_side.finish(side_by_side.report(results, ("jax", "jaxlib", "flax", "optax"), images=IMAGES), given.out)
 
 

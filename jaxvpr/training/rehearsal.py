@@ -40,8 +40,8 @@ class FirstBatch(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes on each device: of the state, of a batch, of gradients, and of what is kept to compute them (an estimate
-    from the traced program, before any compiler)."""
+    """Bytes on each device: of the state, of a batch, of gradients, and of what is kept to compute them, parameters
+    that are gathered among it (an estimate from the traced program, before any compiler)."""
 
     state: int
     batch: int
@@ -121,12 +121,13 @@ def memory(
         return jax.vjp(lambda trained, heads: loss(trained, heads, rest), trained, heads)[1]
 
     kept = jax.eval_shape(backward, trained, heads, (fixed, (state.stats, state.aux), part))
+    gathered = [leaf for leaf in jax.tree.leaves(state.params) if not leaf.sharding.is_fully_replicated]
     of_a_slot = _on_a_device(state.extra) // objective.slots
     return Memory(
         state=_on_a_device(state),
         batch=_total(batches) // mesh.size,
         gradients=_on_a_device((trained, state.shared)) + of_a_slot,
-        kept=_total(kept) // mesh.size,
+        kept=_total(kept) // mesh.size + _total(gathered),
     )
 
 

@@ -1,7 +1,7 @@
 """One update, compiled once for all groups, over any mesh.
 
 The step is written in the global view: it sees the whole batch, and the shardings of its arguments say which device
-does what. BatchNorm statistics are therefore those of the global batch.
+does what. BatchNorm statistics are therefore those of the global batch, or of groups of its images.
 """
 
 from __future__ import annotations

@@ -157,15 +157,16 @@ def test_images_to_measure_are_shown_as_the_model_sees_them(tiny_config, photo_t
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("batch", [8, 64])
-def test_the_memory_is_about_what_the_compiled_step_takes(tiny_config, batch):
+@pytest.mark.parametrize(("batch", "fsdp_mib"), [(8, 0.0), (8, 0.001), (64, 0.0)])
+def test_the_memory_is_about_what_the_compiled_step_takes(tiny_config, batch, fsdp_mib):
     config = tiny_config.copy_and_resolve_references().unlock()
     config.batch = batch
     recipe, mesh, *_ = train.prepared(config)
     settled = settings.settle(config, recipe, mesh)
     _, state = planned(
-        recipe.model, recipe.objective, settled.groups, mesh, example=recipe.example, frozen=settled.frozen, seed=0
-    )
+        recipe.model, recipe.objective, settled.groups, mesh, example=recipe.example, frozen=settled.frozen, seed=0,
+        fsdp_mib=fsdp_mib,
+    )  # fmt: skip
     feed = Feed(recipe.sources, mesh, seed=0, loader=loading_options(config.loader), by_image=settled.by_image)
     batch = rehearsal.first_batch(recipe.objective, feed, mesh, 0)
     takes = rehearsal.memory(recipe.objective, mesh, state, batch, frozen=settled.frozen)

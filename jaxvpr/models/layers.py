@@ -70,8 +70,15 @@ def recomputed(block: type[nn.Module], remat: bool | str) -> type[nn.Module]:
     """
     if isinstance(remat, str) and remat not in KEPT:
         raise ValueError(f"remat={remat!r} is none of False, True, {', '.join(KEPT)}")
-    policy = getattr(jax.checkpoint_policies, remat) if isinstance(remat, str) else None
+    policy = partial(_kept, getattr(jax.checkpoint_policies, remat)) if isinstance(remat, str) else None
     return nn.remat(block, policy=policy) if remat else block
+
+
+def _kept(policy: Callable[..., Any], primitive: Any, *operands: Any, **params: Any) -> Any:
+    """What a policy says of an operation, or of those within one that has a gradient of its own (`weighted`)."""
+    inner = params["call_jaxpr"].eqns if primitive.name == "custom_vjp_call" else ()
+    within = [policy(e.primitive, *(v.aval for v in e.invars), **e.params) for e in inner]
+    return any(within) or policy(primitive, *operands, **params)
 
 
 class Linear(nn.Module):

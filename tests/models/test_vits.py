@@ -15,6 +15,8 @@ from jaxvpr.models.aggregators.cls import CLS
 from jaxvpr.models.backbones.adapters import ConvAdapter
 from jaxvpr.models.backbones.dinov2 import DINOv2
 from jaxvpr.models.backbones.vit import ViT
+from jaxvpr.models.weighted import summed_in_float32
+from jaxvpr.parallel.mesh import make_mesh
 
 TINY = {"width": 16, "heads": 2, "depth": 2, "side": 2}
 # Optimising these programs would take longer than running them.
@@ -67,13 +69,15 @@ def test_each_block_is_recomputed_under_the_same_names(kind):
     assert [program.count("remat") for program in programs] == [0, TINY["depth"]]
 
 
-def test_blocks_keep_what_their_policy_names():
-    """Of products: none, those with weights, or also attention's, which only the recomputed block makes again."""
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_blocks_keep_what_their_policy_names(dtype):
+    """Of products: none, those with weights, or also attention's. Those of bfloat16 have a gradient of their own."""
     shapes = jax.eval_shape(DINOv2(**TINY).init, jax.random.key(0), IMAGES[DINOv2])
 
     def products(remat):
-        model = DINOv2(**TINY, remat=remat)
-        program = jax.make_jaxpr(jax.grad(lambda v: jnp.sum(model.apply(v, IMAGES[DINOv2]).map)))(shapes)
+        model = DINOv2(**TINY, remat=remat, dtype=jnp.dtype(dtype))
+        with summed_in_float32(make_mesh(devices=jax.devices()[:2])):
+            program = jax.make_jaxpr(jax.grad(lambda v: jnp.sum(model.apply(v, IMAGES[DINOv2]).map)))(shapes)
         return str(program).count("dot_general[")
 
     policies = (False, "dots_saveable", "dots_with_no_batch_dims_saveable", True)

@@ -156,13 +156,13 @@ def test_accumulated_parts_weigh_by_their_unmasked_rows():
         np.testing.assert_allclose(one, other, atol=2e-6)
 
 
-@pytest.mark.parametrize(("model_axis", "fsdp_mib"), [(1, 0), (2, 0.001), (4, 0), (0, 0.001)])
-def test_eight_devices_equal_one(model_axis, fsdp_mib):
+@pytest.mark.parametrize(("model_axis", "fsdp_mib", "parts"), [(1, 0, 1), (2, 0.001, 1), (4, 0.001, 2), (0, 0.001, 1)])
+def test_eight_devices_equal_one(model_axis, fsdp_mib, parts):
     """With prototypes split over some devices and over all, and with the larger parameters split."""
     # A small rate: ten times this one and three steps of BatchNorm blow rounding up to 1e-4.
     runs = []
     for mesh in (make_mesh(devices=jax.devices()[:1]), make_mesh(model=model_axis)):
-        _, state, step = setup(mesh, name="sgd", rate=0.005, fsdp_mib=fsdp_mib)
+        _, state, step = setup(mesh, accumulate=parts, name="sgd", rate=0.005, fsdp_mib=fsdp_mib)
         losses = []
         for number in range(3):
             state, metrics = step(state, batch(mesh, number), Turn(number, number % 2))
@@ -172,8 +172,8 @@ def test_eight_devices_equal_one(model_axis, fsdp_mib):
             shard = state.extra["prototypes"].addressable_shards[0].data.shape
             assert shard == (3, CLASSES // (model_axis or 8), DIM), "prototypes are split by class"
             large = [x for x in jax.tree.leaves((state.params, state.opt["model"])) if x.shape == (3, 3, 8, 8)]
-            parts = {x.sharding.shard_shape(x.shape) for x in large}
-            assert len(large) == 8 and parts == {(3, 3, 1, 8) if fsdp_mib else (3, 3, 8, 8)}
+            shards = {x.sharding.shard_shape(x.shape) for x in large}
+            assert len(large) == 8 and shards == {(3, 3, 1, 8) if fsdp_mib else (3, 3, 8, 8)}
     np.testing.assert_allclose(runs[0][0], runs[1][0], rtol=2e-5)
     for one, eight in zip(runs[0][1], runs[1][1], strict=True):
         np.testing.assert_allclose(one, eight, atol=3e-6)

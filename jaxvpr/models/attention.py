@@ -68,15 +68,16 @@ def _forward(
     query: jax.Array, key: jax.Array, value: jax.Array, keep: jax.Array | None
 ) -> tuple[jax.Array, tuple[jax.Array | None, ...]]:
     shares = _shares(query, key).astype(value.dtype)
-    return _mixed(_times(shares, keep), value), (query, key, value, keep, shares)
+    mixed = _mixed(_times(shares, keep), value)
+    return mixed, (query, key, value, keep, shares, mixed)
 
 
 def _backward(kept: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array | None, ...]:
-    query, key, value, keep, shares = kept
+    query, key, value, keep, shares, mixed = kept
+    # The mean of the gradients by shares, weighted by them; from the result it needs none of their products.
+    mean = jnp.sum(dy.astype(jnp.float32) * mixed.astype(jnp.float32), -1).swapaxes(1, 2)[..., None]
     by_share = _times(jnp.einsum("bqhd,bkhd->bhqk", dy, value, preferred_element_type=jnp.float32), keep)
-    exact = shares.astype(jnp.float32)
-    by_logit = exact * (by_share - jnp.sum(exact * by_share, -1, keepdims=True))
-    by_logit = by_logit.astype(query.dtype)
+    by_logit = (shares.astype(jnp.float32) * (by_share - mean)).astype(query.dtype)
     by_query = _mixed(by_logit, key) * _scale(query)
     by_key = jnp.einsum("bhqk,bqhd->bkhd", by_logit, query * _scale(query))
     by_value = jnp.einsum("bhqk,bqhd->bkhd", _times(shares, keep), dy)

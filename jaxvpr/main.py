@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from data_pipelines.errors import DataError
 from jaxvpr.cli import arguments as command_line
 from jaxvpr.cli import missing
 from jaxvpr.errors import AGAIN, HostLost, UserError
-from jaxvpr.parallel import memory
+from jaxvpr.parallel import environment, memory
 
 log = logging.getLogger("jaxvpr")
 LOGGERS = ("jaxvpr", "data_pipelines")
@@ -85,6 +86,9 @@ def _connection() -> Any:
 
 def _run(command: command_line.Command) -> int:
     memory.keep_freed()
+    configs: list[Any] = [run.config for run in getattr(command.config, "runs", ())] or [command.config]
+    if any(config.deterministic for config in configs):
+        environment.add_up_in_order(os.environ)
     # JAX is imported once the command is known to make sense: a typing error is answered at once.
     from jaxvpr.parallel import hosts, joining, mesh, program_cache
     from jaxvpr.runs import agreement, workdir

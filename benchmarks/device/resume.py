@@ -17,18 +17,18 @@ from benchmarks.device.runner import At
 RECIPE = "configs/cosplace.py:tiny"
 # Long enough that a kill after the first of its checkpoints comes before its end.
 CHANGES = {"epochs": 12, "steps_per_epoch": 8, "every_epochs": 12, "checkpoint.every_steps": 8}
-WAYS = {"as it is": "", "deterministic": "--xla_gpu_deterministic_ops=true"}
+WAYS = {"as it is": False, "deterministic": True}
 SAME = ("model.safetensors", "log.jsonl")
 
 
 def kill_and_resume(at: At) -> dict[str, Any]:
-    """Whether weights, log and recall are the same to the bit, with XLA as it is and told to be deterministic.
+    """Whether weights, log and recall are the same to the bit, with `deterministic` and without.
 
     The runs of a wave share the device at the same time, which changes none of their numbers. Nothing that was compiled
     is kept between them: a resumed run compiles, and picks its kernels, anew.
     """
     folder = at.folder / "resume"
-    ways = {"as it is": ""} if at.tiny else WAYS
+    ways = {"as it is": False} if at.tiny else WAYS
     started: list[subprocess.Popen[bytes]] = []
 
     def start(way: str, name: str) -> tuple[subprocess.Popen[bytes], Path]:
@@ -53,16 +53,16 @@ def kill_and_resume(at: At) -> dict[str, Any]:
     return {"killed_after_step": steps, "same_to_the_bit": same, "wrong": "; ".join(differ)}
 
 
-def _start(folder: Path, flag: str) -> subprocess.Popen[bytes]:
+def _start(folder: Path, deterministic: bool) -> subprocess.Popen[bytes]:
     """A training in a folder, going on where one there had come to."""
     folder.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join([str(side_by_side.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-    environment = {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": flags}
+    environment = {**os.environ, "PYTHONPATH": path}
     environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # several share a GPU, of which each would take most
     environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    changes = {**CHANGES, "deterministic": deterministic}
     given = [f"--config={side_by_side.ROOT / RECIPE}", f"--workdir={folder / 'run'}"]
-    command = [sys.executable, "-m", "jaxvpr.main", *given, *(f"--config.{key}={n}" for key, n in CHANGES.items())]
+    command = [sys.executable, "-m", "jaxvpr.main", *given, *(f"--config.{key}={n}" for key, n in changes.items())]
     with (folder / "console.log").open("ab") as log:
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
 

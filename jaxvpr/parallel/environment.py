@@ -7,7 +7,7 @@ network, and Kubernetes with the package `kubernetes`) is left to JAX.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import NamedTuple
 
 from jaxvpr.errors import UserError
@@ -23,7 +23,18 @@ NUMBERS = (
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", ""),
     ("SLURM_NTASKS", "SLURM_PROCID", NODES),
 )
+DETERMINISTIC = "xla_gpu_deterministic_ops"
 LAST_PORTS = 65536 - 4096  # those from here on are not given to programs that ask for any
+
+
+def add_up_in_order(environment: MutableMapping[str, str]) -> None:
+    """Has XLA take operations alone that add up in the same order every time; before JAX looks for devices.
+
+    A flag of the user's own stays as it is.
+    """
+    flags = environment.get("XLA_FLAGS", "")
+    if DETERMINISTIC not in flags:
+        environment["XLA_FLAGS"] = f"{flags} --{DETERMINISTIC}=true".strip()
 
 
 class Seat(NamedTuple):

@@ -105,6 +105,19 @@ def test_gpus_elsewhere():
         environment.gpus(OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "3", "ROCR_VISIBLE_DEVICES": "0,1"})
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, "--xla_gpu_deterministic_ops=true"),
+        ({"XLA_FLAGS": "--xla_dump_to=x"}, "--xla_dump_to=x --xla_gpu_deterministic_ops=true"),
+        ({"XLA_FLAGS": "--xla_gpu_deterministic_ops=false"}, "--xla_gpu_deterministic_ops=false"),
+    ],
+)
+def test_operations_in_order_are_asked_for_beside_the_users_own_flags(before, after):
+    environment.add_up_in_order(before)
+    assert before == {"XLA_FLAGS": after}
+
+
 def test_what_was_looked_for_is_said_and_what_of_it_is_there():
     said = environment.looked_for({"SLURM_JOB_ID": "1", "JAX_NUM_PROCESSES": "2", "KUBERNETES_SERVICE_HOST": "x"})
     for part in ("only JAX_NUM_PROCESSES is set", "SLURM_JOB_ID is set, but this is no step", "this is a pod"):

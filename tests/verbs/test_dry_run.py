@@ -1,6 +1,7 @@
 """`--dry-run`: what it shows is what the command does, and nothing but a picture is written."""
 
 import io
+import os
 import re
 import shutil
 
@@ -90,6 +91,15 @@ def test_a_run_that_is_there_is_gone_on_with_and_left_as_it_is(shown, refused, t
     assert "optimizer.rate" in refused(f"--config={tiny_recipe},optimizer.rate=1", workdir, "--dry-run")
     left = {file: value for file, value in before.items() if file.exists()}
     assert content(run) == {**left, run / "first_batch.png": content(run)[run / "first_batch.png"]}
+
+
+def test_operations_in_order_are_asked_for_before_jax_starts_and_not_within_a_run(
+    refused, tiny_recipe, trained_run, monkeypatch
+):
+    monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
+    said = refused(f"--config={tiny_recipe},deterministic=true", f"--workdir={trained_run}", "--dry-run")
+    assert "deterministic: False there, True now" in said
+    assert os.environ["XLA_FLAGS"].endswith(" --xla_gpu_deterministic_ops=true")
 
 
 def test_mined_triplets_say_that_their_batch_is_a_guess(shown, photo_tree, tmp_path):

@@ -1,7 +1,8 @@
 """Images described a second: our compiled forward pass beside the same network, with the same weights, in PyTorch.
 
 Both get uint8 images that lie in host memory, normalise them, and give float32 descriptors back to it. PyTorch runs in
-inference mode, in either memory layout. The largest difference between the descriptors of the two is reported.
+inference mode, in either memory layout. The largest difference between the descriptors of the two is reported. A fourth
+side is ours without the programs that a CPU has for some layers (`jaxvpr.models.platforms`).
 
 Published methods run at their published size; those that take images of their own size at 480x640, or the nearest that
 their patches divide.
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
     from torch import nn
 
-SIDES = ("jaxvpr", "pytorch", "pytorch channels last")
+LAX = "jaxvpr by lax alone"
+SIDES = ("jaxvpr", LAX, "pytorch", "pytorch channels last")
 WARM = 2
 
 
@@ -116,6 +118,13 @@ def jaxvpr_describe(case: Case, dtype: str, tensors: Path) -> Callable[[], np.nd
     return lambda: np.asarray(network(images))
 
 
+def lax_describe(case: Case, dtype: str, tensors: Path) -> Callable[[], np.ndarray]:
+    """`jaxvpr_describe`, each layer as the one operation of lax that other devices have."""
+    from jaxvpr.models.platforms import plain
+
+    return plain(jaxvpr_describe(case, dtype, tensors))
+
+
 def pytorch_describe(channels_last: bool, case: Case, dtype: str, tensors: Path) -> Callable[[], np.ndarray]:
     """The same in PyTorch, with the weights that `jaxvpr_describe` wrote."""
     import torch
@@ -135,7 +144,8 @@ def pytorch_describe(channels_last: bool, case: Case, dtype: str, tensors: Path)
 def side(name: str, case: Case, dtype: str, tensors: Path, repeats: int) -> dict[str, Any]:
     """One side's part of a round. Its descriptors are left beside the weights."""
     memory.keep_freed()
-    function = jaxvpr_describe if name == "jaxvpr" else partial(pytorch_describe, name.endswith("last"))
+    ours = {"jaxvpr": jaxvpr_describe, LAX: lax_describe}
+    function = ours.get(name) or partial(pytorch_describe, name.endswith("last"))
     make = partial(function, case, dtype, tensors)
     times, described = side_by_side.clock(make, WARM, repeats)
     np.save(tensors.with_name(f"{name}.npy"), described[0])

@@ -25,6 +25,7 @@ from benchmarks import side_by_side
 from jaxvpr import builders
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.models.layers import KEPT
+from jaxvpr.models.platforms import plain
 from jaxvpr.objectives.objective import Objective, passes_plan
 from jaxvpr.objectives.place_heads import Choice, prototype_head
 from jaxvpr.parallel.mesh import batch_sharding
@@ -137,7 +138,7 @@ def compiled(case: Case) -> Any:
         for name, (inner, kind) in shapes.items()
     }
     step = make_step(objective, tuners, mesh, shardings, total=1, frozen=frozen)
-    return step.lower(state, {"source": rows}, Turn(np.int32(0))).compile()
+    return plain(step.lower)(state, {"source": rows}, Turn(np.int32(0))).compile()
 
 
 def collectives(program: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Both start from the same weights, take the same uint8 images from host memory, normalise them, run the network forward
 and back, and let two Adams move the network and the prototypes of CosFace. Ours is the step of the training loop with
 all that it does besides (gradient norm, refusal of non-finite batches); PyTorch's is what one writes by hand: eager,
-fused Adam, in either memory layout. The losses of the first steps are reported, and must agree.
+fused Adam, in either memory layout. The losses of the first steps are reported, and must agree. A fourth side is ours
+without the programs that a CPU has for some layers (`jaxvpr.models.platforms`).
 
 Starting, compiling and warming up are not in the rates; `first_call_seconds` says what the first step takes.
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
     from benchmarks import jax_side, torch_side
 
-SIDES = ("jaxvpr", "pytorch", "pytorch channels last")
+LAX = "jaxvpr by lax alone"
+SIDES = ("jaxvpr", LAX, "pytorch", "pytorch channels last")
 WARM = 3
 SCALE, MARGIN, RATE = 30.0, 0.4, 1e-4
 
@@ -51,9 +53,12 @@ CASES = {
     "resnet18 from layer3 on, 224 px": Case(
         "configs/cosplace.py:sf_xl", {"batch": 16, "image.size": (224, 224)}, 1000, 6, 4
     ),
+    "resnet18, 224 px": Case(
+        "configs/cosplace.py:sf_xl", {"batch": 16, "image.size": (224, 224), "frozen": ()}, 1000, 0, 4
+    ),
     "tiny": Case("configs/cosplace.py:tiny", {"batch": 8}, 16, 0, 2),
 }
-MEASURED = tuple(CASES)[:2]
+MEASURED = tuple(CASES)[:-1]
 
 
 def recipe(case: Case, dtype: str) -> ConfigDict:
@@ -114,6 +119,13 @@ def jaxvpr_step(case: Case, dtype: str, tensors: Path) -> Callable[[], float]:
     return jax_side.stepper(jaxvpr_training(case, config, tensors), batch_of(case, config))
 
 
+def lax_step(case: Case, dtype: str, tensors: Path) -> Callable[[], float]:
+    """`jaxvpr_step`, each layer as the one operation of lax that other devices have."""
+    from jaxvpr.models.platforms import plain
+
+    return plain(jaxvpr_step(case, dtype, tensors))
+
+
 def pytorch_step(channels_last: bool, case: Case, dtype: str, tensors: Path) -> Callable[[], float]:
     """The same step in PyTorch, from the weights that `jaxvpr_step` wrote."""
     from benchmarks import torch_side
@@ -127,7 +139,8 @@ def pytorch_step(channels_last: bool, case: Case, dtype: str, tensors: Path) -> 
 def side(name: str, case: Case, dtype: str, tensors: Path, repeats: int) -> dict[str, Any]:
     """One side's part of a round, and the losses of its first steps."""
     memory.keep_freed()
-    function = jaxvpr_step if name == "jaxvpr" else partial(pytorch_step, name.endswith("last"))
+    ours = {"jaxvpr": jaxvpr_step, LAX: lax_step}
+    function = ours.get(name) or partial(pytorch_step, name.endswith("last"))
     make = partial(function, case, dtype, tensors)
     times, losses = side_by_side.clock(make, WARM, repeats)
     return {**times, "losses": losses, "on": side_by_side.device(name)}

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import mining, side_by_side
 
 ROOT = Path(__file__).resolve().parents[2]
-SIDES = {"jaxvpr", "pytorch", "pytorch channels last"}
+SIDES = {"jaxvpr", "jaxvpr by lax alone", "pytorch", "pytorch channels last"}
 
 
 def run(name, tmp_path, *arguments):

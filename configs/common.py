@@ -167,10 +167,10 @@ def _running(config: ConfigDict) -> None:
     # prototypes, each with a part of the classes; with 0 all of them do. Parameters of the model of `fsdp_mib` or more
     # (a 1024 x 1024 matrix has 4 MiB), their optimiser state and averages are split over all devices, and gathered in
     # every step; 0 leaves them whole on every device.
+    config.mesh = ConfigDict({"model": 1, "fsdp_mib": 0.0})
     # Only operations of XLA that always add up in the same order, for a resume to the bit on NVIDIA GPUs: the flag
     # --xla_gpu_deterministic_ops. CPUs need none. Not measured yet, neither what it costs nor that it suffices.
     config.deterministic = False
-    config.mesh = ConfigDict({"model": 1, "fsdp_mib": 0.0})
     # Seconds that the hosts of a run wait for a late one, at the start and wherever they wait for each other.
     config.hosts = ConfigDict({"wait": 3600.0})
     # How images are read (`data_pipelines.loaders.batches`). 0 threads: one for each core of this process, at most 16.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -74,19 +74,13 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         accumulate=config.accumulate, grad_cache=config.grad_cache, ema=averages, by_image=by_image,
         gradient_dtype=config.gradient_dtype,
     )  # fmt: skip
-    what, together = "the training step", compiling.together(made, "the training step")
-    memory = StepMemory(
-        made, batch=config.batch, accumulate=config.accumulate, grad_cache=config.grad_cache, devices=mesh.size
-    )
-    profile = Profile(workdir / "profile", config.profile.first, config.profile.steps if hosts.is_first() else 0)
-    step = profile.traced(first_slow(made, compiling.message(what), before=memory.noting(together)))
+    step, told, profile = _program(made, config, mesh, workdir / "profile")
     written = Log(workdir if hosts.is_first() else None, host.log_offset, host.step)
     feed = Feed(recipe.sources, mesh, seed=config.seed, loader=loading_options(config.loader), by_image=by_image)
     run = _Run(
         config, recipe, feed, checkpoints, written, follow, deciding,
         renew=lambda state: next_generation(state, fresh()[0], shardings, initial, objective.inherited),
-        told=partial(device_memory.told, f"{what} with batch={config.batch}", memory.advice),
-        seconds=host.seconds,
+        told=told, seconds=host.seconds,
     )  # fmt: skip
     alone = connection.advising(checkpoints.restart)
     with alone, checkpoints.explained(), closing(run), profile, hosts.stop_on_sigterm() as leave:
@@ -100,6 +94,20 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         extra = checkpoints.extra(best[0]) if best and recipe.classes else None
     best_step, chosen = best or (host.step, last)
     return Outcome(jax.device_get(chosen), initial, best_step, finished, run.seconds(), host.planning_seconds, extra)
+
+
+def _program(
+    made: Any, config: ConfigDict, mesh: Mesh, folder: Path
+) -> tuple[Callable[..., tuple[TrainState, Any]], Callable[[], AbstractContextManager], Profile]:
+    """The compiled step as the loop calls it; a context in which its want of memory is told; its trace, in `folder`."""
+    what = "the training step"
+    memory = StepMemory(
+        made, batch=config.batch, accumulate=config.accumulate, grad_cache=config.grad_cache, devices=mesh.size
+    )
+    profile = Profile(folder, config.profile.first, config.profile.steps if hosts.is_first() else 0)
+    first = first_slow(made, compiling.message(what), before=memory.noting(compiling.together(made, what)))
+    told = partial(device_memory.told, f"{what} with batch={config.batch}", memory.advice)
+    return profile.traced(first), told, profile
 
 
 class _Run:

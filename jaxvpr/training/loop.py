@@ -37,7 +37,7 @@ from jaxvpr.training.profile import Profile
 from jaxvpr.training.recipe import Outcome, Recipe
 from jaxvpr.training.state import TrainState, abstract, init_state, next_generation, started, variables_of
 from jaxvpr.training.step import Turn, make_step
-from jaxvpr.training.step_memory import StepMemory
+from jaxvpr.training.step_memory import SHARED, StepMemory
 
 log = logging.getLogger(__name__)
 UNREAD = 10  # batches in a row without an image that could be read, which end a run
@@ -57,7 +57,8 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         example=recipe.example, frozen=frozen, seed=config.seed, ema=bool(averages),
         fsdp_mib=config.mesh.fsdp_mib,
     )  # fmt: skip
-    with slow("preparing the weights to start from"):
+    whole = device_memory.told("the model with its heads and optimisers", lambda: f"Take smaller ones, or {SHARED}")
+    with slow("preparing the weights to start from"), whole:
         state, shardings = fresh()
         start = partial(hosts.together, "preparing the weights to start from", recipe.start)
         state = started(state, shardings, start, objective.load_aux)

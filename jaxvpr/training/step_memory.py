@@ -10,6 +10,8 @@ import jax
 
 from jaxvpr.parallel import device_memory
 
+SHARED = "let several devices share what each would hold: --config.mesh.model=0 --config.mesh.fsdp_mib=1"
+
 
 class StepMemory:
     """The step and the shapes of its arguments, which it may have taken over when it fails.
@@ -46,7 +48,7 @@ class StepMemory:
         return (
             f"{found}. Start with --config.batch={batch}; or keep the batch and take it in parts, with "
             f"{' or, where the loss compares images, '.join(filter(None, (in_parts, cached)))}; or compute more and "
-            "keep less: --config.model.backbone_options.remat=true"
+            f"keep less: --config.model.backbone_options.remat=true; or {SHARED}"
         )
 
     def _takes(self, batch: int) -> int:

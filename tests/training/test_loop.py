@@ -101,6 +101,14 @@ def test_a_step_that_needs_too_much_memory_is_told_with_the_batch_that_fits(tmp_
     assert run.train().finished
 
 
+def test_a_state_that_needs_too_much_memory_is_told(tmp_path, monkeypatch):
+    """In place of the state 2^50 bytes are asked for, really."""
+    monkeypatch.setattr(loop, "init_state", lambda *_, **__: jax.block_until_ready(jax.numpy.zeros(2**50, np.uint8)))
+    words = r"^the model with its heads .* \(Out of memory .*\)\..*--config\.mesh\.fsdp_mib=1$"
+    with pytest.raises(UserError, match=words):
+        Run(tmp_path / "run", monkeypatch).train()
+
+
 def test_a_rate_far_too_high_is_caught_and_leaves_finite_weights(tiny_config, tmp_path):
     folder = tmp_path / "run"
     wild = changed(tiny_config, optimizer__rate=1e30, optimizer__schedule="constant", optimizer__warmup=0)

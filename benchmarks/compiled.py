@@ -87,6 +87,7 @@ def step(config: ConfigDict, devices: Sequence[jax.Device], classes: int = CLASS
         objective, settled.groups, mesh, shardings,
         total=config.epochs * config.steps_per_epoch, epoch=config.steps_per_epoch, frozen=settled.frozen,
         accumulate=config.accumulate, grad_cache=config.grad_cache, ema=settled.averages, by_image=settled.by_image,
+        gradient_dtype=config.gradient_dtype,
     )  # fmt: skip
     batch = shapes(objective, config.batch, builders.image_size(config), settled.by_image, mesh)
     # CPU devices stand in for accelerators, which have none of a CPU's own programs of layers.

@@ -41,7 +41,7 @@ def test_the_step_compiles_and_fits(kind, name, tmp_path):
     takes = found["memory_mib"]
     assert takes["argument"] + takes["output"] - takes["alias"] + takes["temp"] < 0.9 * 1024 * GIB[kind]
     assert takes["alias"] > 0.95 * takes["output"], "the state's memory is reused"
-    assert 0 < found["collectives"]["all-reduce"]["sent_mib"] < 200
+    assert 0 < found["collectives"]["all-reduce"]["sent_mib"] < 250
     if name == "cosplace":
         _updates_one_group_in_place((tmp_path / "step.txt").read_text())
 

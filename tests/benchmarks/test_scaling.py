@@ -2,12 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks import scaling, side_by_side
 from jaxvpr.cli.recipes import load_config
 
+ROOT = Path(__file__).resolve().parents[2]
 ROW = {
     "devices": 8,
     "gflop_by_type": {"bfloat16 HIGHEST": 890.1, "float32 HIGHEST": 67.0},  # 2 and 1/0.45 ms of an H100
@@ -72,3 +74,13 @@ def test_rows_of_an_earlier_run_are_kept(monkeypatch, capsys, tmp_path):
     assert set(rows[-1]["expected"]) == set(scaling.CHIPS) and rows[-1]["recipe"].endswith(",batch=256,mesh.model=1")
     [*_, sliced] = run("--cases", "salad", "--slices", "tpu:v5e:2x2")
     assert asked[-1][1:] == ("--platform", "tpu:v5e:2x2") and set(sliced["expected"]) == {"v5e"}
+
+
+@pytest.mark.parametrize("file", ["scaling.json", "tpu_slices.json"])
+def test_the_page_has_the_tables_of_the_results(file):
+    rows = json.loads((ROOT / "benchmarks" / "results" / file).read_text())["results"]
+    for row in rows:
+        assert row["expected"] == scaling.on_chips(row)
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    missing = [line for line in scaling.table(rows).splitlines() if line not in page]
+    assert not missing, "\n".join(missing)

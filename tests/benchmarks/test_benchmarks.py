@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import mining, side_by_side
+from benchmarks import cpu_layers, mining, side_by_side
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = {"jaxvpr", "jaxvpr by lax alone", "pytorch", "pytorch channels last"}
@@ -60,6 +60,14 @@ def test_extraction_gives_the_same_descriptors_in_both(tmp_path):
     [result] = run("extract", tmp_path, "--cases", "tiny", "--rounds", 1, "--repeats", 1)["results"]
     check_sides(result, 1)
     assert result["largest_difference"] < 1e-5
+
+
+def test_layers_of_a_cpu_are_measured_beside_laxs():
+    arrays = cpu_layers.normal(4, 8, 8, 16), cpu_layers.normal(3, 3, 16, 16)
+    line = cpu_layers.measure("3x3", cpu_layers.TRAINED, cpu_layers.looped, arrays, 1)
+    for key, gain in line["times_as_fast"].items():
+        assert gain == round(line["lax"][key] / line["ours"][key], 2) > 0
+    assert line["ours"]["temp_mib"] >= 0 and line["shape"] == (4, 8, 8, 16)
 
 
 def test_the_partition_finds_the_same_classes_and_reads_the_same_numbers(tmp_path):

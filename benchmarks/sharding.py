@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from math import prod
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks import side_by_side
+from benchmarks import hlo, side_by_side
 from jaxvpr import builders
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.models.layers import KEPT
@@ -34,8 +32,6 @@ from jaxvpr.training.state import planned
 from jaxvpr.training.step import Turn, make_step
 
 IMAGES = 8  # of a device's share of the batch
-SIZES = {"pred": 1, "u8": 1, "s8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4}
-COLLECTIVE = re.compile(r" = (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(")
 
 
 class Case(NamedTuple):
@@ -141,17 +137,6 @@ def compiled(case: Case) -> Any:
     return plain(step.lower)(state, {"source": rows}, Turn(np.int32(0))).compile()
 
 
-def collectives(program: str) -> dict[str, Any]:
-    """How many collectives of each kind a compiled program has, and the MiB of what they give on each device."""
-    found: dict[str, list[int]] = {}
-    for shapes, kind, _ in COLLECTIVE.findall(program):
-        parts = re.findall(r"(\w+)\[([\d,]*)\]", shapes)
-        found.setdefault(kind, []).append(
-            sum(SIZES[of] * prod(int(n) for n in lengths.split(",") if n) for of, lengths in parts if of in SIZES)
-        )
-    return {kind: {"count": len(sizes), "mib": round(sum(sizes) / 2**20, 2)} for kind, sizes in sorted(found.items())}
-
-
 def account(case: Case) -> dict[str, Any]:
     """What the step of a case needs on each device."""
     program = compiled(case)
@@ -159,7 +144,7 @@ def account(case: Case) -> dict[str, Any]:
     return {
         "state_mib": round(memory.output_size_in_bytes / 2**20, 1),
         "temp_mib": round(memory.temp_size_in_bytes / 2**20, 1),
-        "collectives": collectives(program.as_text()),
+        "collectives": hlo.summary(hlo.collectives(program.as_text(), jax.device_count())),
     }
 
 

@@ -3,17 +3,6 @@
 import pytest
 
 from benchmarks import side_by_side
-from benchmarks.sharding import collectives
-
-PROGRAM = """
-  %all-reduce.1 = (f32[3,4]{1,0}, bf16[]) all-reduce(%a, %b), replica_groups={{0,1}}
-  ROOT %g = f32[2,1024]{1,0} all-gather-start(%c), dimensions={0}
-  %d = f32[4] add(%all-reduce.1, %g)
-"""
-
-
-def test_collectives_are_counted_by_kind_with_their_size():
-    assert collectives(PROGRAM) == {"all-gather": {"count": 1, "mib": 0.01}, "all-reduce": {"count": 1, "mib": 0.0}}
 
 
 @pytest.mark.long

@@ -77,18 +77,10 @@ def step(config: ConfigDict, devices: Sequence[jax.Device], classes: int = CLASS
     mesh = make_mesh(config.mesh.model, list(devices))
     recipe = families.recipe(config, mesh, [], [stand_in(config, classes)])
     settled, objective = settings.settle(config, recipe, mesh), recipe.objective
-    _, state = planned(
-        recipe.model, objective, settled.groups, mesh,
-        example=recipe.example, frozen=settled.frozen, seed=config.seed, ema=bool(settled.averages),
-        fsdp_mib=config.mesh.fsdp_mib,
-    )  # fmt: skip
+    of_state = settings.state_options(config, recipe, settled)
+    _, state = planned(recipe.model, objective, settled.groups, mesh, **of_state)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    made = make_step(
-        objective, settled.groups, mesh, shardings,
-        total=config.epochs * config.steps_per_epoch, epoch=config.steps_per_epoch, frozen=settled.frozen,
-        accumulate=config.accumulate, grad_cache=config.grad_cache, ema=settled.averages, by_image=settled.by_image,
-        gradient_dtype=config.gradient_dtype,
-    )  # fmt: skip
+    made = make_step(objective, settled.groups, mesh, shardings, **settings.step_options(config, settled))
     batch = shapes(objective, config.batch, builders.image_size(config), settled.by_image, mesh)
     # CPU devices stand in for accelerators, which have none of a CPU's own programs of layers.
     traced = plain(made.trace)(state, batch, Turn(np.int32(0)))

@@ -51,12 +51,9 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         configuration that does not fit the devices.
     """
     objective, total = recipe.objective, config.epochs * config.steps_per_epoch
-    groups, by_image, averages, deciding, follow, frozen = settings.settle(config, recipe, mesh)
-    fresh = partial(
-        init_state, recipe.model, objective, groups, mesh,
-        example=recipe.example, frozen=frozen, seed=config.seed, ema=bool(averages),
-        fsdp_mib=config.mesh.fsdp_mib,
-    )  # fmt: skip
+    settled = settings.settle(config, recipe, mesh)
+    of_state = settings.state_options(config, recipe, settled)
+    fresh = partial(init_state, recipe.model, objective, settled.groups, mesh, **of_state)
     whole = device_memory.told("the model with its heads and optimisers", lambda: f"Take smaller ones, or {SHARED}")
     with slow("preparing the weights to start from"), whole:
         state, shardings = fresh()
@@ -69,17 +66,14 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
     if restored:
         state, host = restored.state, Host.of(restored)
         log.info("resumed at step %d of %d", host.step, total)
-    made = make_step(
-        objective, groups, mesh, shardings,
-        total=total, epoch=config.steps_per_epoch, frozen=frozen,
-        accumulate=config.accumulate, grad_cache=config.grad_cache, ema=averages, by_image=by_image,
-        gradient_dtype=config.gradient_dtype,
-    )  # fmt: skip
+    made = make_step(objective, settled.groups, mesh, shardings, **settings.step_options(config, settled))
     step, told, profile = _program(made, config, mesh, workdir / "profile")
     written = Log(workdir if hosts.is_first() else None, host.log_offset, host.step)
-    feed = Feed(recipe.sources, mesh, seed=config.seed, loader=loading_options(config.loader), by_image=by_image)
+    feed = Feed(
+        recipe.sources, mesh, seed=config.seed, loader=loading_options(config.loader), by_image=settled.by_image
+    )
     run = _Run(
-        config, recipe, feed, checkpoints, written, follow, deciding,
+        config, recipe, feed, checkpoints, written, settled.follow, settled.deciding,
         renew=lambda state: next_generation(state, fresh()[0], shardings, initial, objective.inherited),
         told=told, seconds=host.seconds,
     )  # fmt: skip

@@ -21,7 +21,6 @@ from jaxvpr.training.schedules import Schedule
 Follow = Callable[[Watch, float, int], Watch]
 # Group of `optimisers.GROUPS` -> the recipe's key.
 KEYS = {"model": "optimizer", "heads": "optimizer_extra", "shared": "optimizer_shared"}
-
 SUMS = ("float32", "bfloat16")
 
 
@@ -51,6 +50,31 @@ def settle(config: ConfigDict, recipe: Recipe, mesh: Mesh) -> Settled:
     deciding = early_stop.Deciding(config.best.measure, recipe.measures)
     following = follow(config, groups["model"].rate, deciding)
     return Settled(groups, by_image, averages(config), deciding, following, (*config.frozen, *recipe.frozen))
+
+
+def state_options(config: ConfigDict, recipe: Recipe, settled: Settled) -> dict[str, Any]:
+    """The options of `state.init_state` and `state.planned`."""
+    return {
+        "example": recipe.example,
+        "frozen": settled.frozen,
+        "seed": config.seed,
+        "ema": bool(settled.averages),
+        "fsdp_mib": config.mesh.fsdp_mib,
+    }
+
+
+def step_options(config: ConfigDict, settled: Settled) -> dict[str, Any]:
+    """The options of `step.make_step`."""
+    return {
+        "total": config.epochs * config.steps_per_epoch,
+        "epoch": config.steps_per_epoch,
+        "frozen": settled.frozen,
+        "accumulate": config.accumulate,
+        "grad_cache": config.grad_cache,
+        "ema": settled.averages,
+        "by_image": settled.by_image,
+        "gradient_dtype": config.gradient_dtype,
+    }
 
 
 def optimiser_groups(config: ConfigDict) -> dict[str, optimisers.Optimiser]:

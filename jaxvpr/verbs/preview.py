@@ -63,10 +63,8 @@ def training(
       UserError, DataError: as the training, before its first step.
     """
     settled = settings.settle(config, recipe, mesh)
-    _, state = planned(
-        recipe.model, recipe.objective, settled.groups, mesh, example=recipe.example, frozen=settled.frozen,
-        seed=config.seed, ema=bool(settled.averages), fsdp_mib=config.mesh.fsdp_mib,
-    )  # fmt: skip
+    of_state = settings.state_options(config, recipe, settled)
+    _, state = planned(recipe.model, recipe.objective, settled.groups, mesh, **of_state)
     feed = Feed(
         recipe.sources, mesh, seed=config.seed, loader=loading_options(config.loader), by_image=settled.by_image
     )

@@ -103,6 +103,14 @@ def described(city: City) -> Iterator[tuple[Array, Array, Array]]:
         yield images[: city.database - first], beside, asked
 
 
+def arrays(city: City) -> tuple[Array, Array]:
+    """All that is described: float32 [Q, D] queries and [N, D] images."""
+    queries, cache = (np.empty((n, city.dimension), np.float32) for n in (len(city.spots), city.database))
+    for number, (images, beside, asked) in enumerate(described(city)):
+        queries[beside], cache[number * BLOCK :][: len(images)] = asked, images
+    return queries, cache
+
+
 Found = tuple[Array, Array, Array, Array]  # positive, its distance, negatives, their distances
 
 
@@ -148,9 +156,7 @@ def peer(city: City, case: str) -> Callable[[], Found]:
     """The same with FAISS, one query after the other."""
     import faiss
 
-    queries, cache = (np.empty((n, city.dimension), np.float32) for n in (len(city.spots), city.database))
-    for number, (images, beside, asked) in enumerate(described(city)):
-        queries[beside], cache[number * BLOCK :][: len(images)] = asked, images
+    queries, cache = arrays(city)
 
     def nearest(query: int, rows: Array, k: int) -> tuple[Array, Array]:
         index = faiss.IndexFlatL2(city.dimension)
@@ -189,9 +195,7 @@ def peer(city: City, case: str) -> Callable[[], Found]:
 
 def product(city: City) -> Callable[[], Found]:
     """The dot products of all queries and images, in blocks that stay in the processor's cache."""
-    queries, cache = (np.empty((n, city.dimension), np.float32) for n in (len(city.spots), city.database))
-    for number, (images, beside, asked) in enumerate(described(city)):
-        queries[beside], cache[number * BLOCK :][: len(images)] = asked, images
+    queries, cache = arrays(city)
     dots = np.empty((QUERY_BLOCK, ROW_BLOCK), np.float32)
 
     def multiply() -> Found:

@@ -140,10 +140,10 @@ def compiled(case: Case) -> Any:
 def account(case: Case) -> dict[str, Any]:
     """What the step of a case needs on each device."""
     program = compiled(case)
-    memory = program.memory_analysis()
+    memory = hlo.memory(program)
     return {
-        "state_mib": round(memory.output_size_in_bytes / 2**20, 1),
-        "temp_mib": round(memory.temp_size_in_bytes / 2**20, 1),
+        "state_mib": round(memory["output"] / 2**20, 1),
+        "temp_mib": round(memory["temp"] / 2**20, 1),
         "collectives": hlo.summary(hlo.collectives(program.as_text(), jax.device_count())),
     }
 

@@ -5,7 +5,7 @@ one cell and sector; a group is a set of classes of which no two are neighbours.
 in turns.
 
 Everything here is a sort and a few passes over columns: for the 5.9 million rows of SF-XL a Python loop over images
-takes twelve times as long and four times the memory (docs/benchmarks.md).
+takes thirty times as long and six times the memory (docs/benchmarks.md).
 """
 
 from __future__ import annotations

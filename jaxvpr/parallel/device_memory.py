@@ -42,8 +42,9 @@ def that_fits(takes: Callable[[int], int], key: str, batch: int, unit: int) -> t
         try:
             size = takes(smaller)
         except jax.errors.JaxRuntimeError:  # a TPU's compiler says itself what does not fit
-            size = there + 1
-        found.append(f"{key}={smaller} takes {f'{_gib(size)} GiB' if size != there + 1 else 'too much'}")
+            found.append(f"{key}={smaller} takes too much")
+            continue
+        found.append(f"{key}={smaller} takes {_gib(size)} GiB")
         if size <= there and smaller < batch:
             fits = smaller
             break

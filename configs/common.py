@@ -265,6 +265,7 @@ def data(
     conditions: tuple[str, ...] = (),
     role: str = "",
     partition: Mapping[str, Any] | None = None,
+    clips: Mapping[str, Any] | None = None,
     **options,
 ) -> ConfigDict:
     """A data set: which reader (`data_pipelines.readers`), where, which split, and further arguments of the reader.
@@ -275,16 +276,38 @@ def data(
     `partition` ({"by": "cell", "M": 10.0, "alpha": 30.0}) says what the places of a set to train on are, where that is
     not what `objective.partition` says; a key that is left out, "" or 0 is the objective's.
 
+    `clips` ({"length": 5}) cuts it into clips, with the keys of `data_pipelines.clips.Cutting`; length 0 is images.
+
     Raises:
-      ValueError: for a key of `partition` that does not exist.
+      ValueError: for a key of `partition` or `clips` that does not exist.
     """
-    own = {"by": "", "M": 0.0, "alpha": 0.0}
-    unknown = sorted(set(partition or {}) - set(own))
-    if unknown:
-        raise ValueError(f"a partition has no key {unknown}; there are {list(own)}")
     keys = {"reader": reader, "root": root, "split": split, "thresholds": thresholds}
-    groups = {"partition": ConfigDict({**own, **(partition or {})}), "options": ConfigDict(options)}
+    groups = {
+        "partition": _group("partition", {"by": "", "M": 0.0, "alpha": 0.0}, partition),
+        "clips": _group("clips", CLIPS, clips),
+        "options": ConfigDict(options),
+    }
     return ConfigDict({**keys, "conditions": conditions, "role": role, **groups})
+
+
+# Windows of a drive: see `data_pipelines.clips.Cutting`.
+CLIPS = {
+    "length": 0,
+    "stride": 1,
+    "every": 1,
+    "metres": 0.0,
+    "seconds": 0.0,
+    "task": "seq2seq",
+    "match": "any",
+    "order": "normal",
+}
+
+
+def _group(name: str, keys: Mapping[str, Any], given: Mapping[str, Any] | None) -> ConfigDict:
+    unknown = sorted(set(given or {}) - set(keys))
+    if unknown:
+        raise ValueError(f"{name} has no key {unknown}; there are {list(keys)}")
+    return ConfigDict({**keys, **(given or {})})
 
 
 def choose(preset: str, presets: Mapping[str, Callable[[], ConfigDict]]) -> ConfigDict:

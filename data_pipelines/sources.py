@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from data_pipelines.draws import EVERYTHING, Batch, Draw
-from data_pipelines.errors import DataError
 from data_pipelines.image_source import ImageSource
 from data_pipelines.images import Array
 
@@ -51,34 +50,24 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ClipSource:
-    """Reads clips: a row of a draw is the number of a clip, which is expanded to its frames.
-
-    All frames of a clip are augmented alike. A clip with fewer frames than the longest shows its last one again in
-    their place, so that black images do not enter statistics of the batch; `frames` of the batch marks the real ones.
+    """Reads clips: a row of a draw is the number of a clip, which is expanded to its frames, all augmented alike.
 
     Attributes:
       images: the source of the frames. `queries_only` augments the first clip of an element, all its frames alike.
-      clips: int64 [N, F], rows of images in order; -1 pads after the last frame of a clip.
-
-    Raises:
-      DataError: for a clip without a first frame.
+      clips: int64 [N, F], rows of images in order, as `clips.Clips` has them.
     """
 
     images: ImageSource
     clips: Array
 
     def __post_init__(self):
-        empty = np.flatnonzero(self.clips[:, 0] < 0)
-        if len(empty):
-            raise DataError(f"clip {empty[0]} has no first frame: -1 may only follow the frames of a clip")
         object.__setattr__(self, "images", dataclasses.replace(self.images, frames=self.clips.shape[1]))
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def read(self, draw: Draw, seed: int, step: int, stream: str, part: slice = EVERYTHING) -> Batch:
-        """As `ImageSource.read`: image uint8 [b, F, H, W, 3] or [b, T, F, H, W, 3]; and frames bool [b, F] or
-        [b, T, F], False where a frame only pads."""
+        """As `ImageSource.read`: image uint8 [b, F, H, W, 3] or [b, T, F, H, W, 3]."""
         batch = self.images.read(self._expanded(draw), seed, step, stream, part)
         return self._folded(batch, draw.rows[part])
 
@@ -97,20 +86,12 @@ class ClipSource:
 
     def _expanded(self, draw: Draw) -> Draw:
         """The draw of all frames: [..., T * F] rows in place of T clips."""
-        clips = self.clips[np.maximum(draw.rows, 0)]
-        # The number of the last frame up to each place: after the last frame it is repeated.
-        last = np.maximum.accumulate(np.where(clips >= 0, np.arange(clips.shape[-1]), 0), axis=-1)
-        rows = np.where(draw.rows[..., None] >= 0, np.take_along_axis(clips, last, -1), -1)
+        rows = np.where(draw.rows[..., None] >= 0, self.clips[np.maximum(draw.rows, 0)], -1)
         return draw._replace(rows=rows.reshape(len(rows), -1))
 
     def _folded(self, batch: Batch, rows: Array) -> Batch:
         images, length = batch["image"], self.clips.shape[1]
-        return {
-            **batch,
-            "image": images.reshape(*rows.shape, length, *images.shape[-3:]),
-            "frames": (self.clips[np.maximum(rows, 0)] >= 0) & (rows[..., None] >= 0),
-            "row": rows,
-        }
+        return {**batch, "image": images.reshape(*rows.shape, length, *images.shape[-3:]), "row": rows}
 
     def take(self, rows: Array) -> ClipSource:
         """The source of some of the clips alone."""
@@ -118,8 +99,7 @@ class ClipSource:
 
     def names(self, rows: Array) -> list[str]:
         """A clip is named by its first and its last frame."""
-        ends = [(clip[clip >= 0][0], clip[clip >= 0][-1]) for clip in self.clips[rows]]
-        return [f"{self.images.paths[first]} to {self.images.paths[last]}" for first, last in ends]
+        return [f"{self.images.paths[clip[0]]} to {self.images.paths[clip[-1]]}" for clip in self.clips[rows]]
 
     def read_errors(self, batch: Batch) -> list[str]:
         """Why the bad elements of a batch are bad; a line each file."""

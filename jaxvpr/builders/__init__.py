@@ -1,7 +1,17 @@
 # ruff: noqa: F401 (names that this room hands on)
 """From the keys of a recipe to objects: its model, its data sets, its weights to start from."""
 
-from jaxvpr.builders.datasets import benchmarks, folders, identity, owners, photos, places, recall_ns, two_folders
+from jaxvpr.builders.datasets import (
+    benchmarks,
+    cutting,
+    folders,
+    identity,
+    owners,
+    photos,
+    places,
+    recall_ns,
+    two_folders,
+)
 from jaxvpr.builders.network import (
     apply,
     blank,
@@ -20,10 +30,13 @@ from jaxvpr.builders.training_images import (
     PARTITIONS,
     augmentation,
     check_panoramas,
+    elements,
     image_source,
     only,
     partitioned,
+    refuse_clips,
     refuse_partitions,
+    shown,
     training_sets,
     training_source,
 )

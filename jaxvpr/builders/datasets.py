@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines import readers
+from data_pipelines.clips import Cutting
 from data_pipelines.minicity import CityConfig
 from data_pipelines.places import ROLES, Paths, Places
 from data_pipelines.records import shards
@@ -40,6 +41,11 @@ def places(config: ConfigDict, spec: ConfigDict) -> Places:
 def _conditions(spec: ConfigDict) -> tuple[str, ...]:
     # Recipes that were saved before this key came to be lack it, and `role`.
     return tuple(spec.get("conditions", ()))
+
+
+def cutting(spec: ConfigDict) -> Cutting | None:
+    """How a data set is cut into clips; None for images, and for recipes that were saved before this key came to be."""
+    return Cutting.of(spec.get("clips", {}))
 
 
 def own_shards(config: ConfigDict) -> bool:
@@ -90,7 +96,7 @@ def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
         images.only(conditions=conditions, role="query")  # an error where no query is left
         images = images.take((images.role != ROLES.index("query")) | images.having(*conditions))
         split = f"{split} ({', '.join(conditions)})"
-    return benchmark(name, images, split, spec.thresholds)
+    return benchmark(name, images, split, spec.thresholds, cutting(spec))
 
 
 def folders(roots: Sequence[str], reader: Reader) -> Places:

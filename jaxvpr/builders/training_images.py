@@ -9,13 +9,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines.augment import Augment
+from data_pipelines.clips import Clips, Cutting
 from data_pipelines.image_source import ImageSource
 from data_pipelines.images import RULES
 from data_pipelines.panorama import Panorama
 from data_pipelines.partitions import cosplace_cells
 from data_pipelines.places import Paths, Places
 from data_pipelines.readers.names import PLACE_BITS
-from jaxvpr.builders.datasets import own_shards, places
+from data_pipelines.sources import ClipSource
+from jaxvpr.builders.datasets import cutting, own_shards, places
 from jaxvpr.builders.network import image_size
 from jaxvpr.errors import UserError
 
@@ -71,6 +73,46 @@ def _specs(config: ConfigDict) -> dict[str, ConfigDict]:
 def _own_partition(spec: ConfigDict) -> dict[str, str | float]:
     """What the data set itself says of its partition; "" and 0 say nothing."""
     return {key: value for key, value in spec.get("partition", {}).items() if value}
+
+
+def elements(config: ConfigDict, sets: Sequence[Places]) -> list[Places] | list[Clips]:
+    """The data sets of `training_sets` as what a family draws: clips where their `clips` says so, else images.
+
+    Raises:
+      UserError: where images and clips, or clips of several lengths, would share a batch.
+      DataError: for sequences that no clip can be cut from.
+    """
+    cuts = {key: cutting(spec) for key, spec in _specs(config).items()}
+    lengths = {key: cut.length if cut else 0 for key, cut in cuts.items()}
+    if len(set(lengths.values())) > 1:
+        raise UserError(
+            f"{', '.join(f'{key}.clips.length={length}' for key, length in lengths.items())} (0: images) cannot share "
+            "a batch; give all data sets to train on the same"
+        )
+    for key, cut in cuts.items():
+        if cut and (cut.task, cut.order) != (Cutting.task, Cutting.order):
+            raise UserError(
+                f"{key}.clips: task={cut.task!r} and order={cut.order!r} are for what is measured on; clips to train "
+                f"on are of one length and in order. Leave both at their defaults, {Cutting.task!r}, {Cutting.order!r}"
+            )
+    made = [cut.clips(images) for cut, images in zip(cuts.values(), sets, strict=True) if cut]
+    return made or list(sets)
+
+
+def shown(elements: Sequence[Places] | Sequence[Clips]) -> Paths | Clips:
+    """What a `Describer` is shown of all elements, one set after the other."""
+    clips = [part for part in elements if isinstance(part, Clips)]
+    return Clips.concat(clips) if clips else Paths.concat([part.path for part in elements if isinstance(part, Places)])
+
+
+def refuse_clips(config: ConfigDict) -> None:
+    """Raises UserError where a data set to train on is cut into clips, for families that do not look at it."""
+    for key, spec in _specs(config).items():
+        if cut := cutting(spec):
+            raise UserError(
+                f"{key}.clips.length={cut.length}: objective.name={config.objective.name!r} trains on images. Set it "
+                "to 0, or take an objective that trains on clips, mined_triplets or places"
+            )
 
 
 def only(config: ConfigDict, sets: Sequence[Places]) -> Places:
@@ -142,9 +184,13 @@ def _squashed(config: ConfigDict, what: str) -> str:
 
 
 def training_source(
-    config: ConfigDict, sets: Sequence[Places], *, views: bool = False, queries_only: bool = False
-) -> ImageSource:
-    """The training images of all sets, one after the other.
+    config: ConfigDict,
+    sets: Sequence[Places] | Sequence[Clips],
+    *,
+    views: bool = False,
+    queries_only: bool = False,
+) -> ImageSource | ClipSource:
+    """The training images of all sets, one after the other, or their clips.
 
     Args:
       views: the objective draws views of panoramas, where the recipe says that the images are some.
@@ -155,9 +201,11 @@ def training_source(
     """
     if config.panorama.size and not views:
         raise UserError(_squashed(config, f"objective.name={config.objective.name!r}"))
-    paths = Paths.concat([images.path for images in sets])
-    yaw = np.concatenate([images.heading for images in sets]) if views else None
-    return image_source(config, paths, yaw=yaw, queries_only=queries_only)
+    every = shown(sets)
+    if isinstance(every, Clips):
+        return ClipSource(image_source(config, every.images.path, queries_only=queries_only), every.rows)
+    yaw = np.concatenate([part.heading for part in sets if isinstance(part, Places)]) if views else None
+    return image_source(config, every, yaw=yaw, queries_only=queries_only)
 
 
 def image_source(

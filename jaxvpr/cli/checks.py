@@ -8,8 +8,11 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs import objectives
+from data_pipelines.clips import Cutting
+from data_pipelines.errors import DataError
 from data_pipelines.images import DEVICE_RULES, RULES
 from jaxvpr.cli import ranges, weight_source
+from jaxvpr.cli.overrides import data_sets
 from jaxvpr.errors import UserError
 from jaxvpr.training.early_stop import deciding
 
@@ -22,7 +25,7 @@ def check(config: ConfigDict) -> None:
     Raises:
       UserError: names the key and what it may be.
     """
-    looks = (_check_name, _check_image, _check_panorama, _check_data, _check_patterns)
+    looks = (_check_name, _check_image, _check_panorama, _check_data, _check_clips, _check_patterns)
     found = list(ranges.mistakes(config))
     for look in looks:
         try:
@@ -121,6 +124,14 @@ def _check_data(config: ConfigDict) -> None:
                     f"config.{group}.{name}.thresholds=() must say which database images answer a query: 25m, "
                     "2m_30deg, 1frame, label or list"
                 )
+
+
+def _check_clips(config: ConfigDict) -> None:
+    for key, spec in data_sets(config):
+        try:
+            Cutting.of(spec.get("clips", {}))
+        except DataError as error:
+            raise UserError(f"config.{key}.{error}") from error
 
 
 def _check_patterns(config: ConfigDict) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from data_pipelines.clips import Clips
 from data_pipelines.places import Paths, Places
 from data_pipelines.sources import Source
 from jaxvpr import builders
@@ -39,6 +40,8 @@ class Learning(NamedTuple):
       classes: where the classes of the heads lie, for `eval.localize`; nowhere.
       summary: what the family made of the images in one line, such as "8 groups of 39 to 50 classes, 7,356 images".
       partitioned: whether the family looked at the partitions that data sets have of their own; one is refused else.
+      elements: what its rows number, of all sets, where those may be clips (`builders.elements`); images, and clips are
+        refused.
     """
 
     objective: Objective
@@ -53,6 +56,7 @@ class Learning(NamedTuple):
     classes: ClassPlaces | None = None
     summary: str = ""
     partitioned: bool = False
+    elements: Sequence[Places] | Sequence[Clips] | None = None
 
 
 def complete(
@@ -72,17 +76,17 @@ def complete(
     describer = builders.describer(config, over)
     if not learning.partitioned:
         builders.refuse_partitions(config)
+    if learning.elements is None:
+        builders.refuse_clips(config)
     _check_classes(config, learning.classes, validation)
     measures = learning.measures or _measures(config, validation, learning.classes)
     if measures:
         early_stop.deciding(measures, config.best.measure)
     frozen = getattr(model, "frozen_paths", tuple)() if learning.frozen is None else learning.frozen
-    sources = learning.sources
+    elements = sets if learning.elements is None else learning.elements
+    shown, sources = builders.shown(elements), learning.sources
     if sources is None:
-        source = builders.training_source(config, sets)
-        sources, paths = dict.fromkeys(learning.objective.streams, source), source.paths
-    else:
-        paths = Paths.concat([images.path for images in sets])
+        sources = dict.fromkeys(learning.objective.streams, builders.training_source(config, elements))
     return Recipe(
         model=model,
         objective=learning.objective.embedding_with(model),
@@ -94,10 +98,10 @@ def complete(
                 config, drawn=drawn, images=sets[0].path, frozen=(*config.frozen, *frozen)
             )
         ),
-        embed=learning.embed or partial(_embed, describer, paths),
+        embed=learning.embed or partial(_embed, describer, shown),
         validate=learning.validate or partial(_validate, describer, validation, config, learning.classes, over),
         measures=measures,
-        images=paths,
+        images=shown,
         frozen=frozen,
         own_model=own,
         classes=learning.classes,
@@ -128,10 +132,10 @@ def _measures(config: ConfigDict, validation: Sequence[Benchmark], classes: Clas
     }
 
 
-def _embed(describer: Describer, paths: Paths, variables: Variables) -> Embed:
+def _embed(describer: Describer, shown: Paths | Clips, variables: Variables) -> Embed:
     return Embed(
-        rows=lambda rows: describer(variables, paths.take(rows)).descriptors,
-        on_mesh=lambda rows: describer.on_mesh(variables, paths.take(rows)),
+        rows=lambda rows: describer(variables, shown.take(rows)).descriptors,
+        on_mesh=lambda rows: describer.on_mesh(variables, shown.take(rows)),
     )
 
 

@@ -16,7 +16,7 @@ from jaxvpr.models.intermediates import AT
 from jaxvpr.objectives import cells, distillation, pretraining, triplet_plans
 from jaxvpr.objectives.place_heads import LOSSES, MARGIN_LOSSES, MINERS, Choice
 from jaxvpr.objectives.triplets import LOSSES as TRIPLET_LOSSES
-from jaxvpr.retrieval.positives import parse_threshold
+from jaxvpr.retrieval.thresholds import parse_threshold
 from jaxvpr.retrieval.where import SEARCHES
 from jaxvpr.training import settings
 from jaxvpr.training.directions import DIRECTIONS

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipelines.clips import Clips
 from data_pipelines.places import Paths
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
@@ -44,7 +45,7 @@ class Pca(NamedTuple):
 def sampled_descriptors(
     describer: Describer,
     variables: Any,
-    paths: Paths,
+    paths: Paths | Clips,
     *,
     dim: int,
     length: int,
@@ -55,7 +56,7 @@ def sampled_descriptors(
     """Descriptors of random images, as many as the fit has memory for.
 
     Args:
-      paths: of the training images.
+      paths: of the training images, or their clips.
       dim, length: components to be fitted, and numbers of a descriptor.
       images: at most so many are used. The default is the Deep VG benchmark's.
       memory_mib: of the host, for the descriptors and the fit together.

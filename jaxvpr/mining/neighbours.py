@@ -16,7 +16,8 @@ import numpy as np
 from data_pipelines.answers import offsets
 from data_pipelines.places import ROLES, VIEWS, Places
 from jaxvpr.errors import UserError
-from jaxvpr.retrieval.positives import Positives, parse_threshold, without
+from jaxvpr.retrieval.positives import Positives, without
+from jaxvpr.retrieval.thresholds import parse_threshold
 
 Array = np.ndarray
 
@@ -54,7 +55,7 @@ def neighbours(
 
     Args:
       sets: rows are counted over all of them, one after the other.
-      positive: threshold of `positives.parse_threshold` within which an image may be a positive, such as "10m".
+      positive: threshold of `thresholds.parse_threshold` within which an image may be a positive, such as "10m".
       soft: threshold within which an image is not a negative, such as "25m"; never stricter than `positive`.
       weighted: draw queries taken at night, and sideways ones, as often as all others together, as
         the weighted sampling of MSLS does (Warburg et al., CVPR 2020).

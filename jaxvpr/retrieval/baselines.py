@@ -22,11 +22,14 @@ def thumbnail(variables: Any, images: Any) -> Any:
 
     Args:
       variables: not used; a thumbnail has no parameters.
-      images: [B, H, W, 3] in [0, 255], uint8 or float.
+      images: [B, H, W, 3] in [0, 255], uint8 or float; or clips [B, F, H, W, 3], whose frames' thumbnails are averaged.
 
     Returns:
       float32 [B, 768].
     """
+    if images.ndim == 5:
+        mean = thumbnail(variables, images.reshape(-1, *images.shape[2:])).reshape(*images.shape[:2], -1).mean(axis=1)
+        return mean / jnp.maximum(jnp.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     grey = jnp.einsum("bhwc,c->bhw", images.astype(jnp.float32), jnp.asarray(GREY, jnp.float32))
     down, across = nearest_weights(images.shape[1], HEIGHT), nearest_weights(images.shape[2], WIDTH)
     small = jnp.einsum("yh,bhw,xw->byx", down, grey, across, precision="highest").reshape(len(images), -1)

@@ -21,8 +21,8 @@ from data_pipelines.partitions import Cells
 from data_pipelines.places import Places
 from jaxvpr.parallel.mesh import replicate
 from jaxvpr.retrieval import search
-from jaxvpr.retrieval.positives import parse_threshold
 from jaxvpr.retrieval.recall import Recall, recall
+from jaxvpr.retrieval.thresholds import parse_threshold
 
 log = logging.getLogger(__name__)
 Array = np.ndarray

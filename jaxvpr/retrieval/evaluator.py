@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipelines.clips import Clips, Cutting
 from data_pipelines.errors import DataError
-from data_pipelines.places import Places
+from data_pipelines.places import Paths, Places
 from data_pipelines.progress import slow
 from jaxvpr.errors import UserError
 from jaxvpr.retrieval.classes import Classes, locate
 from jaxvpr.retrieval.describer import Apply, Describer
-from jaxvpr.retrieval.positives import Positives, parse_threshold
+from jaxvpr.retrieval.positives import Positives
 from jaxvpr.retrieval.recall import Recall, recall
+from jaxvpr.retrieval.thresholds import parse_threshold
 from jaxvpr.retrieval.where import AUTO, Where, nearest
 
 Array = np.ndarray
@@ -30,8 +32,10 @@ class Benchmark:
     Attributes:
       name: its name in a report.
       split: which part of the data set it is, for the protocol line.
-      database, queries: the images of each role.
+      database, queries: the images of each role; of clips one row each, `Clips.places`.
       positives: threshold ("25m") -> which database images answer each query.
+      database_clips, query_clips: what the rows of both stand for, where those are clips.
+      cutting: how the clips were cut.
     """
 
     name: str
@@ -39,6 +43,14 @@ class Benchmark:
     database: Places
     queries: Places
     positives: Mapping[str, Positives]
+    database_clips: Clips | None = None
+    query_clips: Clips | None = None
+    cutting: Cutting | None = None
+
+    @property
+    def shown(self) -> tuple[Paths | Clips, Paths | Clips]:
+        """What a `Describer` is shown of the database, and of the queries."""
+        return self.database_clips or self.database.path, self.query_clips or self.queries.path
 
 
 @dataclass(frozen=True)
@@ -74,24 +86,36 @@ class Evaluated(NamedTuple):
     baselines: dict[str, Measured]
 
 
-def benchmark(name: str, places: Places, split: str, thresholds: tuple[str, ...]) -> Benchmark:
+def benchmark(
+    name: str, places: Places, split: str, thresholds: tuple[str, ...], cutting: Cutting | None = None
+) -> Benchmark:
     """A benchmark from one table with both roles.
 
     Args:
       places: rows with role "database" and "query"; others are left out. Its answers are those of the threshold "list".
-      thresholds: such as ("25m",); see `positives.parse_threshold`.
+      thresholds: such as ("25m",); see `thresholds.parse_threshold`.
+      cutting: into clips; None for images.
 
     Raises:
-      DataError: where one of the roles has no image.
+      DataError: where one of the roles has no image, or no clip.
     """
     database, queries = places.select(role="database"), places.select(role="query")
     for role, part in (("database", database), ("query", queries)):
         if not len(part):
             raise DataError(f"{name}: no {role} images among {len(places)}; a data set to measure on needs both roles")
     makers = {text: parse_threshold(text, places.answers) for text in thresholds}
-    with slow(f"{name}: finding the positives of {len(queries):,} queries among {len(database):,} images"):
-        positives = {text: make(database, queries) for text, make in makers.items()}
-    return Benchmark(name, split, database, queries, positives)
+    if cutting is None:
+        return Benchmark(name, split, database, queries, _positives(name, makers, database, queries))
+    clips, asked = cutting.database(database), cutting.queries(queries)
+    return Benchmark(
+        name, split, clips.places, asked.places, _positives(name, makers, clips, asked), clips, asked, cutting
+    )
+
+
+def _positives(name: str, makers: Mapping[str, Any], database: Any, queries: Any) -> dict[str, Positives]:
+    what = "clips" if isinstance(database, Clips) else "images"
+    with slow(f"{name}: finding the positives of {len(queries):,} queries among {len(database):,} {what}"):
+        return {text: make(database, queries) for text, make in makers.items()}
 
 
 def measure(
@@ -115,14 +139,15 @@ def measure(
             f"{bench.name}: recall@{max(ns)} needs as many images, but the database has {len(bench.database)}; "
             "lower eval.recalls"
         )
-    most = max(len(bench.database), len(bench.queries))
-    length = partial(describer.dimension, variables, bench.database.path, apply, most)
+    most, shown = max(len(bench.database), len(bench.queries)), bench.shown
+    length = partial(describer.dimension, variables, shown[0], apply, most)
     on_mesh = where.on_mesh(bench.name, len(bench.database), length, describer.mesh)
     describe = describer.on_mesh if on_mesh else describer
-    database = describe(variables, bench.database.path, apply, most)
+    database = describe(variables, shown[0], apply, most)
     began = time.monotonic()  # after the database: the first batch of a model compiles it
-    queries = describer(variables, bench.queries.path, apply, most)
+    queries = describer(variables, shown[1], apply, most)
     extracted = time.monotonic()
+    _require_one_length(bench, database.descriptors, queries.descriptors)
     distances, predictions = nearest(database, queries.descriptors, max(ns))
     matched = time.monotonic()
     predictions[queries.missing] = -1
@@ -143,3 +168,14 @@ def measure(
         located=located,
         classes=len(classes.places) if classes else 0,
     )
+
+
+def _require_one_length(bench: Benchmark, database: Any, queries: Any) -> None:
+    """Raises UserError where a head makes longer descriptors of longer clips, and those of both sides differ."""
+    if database.shape[-1] != queries.shape[-1]:
+        task = bench.cutting.task if bench.cutting else ""
+        raise UserError(
+            f"{bench.name}: clips.task={task!r} compares descriptors of {queries.shape[-1]} numbers with those of "
+            f"{database.shape[-1]}: this model's depend on the length of a clip. Give it clips of one length, "
+            "clips.task='seq2seq', or a head whose descriptors have one (model.sequence='mean', for one)"
+        )

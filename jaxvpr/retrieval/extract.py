@@ -152,19 +152,20 @@ def _jitted(apply: Callable, mesh: Mesh):
     return jax.jit(step, out_shardings=(NamedSharding(mesh, P(mesh.axis_names)),) * 3)
 
 
-def trace(apply: Callable, variables: Any, mesh: Mesh, length: int, size: tuple[int, int], dtype: Any) -> int:
+def trace(apply: Callable, variables: Any, mesh: Mesh, length: int, size: Sequence[int], dtype: Any) -> int:
     """How many numbers a descriptor has. Traces the program that describes a batch of `length` images of `size` and
-    `dtype`, and computes nothing; what the model raises for images of that size comes out here."""
+    `dtype`, and computes nothing; what the model raises for images of that size comes out here. Of clips `size` is
+    (frames, height, width)."""
     return _jitted(apply, mesh).eval_shape(variables, *_batch_like(mesh, length, size, dtype))[0].shape[1]
 
 
-def memory(apply: Callable, variables: Any, mesh: Mesh, length: int, size: tuple[int, int], dtype: Any) -> int:
+def memory(apply: Callable, variables: Any, mesh: Mesh, length: int, size: Sequence[int], dtype: Any) -> int:
     """Bytes of each device that the program takes which `trace` traces; it is compiled for that."""
     arguments = _batch_like(mesh, length, size, dtype)
     return device_memory.taken(_jitted(apply, mesh).lower(variables, *arguments).compile())
 
 
-def _batch_like(mesh: Mesh, length: int, size: tuple[int, int], dtype: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
+def _batch_like(mesh: Mesh, length: int, size: Sequence[int], dtype: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
     sharding = NamedSharding(mesh, P(mesh.axis_names))  # as the batches will have it, so that a trace serves them
     like = partial(jax.ShapeDtypeStruct, sharding=sharding)
     return like((length, *size, 3), dtype), like((length,), np.int32), like((length,), np.bool_)

@@ -6,7 +6,6 @@ tolerance in frames, an equal place, or a published list.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,15 +15,9 @@ from data_pipelines import geo
 from data_pipelines.answers import Answers, offsets, taken
 from data_pipelines.errors import DataError, option_of
 from data_pipelines.places import Places
-from jaxvpr.errors import UserError
 
 Array = np.ndarray
 Maker = Callable[[Places, Places], "Positives"]
-
-GRAMMAR = (
-    "'25m' (metres), '1m_5deg' (metres and degrees of heading), '1frame' (frames either side), "
-    "'label' (equal place) or 'list' (the data set's published list)"
-)
 # `within_metres` takes so many queries together, or fewer where they have so many neighbours that there would be more
 # pairs than this: 4 million pairs take some 200 MB of temporaries.
 QUERIES_AT_ONCE = 1 << 15
@@ -172,40 +165,6 @@ def without(positives: Positives, others: Positives) -> Positives:
     keep = np.append(theirs, -1)[at] != mine  # the -1 follows the last key, and equals none
     # Offsets of `keep` count what is kept of the first i: new offsets for old ones.
     return Positives(offsets(keep)[positives.indptr], positives.indices[keep])
-
-
-def parse_threshold(text: str, answers: Answers | None = None) -> Maker:
-    """Turns '25m', '1m_5deg', '1frame', 'label' or 'list' into a function `(database, queries) -> Positives`.
-
-    Args:
-      text: the threshold, as in a config and as a key of `metrics.json`.
-      answers: the published list of the data set (`Places.answers`), for 'list'.
-
-    Raises:
-      UserError: for other text, with the grammar.
-    """
-    number = r"(\d+(?:\.\d+)?)"
-    if match := re.fullmatch(rf"{number}m(?:_{number}deg)?", text):
-        metres, degrees = float(match[1]), float(match[2]) if match[2] else None
-        return lambda database, queries: within_metres(database, queries, metres, degrees)
-    if match := re.fullmatch(r"(\d+)frame", text):
-        frames = int(match[1])
-        return lambda database, queries: within_frames(database, queries, frames)
-    if text == "label":
-        return same_place
-    if text == "list":
-        return lambda database, queries: _published(answers, database, queries)
-    raise UserError(f"unknown threshold {text!r}; expected {GRAMMAR}")
-
-
-def _published(answers: Answers | None, database: Places, queries: Places) -> Positives:
-    if answers is None:
-        raise UserError(
-            f"threshold 'list': {queries.name} has no published list of positives, which the reader 'pairs' "
-            f"takes from ground_truth.csv or .npy; use {GRAMMAR}"
-        )
-    answers.check(queries.name, len(queries), len(database))
-    return from_lists(*answers)
 
 
 def _require_one_zone(database: Places, queries: Places) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_pipelines.clips import Cutting
 from jaxvpr.retrieval.positives import Positives
 
 EXACT = "flat L2 (exact)"
@@ -25,12 +27,13 @@ def protocol(
     missing: int = 0,
     computed_in: str = "float32",
     batch_norm_images: int = 0,
+    cutting: Cutting | None = None,
 ) -> dict[str, Any]:
     """The `protocol` of an entry of `metrics.json`.
 
     Args:
       dataset, split: which images.
-      queries, database: numbers of images.
+      queries, database: numbers of images, or of clips.
       positives: threshold (`25m`, `1m_5deg`, `1frame`, `label`, `list`) -> positives of these queries.
       image_size: (height, width) in pixels that the network saw; empty where it saw each image at its own size.
       resize: rule that brought the images to that size.
@@ -41,6 +44,7 @@ def protocol(
       batch_norm_images: of how many images BatchNorm took its statistics at a time in training; 0: of all of a batch.
       missing: images that could not be read; they count as queries that fail, or were never found.
       computed_in: type and precision of the network, as `models.computed_in` has it.
+      cutting: how both were cut into clips; None for images.
     """
     for threshold, truth in positives.items():
         if len(truth) != queries:
@@ -60,6 +64,7 @@ def protocol(
         "missing": int(missing),
         "computed_in": computed_in,
         **({"batch_norm_images": int(batch_norm_images)} if batch_norm_images else {}),
+        **({"clips": dataclasses.asdict(cutting)} if cutting else {}),
     }
 
 
@@ -72,7 +77,8 @@ def line(facts: Mapping[str, Any], threshold: str) -> str:
     parts = [
         f"{facts['dataset']} {facts['split']}",
         f"{facts['queries']:,} queries ({facts['without_positive'][threshold]:,} without positive)",
-        f"{facts['database']:,} database images",
+        f"{facts['database']:,} database {'clips' if 'clips' in facts else 'images'}",
+        *_clips(facts),
         threshold,
         _images(facts),
         f"{facts['dimension']}-D",
@@ -100,6 +106,15 @@ def line_of_classes(facts: Mapping[str, Any], classes: int, without: int, thresh
         *_less_than_float32(facts),
     ]
     return " | ".join(parts + _trained(facts))
+
+
+def _clips(facts: Mapping[str, Any]) -> list[str]:
+    """`clips of 5 frames`, and what else of them is not as usual."""
+    if not (cut := facts.get("clips")):
+        return []
+    usual = dataclasses.asdict(Cutting(cut["length"]))
+    others = ", ".join(f"{key}={value}" for key, value in cut.items() if value != usual[key])
+    return [f"clips of {cut['length']} frames{f' ({others})' * bool(others)}"]
 
 
 def _trained(facts: Mapping[str, Any]) -> list[str]:

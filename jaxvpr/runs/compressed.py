@@ -10,6 +10,7 @@ import logging
 
 from ml_collections import ConfigDict
 
+from data_pipelines.clips import Clips
 from data_pipelines.places import Paths
 from data_pipelines.progress import slow
 from jaxvpr import builders
@@ -36,7 +37,9 @@ def check(config: ConfigDict, available: int) -> int:
     return length
 
 
-def fitted(config: ConfigDict, variables: Variables, images: Paths | None = None) -> tuple[ConfigDict, Variables]:
+def fitted(
+    config: ConfigDict, variables: Variables, images: Paths | Clips | None = None
+) -> tuple[ConfigDict, Variables]:
     """The compressed model: the recipe's with a PCA fitted on training images behind it.
 
     Args:
@@ -72,11 +75,11 @@ def with_pca(config: ConfigDict) -> ConfigDict:
     return compressed.lock()
 
 
-def _training_images(config: ConfigDict) -> Paths:
+def _training_images(config: ConfigDict) -> Paths | Clips:
     if not config.train_data:
         raise UserError(
             f"pca.dim={config.pca.dim} is fitted on training images, and the recipe has no train_data. Fit it on a "
             "folder: jaxvpr compress --config=RECIPE,pca.dim=... --images=FOLDER --out=FILE.safetensors, and give that "
             "as --checkpoint=FILE.safetensors"
         )
-    return Paths.concat([images.path for images in builders.training_sets(config)])
+    return builders.shown(builders.elements(config, builders.training_sets(config)))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from data_pipelines.clips import Clips
 from data_pipelines.places import Paths
 from data_pipelines.sources import Source
 from jaxvpr.models import Variables
@@ -41,7 +42,7 @@ class Recipe(NamedTuple):
     start: Callable[[Variables], Variables]
     embed: Callable[[Variables], Embed]
     validate: Callable[[Variables, Any], dict[str, float]]
-    images: Paths
+    images: Paths | Clips
     measures: Mapping[str, str] = MappingProxyType({})
     frozen: tuple[str, ...] = ()
     own_model: bool = False

@@ -16,7 +16,8 @@ from jaxvpr import builders
 from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
 from jaxvpr.families import names
-from jaxvpr.retrieval import metrics, positives
+from jaxvpr.retrieval import metrics
+from jaxvpr.retrieval.thresholds import parse_threshold
 from jaxvpr.runs import database_file, outputs, which
 from jaxvpr.runs.compressed import fitted
 from jaxvpr.training import logs
@@ -46,7 +47,7 @@ def run(
       checkpoint: as of `which.chosen`.
       database, queries: folders of images; empty for the recipe's test sets.
       reader: of the folders.
-      threshold: of these folders, as `positives.parse_threshold`; None for 25 m.
+      threshold: of these folders, as `thresholds.parse_threshold`; None for 25 m.
       out: folder to write to; None for one in the run's folder.
       dry_run: show what would be measured instead, and draw the first images.
 
@@ -63,7 +64,7 @@ def run(
     trained = logs.read(folder)
     thresholds = tuple(dict.fromkeys(threshold or ("25m",)))
     for text in thresholds:
-        positives.parse_threshold(text)  # a mistake is answered before minutes of loading
+        parse_threshold(text)  # a mistake is answered before minutes of loading
     names.check(config, training=False)
     if not given and (out / metrics.FILE).is_file():
         log.warning("%s has the results of an earlier evaluation: they are replaced", out)

@@ -113,7 +113,8 @@ def measured_on(bench: Benchmark) -> str:
         f"{threshold}: {int((positives.counts == 0).sum()):,} queries without positive"
         for threshold, positives in bench.positives.items()
     )
-    return f"{len(bench.queries):,} queries, {len(bench.database):,} database images; {lacking}"
+    what = f"clips of {bench.database_clips.length} frames" if bench.database_clips else "images"
+    return f"{len(bench.queries):,} queries, {len(bench.database):,} database {what}; {lacking}"
 
 
 def in_words(takes: rehearsal.Memory) -> str:

@@ -74,6 +74,7 @@ def _facts(config: ConfigDict, one: Evaluated) -> dict[str, Any]:
         missing=one.method.missing,
         computed_in=models.computed_in(builders.model(config)),
         batch_norm_images=config.model.get("batch_norm_images", 0),
+        cutting=one.bench.cutting,
     )
 
 

@@ -71,3 +71,14 @@ def test_objectives_are_whole():
     del config.objective["name"]
     with pytest.raises(UserError, match=r"lacks name\b"):
         checks.check_training(config)
+
+
+def test_a_mistake_in_how_clips_are_cut_names_its_key():
+    config = common.base().unlock()
+    config.name, config.test_data = "clips", ConfigDict({"x": common.data("csv", "/x", clips={"length": 3})})
+    checks.check(config)
+    config.test_data.x.clips.task = "seq"
+    with pytest.raises(UserError, match=r"config.test_data.x.clips.task='seq' does not exist; there are \['seq2seq'"):
+        checks.check(config)
+    with pytest.raises(ValueError, match=r"clips has no key \['len'\]; there are \['length'"):
+        common.data("csv", "/x", clips={"len": 3})

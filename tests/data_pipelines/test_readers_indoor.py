@@ -5,7 +5,7 @@ import pytest
 
 from data_pipelines.errors import DataError
 from data_pipelines.readers import kapture, read
-from jaxvpr.retrieval.positives import parse_threshold
+from jaxvpr.retrieval.thresholds import parse_threshold
 
 HALF = np.sqrt(0.5)
 

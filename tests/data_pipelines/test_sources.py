@@ -8,14 +8,13 @@ import pytest
 
 from data_pipelines.augment import Augment
 from data_pipelines.draws import Draw
-from data_pipelines.errors import DataError
 from data_pipelines.image_source import ImageSource
 from data_pipelines.places import Paths
 from data_pipelines.sources import ArraySource, ClipSource, TargetSource
 
 SIZE, COUNT = (12, 16), 9
 STRONG = Augment(brightness=0.7, contrast=0.7, saturation=0.7, hue=0.5, scale=(0.3, 1.0), flip=0.5)
-CLIPS = np.array([[0, 1, 2], [3, 4, -1], [5, -1, -1], [6, 7, 8]])
+CLIPS = np.array([[0, 1, 2], [3, 4, 4], [5, 3, 1], [6, 7, 8]])
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +32,12 @@ def same(one, other):
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-def test_a_row_is_a_clip_and_its_last_frame_fills_it_up(paths):
+def test_a_row_is_a_clip(paths):
     images = ImageSource(paths, SIZE)
     batch = ClipSource(images, CLIPS).read(Draw.of([3, 1, -1], [7, 8, -1]), 0, 0, "source")
     alone = [images.image(row, None) for row in range(COUNT)]
     np.testing.assert_array_equal(batch["image"][0], [alone[6], alone[7], alone[8]])
     np.testing.assert_array_equal(batch["image"][1], [alone[3], alone[4], alone[4]])
-    assert batch["frames"].tolist() == [[True] * 3, [True, True, False], [False] * 3]
     assert batch["row"].tolist() == [3, 1, -1] and batch["label"].tolist() == [7, 8, -1]
     assert batch["mask"].tolist() == [True, True, False] and not batch["image"][2].any()
 
@@ -116,8 +114,3 @@ def test_targets_follow_their_rows(tmp_path):
     batch = source.take(np.array([3, 1])).read(Draw.of([[0, 1], [-1, 0]]), 0, 0, "source")
     assert batch["position"].tolist() == [[[6, 7], [2, 3]], [[0, 0], [6, 7]]] and batch["position"].dtype == np.float32
     assert source.names([2]) == [f"{file}, row 2"] and source.read_errors(batch) == [] and len(source) == 4
-
-
-def test_a_clip_without_a_first_frame_is_refused(paths):
-    with pytest.raises(DataError, match=r"clip 1\b.*first frame"):
-        ClipSource(ImageSource(paths, SIZE), np.array([[0, 1], [-1, 2]]))

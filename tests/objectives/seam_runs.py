@@ -17,18 +17,14 @@ STEPS, ROWS, SIZE = 4, 24, (16, 16)
 
 
 class Layer(nn.Module):
-    """Means of an image, of the counted frames of a clip, or numbers as they are, through a linear layer."""
+    """Means of an image, of the frames of a clip, or numbers as they are, through a linear layer."""
 
     dim: int = 8
 
     @nn.compact
     def __call__(self, x, train=False):
-        if isinstance(x, dict):  # a clip
-            count = x["frames"].astype(jnp.float32)[..., None]
-            means = x["image"].astype(jnp.float32).mean((-3, -2)) / 255
-            x = (means * count).sum(1) / jnp.maximum(count.sum(1), 1)
-        elif x.ndim == 4:
-            x = x.astype(jnp.float32).mean((1, 2)) / 255
+        if x.ndim > 3:
+            x = x.astype(jnp.float32).mean(tuple(range(1, x.ndim - 1))) / 255
         return nn.Dense(self.dim)(x)
 
 

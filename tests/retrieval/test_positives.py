@@ -13,7 +13,8 @@ from data_pipelines.errors import DataError
 from data_pipelines.places import Paths, Places
 from jaxvpr.errors import UserError
 from jaxvpr.retrieval import positives as module
-from jaxvpr.retrieval.positives import from_lists, parse_threshold, same_place, within_frames, within_metres
+from jaxvpr.retrieval.positives import from_lists, same_place, within_frames, within_metres
+from jaxvpr.retrieval.thresholds import parse_threshold
 
 
 def places(count, name="town", **columns):

@@ -42,6 +42,12 @@ def _model(config: ConfigDict) -> None:
             "backbone_options": ConfigDict({}),
             "aggregator": "cosplace",
             "aggregator_options": ConfigDict({}),
+            # What describes clips of frames (docs/models.md): a head over all frames' features ("joint") or over their
+            # descriptors ("cat", "mean", "seqgem", ...); "" is a model of images. `non_local` are the options of a
+            # non-local block behind the backbone, such as {"kind": "2d", "channels": 32}; {} is none.
+            "sequence": "",
+            "sequence_options": ConfigDict({}),
+            "non_local": ConfigDict({}),
             # Descriptors of unit length; false leaves them as the aggregator makes them. Aggregators that pool have
             # `l2_before` among their options.
             "l2_after": True,

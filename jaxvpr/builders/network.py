@@ -59,8 +59,9 @@ def image_size(config: ConfigDict) -> tuple[int, int]:
 
 
 def blank(config: ConfigDict) -> np.ndarray:
-    """An input of the model, to initialise it with."""
-    return np.zeros((1, *image_size(config), 3), np.uint8)
+    """An input of the model, to initialise it with: an image, or a clip of `models.clip_length` frames."""
+    frames = models.clip_length(model(config))
+    return np.zeros((1, *(frames,) * bool(frames), *image_size(config), 3), np.uint8)
 
 
 def mesh(config: ConfigDict) -> Mesh:

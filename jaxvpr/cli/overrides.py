@@ -18,8 +18,9 @@ DATA_SETS = {"more_train_data": "at_names", "val_data": "at_names", "test_data":
 DATA_SET = {"train_data": "at_names", "target_data": "folder"}
 ALIASES = {"weights": "init"}
 # A key that names a function, and the key of its arguments beside it.
-OWN_OPTIONS = {"loss": "loss_options", "miner": "miner_options", "name": "options"}
-FREE = frozenset(("backbone_options", "aggregator_options", "loss_options", "miner_options", "options", "city"))
+OWN_OPTIONS = {"loss": "loss_options", "miner": "miner_options", "name": "options", "sequence": "sequence_options"}
+MODEL_OPTIONS = ("backbone_options", "aggregator_options", "sequence_options", "non_local")
+FREE = frozenset((*MODEL_OPTIONS, "loss_options", "miner_options", "options", "city"))
 CLOSES = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -68,8 +69,8 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     A group of free options (`backbone_options`, `options` of a reader, `city`) takes new keys, or a dict in place of
     all it holds; elsewhere an unknown key is an error. A key of a data set that does not exist yet begins it, and a
     dict stands for a whole data set or a whole group of them: `val_data={}` drops all, `val_data.NAME={}` one. `method`
-    fills in what it stands for, `data` moves the roots of the data sets that lie in it, and another loss, miner or
-    optimiser has its own defaults instead of the options of the recipe's.
+    fills in what it stands for, `data` moves the roots of the data sets that lie in it, and another loss, miner,
+    optimiser or head for clips has its own defaults instead of the options of the recipe's.
 
     Raises:
       UserError: unknown key (lists those beside it) or a value of another type.
@@ -203,6 +204,9 @@ def fill_method(config: ConfigDict) -> None:
             config.model[key] = described.model[key]
             config.model[f"{key}_options"] = ConfigDict(dict(described.model.get(f"{key}_options", {})))
         config.model.l2_after = described.model.get("l2_after", True)
+        config.model.sequence = described.model.get("sequence", "")
+        for key in ("sequence_options", "non_local"):
+            config.model[key] = ConfigDict(dict(described.model.get(key, {})))
         config.image.update(
             {key: value for key, value in described.preprocess._asdict().items() if key in config.image}
         )

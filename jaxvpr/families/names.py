@@ -69,6 +69,7 @@ def _of_model() -> Known:
     return {
         "model.backbone": models.BACKBONES,
         "model.aggregator": models.AGGREGATORS,
+        "model.sequence": ("", *models.SEQUENCES),
         "model.precision": models.PRECISIONS,
         "model.head_precision": ("", *models.PRECISIONS),
         "train_precision": ("", *models.PRECISIONS),

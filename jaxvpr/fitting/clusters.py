@@ -70,7 +70,8 @@ def sampler(model: PlaceModel, per_image: int, seed: int = 0) -> Apply:
     """
 
     def sample(variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
-        own = {kind: {"backbone": tree["backbone"]} for kind, tree in variables.items() if "backbone" in tree}
+        parts = ("backbone", "non_local")
+        own = {kind: {part: tree[part] for part in parts if part in tree} for kind, tree in variables.items()}
         features = model.apply(own, images, method="features").map  # type: ignore[union-attr]
         local = l2_normalise(features.reshape(features.shape[0], -1, features.shape[-1]))
         marks = jnp.sum(jnp.round(images.astype(jnp.float32)).astype(jnp.uint32), (1, 2, 3), dtype=jnp.uint32)

@@ -1,4 +1,5 @@
-"""Images to descriptors: backbones, aggregators, the model that joins one of each, and published methods by name."""
+"""Images and clips to descriptors: backbones, aggregators, heads for clips, the model that joins them, and published
+methods by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -32,13 +33,18 @@ from jaxvpr.models.backbones.vgg import VGG
 from jaxvpr.models.backbones.vit import ViT
 from jaxvpr.models.features import Features
 from jaxvpr.models.methods import METHODS, Description, Preprocess
+from jaxvpr.models.non_local import NonLocal
 from jaxvpr.models.place_model import IMAGENET_MEAN, IMAGENET_STD, PRECISIONS, PlaceModel
+from jaxvpr.models.sequences.joined import Cat
+from jaxvpr.models.sequences.joint import Joint
+from jaxvpr.models.sequences.pooling import Mean, SeqGeM
 
 __all__ = [
     "AGGREGATORS",
     "BACKBONES",
     "METHODS",
     "PRECISIONS",
+    "SEQUENCES",
     "Description",
     "Features",
     "Method",
@@ -46,6 +52,7 @@ __all__ = [
     "Preprocess",
     "Variables",
     "build",
+    "clip_length",
     "computed_in",
     "depends_on_batch",
     "description",
@@ -107,6 +114,13 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
     "whiten": Whiten,
 }
 
+SEQUENCES: dict[str, Callable[..., nn.Module]] = {
+    "joint": Joint,
+    "cat": Cat,
+    "mean": Mean,
+    "seqgem": SeqGeM,
+}
+
 
 class Method(NamedTuple):
     """A published method: the model, and how an image becomes its input, as plain data."""
@@ -145,6 +159,14 @@ def depends_on_batch(model: PlaceModel) -> bool:
     return bool(getattr(head, "cross_image", False) and getattr(head, "layers", 0))
 
 
+def clip_length(model: PlaceModel) -> int:
+    """How many frames the clips have that a model is initialised with: those that its head wants, else 1; 0 for a model
+    of images alone."""
+    if model.sequence is None and not getattr(model.backbone, "takes_clips", False):
+        return 0
+    return getattr(model.sequence, "frames", 0) or 1
+
+
 def computed_in(model: PlaceModel) -> str:
     """What describing computes in, in words: `float32`, `float32 at high`, `float32 at high, head at highest`,
     `bfloat16, head at default`. Where nothing is said of float32, it is at the highest precision."""
@@ -169,8 +191,11 @@ def join(
     batch_norm_images: int = 0,
     backbone_options: Mapping[str, Any] | None = None,
     aggregator_options: Mapping[str, Any] | None = None,
+    sequence: str = "",
+    sequence_options: Mapping[str, Any] | None = None,
+    non_local: Mapping[str, Any] | None = None,
 ) -> PlaceModel:
-    """Joins a backbone and an aggregator by name.
+    """Joins a backbone and an aggregator by name, and what clips need.
 
     Args:
       backbone, aggregator: keys of `BACKBONES` and `AGGREGATORS`.
@@ -181,6 +206,8 @@ def join(
         "default" for other types.
       backbone_options, aggregator_options: attributes of those modules; lists become tuples. The `inner` of the
         aggregators "fc" and "whiten" is another one, as `{"aggregator": …, "aggregator_options": …}`.
+      sequence, sequence_options: a key of `SEQUENCES` and its attributes; empty for a model of images.
+      non_local: attributes of `NonLocal`; empty for none.
 
     Raises:
       ValueError: for a name or an option that does not exist; lists those that do.
@@ -196,6 +223,10 @@ def join(
         head_precision=head_precision or ("highest" if dtype == jnp.float32 else "default"),
         train_precision=train_precision,
         batch_norm_images=batch_norm_images,
+        sequence=_make("sequence", SEQUENCES, sequence, dict(sequence_options or {})) if sequence else None,
+        non_local=_make("non-local block", {"non_local": NonLocal}, "non_local", {**non_local, "dtype": dtype})
+        if non_local
+        else None,
     )
 
 

@@ -64,6 +64,6 @@ def _wanted(module: nn.Module, method: str, at: str) -> bool:
 
 def _rows(result: Features | jax.Array) -> jax.Array:
     if isinstance(result, Features):
-        return jnp.mean(result.map, (1, 2), jnp.float32)
+        return jnp.mean(result.map, tuple(range(1, result.map.ndim - 1)), jnp.float32)
     # The first of several regions is the full image.
     return (result if result.ndim == 2 else result[:, 0]).astype(jnp.float32)

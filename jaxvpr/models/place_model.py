@@ -1,4 +1,4 @@
-"""The model that every objective trains and every evaluation runs: images in, descriptors out."""
+"""The model that every objective trains and every evaluation runs: images or clips in, descriptors out."""
 
 from contextlib import AbstractContextManager
 
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxvpr.models.features import Features
 from jaxvpr.models.layers import frozen_in, l2_normalise, normalised_in_groups
+from jaxvpr.models.sequences.joint import Joint
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -21,6 +22,9 @@ PRECISIONS = ("highest", "high", "default", "BF16_BF16_F32")
 class PlaceModel(nn.Module):
     """A backbone and an aggregator, with the normalisation of images before and of descriptors after them.
 
+    Clips `[B, F, H, W, 3]` need a `sequence` head, or a backbone that takes clips (it says `takes_clips`). Images go
+    without the head, and are then described as the frames of a clip are.
+
     Attributes:
       backbone: module, `(images [B, H, W, 3], train) -> Features`.
       aggregator: module, `(Features, train) -> [B, D]`.
@@ -31,6 +35,9 @@ class PlaceModel(nn.Module):
         those of bfloat16 numbers are what they are.
       train_precision: of both in training, where that is another; empty for the same.
       batch_norm_images: in training, BatchNorm takes the batch in groups of so many images; 0: whole.
+      sequence: a head of `models.SEQUENCES`, `(descriptors of frames [B, F, D], train) -> [B, D']`; where it is
+        `of_features` it stands before the aggregator and takes and gives `Features`.
+      non_local: module between backbone and aggregator, `map [B, F, h, w, C] -> the same shape`.
     """
 
     backbone: nn.Module
@@ -42,34 +49,38 @@ class PlaceModel(nn.Module):
     head_precision: str = "highest"
     train_precision: str = ""
     batch_norm_images: int = 0
+    sequence: nn.Module | None = None
+    non_local: nn.Module | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Describes images.
+        """Describes images or clips.
 
         Args:
-          images: [B, H, W, 3] RGB in [0, 255], uint8 or floating point.
+          images: [B, H, W, 3], or clips [B, F, H, W, 3], RGB in [0, 255], uint8 or floating point.
           train: normalise by the batch and update `batch_stats` (a mutable collection then).
 
         Returns:
           float32 [B, D], of unit length with `l2_after`.
 
         Raises:
-          ValueError: for images of another shape, or too small for the backbone.
+          ValueError: for images of another shape, or too small for the backbone; for clips of another length than
+            the head's, or where the model describes images alone.
         """
         features = self.features(images, train)
         with self._products(self.head_precision, train), normalised_in_groups(self.batch_norm_images):
-            return self._finished(self.aggregator(features, train))
+            describe = self._of_images if images.ndim == 4 else self._of_clips
+            return self._finished(describe(features, train))
 
     def pooled(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Features of the backbone alone, for classifiers: its token, else the mean of its map.
+        """Features of the backbone alone, for classifiers: its token, else the mean of its map; of a clip their mean.
 
         Arguments and errors are those of a call. Returns float32 [B, C], of any length.
         """
         features = self.features(images, train)
-        if features.token is None:
-            return jnp.mean(features.map, (1, 2), jnp.float32)
-        return features.token.astype(jnp.float32)
+        found = features.map if features.token is None else features.token
+        axes = tuple(range(1, found.ndim - 1))
+        return jnp.mean(found, axes, jnp.float32) if axes else found.astype(jnp.float32)
 
     def regions(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Describes images and parts of them: the full image, halves and quarters, as `aggregators.vlad.REGIONS`.
@@ -77,8 +88,10 @@ class PlaceModel(nn.Module):
         Arguments and errors are those of a call. Returns float32 [B, 9, D]; the first is that of a call.
 
         Raises:
-          ValueError: for an aggregator that has no regions; `netvlad` has.
+          ValueError: for an aggregator that has no regions (`netvlad` has), or clips.
         """
+        if images.ndim != 4:
+            raise ValueError(f"regions are those of images [B, H, W, 3], not of clips of shape {images.shape}")
         if not hasattr(self.aggregator, "regions"):
             raise ValueError(f"the aggregator {type(self.aggregator).__name__} has no regions; use netvlad")
         features = self.features(images, train)
@@ -86,14 +99,24 @@ class PlaceModel(nn.Module):
             return self._finished(self.aggregator.regions(features, train))
 
     def features(self, images: jax.Array, train: bool = False) -> Features:
-        """What the backbone gives to the aggregator. Arguments and errors are those of a call."""
-        if images.ndim != 4 or images.shape[-1] != 3:
-            raise ValueError(f"images of shape {images.shape}, expected [B, H, W, 3]")
+        """What the backbone gives to the aggregator. Arguments and errors are those of a call.
+
+        Of clips it is a map `[B, F, h, w, C]` and a token of each frame `[B, F, C]`, or of the clip `[B, C]` where the
+        backbone takes clips.
+        """
+        if images.ndim not in (4, 5) or images.shape[-1] != 3:
+            raise ValueError(f"images of shape {images.shape}, expected [B, H, W, 3], or clips [B, F, H, W, 3]")
+        lead, whole = images.shape[:-3], bool(getattr(self.backbone, "takes_clips", False))
+        self._check_clips(lead, whole)
+        fold = images.ndim == 5 and not whole
         with self._products(self.precision, train), normalised_in_groups(self.batch_norm_images):
-            features = self.backbone(normalise(images, self.mean, self.std), train)
-        if 0 in features.map.shape:
-            raise ValueError(f"images of {images.shape[1]}x{images.shape[2]} pixels are too small for this backbone")
-        return features
+            shown = images.reshape(-1, *images.shape[2:]) if fold else images
+            features = self.backbone(normalise(shown, self.mean, self.std), train)
+            if 0 in features.map.shape:
+                height, width = images.shape[-3:-1]
+                raise ValueError(f"images of {height}x{width} pixels are too small for this backbone")
+            features = features.unfolded(*lead) if fold else features
+            return features if self.non_local is None else self._attended(self.non_local, features)
 
     def frozen_paths(self) -> tuple[str, ...]:
         """Regular expressions of the parameter paths that do not train under the options of the two parts.
@@ -101,7 +124,50 @@ class PlaceModel(nn.Module):
         They name frozen parameters and those that nothing reads. No gradient is stopped for them: an
         optimiser must leave them out altogether, or its weight decay would shrink them.
         """
-        return tuple(f"^{path}" for part in ("backbone", "aggregator") for path in frozen_in(getattr(self, part), part))
+        parts = ("backbone", "aggregator", "sequence", "non_local")
+        return tuple(f"^{path}" for part in parts for path in frozen_in(getattr(self, part), part))
+
+    @staticmethod
+    def _attended(block: nn.Module, features: Features) -> Features:
+        """Features after a non-local block, for which an image is a clip of one frame."""
+        found = features.map
+        clips = found if found.ndim == 5 else found[:, None]
+        return features._replace(map=block(clips).reshape(found.shape))
+
+    def _of_images(self, features: Features, train: bool) -> jax.Array:
+        """Descriptors `[B, D]` of images, or of the frames of clips."""
+        found = self.aggregator(features, train)
+        return l2_normalise(found) if getattr(self.sequence, "l2_frames", False) else found
+
+    def _of_clips(self, features: Features, train: bool) -> jax.Array:
+        """Descriptors `[B, D]` of clips from their features."""
+        head = self.sequence or Joint()  # a backbone that takes clips needs none
+        if getattr(head, "of_features", False):
+            return self.aggregator(head(features), train)
+        frames = self._of_images(features.folded(), train)
+        return head(frames.reshape(*features.map.shape[:2], -1), train)
+
+    def _check_clips(self, lead: tuple[int, ...], whole: bool) -> None:
+        """Raises ValueError where the model does not take clips of `lead` = (B, F); (B,) are images."""
+        head = type(self.sequence).__name__
+        if whole and self.sequence is not None and not getattr(self.sequence, "of_features", False):
+            raise ValueError(
+                f"the backbone {type(self.backbone).__name__} describes a clip as a whole and its frames not at all: "
+                f"model.sequence takes 'joint' or '' with it, not {head}"
+            )
+        if len(lead) == 1:
+            return
+        if self.sequence is None and not whole:
+            raise ValueError(
+                f"a clip of {lead[1]} frames, but this model describes images [B, H, W, 3]: give it a head for clips, "
+                "such as model.sequence=joint"
+            )
+        wanted = getattr(self.sequence, "frames", 0)
+        if wanted and lead[1] != wanted:
+            raise ValueError(
+                f"a clip of {lead[1]} frames, but {head} takes {wanted} frames and no other number "
+                "(model.sequence_options.frames)"
+            )
 
     def _finished(self, descriptors: jax.Array) -> jax.Array:
         return l2_normalise(descriptors) if self.l2_after else descriptors
@@ -112,8 +178,8 @@ class PlaceModel(nn.Module):
 
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """Images [B, H, W, 3] in [0, 255] as float32 `(images / 255 - mean) / std`."""
-    x = images.astype(jnp.float32) / 255
-    centre = jnp.asarray(mean, jnp.float32).reshape(1, 1, 1, -1)
-    spread = jnp.asarray(std, jnp.float32).reshape(1, 1, 1, -1)
+    """Images [B, H, W, 3] or clips in [0, 255] as float32 `(images / 255 - mean) / std`."""
+    x, row = images.astype(jnp.float32) / 255, (1,) * (images.ndim - 1) + (-1,)
+    centre = jnp.asarray(mean, jnp.float32).reshape(row)
+    spread = jnp.asarray(std, jnp.float32).reshape(row)
     return (x - centre) / spread

@@ -1,0 +1,84 @@
+"""Descriptors of clips: every head, in numbers worked out by hand and beside PyTorch; order, length, and errors."""
+
+import jax
+import numpy as np
+import pytest
+from random_variables import random_variables
+
+from jaxvpr import builders
+from jaxvpr.cli.recipes import load_config
+from jaxvpr.errors import UserError
+from jaxvpr.models import join
+from jaxvpr.runs.model_file import load_model, save_model
+
+TINY = {"sizes": (1,), "widths": (6,), "cut": "layer1", "stem": "small"}
+CLIPS = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 24, 3), np.uint8)
+SHUFFLED = CLIPS[:, [1, 2, 0]]
+
+
+def made(sequence, clips=CLIPS, aggregator="gem", options=None, **more):
+    model = join(
+        backbone="resnet18", backbone_options=TINY, aggregator=aggregator, sequence=sequence,
+        sequence_options=options or {}, **more,
+    )  # fmt: skip
+    return model, random_variables(model, clips)
+
+
+def described(model, variables, clips):
+    return np.asarray(jax.jit(model.apply)(variables, clips))
+
+
+def test_seqvlad_does_not_depend_on_the_order_of_frames_and_is_netvlad_for_one():
+    model, variables = made("joint", aggregator="netvlad", aggregator_options={"clusters": 3})
+    found = described(model, variables, CLIPS)
+    np.testing.assert_allclose(described(model, variables, SHUFFLED), found, atol=1e-6)
+    netvlad = model.clone(sequence=None)
+    np.testing.assert_array_equal(described(model, variables, CLIPS[:, :1]), described(netvlad, variables, CLIPS[:, 0]))
+    assert np.abs(described(model, variables, CLIPS[:, :2]) - found).max() > 1e-4
+
+
+def test_concatenated_descriptors_depend_on_the_order_and_are_those_of_the_frames():
+    model, variables = made("cat", options={"frames": 3}, l2_after=False)
+    found = described(model, variables, CLIPS)
+    of_images = described(model, variables, CLIPS[:, 1])
+    assert found.shape == (2, 3 * of_images.shape[1])
+    np.testing.assert_allclose(found.reshape(2, 3, -1)[:, 1], of_images, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(of_images, axis=1), 1, atol=1e-6)
+    assert np.abs(described(model, variables, SHUFFLED) - found).max() > 1e-3
+
+
+def test_images_are_described_as_before_a_head_came():
+    image_model, variables = made("", CLIPS[:, 0])
+    model, _ = made("mean")
+    wanted = described(image_model, variables, CLIPS[:, 0])
+    np.testing.assert_allclose(described(model, variables, CLIPS[:, 0]), wanted, atol=1e-6)
+    np.testing.assert_allclose(described(model, variables, CLIPS[:, :1]), wanted, atol=1e-6)
+
+
+def test_a_model_of_images_refuses_clips_and_a_head_of_one_length_all_others():
+    model, variables = made("", CLIPS[:, 0])
+    with pytest.raises(ValueError, match=r"clip of 3 frames.*images.*model.sequence=joint"):
+        model.apply(variables, CLIPS)
+    model, variables = made("cat", options={"frames": 3})
+    with pytest.raises(ValueError, match=r"clip of 2 frames.*Cat takes 3 .*sequence_options.frames"):
+        model.apply(variables, CLIPS[:, :2])
+    with pytest.raises(ValueError, match=r"regions.*images.*\(2, 3, 16, 24, 3\)"):
+        model.apply(variables, CLIPS, method="regions")
+    with pytest.raises(ValueError, match=r"no sequence 'seqvlad'.*'joint'"):
+        join(backbone="resnet18", aggregator="gem", sequence="seqvlad")
+
+
+def test_a_recipe_names_its_head_and_a_file_of_before_the_keys_is_read(tmp_path):
+    of_images = load_config("configs/cosplace.py:tiny")
+    config = load_config("configs/cosplace.py:tiny,model.sequence=cat,model.sequence_options.frames=4")
+    size = builders.image_size(config)
+    assert builders.blank(config).shape == (1, 4, *size, 3) and builders.blank(of_images).shape == (1, *size, 3)
+    assert builders.descriptor_size(config) == 4 * builders.descriptor_size(of_images)
+    with pytest.raises(UserError, match=r"config\.model: .*'cat' has no option \['dim'\]"):
+        builders.model(load_config("configs/cosplace.py:tiny,model.sequence=cat,model.sequence_options.dim=4"))
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), builders.shapes(of_images))
+    with of_images.unlocked():
+        for key in ("sequence", "sequence_options", "non_local"):
+            del of_images.model[key]
+    config, _ = load_model(save_model(tmp_path, of_images, variables))
+    assert config.model.sequence == "" and config.model.non_local.to_dict() == {}

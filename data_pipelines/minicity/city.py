@@ -23,12 +23,14 @@ class Shot(NamedTuple):
       xy: camera, metres [2] in the city's frame.
       year, condition: which of the city's states it shows.
       key: an integer that decides clouds, sun and lit windows.
+      frame: which of the pictures under one key it is: noise and drops differ from frame to frame.
     """
 
     xy: Array
     year: int
     condition: str
     key: int
+    frame: int = 0
 
 
 class City:

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from data_pipelines.minicity.city import Shot
 from data_pipelines.minicity.config import CityConfig
 from data_pipelines.minicity.layout import Layout
 from data_pipelines.minicity.randomness import Array, between, bits, unit
@@ -46,6 +47,17 @@ class Cameras:
         """Number of views in each folder."""
         counts = np.bincount(self.part, self.views, len(FOLDERS)).astype(int)
         return dict(zip(FOLDERS, counts.tolist(), strict=True))
+
+    def shot(self, config: CityConfig, row: int) -> Shot:
+        """Where and when one panorama is taken."""
+        return Shot(self.xy[row], int(self.year[row]), config.conditions[int(self.condition[row])], int(self.key[row]))
+
+    def files(self, config: CityConfig, row: int) -> list[str]:
+        """The files of one panorama's views, relative to the folder of images."""
+        about = int(self.year[row]), int(self.condition[row]), int(self.key[row])
+        around = headings(float(self.heading[row]), int(self.views[row]))
+        folder = FOLDERS[self.part[row]]
+        return [f"{folder}/{file_name(config, self.xy[row], heading, *about)}" for heading in around]
 
 
 def cameras(config: CityConfig, layout: Layout) -> Cameras:

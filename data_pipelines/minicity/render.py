@@ -54,7 +54,7 @@ def views(city: City, shot: Shot, heading: float, count: int) -> Array:
         return cut(city, panorama(city, shot, heading), shot, count)
     lens = city.lens
     azimuth = np.radians(heading) + (np.arange(lens.wide) + 0.5 - lens.wide / 2) * lens.pitch
-    return _develop(city, strip(city, shot, azimuth), shot, 0)[None]
+    return _develop(city, strip(city, shot, azimuth), shot, shot.frame)[None]
 
 
 def panorama(city: City, shot: Shot, heading: float) -> Array:

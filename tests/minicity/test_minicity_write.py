@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import DataError
-from data_pipelines.minicity import CityConfig, write
+from data_pipelines.minicity import CityConfig, drawing, write
 from data_pipelines.minicity.__main__ import main
 from data_pipelines.minicity.baseline import thumbnail_recall, thumbnails
 from data_pipelines.minicity.layout import plan
@@ -228,9 +227,7 @@ def test_panoramas_are_added_and_never_missed(written, tmp_path, monkeypatch):
     root = write(tmp_path / "p", without, processes=1)
     expected, complete = contents(written), contents(root)
     assert complete == {name: data for name, data in expected.items() if "panoramas" not in name}
-    # The package's function `write` hides the module of that name.
-    module = sys.modules[write.__module__]
-    render, left = module.panorama, [2]
+    render, left = drawing.panorama, [2]
 
     def killed(*arguments):
         left[0] -= 1
@@ -238,12 +235,12 @@ def test_panoramas_are_added_and_never_missed(written, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return render(*arguments)
 
-    monkeypatch.setattr(module, "panorama", killed)
+    monkeypatch.setattr(drawing, "panorama", killed)
     with pytest.raises(KeyboardInterrupt):
         write(root, SMALL, processes=1)
     assert 0 < len(contents(root)) - len(complete) <= 2
     assert write(root, without, processes=1) == root, "the views are all there meanwhile"
-    monkeypatch.setattr(module, "panorama", render)
+    monkeypatch.setattr(drawing, "panorama", render)
     write(root, SMALL, processes=1)
     assert contents(root) == expected
     assert not (root / "minicity.partial.json").exists()

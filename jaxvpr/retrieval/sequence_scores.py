@@ -192,7 +192,7 @@ def reranked(
     Returns:
       Distances float32 [Q, K], lowest first, of equal ones the smaller clip; and clips int64 [Q, K].
     """
-    whole = ~np.isin(clips, missing).any(axis=1)
+    whole: Array = ~np.any(np.isin(clips, missing), axis=1)
     distances, found = np.full(candidates.shape, np.inf, np.float32), np.full(candidates.shape, -1, np.int64)
     for query, own in enumerate(candidates):
         own = own[(own >= 0) & whole[own]]

@@ -18,7 +18,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from ml_collections import ConfigDict
 from benchmarks import hlo
 from benchmarks.device import program
 from data_pipelines.places import ROLES, Paths, Places
+from data_pipelines.sources import ClipSource, Source
 from jaxvpr import builders, families
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.models.platforms import plain
@@ -81,7 +82,8 @@ def step(config: ConfigDict, devices: Sequence[jax.Device], classes: int = CLASS
     _, state = planned(recipe.model, objective, settled.groups, mesh, **of_state)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     made = make_step(objective, settled.groups, mesh, shardings, **settings.step_options(config, settled))
-    batch = shapes(objective, config.batch, builders.image_size(config), settled.by_image, mesh)
+    each = {stream: _frames(source) for stream, source in recipe.sources.items()}
+    batch = shapes(objective, config.batch, builders.image_size(config), settled.by_image, mesh, each)
     # CPU devices stand in for accelerators, which have none of a CPU's own programs of layers.
     traced = plain(made.trace)(state, batch, Turn(np.int32(0)))
     began = time.perf_counter()
@@ -91,18 +93,29 @@ def step(config: ConfigDict, devices: Sequence[jax.Device], classes: int = CLASS
 
 
 def shapes(
-    objective: Objective, batch: int, size: tuple[int, int], by_image: dict[str, int], mesh: Mesh
+    objective: Objective,
+    batch: int,
+    size: tuple[int, int],
+    by_image: dict[str, int],
+    mesh: Mesh,
+    frames: Mapping[str, tuple[int, ...]],
 ) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
-    """{stream: shapes of the global batch as the feed lays it on the mesh}."""
+    """{stream: shapes of the global batch as the feed lays it on the mesh}; `frames` of the streams of clips."""
     sharding = batch_sharding(mesh)
 
     def of(stream: str) -> dict[str, jax.ShapeDtypeStruct]:
         rows = batch * by_image.get(stream, 1)
         inner = () if stream in by_image or stream not in objective.images else (objective.images[stream],)
-        parts = {"image": ((rows, *inner, *size, 3), jnp.uint8), "label": ((rows,), jnp.int32), "mask": ((rows,), bool)}
+        image = (rows, *inner, *frames.get(stream, ()), *size, 3)
+        parts = {"image": (image, jnp.uint8), "label": ((rows,), jnp.int32), "mask": ((rows,), bool)}
         return {name: jax.ShapeDtypeStruct(*part, sharding=sharding) for name, part in parts.items()}
 
     return {stream: of(stream) for stream in objective.streams}
+
+
+def _frames(source: Source) -> tuple[int, ...]:
+    """(frames of a clip,) for a source of clips, () for one of images."""
+    return (source.clips.shape[1],) if isinstance(source, ClipSource) else ()
 
 
 def stand_in(config: ConfigDict, classes: int) -> Places:
@@ -117,8 +130,8 @@ def stand_in(config: ConfigDict, classes: int) -> Places:
     if keys.name == "places":
         return _places(np.repeat(np.arange(keys.P), keys.K))
     if keys.name == "mined_triplets":
-        pairs = _places(np.repeat(np.arange(100), 2))
-        return dataclasses.replace(pairs, role=np.tile(np.array([ROLES.index("query"), 0], np.int8), 100))
+        cut = builders.cutting(config.train_data)
+        return _drives(100, (cut.length - 1) * cut.every + 1 if cut else 1)
     raise ValueError(f"no stand-in for the images of objective.name={keys.name!r}")
 
 
@@ -132,6 +145,13 @@ def _cells(keys: ConfigDict, classes: int) -> Places:
     turn = {"heading": (sector + 0.5) * 360 / sectors} if keys.by == "cell" else {}
     paths = Paths.of(f"{row}.jpg" for row in range(len(east)))
     return Places.create("stand-in", paths, east=(east + 0.5) * keys.M, north=(north + 0.5) * keys.M, **turn)
+
+
+def _drives(count: int, frames: int) -> Places:
+    """So many places, each with a drive of the database and one of queries."""
+    place, role, frame = (axis.ravel() for axis in np.indices((count, 2, frames)))
+    role = np.where(role, ROLES.index("query"), ROLES.index("database")).astype(np.int8)
+    return dataclasses.replace(_places(place), role=role, sequence=place, frame=frame)
 
 
 def _places(place: np.ndarray) -> Places:

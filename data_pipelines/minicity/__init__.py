@@ -10,8 +10,9 @@ what lies on disk, `write` does it all. `baseline` measures how hard the result 
 Everything random is a hash of the seed and of what it is for (`randomness`), so that the order of work does not matter.
 """
 
-from data_pipelines.minicity.config import CONDITIONS, STYLES, CityConfig
+from data_pipelines.minicity.config import CONDITIONS, STYLES, CityConfig, DriveConfig
 from data_pipelines.minicity.lens import strip_size
-from data_pipelines.minicity.write import write
+from data_pipelines.minicity.poses import ZONE
+from data_pipelines.minicity.write import write, write_drives
 
-__all__ = ["CONDITIONS", "STYLES", "CityConfig", "strip_size", "write"]
+__all__ = ["CONDITIONS", "STYLES", "ZONE", "CityConfig", "DriveConfig", "strip_size", "write", "write_drives"]

@@ -1,12 +1,12 @@
-"""What a city is made from: every field that decides a pixel or a file, and the digests that name them."""
+"""What a city and its drives are made from: every field that decides a pixel or a file, and the digests of them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypeVar
 
 from data_pipelines.errors import DataError
 
@@ -14,6 +14,7 @@ STYLES = ("old_town", "modern")
 CONDITIONS = ("day", "dusk", "night", "rain", "fog", "snow")
 # Raised when the renderer changes, so that a folder written by another version is not taken for this one's.
 VERSION = 1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,7 @@ class CityConfig:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> CityConfig:
         """The city of some settings, with the defaults for the others; DataError for names and types that are none."""
-        defaults = asdict(cls())
-        if unknown := sorted(set(settings) - set(defaults)):
-            raise DataError(f"the mini city has no setting {unknown}; it has {list(defaults)}")
-        for name, value in settings.items():
-            kinds = {float: (float, int), tuple: (tuple, list)}.get(type(defaults[name]), (type(defaults[name]),))
-            if type(value) not in kinds:
-                raise DataError(
-                    f"mini city: {name}={value!r} must be of type {kinds[0].__name__}, as {defaults[name]!r}"
-                )
-        return cls(**settings)
+        return _of(cls, "mini city", settings)
 
     def __post_init__(self):
         """Raises DataError for a setting that no city can be built from."""
@@ -114,6 +106,61 @@ class CityConfig:
         return _hash({key: value for key, value in asdict(self).items() if key not in _NOT_IN_TEST})
 
 
+@dataclass(frozen=True)
+class DriveConfig:
+    """Settings of the drives through a city, beside its own.
+
+    The database of a split and its queries are of the years of the city's split: those of train are the first and the
+    others of `train_years`. A query drives up to the city's `query_shift` metres beside the middle of the street, with
+    its camera turned by up to `query_turn` degrees.
+
+    Attributes:
+      seconds: whole seconds from frame to frame.
+      speed: the slowest and the fastest of a free street, metres a second. Before corners and stops it is a third.
+      stops: at which part of the crossings a drive stops; wait: for how many seconds, at least and at most.
+      train_passes, val_passes, test_passes: drives of queries in each split.
+    """
+
+    seconds: int = 1
+    speed: tuple[float, float] = (2.0, 6.0)
+    stops: float = 0.3
+    wait: tuple[int, int] = (3, 9)
+    train_passes: int = 6
+    val_passes: int = 3
+    test_passes: int = 6
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> DriveConfig:
+        """The drives of some settings, with the defaults for the others; DataError as `CityConfig.of`."""
+        return _of(cls, "drives of the mini city", settings)
+
+    def __post_init__(self):
+        """Raises DataError for a setting that no car can drive by."""
+        for field in ("speed", "wait"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        checks = {
+            "seconds must lie in 1..60": 1 <= self.seconds <= 60,
+            "speed must be two numbers, 0.5 <= slowest <= fastest <= 50 m/s": len(self.speed) == 2
+            and 0.5 <= self.speed[0] <= self.speed[1] <= 50,
+            "stops must lie in 0..1": 0 <= self.stops <= 1,
+            "wait must be two whole numbers of seconds, 0 <= least <= most <= 600": len(self.wait) == 2
+            and 0 <= self.wait[0] <= self.wait[1] <= 600,
+            "passes must lie in 1..1000": min(self.passes) >= 1 and max(self.passes) <= 1000,
+        }
+        wrong = [message for message, right in checks.items() if not right]
+        if wrong:
+            raise DataError(f"drives of the mini city: {'; '.join(wrong)}; got {asdict(self)}")
+
+    @property
+    def passes(self) -> tuple[int, int, int]:
+        """Drives of queries in each of `SPLITS`."""
+        return self.train_passes, self.val_passes, self.test_passes
+
+    def digest(self, config: CityConfig) -> str:
+        """16 hexadecimal digits that name every setting of drives through a city, and of the city."""
+        return _hash({"city": replace(config, panoramas=False).digest(), **asdict(self)})
+
+
 _NOT_IN_TEST = frozenset(
     ["train_years", "train_spacing", "val_database_year", "val_query_years", "val_spacing", "val_queries", "panoramas"]
 )
@@ -122,3 +169,15 @@ _NOT_IN_TEST = frozenset(
 def _hash(settings: dict) -> str:
     text = json.dumps({"version": VERSION, **settings}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _of(kind: type[T], what: str, settings: Mapping[str, Any]) -> T:
+    """A configuration of some settings, with the defaults for the others."""
+    defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(settings) - set(defaults)):
+        raise DataError(f"the {what} has no setting {unknown}; it has {list(defaults)}")
+    for name, value in settings.items():
+        kinds = {float: (float, int), tuple: (tuple, list)}.get(type(defaults[name]), (type(defaults[name]),))
+        if type(value) not in kinds:
+            raise DataError(f"{what}: {name}={value!r} must be of type {kinds[0].__name__}, as {defaults[name]!r}")
+    return kind(**settings)

@@ -82,16 +82,21 @@ def _along(layout: Layout, spacing: float) -> tuple[Array, Array]:
     return np.concatenate(points), np.concatenate(ways)
 
 
-def _beside(xy: Array, way: Array, metres: Array) -> Array:
+def beside(xy: Array, way: Array, metres: Array) -> Array:
+    """Points moved so many metres [P] to the right of their way (unit vectors [P, 2])."""
     return xy + np.stack([way[:, 1], -way[:, 0]], 1) * metres[:, None]
+
+
+def by_day(config: CityConfig) -> int:
+    """The condition of databases: day, where the city has it."""
+    return config.conditions.index("day") if "day" in config.conditions else 0
 
 
 def _conditions(config: CityConfig, index: Array, survey: Array) -> Array:
     """Condition of each survey of a position: day first, then the others in an order of the position's own."""
     order = np.argsort([unit(config.seed, 51, index, k) for k in range(len(config.conditions))], axis=0)
-    day = config.conditions.index("day") if "day" in config.conditions else 0
     drawn = order[(survey + index) % len(config.conditions), np.arange(len(index))]
-    return np.where(survey == 0, day, drawn)
+    return np.where(survey == 0, by_day(config), drawn)
 
 
 def _train(config: CityConfig, layout: Layout) -> tuple:
@@ -99,7 +104,7 @@ def _train(config: CityConfig, layout: Layout) -> tuple:
     surveys = len(config.train_years)
     index, survey = np.repeat(np.arange(len(points)), surveys), np.tile(np.arange(surveys), len(points))
     key = bits(config.seed, 52, index, survey).view(np.int64)
-    xy = _beside(points[index], ways[index], between(-1.0, 1.0, key, 1))
+    xy = beside(points[index], ways[index], between(-1.0, 1.0, key, 1))
     return (
         np.full(len(index), TRAIN), xy, np.array(config.train_years)[survey], _conditions(config, index, survey),
         np.zeros(len(index)), np.full(len(index), config.headings), key,
@@ -109,11 +114,9 @@ def _train(config: CityConfig, layout: Layout) -> tuple:
 def _database(config: CityConfig, layout: Layout, part: int, spacing: float, year: int) -> tuple:
     points, _ = _along(layout, spacing)
     n = len(points)
-    day = config.conditions.index("day") if "day" in config.conditions else 0
     key = bits(config.seed, 53, part, np.arange(n)).view(np.int64)
-    return (
-        np.full(n, part), points, np.full(n, year), np.full(n, day), np.zeros(n), np.full(n, config.headings), key
-    )  # fmt: skip
+    day = np.full(n, by_day(config))
+    return np.full(n, part), points, np.full(n, year), day, np.zeros(n), np.full(n, config.headings), key
 
 
 def _queries(config: CityConfig, layout: Layout, part: int) -> tuple:
@@ -125,7 +128,7 @@ def _queries(config: CityConfig, layout: Layout, part: int) -> tuple:
     order = np.argsort(unit(config.seed, 54, part, np.arange(len(points))))
     rows, k = order[np.arange(count) % len(order)], np.arange(count)
     key = bits(config.seed, 55, part, k).view(np.int64)
-    xy = _beside(points[rows], ways[rows], between(-1, 1, key, 1) * config.query_shift)
+    xy = beside(points[rows], ways[rows], between(-1, 1, key, 1) * config.query_shift)
     base = np.floor(unit(key, 2) * config.headings) * 360 / config.headings
     heading = (base + between(-1, 1, key, 3) * config.query_turn) % 360
     return (
@@ -139,13 +142,16 @@ def headings(heading: float, views: int) -> Array:
     return np.round((heading + np.arange(views) * 360 / views) % 360, 2) % 360
 
 
+def moment(weather: str, key: int) -> list[int]:
+    """Month, day, hour, minute and second at which it has that weather or light."""
+    bounds = [_MONTHS[weather], (1, 29), _HOURS[weather], (0, 60), (0, 60)]
+    return [int(between(*bound, key, 60, k)) for k, bound in enumerate(bounds)]
+
+
 def file_name(config: CityConfig, xy: Array, heading: float, year: int, condition: int, key: int) -> str:
     """The '@' name of one view (or of a panorama, whose heading is its yaw)."""
     weather = config.conditions[condition]
-    month, day, hour, minute, second = (
-        int(between(*bounds, key, 60, k))
-        for k, bounds in enumerate([_MONTHS[weather], (1, 29), _HOURS[weather], (0, 60), (0, 60)])
-    )
+    month, day, hour, minute, second = moment(weather, key)
     time = f"{year:04d}{month:02d}{day:02d}_{hour:02d}{minute:02d}{second:02d}"
     east, north = EAST + xy[0], NORTH + xy[1]
     pano = f"{int(key) & (2**64 - 1):016x}"

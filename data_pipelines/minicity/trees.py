@@ -47,7 +47,7 @@ class Tree(NamedTuple):
 
     def begin(self, folders: list[str]) -> None:
         """Makes the folders, below `images`, and says what is being drawn."""
-        for folder in folders:
+        for folder in ["", *folders]:
             (self.root / "images" / folder).mkdir(parents=True, exist_ok=True)
         if not self.partial.exists():
             write_atomic(self.partial, json.dumps(self.marker, indent=1).encode())

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from data_pipelines.cores import cores
 from data_pipelines.errors import DataError
-from data_pipelines.minicity.config import CityConfig
+from data_pipelines.minicity.config import CityConfig, DriveConfig
 from data_pipelines.minicity.drawing import draw_all
+from data_pipelines.minicity.drives import Drives, drives
 from data_pipelines.minicity.layout import plan
 from data_pipelines.minicity.poses import FOLDERS, cameras
 from data_pipelines.minicity.trees import Tree
@@ -48,6 +50,38 @@ def write(root: str | os.PathLike[str], config: CityConfig, *, processes: int | 
     return tree.root
 
 
+def write_drives(
+    root: str | os.PathLike[str], config: CityConfig, settings: DriveConfig, *, processes: int | None = None
+) -> Drives:
+    """Writes the drives through a city under its `root`, where they are missing; the city itself need not be there.
+
+    Args:
+      root: folder to fill with `images/drives/{train,val,test}/{database,queries}/<sequence>` and, last, `drives.json`.
+      config, settings: the city and its drives.
+      processes: as of `write`.
+
+    Returns:
+      What was drawn: each frame with its heading, which no name holds.
+
+    Raises:
+      DataError: as `write`, or if `root` holds other drives.
+    """
+    city, planner = city_tree(Path(root), config), partial(drives, settings)
+    marker = {"digest": settings.digest(config), "config": asdict(settings), "city": asdict(config)}
+    tree = Tree(city.root, "drives through the mini city", "drives", marker)
+    shots = planner(config, plan(config))
+    if _there(city) and tree.done.is_file() and tree.found() and tree.has_all(shots.images()):
+        return shots
+    tree.found()
+    with _told(tree):
+        if not city.done.is_file():
+            city.begin([])
+        tree.begin(list(shots.folders))
+        draw_all(tree.root, replace(config, panoramas=False), shots, planner, processes or cores(), "drives")
+        tree.finish(list(shots.folders), shots.images())
+    return shots
+
+
 def city_tree(root: Path, config: CityConfig) -> Tree:
     """A city as it lies under a root."""
     marker = {"digest": config.digest(), "test_digest": config.test_digest(), "config": asdict(config)}
@@ -58,24 +92,26 @@ def city_tree(root: Path, config: CityConfig) -> Tree:
 def _ready(tree: Tree, config: CityConfig) -> bool:
     """Whether a root holds this city complete, perhaps with panoramas that nobody asked for; DataError where it holds
     something else."""
+    found = _there(tree)
+    if found is None:
+        return False
+    marker, digest = found
+    panoramas = digest == replace(config, panoramas=True).digest()
+    return marker == tree.done and (panoramas or not config.panoramas) and tree.has_all(_counts(tree, config))
+
+
+def _there(tree: Tree) -> tuple[Path, str] | None:
+    """The marker of a city and its digest, as `Tree.found`; DataError where its root holds something else."""
     try:
         found = tree.found()
-        if found is None:
-            _refuse_foreign(tree.root)
-            return False
-        marker, digest = found
-        there = digest == replace(config, panoramas=True).digest()
-        return marker == tree.done and (there or not config.panoramas) and tree.has_all(_counts(tree, config))
+        foreign = found is None and tree.root.is_dir() and next(tree.root.iterdir(), None)
     except OSError as error:
         raise DataError(f"cannot read {tree.root}: {error}") from error
-
-
-def _refuse_foreign(root: Path) -> None:
-    foreign = root.is_dir() and next(root.iterdir(), None)
     if foreign:
         raise DataError(
-            f"{root} is not empty ({foreign.name}) and holds no mini city; give a new folder or an empty one"
+            f"{tree.root} is not empty ({foreign.name}) and holds no mini city; give a new folder or an empty one"
         )
+    return found
 
 
 def _counts(tree: Tree, config: CityConfig) -> dict[str, int]:

@@ -5,11 +5,15 @@ column.
 tile, 9 heading, 10 pitch, 11 roll, 12 height, 13 time `YYYYMMDD_hhmmss` or a prefix of it, 14 note, 15 file suffix.
 Only 1 and 2 are required. Names of another number of fields, and numbers written in an unusual way, go through a plain
 Python parse one by one, which also words the errors.
+
+Names of frames have at most nine fields: 1 UTM east, 2 UTM north, 3 sequence, 4 frame, 5 panorama, 6 city, 7 time. They
+are known by field 4, which is a number there; as the letter of a zone it never is one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 
 import numpy as np
@@ -31,8 +35,10 @@ LETTERS = "CDEFGHJKLMNPQRSTUVWX"
 IS_LETTER = np.isin(np.arange(256), np.frombuffer(LETTERS.encode(), np.uint8))
 PLACE_NOTE = re.compile(rb"(\d{1,7})_([^\W\d_]+)")
 EXPECTED = (
-    "a name such as @0554156.86@4174558.49@10@S@@@@@270@@@@201311@@.jpg (east, north, zone, letter, ..., heading, ...)"
+    "a name such as @0554156.86@4174558.49@10@S@@@@@270@@@@201311@@.jpg (east, north, zone, letter, ..., heading, ...) "
+    "or @0554156.86@4174558.49@SEQUENCE@12@@CITY@201311@.jpg (east, north, sequence, frame, panorama, city, time)"
 )
+FRAME_FIELDS = 9  # of a name of a frame, at most, with the empty one before the first '@' and the suffix
 
 
 def parse(paths: Paths) -> dict[str, Array]:
@@ -44,8 +50,12 @@ def parse(paths: Paths) -> dict[str, Array]:
     note whose first part before `_` is one of `CONDITIONS` gives `condition`, and its second part `view` where that is
     one of `VIEWS`, as in `night_sideways_lund`. A time that is not a prefix of a date is NaT.
 
+    A name of a frame gives `sequence` (a number made from its text, the same in every run and whatever is read along)
+    and `frame`, no zone and no heading; its city is read as a note.
+
     Returns:
-      {"east", "north", "zone", "heading", "place", "time", "condition", "view"}, each [len(paths)].
+      {"east", "north", "zone", "heading", "place", "sequence", "frame", "time", "condition", "view"}, each of
+      [len(paths)].
 
     Raises:
       DataError: a name without coordinates, or whose zone or heading cannot be read; names the file.
@@ -57,6 +67,8 @@ def parse(paths: Paths) -> dict[str, Array]:
         "zone": np.empty(total, np.int16),
         "heading": np.empty(total, np.float32),
         "place": np.full(total, -1, np.int64),
+        "sequence": np.full(total, -1, np.int64),
+        "frame": np.full(total, -1, np.int64),
         "time": np.empty(total, "datetime64[s]"),
         "condition": np.full(total, -1, np.int16),
         "view": np.full(total, -1, np.int8),
@@ -237,9 +249,10 @@ def _parse_one(path: str) -> dict[str, object]:
         raise DataError(
             f"{path}: no coordinates in the file name; expected {EXPECTED}. Rename it, or use the csv reader."
         )
+    if 5 < len(parts) <= FRAME_FIELDS and parts[4].isascii() and parts[4].isdigit():
+        return _parse_frame(path, parts[:-1] + [""] * FRAME_FIELDS)
     field = parts[:-1] + [""] * SEPARATORS
     note = field[14].encode("utf-8", "surrogateescape")
-    encoded = np.frombuffer(field[13].encode("ascii", "replace").ljust(PADDING, b"\0"), np.uint8)
     place = place_of_note(note)
     return {
         "east": _number(path, "1 (UTM east, metres)", field[1]),
@@ -247,10 +260,44 @@ def _parse_one(path: str) -> dict[str, object]:
         "zone": _zone(path, field[3], field[4], field[5]),
         "heading": _heading(path, field[9] if place < 0 else ""),
         "place": place,
-        "time": _times(encoded, np.zeros(1, np.int64), np.array([len(field[13])]))[0],
+        "time": _time(field[13]),
         "condition": condition_of_note(note),
         "view": view_of_note(note),
     }
+
+
+def _parse_frame(path: str, field: list[str]) -> dict[str, object]:
+    """Columns of one name of a frame."""
+    if not field[3]:
+        raise DataError(f"{path}: field 3 (sequence) is empty; expected {EXPECTED}")
+    note = field[6].encode("utf-8", "surrogateescape")
+    return {
+        "east": _number(path, "1 (UTM east, metres)", field[1]),
+        "north": _number(path, "2 (UTM north, metres)", field[2]),
+        "zone": -1,
+        "heading": np.nan,
+        "sequence": sequence_of(field[3]),
+        "frame": _frame(path, field[4]),
+        "time": _time(field[7]),
+        "condition": condition_of_note(note),
+        "view": view_of_note(note),
+    }
+
+
+def sequence_of(name: str) -> int:
+    """The number of a sequence of that name: 56 bits of its hash, which makes it independent of what is read along."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=7).digest(), "big")
+
+
+def _frame(path: str, text: str) -> int:
+    if len(text) > 18:
+        raise DataError(f"{path}: field 4 (frame) is {text!r}, a number of more than 18 digits")
+    return int(text)
+
+
+def _time(text: str) -> np.datetime64:
+    encoded = np.frombuffer(text.encode("ascii", "replace").ljust(PADDING, b"\0"), np.uint8)
+    return _times(encoded, np.zeros(1, np.int64), np.array([len(text)]))[0]
 
 
 def _heading(path: str, text: str) -> np.float32:
@@ -279,8 +326,8 @@ def _zone(path: str, number: str, letter: str, latitude: str) -> int:
         and letter in ("", *LETTERS)
     ):
         raise DataError(
-            f"{path}: fields 3 and 4 (UTM zone) are {number!r} and {letter!r}; "
-            f"expected 1 to 60 and one of {LETTERS}, or nothing"
+            f"{path}: fields 3 and 4 (UTM zone) are {number!r} and {letter!r}; expected 1 to 60 and one of {LETTERS}, "
+            "or nothing; or, in the name of a frame, the sequence and the frame's number"
         )
     south = letter < "N" if letter else latitude.startswith("-")
     return int(number) + 100 * south

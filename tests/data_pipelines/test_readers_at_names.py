@@ -160,7 +160,11 @@ def test_times_that_are_none():
         ("@1@nan@@@@@@@@@@@@@.jpg", r"field 2\b.*north.*'nan'"),
         ("@1@2@61@S@@@@@@@@@@@.jpg", r"fields 3 and 4\b.*zone.*'61'.*'S'"),
         ("@1@2@10@I@@@@@@@@@@@.jpg", "'10'.*'I'"),
-        ("@1@2@seq01@17@pano@city@2019@.jpg", "'seq01'.*'17'"),
+        ("@1@2@seq01@@pano@city@2019@.jpg", r"'seq01' and ''.*the frame's number"),
+        ("@1@2@seq01@x7@pano@city@2019@.jpg", r"'seq01' and 'x7'.*the frame's number"),
+        ("@1@2@@17@pano@city@2019@.jpg", r"field 3 \(sequence\) is empty"),
+        (f"@1@2@s@{'9' * 19}@p@c@2019@.jpg", r"field 4 \(frame\).*18 digits"),
+        ("@1@2@seq01@17@@@@@@@@@@@.jpg", "'seq01' and '17'"),
         ("@1@2@@@@@@@east@@@@@@.jpg", r"field 9\b.*heading.*'east'"),
     ],
 )

@@ -52,7 +52,7 @@ def draw(data: MapData, listed: Iterable[int] = ()) -> str:
     database = data.database[np.isfinite(data.database).all(axis=1)]
     if not known.any():
         return ""
-    to_map, metres_a_unit, height = _projection(np.concatenate([database, data.queries[known]]))
+    to_map, metres_a_unit, height = projection(np.concatenate([database, data.queries[known]]))
     queries = np.full(data.queries.shape, np.nan)
     queries[known] = to_map(data.queries[known])
     right = np.asarray(data.right, bool) & known
@@ -65,10 +65,10 @@ def draw(data: MapData, listed: Iterable[int] = ()) -> str:
         edge=EDGE,
         counts={"database": len(database), "right": int(right.sum()), "wrong": int(wrong.sum())},
         lines=None if data.predicted is None else _lines(queries, data.predicted, wrong, to_map),
-        database=_dots(_coarse(to_map(database))),
-        right=_dots(queries[right]),
-        wrong=_dots(queries[wrong], DIAMOND),
-        scale=_scale(metres_a_unit),
+        database=dots(coarse(to_map(database))),
+        right=dots(queries[right]),
+        wrong=dots(queries[wrong], DIAMOND),
+        scale=scale_bar(metres_a_unit),
         tips=[(*_place(queries, i), _tip(data, i)) for i in np.flatnonzero(known)[:MOST_TIPS]],
         listed=[(i, *_place(queries, i), _tip(data, i)) for i in placed(data, listed)],
         verdicts=["right" if hit else "wrong" for hit in right],
@@ -76,7 +76,7 @@ def draw(data: MapData, listed: Iterable[int] = ()) -> str:
     )
 
 
-def _projection(points: Array):
+def projection(points: Array):
     """(metres -> map units, metres of one unit, height): same scale in both directions, centred, north up."""
     low, high = points.min(axis=0), points.max(axis=0)
     span = np.maximum(high - low, 1e-6)
@@ -93,7 +93,7 @@ def _projection(points: Array):
     return to_map, metres_a_unit, height
 
 
-def _coarse(points: Array) -> Array:
+def coarse(points: Array) -> Array:
     """One point of each small square, with squares growing until few enough remain."""
     step = 0.5
     while len(points := _distinct(points, step)) > MOST_POINTS:
@@ -109,7 +109,7 @@ def _distinct(points: Array, step: float) -> Array:
     return np.stack([keys >> 20, keys & ((1 << 20) - 1)], axis=1) * step
 
 
-def _dots(points: Array, mark: str = ROUND) -> str:
+def dots(points: Array, mark: str = ROUND) -> str:
     """Marks that keep their size when zoomed: strokes of no length whose ends are the mark, some 8 bytes a point."""
     steps = np.diff(_distinct(points, 0.5), axis=0, prepend=np.zeros((1, 2)))
     return "".join(f"m{x:g} {y:g}{mark}" for x, y in steps)
@@ -121,7 +121,7 @@ def _lines(queries: Array, predicted: Array, wrong: Array, to_map) -> str:
     return "".join(f"M{a[0]:.1f} {a[1]:.1f}L{b[0]:.1f} {b[1]:.1f}" for a, b in zip(queries[drawn], ends, strict=True))
 
 
-def _scale(metres_a_unit: float) -> tuple[float, str]:
+def scale_bar(metres_a_unit: float) -> tuple[float, str]:
     """Length and label of a bar of a round number of metres, some 1/8 of the width."""
     wanted = metres_a_unit * WIDTH / 8
     power = 10.0 ** math.floor(math.log10(wanted))

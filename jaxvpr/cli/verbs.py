@@ -5,11 +5,14 @@ The flags of a verb are the parameters of `run` in its file of `jaxvpr/verbs/`, 
 
 from __future__ import annotations
 
+import math
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_pipelines.errors import DataError
+from data_pipelines.video import Every
 from jaxvpr.cli.reader_flag import Reader, reader
 
 
@@ -55,6 +58,25 @@ def integer(text: str) -> int:
         return int(text)
     except ValueError:
         raise ArgumentTypeError(f"{text!r} is not an integer") from None
+
+
+def positive(text: str) -> float:
+    """The number above 0 of a text, for `Flag.kind`."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def every(text: str) -> Every:
+    """Which frames of a drive a text says, for `Flag.kind`."""
+    try:
+        return Every.parse(text)
+    except DataError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 COMMON = (
@@ -124,15 +146,34 @@ VERBS = {
         ),
     ),
     "localize": Verb(
-        "Ranks the places of a database for every photo of a folder, in a table and pictures.",
+        "Ranks the places of a database for every photo of a folder, in a table and pictures; or finds the track of a "
+        "video or of a folder of frames.",
         f"jaxvpr localize {RECIPE} --images=PHOTOS --database=places.npy --out=answers",
         (
             CHECKPOINT,
-            Flag("images", "FOLDER", "photos to localize; may be repeated", required=True, repeated=True),
+            Flag(
+                "images", "FOLDER", "photos to localize, may be repeated; or one video, or with --track one folder of "
+                "frames", required=True, repeated=True,
+            ),
             READER,
             Flag("database", "FILE.npy", "descriptors from extract, or the classes.npy of a run", Path, required=True),
             Flag("out", "FOLDER", "where to write table and pictures (default: WORKDIR/localize)", Path),
-            Flag("top", "N", "how many places to name for each photo (default: 5)", integer, default=5),
+            Flag(
+                "top", "N", "how many places to name for each photo (default: 5), or to choose from for each frame of "
+                "a track (default: 20)", integer,
+            ),
+            Flag(
+                "track", "", "the images are frames of one drive in order: write their track as CSV, GeoJSON and a "
+                "page (docs/tracks.md); a video is one", default=False,
+            ),
+            Flag(
+                "every", "SECONDS|FRAMES", "take a frame of a track in so many seconds, 0.5s, or of so many, 10 "
+                "(default: 1s of a video, 1 of a folder)", every,
+            ),
+            Flag(
+                "speed", "METRES", "how far the camera of a track moved in a second at most, or from frame to frame "
+                "where these have no time (default: 40)", positive,
+            ),
             OVERWRITE,
         ),
     ),

@@ -10,7 +10,7 @@ import csv
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -72,6 +72,15 @@ def write(
     """
     with writing(file, config, variables, places, of) as table:
         table(descriptors.shape)[np.arange(len(descriptors))] = descriptors
+
+
+def in_words(row: Mapping[str, Any]) -> str:
+    """Where a row of a database is, for people."""
+    if row["lat"] and row["lon"]:
+        return f"{float(row['lat']):.6f}, {float(row['lon']):.6f}"
+    if row["east"] and row["north"]:
+        return f"east {float(row['east']):.1f} m, north {float(row['north']):.1f} m"
+    return f"place {row['place']}" if row["place"] else "no coordinates"
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""The verb localize: where photos were taken."""
+"""The verb localize: where photos were taken, or where a drive went."""
 
 from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,18 @@ from data_pipelines.image_source import why_unreadable
 from data_pipelines.own_files import NAMES
 from data_pipelines.places import Paths
 from data_pipelines.progress import Bar
+from data_pipelines.video import Every, is_video
 from jaxvpr import builders
 from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.reports.pictures import predictions_picture
 from jaxvpr.reports.terminal import Figure, Row, show
+from jaxvpr.retrieval.extract import Described
 from jaxvpr.retrieval.where import nearest
 from jaxvpr.runs import database_file, outputs, which
-from jaxvpr.runs.database_file import AGAIN, COLUMNS, Database
+from jaxvpr.runs.database_file import AGAIN, COLUMNS, Database, in_words
+from jaxvpr.verbs import tracking
 
 log = logging.getLogger(__name__)
 TABLE = "predictions.csv"
@@ -39,27 +43,37 @@ def run(
     reader: Reader,
     database: Path,
     out: Path | None = None,
-    top: int = 5,
+    top: int | None = None,
+    track: bool = False,
+    every: Every | None = None,
+    speed: float | None = None,
     overwrite: bool = False,
 ) -> list[dict[str, Any]]:
     """Ranks the places of a database for every photo; prints them, and writes a table and pictures to `out`,
-    by default `localize` in the run's folder.
+    by default `localize` in the run's folder. With `track`, or of a video, as `tracking.run` does.
 
     The database is of photos (`extract`) or of the classes that a training left (`runs/NAME/classes.npy`). A photo that
     cannot be read does not stop the others: its row of the table has why in the column `error`, and nothing else.
 
+    Args:
+      top: places for each photo; None: 5, or the `tracking.CANDIDATES` of a frame.
+      track: whether the images are the frames of one drive; they are those of a video in any case.
+      every, speed: as `tracking.run` takes them.
+
     Returns:
-      One dict for each photo and rank: query, rank, path, east, north, lat, lon, distance.
+      One dict for each photo and rank: query, rank, path, east, north, lat, lon, distance; or one for each frame.
 
     Raises:
       UserError: if the database was extracted with another model or other weights, no image of it could be read, `top`
         is below 1, no photo can be read, or `out` has answers (not with `overwrite`).
-      DataError: for a database that cannot be read.
+      DataError: for a database or a video that cannot be read.
     """
+    track = _of_a_drive(images, track, every, speed)
+    top = top if top is not None else tracking.CANDIDATES if track else 5
     if top < 1:
         raise UserError(f"--top={top} must be at least 1")
     out = out or folder / "localize"
-    outputs.refuse_existing(out / TABLE, overwrite=overwrite)
+    outputs.refuse_existing(out / (tracking.TABLE if track else TABLE), overwrite=overwrite)
     what, config, variables, _ = which.chosen(config, folder, checkpoint)
     log.info("weights: %s", what)
     known = database_file.read(database, config, variables)
@@ -67,18 +81,51 @@ def run(
     kept = builders.where(config).kept(str(database), known.descriptors, mesh)
     if len(kept.missing) == len(known.rows):
         raise UserError(f"{database} has no place: none of its {len(known.rows)} images could be read. {AGAIN}")
-    paths = builders.photos(images, reader)
+    top = min(top, len(known.rows) - len(kept.missing))
     config = config.copy_and_resolve_references()
     config.loader.on_error = "skip"
-    found = builders.describer(config, mesh)(variables, paths)
+    describe = partial(builders.describer(config, mesh), variables)
+
+    def search(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if known.descriptors.shape[1] != descriptors.shape[1]:
+            widths = known.descriptors.shape[1], descriptors.shape[1]
+            raise UserError(f"{database} has {widths[0]} numbers a descriptor, the model {widths[1]}. {AGAIN}")
+        return nearest(kept, descriptors, top)
+
+    if track:
+        return tracking.run(images[0], reader, every, speed or tracking.SPEED, known.rows, describe, search, out)
+    return _of_photos(images, builders.photos(images, reader), known, describe, search, out)
+
+
+def _of_a_drive(images: Sequence[str], track: bool, every: Every | None, speed: float | None) -> bool:
+    """Whether a track is asked for; UserError where it cannot be had."""
+    videos = [one for one in images if is_video(one)]
+    track = track or bool(videos)
+    if track and len(images) > 1:
+        raise UserError(
+            f"--images was given {len(images)} times, and a track is of one drive, here of {(videos or images)[0]}: "
+            "give each drive a command of its own, with its own --out"
+        )
+    if not track and (every is not None or speed is not None):
+        flag = "--every" if every is not None else "--speed"
+        raise UserError(f"{flag} is for the frames of a drive: give --track with it, or leave it out")
+    return track
+
+
+def _of_photos(
+    images: Sequence[str],
+    paths: Paths,
+    known: Database,
+    describe: Callable[[Any], Described],
+    search: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    out: Path,
+) -> list[dict[str, Any]]:
+    """Answers each photo by itself; see `run`."""
+    found = describe(paths)
     unread = [{"query": paths[q], "error": why_unreadable(paths[q])} for q in found.missing]
     if len(unread) == len(paths):
         raise UserError(f"no photo of {', '.join(images)} can be read; the first: {unread[0]['error']}")
-    if known.descriptors.shape[1] != found.descriptors.shape[1]:
-        widths = known.descriptors.shape[1], found.descriptors.shape[1]
-        raise UserError(f"{database} has {widths[0]} numbers a descriptor, the model {widths[1]}. {AGAIN}")
-    top = min(top, len(known.rows) - len(kept.missing))
-    distances, ranked = nearest(kept, found.descriptors, top)
+    distances, ranked = search(found.descriptors)
     answered = np.setdiff1d(np.arange(len(paths)), found.missing)
     answers = [
         {"query": paths[q], "rank": rank + 1, "distance": float(distances[q, rank]), **known.rows[row]}
@@ -105,22 +152,14 @@ def _show(answers: list[dict[str, Any]], unread: list[dict[str, Any]], out: Path
         writer.writerows(sorted([*answers, *unread], key=lambda row: row["query"]))
     for photo, ranked in groupby(answers, key=lambda answer: answer["query"]):
         rows: list[Row] = [
-            (str(one["rank"]), (_where(one), Figure(f"{one['distance']:.3f}"), Path(one["path"]).name))
+            (str(one["rank"]), (in_words(one), Figure(f"{one['distance']:.3f}"), Path(one["path"]).name))
             for one in ranked
         ]
         show(Path(photo).name, ("rank", "place", "distance", "image"), rows)
 
 
-def _where(answer: dict[str, Any]) -> str:
-    if answer["lat"] and answer["lon"]:
-        return f"{float(answer['lat']):.6f}, {float(answer['lon']):.6f}"
-    if answer["east"] and answer["north"]:
-        return f"east {float(answer['east']):.1f} m, north {float(answer['north']):.1f} m"
-    return f"place {answer['place']}" if answer["place"] else "no coordinates"
-
-
 def _draw(query: int, paths: Paths, ranked: np.ndarray, distances: np.ndarray, known: Database, out: Path) -> None:
     rows = [known.rows[row] for row in ranked]
-    captions = [f"{_where(row)}\ndistance {d:.2f}" for row, d in zip(rows, distances, strict=True)]
+    captions = [f"{in_words(row)}\ndistance {d:.2f}" for row, d in zip(rows, distances, strict=True)]
     picture = predictions_picture(paths[query], [row["path"] for row in rows], None, captions)
     (out / f"{query:04d}_{shortened(Path(paths[query]).stem)}.png").write_bytes(picture)

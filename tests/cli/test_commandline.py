@@ -51,7 +51,8 @@ def test_values_of_flags_have_their_types(tiny_recipe):
     assert parse(["evaluate", f"--config={tiny_recipe}", *folders]).flags["threshold"] == ["10m", "2m_30deg"]
     flags = parse(["localize", f"--config={tiny_recipe}", "--images=i", "--database=d.npy", "--top", "3"]).flags
     given = {"images": ["i"], "reader": Reader(), "database": Path("d.npy"), "top": 3}
-    assert flags == {"checkpoint": "best", "out": None, "overwrite": False, **given}
+    photos = {"track": False, "every": None, "speed": None}
+    assert flags == {"checkpoint": "best", "out": None, "overwrite": False, **given, **photos}
     given = {"images": ["i"], "reader": Reader(), "out": Path("d.npy"), "overwrite": True}
     switched = parse(["extract", f"--config={tiny_recipe}", "--overwrite", "--images=i", "--out=d.npy"])
     assert switched.flags == {"checkpoint": "best", "dry_run": False, **given}

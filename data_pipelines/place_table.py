@@ -11,7 +11,7 @@ from data_pipelines import geo
 from data_pipelines.answers import offsets
 from data_pipelines.errors import DataError
 from data_pipelines.places import Places
-from data_pipelines.readers.names import PLACE_BITS
+from data_pipelines.readers.notes import PLACE_BITS
 
 Array = np.ndarray
 MOST_PAIRS = 20_000_000  # of places near each other; with more, no batch could keep the distance

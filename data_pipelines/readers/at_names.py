@@ -12,7 +12,7 @@ import numpy as np
 from data_pipelines.conditions import condition_bits
 from data_pipelines.errors import DataError
 from data_pipelines.places import ROLES, SPLITS, Paths, Places, index_of
-from data_pipelines.readers import listing, names
+from data_pipelines.readers import frame_names, listing, names, notes
 
 Array = np.ndarray
 
@@ -30,7 +30,8 @@ def read(
     It reads `<root>[/images]/{train,val,test}/{database,queries,queries_v1,...}/...`, the same with a split that
     holds images without such folders (SF-XL train: all of them become database), and any other folder of '@' images
     (role database, no split). A list `<folder>_images_paths.txt` beside a folder spares listing it. Names come sorted.
-    A folder `queries_<condition>` gives its condition to names that hold none.
+    A folder `queries_<condition>` gives its condition to names that hold none. Frames of sequences, as in
+    `<split>/{database,queries}/<sequence>/@east@north@sequence@frame@...jpg`, have `sequence` and `frame`.
 
     Args:
       root: the data set.
@@ -41,7 +42,8 @@ def read(
       name: of the data set, for reports; the folder's name by default.
 
     Raises:
-      DataError: a missing, empty or unreadable folder, a file that is not an image, a name without coordinates.
+      DataError: a missing, empty or unreadable folder, a file that is not an image, a name without coordinates, or two
+        images of one folder that are the same frame of a sequence.
     """
     code = index_of("split", split, SPLITS)
     name = name or Path(root).absolute().name
@@ -93,8 +95,9 @@ def _is_role(folder: str) -> bool:
 def _places(name: str, paths: Paths, split: int | Array, folders: Sequence[str], of: int | Array = 0) -> Places:
     """The table of `paths`; the folder `folders[of]` of each gives its role and perhaps its condition."""
     columns: dict[str, Any] = dict(names.parse(paths))
+    frame_names.check_single(paths, columns["sequence"], columns["frame"], of)
     role = np.array([ROLES.index("query" if f.split("_")[0] == "queries" else "database") for f in folders])[of]
-    beside = np.array([names.condition_of_note(os.fsencode(f.partition("_")[2])) for f in folders])[of]
+    beside = np.array([notes.condition_of_note(os.fsencode(f.partition("_")[2])) for f in folders])[of]
     codes = columns.pop("condition")
     # The -1 appended makes "unknown" the first of `present` even where every image has a condition.
     present, condition = np.unique(np.append(np.where(codes < 0, beside, codes), -1), return_inverse=True)
@@ -104,7 +107,7 @@ def _places(name: str, paths: Paths, split: int | Array, folders: Sequence[str],
         split=split,
         role=role,
         condition=condition_bits(condition.reshape(-1)[:-1] - 1),
-        conditions=[names.CONDITIONS[code] for code in present[1:]],
+        conditions=[notes.CONDITIONS[code] for code in present[1:]],
         **columns,
     )
 

@@ -17,7 +17,7 @@ import numpy as np
 from data_pipelines import geo
 from data_pipelines.errors import DataError, short
 from data_pipelines.places import ROLES, SPLITS, Paths, Places, index_of
-from data_pipelines.readers import listing, names, text
+from data_pipelines.readers import listing, notes, text
 
 Array = np.ndarray
 COLUMNS = ("place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid")
@@ -102,7 +102,7 @@ def _files(root: Path, cities: Sequence[str] | None) -> list[Path]:
 def _read_city(file: Path) -> _City:
     table = _columns(file)
     integer: Callable[[str], int] = int
-    place_id = _converted(file, table, "place_id", integer, np.int64, 0, 2**names.PLACE_BITS - 1)
+    place_id = _converted(file, table, "place_id", integer, np.int64, 0, 2**notes.PLACE_BITS - 1)
     year = _converted(file, table, "year", integer, np.int64, 1, 9999)
     month = _converted(file, table, "month", integer, np.int64, 1, 12)
     bearing = _converted(file, table, "northdeg", integer, np.int64, -9999, 9999)
@@ -113,7 +113,7 @@ def _read_city(file: Path) -> _City:
             if not 0 < len(word) <= LONGEST:
                 raise _error(file, table, column, at, "a word that a file's name can hold")
     city_ids, which = np.unique(table["city_id"], return_inverse=True)
-    first = np.array([names.first_place(os.fsencode(city)) for city in city_ids.tolist()], np.int64)
+    first = np.array([notes.first_place(os.fsencode(city)) for city in city_ids.tolist()], np.int64)
     place = first[which] + place_id
     _, of_row, count = np.unique(place, return_inverse=True, return_counts=True)
     # The published code writes the table's floats as Python prints them, not the text of the table.
@@ -180,7 +180,7 @@ def _kept(frame: _City, *, min_images: int, sample: float, seed: int) -> Array:
     if sample == 1 or not len(rows):
         return rows
     places, of_row = np.unique(frame.place[rows], return_inverse=True)
-    rng = np.random.default_rng([seed, int(places[0]) >> names.PLACE_BITS])
+    rng = np.random.default_rng([seed, int(places[0]) >> notes.PLACE_BITS])
     kept = np.zeros(len(places), bool)
     kept[rng.permutation(len(places))[: max(1, round(sample * len(places)))]] = True
     return rows[kept[of_row]]

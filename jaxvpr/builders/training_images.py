@@ -15,7 +15,7 @@ from data_pipelines.images import RULES
 from data_pipelines.panorama import Panorama
 from data_pipelines.partitions import cosplace_cells
 from data_pipelines.places import Paths, Places
-from data_pipelines.readers.names import PLACE_BITS
+from data_pipelines.readers.notes import PLACE_BITS
 from data_pipelines.sources import ClipSource
 from jaxvpr.builders.datasets import cutting, own_shards, places
 from jaxvpr.builders.network import image_size

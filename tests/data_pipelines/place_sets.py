@@ -3,9 +3,9 @@
 import numpy as np
 
 from data_pipelines.places import Paths, Places
-from data_pipelines.readers import names
+from data_pipelines.readers import notes
 
-CITIES = [names.first_place(city) for city in (b"Rome", b"Oslo", b"Turin")]
+CITIES = [notes.first_place(city) for city in (b"Rome", b"Oslo", b"Turin")]
 
 
 def make(place, east=0.0, north=0.0, *, zone=32, name="set"):

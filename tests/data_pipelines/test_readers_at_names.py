@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.errors import DataError
 from data_pipelines.places import VIEWS, Paths
-from data_pipelines.readers import at_names, names, read
+from data_pipelines.readers import at_names, frame_names, names, notes, read
 
 
 def parse(*lines):
@@ -111,10 +111,83 @@ def test_parse_inverts_format(rows, folder, short):
         else:
             assert columns["time"][i] == np.datetime64(time.replace(microsecond=0), "s").astype(f"datetime64[{kept}]")
         condition = {"night_forward_lund": "night", "Day_SIDEWAYS_oslo": "day", "snow": "snow"}.get(note)
-        assert columns["condition"][i] == (names.CONDITIONS.index(condition) if condition else -1)
+        assert columns["condition"][i] == (notes.CONDITIONS.index(condition) if condition else -1)
         view = {"night_forward_lund": "forward", "Day_SIDEWAYS_oslo": "sideways"}.get(note)
         assert columns["view"][i] == (VIEWS.index(view) if view else -1)
         assert (columns["place"][i] >= 0) == note.startswith("12_")
+
+
+FRAMES = (
+    "a/@0544912.75@4181232.11@seq_A@7@-zGJkF-hdg@sf@20180316@.jpg",  # as MSLS is rewritten for sequences
+    "seq_A/@0544915.00@4181230@seq_A@008@p@night_forward_sf@20180316_212003@.jpg",
+    "@-12.5@3@33@9@@@@.jpg",  # a sequence called 33, no zone
+    "@5735848.36@620080.25@2014-12-16-18-44-24@3@1418755474000000@.jpg",  # RobotCar's: one by one
+)
+
+
+def test_names_of_frames_by_hand():
+    plain = "@0554156.86@4174558.49@10@S@@@@@270@@@@201311@@.jpg"
+    columns = parse(*FRAMES[:2], plain, *FRAMES[2:])
+    assert columns["east"].tolist() == [544912.75, 544915.0, 554156.86, -12.5, 5735848.36]
+    assert columns["north"].tolist() == [4181232.11, 4181230.0, 4174558.49, 3.0, 620080.25]
+    assert columns["frame"].tolist() == [7, 8, -1, 9, 3]
+    first, second, none, third, fourth = columns["sequence"].tolist()
+    assert first == second and none == -1 and len({first, third, fourth}) == 3 and min(first, third, fourth) >= 0
+    assert columns["zone"].tolist() == [-1, -1, 10, -1, -1] and columns["heading"][2] == 270
+    assert np.isnan(columns["heading"][[0, 1, 3, 4]]).all() and set(columns["place"]) == {-1}
+    assert columns["time"][:2].tolist() == [datetime.datetime(2018, 3, 16), datetime.datetime(2018, 3, 16, 21, 20, 3)]
+    assert np.isnat(columns["time"][3:]).all()
+    assert columns["condition"].tolist() == [-1, notes.CONDITIONS.index("night"), -1, -1, -1]
+    assert columns["view"].tolist() == [-1, VIEWS.index("forward"), -1, -1, -1]
+
+
+def test_a_sequence_has_its_number_whatever_is_read_along():
+    assert parse(*FRAMES)["sequence"].tolist() == [one(name)["sequence"] for name in FRAMES]
+
+
+label = text.filter(bool)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    rows=st.lists(
+        st.tuples(coordinate, coordinate, label, st.integers(0, 10**14), text, st.sampled_from([*NOTES, "amsterdam"])),
+        min_size=1,
+        max_size=6,
+    ),
+    folder=st.sampled_from(["", "a/b/", "sub@folder/"]),
+)
+def test_names_of_frames_invert_their_format_in_both_ways(rows, folder):
+    lines = ["@".join(["", e, n, s, str(f), pano, city, "20190102", ".jpg"]) for e, n, s, f, pano, city in rows]
+    columns = parse(*(folder + line for line in lines))
+    for k, (east, north, sequence, frame, _, city) in enumerate(rows):
+        assert (columns["east"][k], columns["north"][k], columns["frame"][k]) == (float(east), float(north), frame)
+        assert columns["sequence"][k] == one(f"@1@2@{sequence}@1@.jpg")["sequence"]
+        assert columns["time"][k] == np.datetime64("2019-01-02")
+        assert columns["condition"][k] == one(f"@1@2@{'@' * 11}{city}@.jpg")["condition"]
+    alone = [frame_names.parse_one("", line.split("@")) for line in lines]
+    for column, values in columns.items():
+        np.testing.assert_array_equal(values, np.array([row[column] for row in alone], values.dtype))
+
+
+def test_a_tree_of_sequences(tmp_path):
+    for folder in ("train/database/a", "train/queries/b", "test/queries/b"):
+        for frame in (2, 10, 1):
+            name = f"@{100 + frame}@200@{folder[-1]}@{frame}@p@oslo@20190102@.jpg"
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / name).touch()
+    places = read("at_names", tmp_path)
+    assert len(places) == 9 and np.unique(places.sequence).size == 2
+    train = read("at_names", tmp_path, split="train")
+    assert sorted(train.frame.tolist()) == [1, 1, 2, 2, 10, 10]
+    assert [train.select(role=role).sequence[0] for role in ("database", "query")] == [
+        one(f"@1@2@{s}@1@.jpg")["sequence"] for s in "ab"
+    ]
+    doubled = tmp_path / "train/database/c/@5@6@a@0010@q@oslo@20190102@.jpg"
+    doubled.parent.mkdir()
+    doubled.touch()
+    with pytest.raises(DataError, match=r"@a@10@p.* and .*@a@0010@q.* are both frame 10 of one sequence \(1 such"):
+        read("at_names", tmp_path)
 
 
 def test_unusual_numbers_and_short_names_are_read_one_by_one():

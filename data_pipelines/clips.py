@@ -82,6 +82,11 @@ class Clips:
         return dataclasses.replace(parts[0], images=Places.concat([part.images for part in parts]), rows=rows, key=key)
 
 
+def table_of(elements: Places | Clips) -> Places:
+    """A row for each of some images, or clips: where it is, when, in which role."""
+    return elements.places if isinstance(elements, Clips) else elements
+
+
 @dataclass(frozen=True)
 class Cutting:
     """How a data set is cut into clips.

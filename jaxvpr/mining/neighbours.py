@@ -2,7 +2,7 @@
 
 A potential positive is a database image within a narrow threshold (10 m, say); every image beyond a wider one (25 m) is
 a definite negative. The images within each threshold are kept as compressed rows, never as an array of queries x
-database.
+database. All of it holds for clips in place of images.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.answers import offsets
+from data_pipelines.answers import taken
+from data_pipelines.clips import Clips, table_of
 from data_pipelines.places import ROLES, VIEWS, Places
 from jaxvpr.errors import UserError
-from jaxvpr.retrieval.positives import Positives, without
+from jaxvpr.retrieval.positives import Positives, from_lists, without
 from jaxvpr.retrieval.thresholds import parse_threshold
 
 Array = np.ndarray
@@ -46,15 +47,17 @@ class Neighbours(NamedTuple):
 
 
 def neighbours(
-    sets: Sequence[Places], positive: str, soft: str, *, weighted: bool = False, first: int = 0
+    sets: Sequence[Places] | Sequence[Clips], positive: str, soft: str, *, weighted: bool = False, first: int = 0
 ) -> Neighbours:
     """The neighbours of all queries of several data sets, with one database of all of them.
 
     Positives lie in the data set and UTM zone of their query; a negative may come from any, as if the data sets lay far
-    apart. Of a data set without queries every image is a query, and all other images are its database.
+    apart. Of a data set without queries every image is a query, and all other images are its database; of clips all
+    others that share no frame with it.
 
     Args:
-      sets: rows are counted over all of them, one after the other.
+      sets: of images, or of clips; rows are counted over all of them, one after the other. Where a clip is, in which
+        role and when, its `Clips.places` say.
       positive: threshold of `thresholds.parse_threshold` within which an image may be a positive, such as "10m".
       soft: threshold within which an image is not a negative, such as "25m"; never stricter than `positive`.
       weighted: draw queries taken at night, and sideways ones, as often as all others together, as
@@ -66,9 +69,9 @@ def neighbours(
         without a query at night or sideways.
     """
     _check_thresholds(positive, soft)
-    queries, database, (close, near) = _within(sets, (positive, soft), first)
+    queries, database, (close, near, shared) = _within(sets, (positive, soft), first)
     # An image that is both query and database would be its own best positive, at distance 0.
-    close = without(close, _themselves(queries, database))
+    close = without(close, shared)
     # Checked on the lists, not on the numbers of the thresholds: "10m_40deg" and "25m_30deg" contradict each other
     # only where images do.
     if without(close, near).indices.size:
@@ -76,15 +79,19 @@ def neighbours(
             f"objective.soft={soft!r} is stricter than objective.positive={positive!r}: an image could be a positive "
             "and a negative of one query. Give a soft threshold that holds every positive"
         )
-    keep = close.counts > 0
-    names = ", ".join(places.name for places in sets)
+    keep, every = close.counts > 0, [table_of(one) for one in sets]
+    names = ", ".join(one.name for one in every)
     if not keep.any():
         raise UserError(
             f"{names}: none of {len(keep)} queries has a positive, a database image within "
             f"objective.positive={positive!r} (negatives lie beyond objective.soft={soft!r}). Widen the threshold, or "
             "check the coordinates"
         )
-    weights = _night_sideways(Places.concat(list(sets)), queries[keep] - first) if weighted else np.ones(keep.sum())
+    weights = (
+        _night_sideways(Places.concat([*map(table_of, sets)]), queries[keep] - first)
+        if weighted
+        else np.ones(keep.sum())
+    )
     skipped = int((~keep).sum())
     return Neighbours(queries[keep], database, close.take(keep), near.take(keep), weights / weights.sum(), skipped)
 
@@ -98,24 +105,30 @@ def _check_thresholds(positive: str, soft: str) -> None:
         )
 
 
-def _within(sets: Sequence[Places], thresholds: Sequence[str], first: int) -> tuple[Array, Array, list[Positives]]:
-    """Rows of all queries and of the database, and for each threshold the images within it, as positions in the latter.
+def _within(
+    sets: Sequence[Places] | Sequence[Clips], thresholds: Sequence[str], first: int
+) -> tuple[Array, Array, list[Positives]]:
+    """Rows of all queries and of the database; for each threshold the images within it, as positions in the latter,
+    and last those that are the query or share a frame with it.
 
     Data sets, and the UTM zones of one, are searched one at a time: their metres cannot be compared.
     """
     queries, database, images = [], [], 0  # images: how many the database has so far
-    lists: list[list[Positives]] = [[] for _ in thresholds]
-    for places in sets:
+    lists: list[list[Positives]] = [[] for _ in (*thresholds, "shared")]
+    makers = [parse_threshold(text) for text in thresholds]
+    for elements in sets:
+        places = table_of(elements)
+        frames = elements.rows if isinstance(elements, Clips) else np.arange(len(elements))[:, None]
         roles = _roles(places)
         for zone in np.unique(places.zone):
             of_queries, of_database = (np.flatnonzero(role & (places.zone == zone)) for role in roles)
-            for text, parts in zip(thresholds, lists, strict=True):
-                within = parse_threshold(text)(places.take(of_database), places.take(of_queries))
+            found = [make(elements.take(of_database), elements.take(of_queries)) for make in makers]
+            for within, parts in zip([*found, _sharing(frames[of_database], frames[of_queries])], lists, strict=True):
                 parts.append(Positives(within.indptr, within.indices + images))
             queries.append(first + of_queries)
             database.append(first + of_database)
             images += len(of_database)
-        first += len(places)
+        first += len(elements)
     return np.concatenate(queries), np.concatenate(database), [_joined(parts) for parts in lists]
 
 
@@ -138,14 +151,13 @@ def _joined(parts: Sequence[Positives]) -> Positives:
     return Positives(np.concatenate([[0], *indptr]), np.concatenate([part.indices for part in parts]))
 
 
-def _themselves(queries: Array, database: Array) -> Positives:
-    """Of each query that is a database image too, its own position in the database."""
-    # Rows of the database ascend within a zone only, so that the binary search goes through a sorted order.
-    order = np.argsort(database)
-    at = np.minimum(np.searchsorted(database, queries, sorter=order), len(database) - 1)  # after the last: no match
-    position = order[at]
-    own = database[position] == queries
-    return Positives(offsets(own), position[own])
+def _sharing(database: Array, queries: Array) -> Positives:
+    """Of each row of `queries` the rows of `database` with a number in common; both int64, [rows, frames]."""
+    order = np.argsort(database, axis=None)
+    ordered, wanted = database.ravel()[order], queries.ravel()
+    starts, ends = (np.searchsorted(ordered, wanted, side=side) for side in ("left", "right"))
+    places, indptr = taken(order, starts, ends - starts)
+    return from_lists(indptr[:: queries.shape[1]], places // database.shape[1])
 
 
 def _night_sideways(places: Places, queries: Array) -> Array:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeAlias
 
 import numpy as np
 
 from data_pipelines.answers import Answers, offsets, taken
-from data_pipelines.clips import Clips
+from data_pipelines.clips import Clips, table_of
 from data_pipelines.places import Places
 from jaxvpr.errors import UserError
 from jaxvpr.retrieval.positives import (
@@ -26,7 +26,7 @@ from jaxvpr.retrieval.positives import (
 )
 
 Array = np.ndarray
-Elements = TypeVar("Elements", Places, Clips)
+Elements: TypeAlias = Places | Clips
 
 GRAMMAR = (
     "'25m' (metres), '1m_5deg' (metres and degrees of heading), '1frame' (frames either side), "
@@ -53,7 +53,7 @@ def parse_threshold(text: str, answers: Answers | None = None) -> Callable[[Elem
             if text == "list":
                 raise UserError(f"threshold 'list' of {queries.images.name} names images, not clips; use {GRAMMAR}")
             return of_clips(make, database, queries)
-        return make(database, queries)
+        return make(table_of(database), table_of(queries))
 
     return between
 

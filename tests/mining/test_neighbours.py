@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from data_pipelines.clips import cut
 from data_pipelines.places import Paths, Places
 from jaxvpr.errors import UserError
 from jaxvpr.mining.neighbours import neighbours
@@ -75,6 +78,46 @@ def test_rows_begin_where_they_are_told_to():
     here, there = (neighbours([both([0, 8], [3])], "10m", "25m", first=first) for first in (0, 100))
     assert there.queries.tolist() == [102] and there.database.tolist() == [100, 101]
     assert lists(here.positives) == lists(there.positives)
+
+
+def test_a_clip_that_shares_a_frame_with_the_query_is_never_its_positive():
+    """By hand: frames 8 m apart, clip i has frames i and i + 1. Clips 1 apart share one, those 2 apart lie 8 m apart,
+    those 4 apart 24 m."""
+    names = Paths.of(f"{i}.jpg" for i in range(9))
+    drive = Places.create("street", names, east=8.0 * np.arange(9), north=0.0, sequence=0, frame=np.arange(9))
+    found = neighbours([cut(drive, 2)], "10m", "25m")
+    clips = range(8)
+    assert found.queries.tolist() == found.database.tolist() == list(clips)
+    assert lists(found.positives) == [[j for j in clips if abs(i - j) == 2] for i in clips]
+    assert lists(found.near) == [[j for j in clips if abs(i - j) <= 4] for i in clips]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    stops=st.lists(st.integers(0, 12), min_size=12, max_size=12),
+    length=st.integers(1, 4),
+    match=st.sampled_from(["any", "last"]),
+)
+def test_clips_are_neighbours_as_their_frames_are(stops, length, match):
+    """Against loops over all pairs of frames: two drives of a database, one of queries, stops 6 m apart, twice."""
+    role = np.repeat([0, 0, 1], 4)
+    images = Places.create(
+        "drives", Paths.of(f"{i}.jpg" for i in range(12)), east=6.0 * np.array(stops), north=0.0, role=role,
+        sequence=np.repeat([0, 1, 2], 4), frame=np.tile(np.arange(4), 3),
+    )  # fmt: skip
+    one = cut(images, length, match=match)
+    frames = one.rows if match == "any" else one.rows[:, -1:]
+    east, asked = images.east[frames], images.role[one.rows[:, 0]] == 1
+    away = np.abs(east[asked][:, None, :, None] - east[~asked][None, :, None]).min((-2, -1))
+    if not (away <= 10).any():
+        return
+    found = neighbours([one, one], "10m", "25m")
+    kept = (away <= 10).any(1)
+    first = [np.flatnonzero(asked)[kept] + start for start in (0, len(one))]
+    assert found.queries.tolist() == np.concatenate(first).tolist()
+    for positives, metres in ((found.positives, 10), (found.near, 25)):
+        wanted = [np.flatnonzero(row <= metres) + start for start in (0, (~asked).sum()) for row in away[kept]]
+        assert lists(positives) == [row.tolist() for row in wanted]
 
 
 def test_night_and_sideways_weigh_as_msls_has_it():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from data_pipelines.clips import Clips
 from data_pipelines.places import Places
 from jaxvpr.reports.gallery import PREDICTIONS, GalleryItem, choose_queries
 from jaxvpr.reports.map import MapData
@@ -13,7 +14,12 @@ Array = np.ndarray
 
 
 def gallery_items(
-    database: Places, queries: Places, predictions: Array, distances: Array, positives: Positives
+    database: Places,
+    queries: Places,
+    predictions: Array,
+    distances: Array,
+    positives: Positives,
+    clips: tuple[Clips | None, Clips | None] = (None, None),
 ) -> list[GalleryItem]:
     """A choice of queries with their first predictions, wrong ones first.
 
@@ -22,10 +28,11 @@ def gallery_items(
       predictions: int [Q, k], database rows, best first; -1 pads.
       distances: float [Q, k], of the descriptors.
       positives: of the queries.
+      clips: what the rows of database and queries stand for, where those are clips; they are shown as strips.
     """
     hits = positives.hits(predictions)
     return [
-        _item(database, queries, row, predictions[row], distances[row], hits[row], positives[row])
+        _item(database, queries, row, predictions[row], distances[row], hits[row], positives[row], clips)
         for row in choose_queries(hits[:, 0])
     ]
 
@@ -46,17 +53,24 @@ def map_data(database: Places, queries: Places, predictions: Array, positives: P
 
 
 def _item(
-    database: Places, queries: Places, row: int, ranked: Array, distances: Array, hits: Array, truth: Array
+    database: Places,
+    queries: Places,
+    row: int,
+    ranked: Array,
+    distances: Array,
+    hits: Array,
+    truth: Array,
+    clips: tuple[Clips | None, Clips | None],
 ) -> GalleryItem:
     to = _positions(queries)[row]
     first = [int(number) for number in ranked[:PREDICTIONS] if number >= 0]
     nearest = None
     if len(truth):
         away = _metres(database, truth, to)
-        nearest = database.path[truth[0] if np.isnan(away).all() else truth[np.nanargmin(away)]]
+        nearest = _shown(database, clips[0], truth[0] if np.isnan(away).all() else truth[np.nanargmin(away)])
     return GalleryItem(
-        query=queries.path[row],
-        predictions=[database.path[number] for number in first],
+        query=_shown(queries, clips[1], row),
+        predictions=[_shown(database, clips[0], number) for number in first],
         right=hits[: len(first)].tolist(),
         distances=distances[: len(first)].tolist(),
         metres=_metres(database, np.array(first, np.int64), to).tolist(),
@@ -66,6 +80,13 @@ def _item(
         name=queries.path.relative(row),
         number=row,
     )
+
+
+def _shown(places: Places, clips: Clips | None, row: int) -> str | tuple[str, ...]:
+    """The picture of a row, or the frames of its clip."""
+    if clips is None or clips.length == 1:
+        return places.path[row]
+    return tuple(clips.images.path[frame] for frame in clips.rows[row])
 
 
 def _positions(places: Places) -> Array:

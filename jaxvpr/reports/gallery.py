@@ -6,10 +6,11 @@ import os
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
-from jaxvpr.reports.pictures import data_uri
+from jaxvpr.reports.pictures import data_uri, named
 from jaxvpr.reports.render import render
 
 SIDES = (176, 128, 96)  # pixels of an embedded picture's longer side, tried until all fit into the budget
@@ -19,30 +20,33 @@ PREDICTIONS = 5  # of each query
 WRONG_SHARE = 0.7  # of the queries shown, where there are enough wrong ones
 
 
+Shown: TypeAlias = "str | os.PathLike[str] | tuple[str, ...]"
+
+
 @dataclass(frozen=True)
 class GalleryItem:
     """A query and its predictions, best first.
 
     Attributes:
-      query: path of its picture.
-      predictions: paths of the first predictions.
+      query: path of its picture, or those of its frames, a tuple: a clip is shown as a strip.
+      predictions: those of the first predictions.
       right: one truth value a prediction.
       distances: of the descriptors, squared L2; may be empty.
       metres: from the query to each prediction, NaN where unknown; may be empty.
       conditions: of the query, such as ("night", "rain").
-      truth: path of the nearest positive, None where there is none; shown where no shown prediction is right.
+      truth: that of the nearest positive, None where there is none; shown where no shown prediction is right.
       truth_rank: rank (from 1) of the first right prediction of all, None where there is none.
       name: of the query; its file name if empty.
       number: row of the query in its data set, by which map and list name it; None where it has none.
     """
 
-    query: str | os.PathLike[str]
-    predictions: Sequence[str | os.PathLike[str]]
+    query: Shown
+    predictions: Sequence[Shown]
     right: Sequence[bool]
     distances: Sequence[float] = field(default=())
     metres: Sequence[float] = field(default=())
     conditions: Sequence[str] = field(default=())
-    truth: str | os.PathLike[str] | None = None
+    truth: Shown | None = None
     truth_rank: int | None = None
     name: str = ""
     number: int | None = None
@@ -55,7 +59,12 @@ class GalleryItem:
     @property
     def title(self) -> str:
         """The name of the query."""
-        return self.name or Path(self.query).name
+        return self.name or Path(str(named(self.query))).name
+
+    @property
+    def clips(self) -> bool:
+        """Does it show clips?"""
+        return any(isinstance(shown, tuple) for shown in (self.query, *self.predictions))
 
     def missed(self, shown: int) -> bool:
         """Is there a right answer, but not among the first `shown`?"""
@@ -93,6 +102,7 @@ def draw(
         pictures=_embedded(items, shown),
         conditions=sorted({name for item in items for name in item.conditions}),
         distance=distance,
+        named=named,
         queries=len(items) if queries is None else queries,
         mapped=mapped,
     )
@@ -100,11 +110,12 @@ def draw(
 
 def _embedded(items: Sequence[GalleryItem], shown: int) -> dict[str, str | None]:
     """Path -> data address of every picture, at the largest size that fits the budget."""
-    paths = [str(path) for item in items for path in (item.query, *item.predictions[:shown])]
-    paths += [str(item.truth) for item in items if item.missed(shown)]
+    drawn = [path for item in items for path in (item.query, *item.predictions[:shown])]
+    drawn += [item.truth for item in items if item.truth is not None and item.missed(shown)]
+    paths = {str(path): path for path in drawn}
     for side in SIDES:
-        pictures = {path: data_uri(path, side) for path in set(paths)}
-        if sum(len(pictures[path] or "") for path in paths) <= BUDGET:
+        pictures = {name: data_uri(path, side) for name, path in paths.items()}
+        if sum(len(pictures[str(path)] or "") for path in drawn) <= BUDGET:
             break
     return pictures
 

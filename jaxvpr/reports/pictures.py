@@ -6,32 +6,50 @@ import base64
 import io
 import os
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data_pipelines.images import ImageError, decode
 
-Picture: TypeAlias = "str | os.PathLike[str] | np.ndarray"
+# A file, an array, or the frames of a clip.
+Picture: TypeAlias = "str | os.PathLike[str] | np.ndarray | tuple[str, ...]"
 
 RIGHT, WRONG, NEUTRAL = (20, 133, 90), (204, 53, 48), (98, 108, 117)
 INK, PAPER = (28, 34, 39), (255, 255, 255)
 GAP, FRAME, LINE = 14, 5, 20
+LONG, SEAM = 5, 2  # a strip is so many pictures long at most; pixels between its frames
 
 
 def small(picture: Picture, side: int) -> Image.Image:
     """The picture as RGB with its EXIF rotation applied, at most `side` pixels wide and high.
 
     Args:
-      picture: path of an image file, or uint8 [H, W, 3] RGB.
+      picture: path of an image file, or uint8 [H, W, 3] RGB; or the paths of a clip's frames, which become a strip:
+        from left to right, at most `side` high and `LONG` times as wide.
 
     Raises:
-      ImageError: where the file is missing or not an image.
+      ImageError: where a file is missing or not an image.
     """
+    if isinstance(picture, tuple):
+        return _strip([small(frame, min(side, LONG * side // len(picture))) for frame in picture])
     image = Image.fromarray(picture if isinstance(picture, np.ndarray) else decode(picture, (side, side)))
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image
+
+
+def _strip(frames: Sequence[Image.Image]) -> Image.Image:
+    ends = np.cumsum([frame.width + SEAM for frame in frames])
+    strip = Image.new("RGB", (int(ends[-1]) - SEAM, max(frame.height for frame in frames)), PAPER)
+    for frame, end in zip(frames, ends.tolist(), strict=True):
+        strip.paste(frame, (end - SEAM - frame.width, 0))
+    return strip
+
+
+def named(picture: Picture) -> Any:
+    """What a picture is called: itself, or the first and last frame of a clip."""
+    return f"{picture[0]} to {picture[-1]}" if isinstance(picture, tuple) else picture
 
 
 def data_uri(picture: Picture, side: int) -> str | None:

@@ -175,7 +175,12 @@ def _report(
         costs=costs,
         loss_log=log,
         gallery=gallery_items(
-            bench.database, bench.queries, first.method.predictions, first.method.distances, positives
+            bench.database,
+            bench.queries,
+            first.method.predictions,
+            first.method.distances,
+            positives,
+            (bench.database_clips, bench.query_clips),
         ),
         queries=len(bench.queries),
         map=map_data(bench.database, bench.queries, first.method.predictions, positives),

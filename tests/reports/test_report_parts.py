@@ -1,5 +1,7 @@
 """Charts, map, gallery and tables, each against numbers worked out by hand."""
 
+import base64
+import io
 import json
 import re
 
@@ -9,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from data_pipelines.clips import cut
+from data_pipelines.images import ImageError
 from data_pipelines.places import Paths, Places
 from jaxvpr.reports import gallery, tables
 from jaxvpr.reports import map as maps
 from jaxvpr.reports.answers import gallery_items, map_data
 from jaxvpr.reports.charts import Series, line_chart, smooth, thin, ticks
-from jaxvpr.reports.pictures import predictions_picture, small
+from jaxvpr.reports.pictures import data_uri, predictions_picture, small
 from jaxvpr.retrieval.positives import from_lists
 
 
@@ -196,3 +200,44 @@ def test_small_pictures_follow_their_exif(tmp_path):
     image.save(tmp_path / "turned.jpg", exif=exif)
     assert small(tmp_path / "turned.jpg", 80).size == (20, 80)
     assert small(np.zeros((10, 20, 3), np.uint8), 80).size == (20, 10)
+
+
+def test_a_clip_is_a_strip_of_its_frames(tmp_path):
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+    frames = tuple(str(tmp_path / f"{number}.png") for number in range(3))
+    for frame, colour in zip(frames, colours, strict=True):
+        Image.new("RGB", (200, 100), colour).save(frame)
+    strip = np.asarray(small(frames, 50))
+    assert strip.shape == (25, 3 * 50 + 2 * 2, 3)
+    for number, colour in enumerate(colours):
+        assert (strip[:, 52 * number : 52 * number + 50] == colour).all()
+    assert (strip[:, [50, 51, 102, 103]] == 255).all()
+    long = np.asarray(small(frames * 5, 50))  # 15 frames are as long as 5 pictures, but for their seams
+    assert long.shape == (8, 15 * 16 + 14 * 2, 3)
+    with pytest.raises(ImageError, match="absent"):
+        small((*frames, str(tmp_path / "absent.png")), 50)
+    assert data_uri((frames[0], "absent.png"), 50) is None
+
+
+def test_the_gallery_shows_clips_as_strips_and_single_images_as_they_are(tmp_path):
+    files = [f"{number}.png" for number in range(12)]
+    for file in files:
+        Image.new("RGB", (40, 30), (90, 120, 9)).save(tmp_path / file)
+    images = Places.create(
+        "drive", Paths.of(files, tmp_path), east=10.0 * np.arange(12), north=0.0, frame=np.arange(12), sequence=0
+    )
+    database, queries = cut(images, 5, stride=7), cut(images, 1, stride=6)
+    near = from_lists([0, 1, 2], [0, 1])
+    arguments = (np.array([[0, 1], [0, 1]]), np.zeros((2, 2)), near)
+    items = gallery_items(database.places, queries.places, *arguments, (database, queries))
+    by_query = {item.number: item for item in items}
+    assert by_query[0].query == str(tmp_path / "0.png") and by_query[0].clips
+    clips = [tuple(str(tmp_path / files[frame]) for frame in range(first, first + 5)) for first in (0, 7)]
+    assert by_query[0].predictions == clips
+    page = gallery.draw(items)
+    assert page.count("data:image/jpeg") == 2 * 3 and f"{tmp_path / '0.png'} to {tmp_path / '4.png'}" in page
+    sizes = {Image.open(io.BytesIO(base64.b64decode(data))).size for data in re.findall(r"base64,([\w+/=]+)", page)}
+    assert sizes == {(40, 30), (5 * 40 + 4 * 2, 30)}
+    assert "grid-template-columns:repeat(auto-fill" in page
+    plain = gallery_items(images, images.take(np.arange(2)), *arguments)
+    assert not any(item.clips for item in plain) and "grid-template-columns" not in gallery.draw(plain)

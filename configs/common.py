@@ -200,6 +200,11 @@ def _running(config: ConfigDict) -> None:
             "localize": False,
             "search": "auto",
             "host_mib": 4096,
+            # How clips are compared (`jaxvpr.retrieval.sequence_search.Score`): "" by their descriptors, which takes a
+            # model of clips. The others look at the frames, each described once: "average" is the mean distance of
+            # aligned frames, "seqslam" the best of `velocities` between the two `velocity` after local contrast over
+            # `window` frames (0: none), "two_stage" takes the `top` first by descriptors of clips again by "average".
+            "sequence": ConfigDict({"score": "", "top": 20, "velocity": (0.8, 1.2), "velocities": 5, "window": 10}),
         }
     )
     config.log_seconds = 10.0

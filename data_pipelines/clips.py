@@ -144,7 +144,7 @@ class Cutting:
           DataError: where frames have no numbers, or one has the number of another; where times fall as numbers rise;
             where no sequence is as long as a clip.
         """
-        order, starts, counts = _runs(images, self.metres, self.seconds)
+        order, starts, counts = runs(images, self.metres, self.seconds)
         span = (self.length - 1) * self.every + 1
         windows = np.maximum((counts - span) // self.stride + 1, 0)
         if not windows.any():
@@ -170,7 +170,7 @@ def cut(images: Places, length: int, **keys: Any) -> Clips:
     return Cutting(length, **keys).clips(images)
 
 
-def _runs(images: Places, metres: float, seconds: float) -> tuple[Array, Array, Array]:
+def runs(images: Places, metres: float, seconds: float) -> tuple[Array, Array, Array]:
     """Drives without a gap: rows in their order (int64 [N]), and where in it each begins and how long it is [R]."""
     _require(images)
     order = np.lexsort((images.frame, images.sequence, images.role, images.split))

@@ -22,6 +22,7 @@ from jaxvpr.builders.network import (
     image_size,
     mesh,
     model,
+    score,
     shapes,
     where,
 )

@@ -17,6 +17,7 @@ from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.describer import Describer
+from jaxvpr.retrieval.sequence_search import Score
 from jaxvpr.retrieval.where import Where
 
 
@@ -101,6 +102,11 @@ def describing(config: ConfigDict) -> dict[str, Any]:
 def where(config: ConfigDict) -> Where:
     """Where the descriptors of a database lie while they are searched."""
     return Where(config.eval.search, config.eval.host_mib)
+
+
+def score(config: ConfigDict) -> Score:
+    """How clips are compared. Recipes that were saved before these keys came to be lack them."""
+    return Score(**config.eval.get("sequence", {}))
 
 
 @lru_cache(maxsize=64)

@@ -25,7 +25,7 @@ def check(config: ConfigDict) -> None:
     Raises:
       UserError: names the key and what it may be.
     """
-    looks = (_check_name, _check_image, _check_panorama, _check_data, _check_clips, _check_patterns)
+    looks = (_check_name, _check_image, _check_panorama, _check_data, _check_clips, _check_sequence, _check_patterns)
     found = list(ranges.mistakes(config))
     for look in looks:
         try:
@@ -132,6 +132,26 @@ def _check_clips(config: ConfigDict) -> None:
             Cutting.of(spec.get("clips", {}))
         except DataError as error:
             raise UserError(f"config.{key}.{error}") from error
+
+
+def _check_sequence(config: ConfigDict) -> None:
+    keys = config.eval.get("sequence", {})
+    velocity = tuple(keys.get("velocity", (1, 1)))
+    if len(velocity) != 2 or velocity[0] > velocity[1]:
+        raise UserError(f"config.eval.sequence.velocity={velocity} must be (least, greatest)")
+    if (score := keys.get("score", "")) not in ("average", "seqslam", "two_stage"):
+        return
+    measured = [spec for group in ("val_data", "test_data") for spec in config[group].values()]
+    if measured and not any(spec.get("clips", {}).get("length", 0) for spec in measured):
+        raise UserError(
+            f"config.eval.sequence.score={score!r} compares clips, and all data sets to measure on are images. Cut one "
+            "into clips, test_data.NAME.clips.length=5, or set eval.sequence.score=''"
+        )
+    if score != "two_stage" and config.eval.search == "mesh":
+        raise UserError(
+            f"config.eval.search='mesh' splits a database over the devices, and eval.sequence.score={score!r} needs "
+            "all of its frames on each. Set eval.search=auto"
+        )
 
 
 def _check_patterns(config: ConfigDict) -> None:

@@ -17,7 +17,7 @@ Test = Callable[[float], bool]
 # What a number must be, in words and as a test, and the keys it holds for; in a tuple it holds for each number.
 RANGES: tuple[tuple[str, Test, str], ...] = (
     ("at least 0", lambda n: n >= 0, """
-        seed epochs mesh.model mesh.fsdp_mib ema.warmup plateau.patience plateau.options.threshold
+        seed epochs eval.sequence.window mesh.model mesh.fsdp_mib ema.warmup plateau.patience plateau.options.threshold
         plateau.options.cooldown plateau.options.min_rate best.patience checkpoint.every_steps clusters.images
         profile.first profile.steps
         pca.dim log_seconds domain.weight domain.gamma augment.brightness augment.contrast augment.saturation
@@ -27,6 +27,7 @@ RANGES: tuple[tuple[str, Test, str], ...] = (
         objective.loss_options.margin objective.loss_options.positive_margin objective.loss_options.negative_margin
         objective.loss_options.eps objective.miner_options.epsilon"""),
     ("at least 1", lambda n: n >= 1, """
+        eval.sequence.top eval.sequence.velocities
         steps_per_epoch every_epochs checkpoint.keep eval.recalls clusters.per_image clusters.iterations
         pca.images pca.memory_mib eval.host_mib domain.hidden objective.partition.N objective.partition.L
         objective.partition.min_images objective.N objective.min_images

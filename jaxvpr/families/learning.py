@@ -151,9 +151,10 @@ def _validate(
     """Recall at the first threshold of every validation set, `<set>/R@<N>` in per cent; with classes that lie in
     `places` also how often they localise, `<set>/LR@<N>`."""
     classes = places.database(extra, over) if places else None
-    where, values = builders.where(config), dict[str, float]()
+    where, score, values = builders.where(config), builders.score(config), dict[str, float]()
     for bench in validation:
-        found = measure(describer, variables, bench, builders.recall_ns(config, bench), classes=classes, where=where)
+        ns = builders.recall_ns(config, bench)
+        found = measure(describer, variables, bench, ns, classes=classes, where=where, score=score)
         for name, recalls in (("R", found.recalls), ("LR", found.located)):
             for first in list(recalls.values())[:1]:
                 values |= {f"{bench.name}/{name}@{n}": value for n, value in first.of_all.items()}

@@ -16,6 +16,7 @@ from jaxvpr.models.intermediates import AT
 from jaxvpr.objectives import cells, distillation, pretraining, triplet_plans
 from jaxvpr.objectives.place_heads import LOSSES, MARGIN_LOSSES, MINERS, Choice
 from jaxvpr.objectives.triplets import LOSSES as TRIPLET_LOSSES
+from jaxvpr.retrieval.sequence_search import SCORES
 from jaxvpr.retrieval.thresholds import parse_threshold
 from jaxvpr.retrieval.where import SEARCHES
 from jaxvpr.training import settings
@@ -75,6 +76,7 @@ def _of_model() -> Known:
         "train_precision": ("", *models.PRECISIONS),
         "loader.on_error": ("raise", "skip"),
         "eval.search": SEARCHES,
+        "eval.sequence.score": SCORES,
     }
 
 

@@ -18,7 +18,9 @@ from jaxvpr.errors import UserError
 from jaxvpr.retrieval.classes import Classes, locate
 from jaxvpr.retrieval.describer import Apply, Describer
 from jaxvpr.retrieval.positives import Positives
+from jaxvpr.retrieval.protocol import EXACT
 from jaxvpr.retrieval.recall import Recall, recall
+from jaxvpr.retrieval.sequence_search import PLAIN, TWO_STAGE, Comparison, Ranked, Score
 from jaxvpr.retrieval.thresholds import parse_threshold
 from jaxvpr.retrieval.where import AUTO, Where, nearest
 
@@ -52,19 +54,30 @@ class Benchmark:
         """What a `Describer` is shown of the database, and of the queries."""
         return self.database_clips or self.database.path, self.query_clips or self.queries.path
 
+    def compared(self, score: Score) -> Comparison | None:
+        """The clips and the score that compares them; None for images, or where descriptors are compared as they are.
+
+        Raises as `Comparison`.
+        """
+        if not (score.score and self.database_clips and self.query_clips and self.cutting):
+            return None
+        return Comparison(self.name, self.database_clips, self.query_clips, self.cutting, score)
+
 
 @dataclass(frozen=True)
 class Measured:
     """Predictions of one set of descriptors on a benchmark, and their recalls.
 
     Attributes:
-      predictions: int64 [Q, k], database rows, nearest first. distances: float32 [Q, k], squared L2.
+      predictions: int64 [Q, k], database rows, nearest first. distances: float32 [Q, k], squared L2, or a
+        score.
       recalls: threshold -> `Recall`.
       dimension: of the descriptors.
       missing: how many images could not be read (they count as never found, or as queries that fail).
       extraction_ms: per image, with reading. matching_ms: per query.
       located: threshold -> recall of localisation by the model's classes; see `classes.locate`.
       classes: their number.
+      index: what found the predictions, for the protocol line.
     """
 
     predictions: Array
@@ -76,6 +89,7 @@ class Measured:
     matching_ms: float
     located: Mapping[str, Recall] = field(default_factory=dict)
     classes: int = 0
+    index: str = EXACT
 
 
 class Evaluated(NamedTuple):
@@ -126,10 +140,12 @@ def measure(
     apply: Apply | None = None,
     classes: Classes | None = None,
     where: Where = AUTO,
+    score: Score = PLAIN,
 ) -> Measured:
     """Descriptors of a benchmark's images, their exact nearest neighbours, and the recall for every threshold.
 
-    With `classes` the queries are localised by classification too. Descriptors of queries are in every process.
+    With `classes` the queries are localised by classification too, unless a `score` ranks clips by their frames alone.
+    Descriptors of queries are in every process.
 
     Raises:
       UserError: where the database has fewer images than the largest N, or needs more memory than there is.
@@ -139,6 +155,38 @@ def measure(
             f"{bench.name}: recall@{max(ns)} needs as many images, but the database has {len(bench.database)}; "
             "lower eval.recalls"
         )
+    compared = bench.compared(score)
+    if compared and score.score != TWO_STAGE:
+        found = compared.ranked(describer, variables, apply, max(ns))
+    else:
+        k = max(max(ns), min(score.top, len(bench.database))) if compared else max(ns)
+        found = _nearest(describer, variables, bench, k, apply, where)
+    if compared and score.score == TWO_STAGE:
+        found = compared.again(describer, variables, apply, found, max(ns))
+    located = {}
+    if classes and found.queries:
+        located = locate(
+            classes, found.queries.descriptors, bench.queries, thresholds=tuple(bench.positives), ns=ns,
+            missing=found.queries.missing,
+        )  # fmt: skip
+    return Measured(
+        predictions=found.predictions,
+        distances=found.distances,
+        recalls={name: recall(found.predictions, positives, ns) for name, positives in bench.positives.items()},
+        dimension=found.dimension,
+        missing=found.missing,
+        extraction_ms=1000 * found.extraction / len(bench.queries),
+        matching_ms=1000 * found.matching / len(bench.queries),
+        located=located,
+        classes=len(classes.places) if classes else 0,
+        index=score.said if compared else EXACT,
+    )
+
+
+def _nearest(
+    describer: Describer, variables: Any, bench: Benchmark, k: int, apply: Apply | None, where: Where
+) -> Ranked:
+    """The k nearest of a benchmark's database by the descriptors of its images or clips."""
     most, shown = max(len(bench.database), len(bench.queries)), bench.shown
     length = partial(describer.dimension, variables, shown[0], apply, most)
     on_mesh = where.on_mesh(bench.name, len(bench.database), length, describer.mesh)
@@ -148,26 +196,11 @@ def measure(
     queries = describer(variables, shown[1], apply, most)
     extracted = time.monotonic()
     _require_one_length(bench, database.descriptors, queries.descriptors)
-    distances, predictions = nearest(database, queries.descriptors, max(ns))
+    distances, predictions = nearest(database, queries.descriptors, k)
     matched = time.monotonic()
     predictions[queries.missing] = -1
-    located = {}
-    if classes:
-        located = locate(
-            classes, queries.descriptors, bench.queries, thresholds=tuple(bench.positives), ns=ns,
-            missing=queries.missing,
-        )  # fmt: skip
-    return Measured(
-        predictions=predictions,
-        distances=distances,
-        recalls={name: recall(predictions, positives, ns) for name, positives in bench.positives.items()},
-        dimension=database.descriptors.shape[-1],
-        missing=len(database.missing) + len(queries.missing),
-        extraction_ms=1000 * (extracted - began) / len(bench.queries),
-        matching_ms=1000 * (matched - extracted) / len(bench.queries),
-        located=located,
-        classes=len(classes.places) if classes else 0,
-    )
+    missing, dimension = len(database.missing) + len(queries.missing), database.descriptors.shape[-1]
+    return Ranked(distances, predictions, dimension, missing, extracted - began, matched - extracted, queries)
 
 
 def _require_one_length(bench: Benchmark, database: Any, queries: Any) -> None:

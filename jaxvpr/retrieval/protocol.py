@@ -28,6 +28,7 @@ def protocol(
     computed_in: str = "float32",
     batch_norm_images: int = 0,
     cutting: Cutting | None = None,
+    index: str = EXACT,
 ) -> dict[str, Any]:
     """The `protocol` of an entry of `metrics.json`.
 
@@ -45,6 +46,7 @@ def protocol(
       missing: images that could not be read; they count as queries that fail, or were never found.
       computed_in: type and precision of the network, as `models.computed_in` has it.
       cutting: how both were cut into clips; None for images.
+      index: what ranked the database.
     """
     for threshold, truth in positives.items():
         if len(truth) != queries:
@@ -60,7 +62,7 @@ def protocol(
         "multiple": int(multiple),
         "cropped_from": "none" if cropped_from is None else "x".join(map(str, cropped_from)) or "own size",
         "dimension": int(dimension),
-        "index": EXACT,
+        "index": index,
         "missing": int(missing),
         "computed_in": computed_in,
         **({"batch_norm_images": int(batch_norm_images)} if batch_norm_images else {}),

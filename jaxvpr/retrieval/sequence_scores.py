@@ -179,7 +179,7 @@ def best_trajectories(apart, rows, table, first, stop, reach):
 
 
 def reranked(
-    database: Array, clips: Array, frames: Array, rows: Array, candidates: Array, missing: Array
+    database: Array, clips: Array, frames: Array, rows: Array, candidates: Array, lost: Array
 ) -> tuple[Array, Array]:
     """Candidates of each query in the order of their mean distance of aligned frames: SeqNet's second stage.
 
@@ -187,15 +187,14 @@ def reranked(
       database: float32 [N, D], descriptors of frames. clips: int [C, F], those of each clip.
       frames: float32 [M, D]; rows: int [Q, F], likewise of the queries.
       candidates: int [Q, K], clips of the database; -1 pads.
-      missing: int [m], frames of the database that could not be read: clips with one of them come last, as -1.
+      lost: bool [C], clips with a frame that could not be read: they come last, as -1.
 
     Returns:
       Distances float32 [Q, K], lowest first, of equal ones the smaller clip; and clips int64 [Q, K].
     """
-    whole: Array = ~np.any(np.isin(clips, missing), axis=1)
     distances, found = np.full(candidates.shape, np.inf, np.float32), np.full(candidates.shape, -1, np.int64)
     for query, own in enumerate(candidates):
-        own = own[(own >= 0) & whole[own]]
+        own = own[(own >= 0) & ~lost[own]]
         apart = np.linalg.norm(database[clips[own]] - frames[rows[query]], axis=-1).mean(axis=-1)
         order = np.lexsort((own, apart))
         distances[query, : len(own)], found[query, : len(own)] = apart[order], own[order]

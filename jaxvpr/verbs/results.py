@@ -44,16 +44,17 @@ def measured(
     """Measures the method on every benchmark, beside thumbnails and other models: the network it started as, and
     itself without its PCA."""
     describer = builders.describer(config, mesh)
-    where, found = builders.where(config), []
+    how: dict[str, Any] = {"where": builders.where(config), "score": builders.score(config)}
+    found = []
     for bench in benches:
         ns = builders.recall_ns(config, bench)
-        method = measure(describer, variables, bench, ns, classes=classes, where=where)
+        method = measure(describer, variables, bench, ns, classes=classes, **how)
         baselines = {}
         if config.eval.baselines:
-            baselines["thumbnail"] = measure(describer, {}, bench, ns, thumbnail, where=where)
+            baselines["thumbnail"] = measure(describer, {}, bench, ns, thumbnail, **how)
             for name, (recipe, weights) in others.items():
                 describes = describer if recipe is config else builders.describer(recipe, mesh)
-                baselines[name] = measure(describes, weights, bench, ns, where=where)
+                baselines[name] = measure(describes, weights, bench, ns, **how)
         found.append(Evaluated(bench, method, baselines))
         _print(config, found[-1])
     return found
@@ -75,6 +76,7 @@ def _facts(config: ConfigDict, one: Evaluated) -> dict[str, Any]:
         computed_in=models.computed_in(builders.model(config)),
         batch_norm_images=config.model.get("batch_norm_images", 0),
         cutting=one.bench.cutting,
+        index=one.method.index,
     )
 
 

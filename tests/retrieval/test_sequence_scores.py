@@ -176,13 +176,15 @@ def test_two_stages_over_the_whole_database_are_the_score_alone():
     kept = np.flatnonzero(whole | (np.arange(40) == 3))  # clip 3 has the frame that could not be read
     clips = np.where(whole[kept, None], ways[kept], 3)
     candidates = np.stack([rng.permutation(len(kept)) for _ in rows])
-    distances, found = scores.reranked(drives.frames, clips, asked, rows, candidates, np.array([3]))
+    distances, found = scores.reranked(drives.frames, clips, asked, rows, candidates, kept == 3)
     values, expected = averages(drives._replace(at=drives.at[kept]), rows, asked, steps, len(kept))
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_allclose(distances, values, atol=1e-5)
     assert (found[:, -1] == -1).all() and (found[:, :-1] >= 0).all()
     few = candidates[:, :6]
-    again = scores.reranked(drives.frames, clips, asked, rows, np.pad(few, ((0, 0), (0, 1)), constant_values=-1), [3])
+    again = scores.reranked(
+        drives.frames, clips, asked, rows, np.pad(few, ((0, 0), (0, 1)), constant_values=-1), kept == 3
+    )
     for query in range(10):
         ranked = [clip for clip in expected[query] if clip in few[query] and clip >= 0]
         assert again[1][query].tolist() == ranked + [-1] * (7 - len(ranked))

@@ -213,6 +213,33 @@ def malls(at, cell, changes):
     sane("baidu_mall", ROOT / "m", up="z")
 
 
+@cases(st.integers(0, 3), st.integers(0, 20), cells, edits)
+def drives(broken, at, cell, changes):
+    content = {
+        "raw": ("key,lon,lat,ca,captured_at,pano", "a,12.5,55.7,90,2018-03-16,False"),
+        "postprocessed": ("key,easting,northing,control_panel,night,view_direction", "a,1,2,False,True,Forward"),
+        "seq_info": ("key,sequence_key,frame_number", "a,s,3"),
+        "subtask_index": ("all,s2w,w2s,o2n,n2o,d2n,n2d", "True,True,True,True,True,True,False"),
+    }
+    for k, (name, (header, row)) in enumerate(content.items()):
+        values = f"{header}\n{row}".replace("\n", ",\n,").split(",")
+        if k == broken:
+            values[at % len(values)] = cell
+        data = encoded(",".join(values).replace(",\n,", "\n"))
+        for side in ("database", "query"):
+            write(f"w/train_val/cph/{side}/{name}.csv", damaged(data, changes) if k == broken else data)
+            write(f"w/train_val/cph/{side}/images/a.jpg", b"")
+    sane("msls", ROOT / "w", protocol="official")
+
+
+@cases(cells, st.integers(0, 7), edits)
+def frames(cell, field, changes):
+    fields = ["1", "2", "s", "3", "p", "city", "2019", ".jpg"]
+    fields[field] = cell
+    write("frames.txt", damaged(encoded("@".join(["a/", *fields])), changes))
+    sane("at_names", ROOT, paths_file=ROOT / "frames.txt")
+
+
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     warnings.simplefilter("error")
@@ -223,7 +250,7 @@ def main() -> None:
     for folder in ("mapping", "validation"):
         write(f"f/{folder}/sensors/records_data/a.jpg", b"")
     write("g/Images/R/R_0000001_2019_03_004_1.0_2.0_p.jpg", b"")
-    for kind in (tables, cities, named, lists_in_csv, lists_in_npy, arrays, exif, floors, malls):
+    for kind in (tables, cities, named, lists_in_csv, lists_in_npy, arrays, exif, floors, malls, drives, frames):
         kind()
     print(COUNT[0])
 

@@ -14,7 +14,7 @@ import numpy as np
 from data_pipelines import geo
 from data_pipelines.answers import Answers, offsets, taken
 from data_pipelines.errors import DataError, option_of
-from data_pipelines.places import Places
+from data_pipelines.places import FARTHEST, Places
 
 Array = np.ndarray
 Maker = Callable[[Places, Places], "Positives"]
@@ -76,15 +76,19 @@ class Positives:
 def within_metres(database: Places, queries: Places, metres: float, degrees: float | None = None) -> Positives:
     """Positives at most `metres` away (inclusive), and, if `degrees` is given, seen under a heading that close.
 
-    Time and memory grow with the pairs within the radius, not with Q x N.
+    Time and memory grow with the pairs within the radius, not with Q x N. Images of UTM zones that do not touch, as
+    those of several cities, are never near each other.
 
     Raises:
-      DataError: images without coordinates (or heading, where `degrees` is given), or in several UTM zones.
+      DataError: images without coordinates (or heading, where `degrees` is given), or in UTM zones that touch.
     """
     if metres < 0 or (degrees is not None and degrees < 0):
         raise ValueError(f"a tolerance cannot be negative: metres={metres}, degrees={degrees}")
     at, to = _positions(database), _positions(queries)
-    _require_one_zone(database, queries)
+    if _zones_apart(database, queries):  # a third axis takes them farther from each other than any threshold
+        at, to = (np.column_stack([xy, of.zone * FARTHEST]) for xy, of in ((at, database), (to, queries)))
+    else:
+        _require_one_zone(database, queries)
     headings = (_headings(database), _headings(queries)) if degrees is not None else None
     parts = []
     # float32 would be too coarse: UTM north has seven digits before the point. The rule itself is applied here to the
@@ -165,6 +169,14 @@ def without(positives: Positives, others: Positives) -> Positives:
     keep = np.append(theirs, -1)[at] != mine  # the -1 follows the last key, and equals none
     # Offsets of `keep` count what is kept of the first i: new offsets for old ones.
     return Positives(offsets(keep)[positives.indptr], positives.indices[keep])
+
+
+def _zones_apart(database: Places, queries: Places) -> bool:
+    """Whether the images lie in several UTM zones, of which no two touch: they are six degrees or more apart."""
+    zones = np.unique(np.concatenate([database.zone, queries.zone]))
+    number = np.sort(zones % 100)
+    gaps = np.diff(number, append=number[:1] + 60)
+    return len(zones) > 1 and bool(zones.min() > 0 and (gaps > 1).all())
 
 
 def _require_one_zone(database: Places, queries: Places) -> None:

@@ -104,6 +104,17 @@ def test_coordinates_headings_and_zones_are_required():
         within_metres(one, one, -1)
 
 
+def test_cities_in_zones_that_do_not_touch_are_measured_together():
+    """The same metres in zones 33 and 10, as in validation on MSLS: only those of a query's own zone are near."""
+    database = places(4, east=[0.0, 0.0, 30.0, 10.0], north=0.0, zone=[33, 10, 10, 33])
+    queries = places(3, east=[5.0, 5.0, 5.0], north=0.0, zone=[10, 33, 151])
+    assert rows(within_metres(database, queries, 25)) == [[1, 2], [0, 3], []]
+    assert rows(within_metres(database, queries, 5)) == [[1], [0, 3], []]
+    for touching in ([10, 33, 34, 10], [10, 33, 133, 10], [1, 60, 10, 10], [10, 33, -1, 10]):
+        with pytest.raises(DataError, match=r"UTM zones|a local frame"):
+            within_metres(places(4, east=0.0, north=0.0, zone=touching), queries, 25)
+
+
 def test_no_images_have_no_positives():
     none, one = places(0), places(1, east=0.0, north=0.0, zone=10)
     assert rows(within_metres(none, one, 25)) == [[]]

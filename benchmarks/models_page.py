@@ -1,4 +1,4 @@
-"""Keeps the tables of docs/models.md: every published method, backbone and aggregator, with what it costs.
+"""Keeps the tables of docs/models.md: every published method, backbone, aggregator and head, with what it costs.
 
     python -m benchmarks.models_page --out docs/models.md
 
@@ -26,7 +26,7 @@ from jaxvpr.weights import FAMILIES
 
 
 class Costs(NamedTuple):
-    """What a model weighs: learned numbers, bytes as MiB, 1e9 operations an image, and the descriptor's length."""
+    """What a model weighs: learned numbers, bytes as MiB, 1e9 operations an image or clip, the descriptor's length."""
 
     parameters: int
     mib: float
@@ -34,12 +34,12 @@ class Costs(NamedTuple):
     dimension: int
 
 
-def costs(module: models.PlaceModel, size: tuple[int, int]) -> Costs:
-    """Counts a model without computing anything; `size` is (height, width) in pixels."""
-    images = jax.ShapeDtypeStruct((1, *size, 3), np.uint8)
+def costs(module: models.PlaceModel, size: tuple[int, int], frames: int = 0) -> Costs:
+    """Counts a model without computing anything; `size` is (height, width) in pixels, `frames` those of a clip."""
+    images = jax.ShapeDtypeStruct((1, *(frames,) * bool(frames), *size, 3), np.uint8)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
     dimension = jax.eval_shape(module.apply, variables, images).shape[1]
-    return Costs(parameter_count(variables), model_mib(variables), flops(module, *size) / 1e9, dimension)
+    return Costs(parameter_count(variables), model_mib(variables), flops(module, *size, frames) / 1e9, dimension)
 
 
 def method_row(names: Sequence[str]) -> str:
@@ -47,13 +47,14 @@ def method_row(names: Sequence[str]) -> str:
     described, method = models.description(names[-1]), models.build(names[-1])
     preprocess = method.preprocess
     size = common_size(preprocess.size, preprocess.multiple, preprocess.crop)
-    found = costs(method.module, size)
+    found = costs(method.module, size, described.frames)
+    shape = f"{described.frames}x" * bool(described.frames) + "x".join(map(str, size))
     taken = "own size" if not preprocess.size else "x".join(map(str, preprocess.size))
     fitted = "middle in multiples" if preprocess.crop else "multiple"
     rounded = f", {fitted} of {preprocess.multiple}" if preprocess.multiple > 1 else ""
     return _row(
         f"`{label(names)}`", described.model["backbone"], _aggregator(described.model), f"{found.dimension:,}",
-        f"{found.parameters / 1e6:,.1f} M", f"{found.mib:,.1f}", f"{found.gflops:,.1f} at {'x'.join(map(str, size))}",
+        f"{found.parameters / 1e6:,.1f} M", f"{found.mib:,.1f}", f"{found.gflops:,.1f} at {shape}",
         f"{taken}{rounded}, {preprocess.resize}", f"`{described.family}`",
     )  # fmt: skip
 
@@ -66,7 +67,9 @@ def label(names: Sequence[str]) -> str:
 
 
 def _aggregator(model: Mapping[str, Any]) -> str:
-    """The aggregator's name; behind a further step, both."""
+    """The aggregator's name; behind it that of a further step, and of the head for clips."""
+    if head := model.get("sequence"):
+        return f"{_aggregator({**model, 'sequence': ''})}, {head}"
     inner = model.get("aggregator_options", {}).get("inner")
     return f"{_aggregator(inner)} + {model['aggregator']}" if inner else model["aggregator"]
 
@@ -95,6 +98,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "methods": methods,
     "backbones": lambda: _modules(models.BACKBONES),
     "aggregators": lambda: _modules(models.AGGREGATORS),
+    "sequences": lambda: _modules(models.SEQUENCES),
     "names": names,
 }
 

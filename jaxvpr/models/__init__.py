@@ -23,21 +23,24 @@ from jaxvpr.models.aggregators.projections import FC, Whiten
 from jaxvpr.models.aggregators.rrm import RRM
 from jaxvpr.models.aggregators.salad import SALAD, MegaLoc
 from jaxvpr.models.aggregators.seqpool import SeqPool
+from jaxvpr.models.aggregators.tokens import TokenEncoder
 from jaxvpr.models.aggregators.vlad import VLAD, NetVLAD, SuperVLAD
 from jaxvpr.models.backbones.cct import CCT
 from jaxvpr.models.backbones.dinov2 import DINOv2
 from jaxvpr.models.backbones.efficientnet import EfficientNet
 from jaxvpr.models.backbones.resnet import ResNet
 from jaxvpr.models.backbones.squeezenet import SqueezeNet
+from jaxvpr.models.backbones.timesformer import TimeSformer
 from jaxvpr.models.backbones.vgg import VGG
 from jaxvpr.models.backbones.vit import ViT
+from jaxvpr.models.description import Description, Preprocess
 from jaxvpr.models.features import Features
-from jaxvpr.models.methods import METHODS, Description, Preprocess
+from jaxvpr.models.methods import METHODS
 from jaxvpr.models.non_local import NonLocal
 from jaxvpr.models.place_model import IMAGENET_MEAN, IMAGENET_STD, PRECISIONS, PlaceModel
-from jaxvpr.models.sequences.joined import Cat
 from jaxvpr.models.sequences.joint import Joint
-from jaxvpr.models.sequences.pooling import Mean, SeqGeM
+from jaxvpr.models.sequences.ordered import Cat, CatFC, ClipEncoder, TemporalConv
+from jaxvpr.models.sequences.pooling import Delta, Max, Mean, SeqGeM, SeqPoolFrames
 
 __all__ = [
     "AGGREGATORS",
@@ -74,6 +77,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "cct14_384": partial(CCT, size=384),
     "vit_s16": partial(ViT, width=384, heads=6),
     "vit_b16": ViT,
+    "timesformer_b16": TimeSformer,
     "dinov2_vits14": partial(DINOv2, width=384, heads=6),
     "dinov2_vitb14": DINOv2,
     "dinov2_vitl14": partial(DINOv2, width=1024, depth=24, heads=16),
@@ -99,6 +103,7 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
     "boq": BoQ,
     "convap": ConvAP,
     "cricavpr": CricaVPR,
+    "encoder": TokenEncoder,
     "megaloc": MegaLoc,
     "mixvpr": MixVPR,
     "salad": SALAD,
@@ -117,8 +122,14 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
 SEQUENCES: dict[str, Callable[..., nn.Module]] = {
     "joint": Joint,
     "cat": Cat,
-    "mean": Mean,
+    "fc": CatFC,
+    "conv": TemporalConv,
+    "encoder": ClipEncoder,
     "seqgem": SeqGeM,
+    "seqpool": SeqPoolFrames,
+    "mean": Mean,
+    "max": Max,
+    "delta": Delta,
 }
 
 
@@ -164,7 +175,7 @@ def clip_length(model: PlaceModel) -> int:
     of images alone."""
     if model.sequence is None and not getattr(model.backbone, "takes_clips", False):
         return 0
-    return getattr(model.sequence, "frames", 0) or 1
+    return getattr(model.sequence, "frames", 0) or getattr(model.sequence, "width", 1)
 
 
 def computed_in(model: PlaceModel) -> str:

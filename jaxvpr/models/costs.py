@@ -26,13 +26,13 @@ def model_mib(variables: Mapping[str, Any]) -> float:
     return sum(prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables)) / 2**20
 
 
-def flops(model: nn.Module, height: int, width: int) -> int:
-    """Operations that describing one image of `height` x `width` pixels takes.
+def flops(model: nn.Module, height: int, width: int, frames: int = 0) -> int:
+    """Operations that describing one image of `height` x `width` pixels takes, or one clip of so many `frames`.
 
     A multiply-add of a convolution or matrix product counts 2, other arithmetic 1 a number. The traced program is
     counted, so that the figure depends on the model alone and not on a compiler or device; nothing is computed.
     """
-    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.uint8)
+    images = jax.ShapeDtypeStruct((1, *(frames,) * bool(frames), height, width, 3), jnp.uint8)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     return _count(jax.make_jaxpr(plain(model.apply))(variables, images).jaxpr)
 

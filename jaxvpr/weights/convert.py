@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxvpr.errors import UserError
 from jaxvpr.weights import packed, spellings
 from jaxvpr.weights.files import read
-from jaxvpr.weights.tables import FAMILIES, Family, name_of
+from jaxvpr.weights.tables import FAMILIES, Family, covered, name_of
 
 Tensors = Mapping[str, np.ndarray]
 Variables = Mapping[str, Any]
@@ -67,7 +67,7 @@ def to_torch(family: str, variables: Variables) -> dict[str, np.ndarray]:
       UserError: for an unknown family; or listing our parameters that the original has no name for.
     """
     table = _family(family)
-    ours = {path: value for (_, path), value in _paths(variables).items() if path.startswith(table.covers)}
+    ours = {path: value for (_, path), value in _paths(variables).items() if covered(table, path)}
     names = {path: name_of(table, path) for path in ours}
     nameless = [path for path, name in names.items() if name is None]
     if nameless:
@@ -75,6 +75,8 @@ def to_torch(family: str, variables: Variables) -> dict[str, np.ndarray]:
             f"this model cannot be written as {family}, which has no name for {_some(nameless)}. "
             f"The family {family_for(variables)} has a name for everything"
         )
+    if len(set(names.values())) < len(names):
+        raise UserError(f"{family} is read alone: a file of it has one name for several parameters of this model")
     tensors = {str(names[path]): _transposed(table, path, np.asarray(value), back=True) for path, value in ours.items()}
     if table.counters:
         norms = [name.removesuffix("running_mean") for name in tensors if name.endswith("running_mean")]
@@ -159,7 +161,7 @@ def _filled(variables: Variables, match: _Match) -> dict[str, Any]:
 def left_out(family: str, variables: Variables) -> list[str]:
     """Our parameters that a file of this family does not hold: the aggregator's, where it is one of backbones."""
     table = _family(family)
-    return [path for _, path in _paths(variables) if not path.startswith(table.covers)]
+    return [path for _, path in _paths(variables) if not covered(table, path)]
 
 
 def family_for(variables: Variables) -> str:
@@ -178,7 +180,7 @@ def _family(name: str) -> Family:
 
 def _match(family: str, tensors: Tensors, variables: Variables, pattern: str | None) -> _Match:
     table, paths = _family(family), _paths(variables)
-    ours = [key for key in paths if key[1].startswith(table.covers)]
+    ours = [key for key in paths if covered(table, key[1])]
     chosen = [key for key in ours if pattern is None or re.search(pattern, key[1])]
     names = {key: name_of(table, key[1]) for key in chosen}
     tensors = packed.join(tensors, names.values())

@@ -23,7 +23,7 @@ TORCH = (".pth", ".pt", ".tar", ".ckpt", ".bin")
 # Where training files keep the model among optimisers and counters; of several the first counts. Averages of weights
 # stand behind the weights themselves, but a teacher, from whom the student learns, before it.
 NESTS = (
-    "model_state_dict", "state_dict", "model", "net", "network", "module", "teacher", "student",
+    "model_state_dict", "state_dict", "model_state", "model", "net", "network", "module", "teacher", "student",
     "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "ema",
 )  # fmt: skip
 

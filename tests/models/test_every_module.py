@@ -1,6 +1,7 @@
-"""What holds for every backbone and aggregator, at the smallest size at which it still does all that it does.
+"""What holds for every backbone, aggregator and head for clips, at the smallest size at which it still does all of it.
 
-A new entry of `BACKBONES` or `AGGREGATORS` needs a line in `BACKBONE_CASES` or `AGGREGATOR_CASES`.
+A new entry of `BACKBONES`, `AGGREGATORS` or `SEQUENCES` needs a line in `BACKBONE_CASES`, `AGGREGATOR_CASES` or
+`SEQUENCE_CASES`.
 """
 
 from functools import partial
@@ -14,7 +15,8 @@ import pytest
 from random_variables import random_variables
 
 from benchmarks.device.program import flops
-from jaxvpr.models import AGGREGATORS, BACKBONES, Features, join
+from jaxvpr.models import AGGREGATORS, BACKBONES, SEQUENCES, Features, join
+from jaxvpr.models.non_local import KINDS
 
 RESNET = {"widths": (4,), "cut": "layer1", "sizes": (1,)}
 EFFICIENTNET = {"width": 0.1, "depth": 0.1, "cut": 2}
@@ -42,6 +44,7 @@ BACKBONE_CASES: dict[str, dict | str] = {
     "cct14_384": "cct14_224",
     "vit_s16": "vit_b16",
     "vit_b16": VIT,
+    "timesformer_b16": {**VIT, "frames": 3},
     # The others have the plain perceptron of `vit_b16`.
     "dinov2_vitg14": {**VIT, "width": 32, "registers": 2, "adapters": True},
     "dinov2_vits14": "dinov2_vitg14",
@@ -59,6 +62,7 @@ AGGREGATOR_CASES: dict[str, dict] = {
     "flatten": {"dim": 5},
     "boq": {"dim": 8, "head_dim": 4, "queries": 3, "layers": 1, "rows": 2},
     "convap": {"dim": 5},
+    "encoder": ENCODER,
     "cricavpr": {**ENCODER, "cuts": ((1,),), "cross_image": False},
     "megaloc": {**SALAD, "dim": 5},
     "mixvpr": {"dim": 5, "rows": 2, "depth": 1, "cells": (4, 5)},
@@ -74,11 +78,24 @@ AGGREGATOR_CASES: dict[str, dict] = {
     "fc": {"dim": 5},
     "whiten": {},
 }
+SEQUENCE_CASES: dict[str, dict] = {
+    "joint": {},
+    "cat": {"frames": 4},
+    "fc": {"frames": 4, "dim": 5},
+    "conv": {"width": 3, "dim": 5},
+    "encoder": {**ENCODER, "frames": 4},
+    "seqgem": {},
+    "seqpool": {},
+    "mean": {},
+    "max": {},
+    "delta": {},
+}
 # These say of themselves that a descriptor depends on the other images, unless told otherwise as above.
 ACROSS = ("cricavpr", "supervlad")
-SIDES = {"dinov2": (28, 42), "vit": (32, 48)}
+SIDES = {"dinov2": (28, 42), "vit": (32, 48), "timesformer": (2, 32, 48)}
 # Their positions, masks, principal components: small products that are at the highest precision whatever is asked for.
-ALWAYS_PRECISE = ("cct14_224", "crn", "dinov2_vitg14", "fc", "vit_b16", "whiten")
+ALWAYS_PRECISE = ("cct14_224", "crn", "dinov2_vitg14", "fc", "timesformer_b16", "vit_b16", "whiten")
+PARTS = ("backbone", "aggregator", "sequence")
 # Optimising these programs would take longer than running them.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
@@ -95,8 +112,8 @@ class Pixels(nn.Module):
         return Features(x[..., :8], x[..., 8:].mean((1, 2)))
 
 
-def noise(height, width):
-    return np.random.default_rng(0).uniform(0, 255, (3, height, width, 3)).astype(np.float32)
+def noise(*sides):
+    return np.random.default_rng(0).uniform(0, 255, (3, *sides, 3)).astype(np.float32)
 
 
 def backbone_model(name, dtype, **options):
@@ -106,23 +123,48 @@ def backbone_model(name, dtype, **options):
 
 def aggregator_model(name, dtype, own=None, **options):
     chosen = {**AGGREGATOR_CASES[name], **(own or {})}
-    model = join(backbone="resnet18", aggregator=name, aggregator_options=chosen, dtype=dtype, **options)
-    return model.clone(backbone=Pixels(jnp.dtype(dtype)), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)), noise(4, 5)
+    return of_pixels(dtype, aggregator=name, aggregator_options=chosen, **options), noise(4, 5)
+
+
+def sequence_model(name, dtype, **options):
+    return of_pixels(dtype, sequence=name, sequence_options=SEQUENCE_CASES[name], **options), noise(4, 2, 3)
+
+
+def non_local_model(kind, dtype, **options):
+    block = {"kind": kind, "channels": 4, "weight": 2.0}
+    return of_pixels(dtype, sequence="joint", non_local=block, **options), noise(4, 2, 3)
+
+
+def of_pixels(dtype, aggregator="spoc", **options):
+    model = join(backbone="resnet18", aggregator=aggregator, dtype=dtype, **options)
+    return model.clone(backbone=Pixels(jnp.dtype(dtype)), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 OWN = [name for name, case in BACKBONE_CASES.items() if isinstance(case, dict)]
-MODELS = [(backbone_model, name) for name in OWN] + [(aggregator_model, name) for name in AGGREGATOR_CASES]
+MODELS = [
+    *((backbone_model, name) for name in OWN),
+    *((aggregator_model, name) for name in AGGREGATOR_CASES),
+    *((sequence_model, name) for name in SEQUENCE_CASES),
+    *((non_local_model, kind) for kind in KINDS),
+]
 # Aggregators turn a bfloat16 map into float32 first: the program for a float32 map is the same without that step.
 TRAINED = [(backbone_model, name, "float32") for name in OWN] + [(*model, "bfloat16") for model in MODELS]
 
 
 def named(models):
-    return [pytest.param(*model, id="-".join(model[1:])) for model in models]
+    """Cases with names; gradients of what clips have of their own are for the long tests."""
+
+    def case(make, *names):
+        long = len(names) > 1 and (make in (sequence_model, non_local_model) or names[0] == "timesformer_b16")
+        kind = make.__name__.removesuffix("_model")
+        return pytest.param(make, *names, id="-".join((kind, *names)), marks=[pytest.mark.long] * long)
+
+    return [case(*model) for model in models]
 
 
 def test_every_module_has_a_case():
     assert set(BACKBONE_CASES) == set(BACKBONES)
-    assert set(AGGREGATOR_CASES) == set(AGGREGATORS)
+    assert set(AGGREGATOR_CASES) == set(AGGREGATORS) and set(SEQUENCE_CASES) == set(SEQUENCES)
     for name, case in BACKBONE_CASES.items():
         if isinstance(case, str):
             assert isinstance(BACKBONE_CASES[case], dict), f"{name}: {case} has no options of its own"
@@ -166,9 +208,11 @@ def test_gradients_are_finite_for_noise_and_for_constant_images(make, name, dtyp
         return jnp.sum(found * jnp.arange(found.size, dtype=jnp.float32).reshape(found.shape))
 
     gradient = jit(jax.grad(loss, argnums=(0, 1)))
-    precise = {"float32 HIGHEST"} if name in ALWAYS_PRECISE else set()
+    precise = {"float32 HIGHEST"} if name in ALWAYS_PRECISE and make is not sequence_model else set()
     found = set(flops(gradient.trace(variables.get("params", {}), images).jaxpr))
-    kinds = {"bfloat16 HIGH", "bfloat16"} if (make, dtype) == (backbone_model, "bfloat16") else {"float32 HIGH"}
+    kinds = set() if (make, dtype) == (backbone_model, "bfloat16") else {"float32 HIGH"}
+    if make in (backbone_model, non_local_model) and dtype == "bfloat16":
+        kinds |= {"bfloat16 HIGH", "bfloat16"}
     assert precise <= found <= kinds | precise, "forward and backward"
     for value in (None, 124, 0):
         batch = images if value is None else np.full_like(images, value)
@@ -178,7 +222,8 @@ def test_gradients_are_finite_for_noise_and_for_constant_images(make, name, dtyp
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("backbone", name) for name in BACKBONES] + [("aggregator", name) for name in AGGREGATORS]
+    ("kind", "name"),
+    [(kind, name) for kind, names in zip(PARTS, (BACKBONES, AGGREGATORS, SEQUENCES), strict=True) for name in names],
 )
 def test_an_option_that_does_not_exist_is_an_error_that_lists_those_that_do(kind, name):
     names = {"backbone": "resnet18", "aggregator": "gem", kind: name}

@@ -44,7 +44,8 @@ def test_length_batch_and_names(name):
     shown = method.preprocess
     height, width = common_size(shown.size, shown.multiple, shown.crop) if shown.size else (112, 224)
     (batch,) = jax.export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
+    clips = (described.frames,) * bool(described.frames)
+    images = jax.ShapeDtypeStruct((batch, *clips, height, width, 3), np.uint8)
     # Initialisation runs the whole model, so that one trace gives both.
     initialise = jax.make_jaxpr(method.module.init_with_output, return_shape=True)
     program, (described_images, variables) = initialise(jax.random.key(0), images)
@@ -58,10 +59,12 @@ def test_length_batch_and_names(name):
     assert theirs and None not in theirs and len(set(theirs)) == len(theirs)
 
 
-def test_only_the_benchmarks_methods_are_ranked_as_they_are():
+def test_only_the_benchmarks_methods_and_those_of_clips_are_ranked_as_they_are():
     """Its `GeoLocalizationNet` has no L2 behind a pooling that has one before, and its `test` none behind a PCA."""
     raw = {name for name, described in models.METHODS.items() if not described.model.get("l2_after", True)}
-    assert raw == {name for name in models.METHODS if name.startswith("deepvg-")} != set()
+    of_images = {name for name, described in models.METHODS.items() if not described.frames}
+    assert raw & of_images == {name for name in models.METHODS if name.startswith("deepvg-")} != set()
+    assert raw - of_images == set(models.METHODS) - of_images != set(), "vg-transformers and JIST neither"
     assert {name for name in models.METHODS if not load_config(f"configs/zoo.py:{name}").model.l2_after} == raw
 
 
@@ -85,14 +88,14 @@ def test_the_page_is_up_to_date():
     assert models_page.updated(page, rest) == page, "run: python -m benchmarks.models_page --out docs/models.md"
     for names in models_page.grouped():
         assert f"| `{models_page.label(names)}` |" in page
-        if "resnet18" in names[0]:
+        if "resnet18" in names[0] and (not models.METHODS[names[0]].frames or names[0] == "jist-resnet18-512"):
             assert models_page.method_row(names) in page
 
 
 def test_rows_are_whole():
     """Each row is one line with a cell for every column, also of modules that hold another one."""
     tables = re.findall(r"<!-- table: \w+ -->\n(\|.*?)<!-- end -->", PAGE.read_text(), re.S)
-    assert len(tables) == 3
+    assert len(tables) == 4
     for title, *rows in (table.splitlines() for table in tables):
         assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {title.count("|")}
         assert all(re.fullmatch(r"\| .* \|", row) for row in rows)

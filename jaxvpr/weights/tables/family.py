@@ -18,6 +18,7 @@ class Family(NamedTuple):
         full path of a parameter of ours (`backbone/cls_token`) gives its full name; one that matches the path of a
         module (`backbone/bn1`) gives the original's module, and the last part of the name follows by `LEAVES`.
       covers: prefix, or prefixes, of the paths of ours that such a file holds; the others keep their values.
+      keeps: pattern of paths within it that such a file does not hold either: they keep their values too.
       extras: patterns of names that a file may hold and we do not need.
       unused: names and shapes of tensors that the original's model has without using them, so that its strict loading
         wants them: left out in reading, written as zeros unless a row gives one.
@@ -29,12 +30,18 @@ class Family(NamedTuple):
 
     rows: Rows = ()
     covers: str | tuple[str, ...] = ""
+    keeps: str | None = None
     extras: tuple[str, ...] = ()
     unused: tuple[tuple[str, tuple[int, ...]], ...] = ()
     stages: str | None = None
     convolved: tuple[str, ...] = ()
     counters: bool = False
     same_layout: bool = False
+
+
+def covered(family: Family, path: str) -> bool:
+    """Whether a file of the family holds our parameter `path`."""
+    return path.startswith(family.covers) and not (family.keeps and re.fullmatch(family.keeps, path))
 
 
 def under(prefix: str, rows: Iterable[tuple[str, str]]) -> Rows:

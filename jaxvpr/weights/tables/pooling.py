@@ -76,13 +76,5 @@ FAMILIES = {
         counters=True,
     ),
     "supervlad": Family(rows=(*under("backbone.", DINOV2), *heads.SUPERVLAD)),
-    # A clip of one frame: the sequence models' own aggregator, or their frame's pooling.
-    "vg_transformers": Family(
-        rows=(*under("encoder.", CONVOLUTIONAL), *under("aggregator.", CLUSTERS), (r"aggregator/p", "pooling.1.p")),
-        counters=True,
-    ),
-    "vg_transformers_pooling": Family(
-        rows=(*under("encoder.", CONVOLUTIONAL), *under("pooling.", CLUSTERS)), counters=True
-    ),
     "anyloc_vocabulary": Family(rows=((r"aggregator/centroids", "c_centers"),), covers="aggregator/"),
 }

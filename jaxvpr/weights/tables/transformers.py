@@ -46,7 +46,7 @@ CCT: Rows = (
 POOLER = r"pooler\.dense\.(weight|bias)"
 
 
-def _pool(prefix: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def attention_pool(prefix: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """CCT-14's attention pooling, which its classifier has whether anything uses it or not."""
     name = f"{prefix}classifier.attention_pool."
     return (f"{name}weight", (1, 384)), (f"{name}bias", (1,))
@@ -82,11 +82,6 @@ FAMILIES = {
             (r"aggregator/p", "aggregation.0.p"),
             *under("aggregation.", CLUSTERS),
         ),
-        unused=_pool("backbone."),
-    ),
-    # vg-transformers' SeqVLAD, which is NetVLAD for a single image.
-    "vg_transformers_cct": Family(
-        rows=(*under("encoder.", CCT), *under("aggregator.", CLUSTERS)),
-        unused=_pool("encoder."),
+        unused=attention_pool("backbone."),
     ),
 }

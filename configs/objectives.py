@@ -120,7 +120,7 @@ DEFAULTS: dict[str, Callable[[ConfigDict], ConfigDict]] = {
 
 
 # Names whose validation is the recalls of `val_data`; a recipe's own family may bring another.
-SHIPPED = ("cells", "distillation", "eigenplaces", "mined_triplets", "places", "pretraining", "sfrs")
+SHIPPED = ("cells", "distillation", "eigenplaces", "jist", "mined_triplets", "places", "pretraining", "sfrs")
 
 
 def lacking(objective: ConfigDict) -> list[str]:

@@ -39,6 +39,18 @@ def in_city(name: str) -> ConfigDict:
     return config
 
 
+def drives_in_city(name: str, length: int = 5) -> ConfigDict:
+    """The same on clips of the drives through that city, frames of each second."""
+    config = in_city(name)
+    train, val, test = (
+        common.data("minicity", "data/minicity", split, drives=True, clips={"length": length})
+        for split in ("train", "val", "test")
+    )
+    config.train_data = train
+    config.val_data, config.test_data = ConfigDict({"drives_val": val}), ConfigDict({"drives": test})
+    return config
+
+
 def places_in_city(name: str) -> ConfigDict:
     """Metric learning on places of the embedded city of 2 x 2 blocks, by a small ResNet from random weights.
 

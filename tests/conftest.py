@@ -86,6 +86,26 @@ def photo_tree(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def drive_tree(tmp_path_factory) -> Path:
+    """Drives along one street of 24 stops, 8 m apart, as images in a table: two passes of the database and one of
+    queries to train on, and one of each to validate and to test. Each stop has its own pattern; 32x32 JPEGs."""
+    root = tmp_path_factory.mktemp("drives")
+    noise, lines = np.random.default_rng(0), ["path,east,north,heading,sequence,frame,role,split"]
+    parts = [("train", "database"), ("train", "database"), ("train", "query")]
+    parts += [(split, role) for split in ("val", "test") for role in ("database", "query")]
+    for sequence, (split, role) in enumerate(parts):
+        for stop in range(24):
+            pattern = np.random.default_rng(stop).integers(0, 255, (4, 4, 3), dtype=np.uint8)
+            image = cv2.resize(pattern, (32, 32), interpolation=cv2.INTER_CUBIC) + noise.normal(0, 25, (32, 32, 3))
+            name = f"{sequence}_{stop:02d}.jpg"
+            cv2.imwrite(str(root / name), image.clip(0, 255).astype(np.uint8))
+            east, north = 8 * stop + noise.uniform(0, 2), noise.uniform(0, 2)
+            lines.append(f"{name},{east:.2f},{north:.2f},90,drive{sequence},{stop},{role},{split}")
+    (root / "drives.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
 RECIPE = """
 from ml_collections import ConfigDict
 from configs import common, cosplace

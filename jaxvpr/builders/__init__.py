@@ -1,6 +1,7 @@
 # ruff: noqa: F401 (names that this room hands on)
 """From the keys of a recipe to objects: its model, its data sets, its weights to start from."""
 
+from jaxvpr.builders.clips import check_model, cut_sets, elements, refuse_clips, training_cuts
 from jaxvpr.builders.datasets import (
     benchmarks,
     cutting,
@@ -31,13 +32,12 @@ from jaxvpr.builders.training_images import (
     PARTITIONS,
     augmentation,
     check_panoramas,
-    elements,
     image_source,
     only,
     partitioned,
-    refuse_clips,
     refuse_partitions,
     shown,
+    specs,
     training_sets,
     training_source,
 )

@@ -78,9 +78,18 @@ def apply(config: ConfigDict) -> Any:
     return _apply_of(model(config))
 
 
-def descriptor_size(config: ConfigDict) -> int:
-    """How many numbers a descriptor of the recipe's model has. Raises as `shapes`."""
-    return jax.eval_shape(apply(config), shapes(config), blank(config)).shape[-1]
+def descriptor_size(config: ConfigDict, frames: int | None = None) -> int:
+    """How many numbers a descriptor of the recipe's model has.
+
+    Args:
+      frames: of a clip of so many, since some are longer for longer clips; 0: of an image. None: of `blank`.
+
+    Raises:
+      UserError: as `shapes`. ValueError: for a model that does not take such clips.
+    """
+    clip = () if frames is None else (1, *(frames,) * bool(frames), *image_size(config), 3)
+    shown = jax.ShapeDtypeStruct(clip or blank(config).shape, np.uint8)
+    return jax.eval_shape(apply(config), shapes(config), shown).shape[-1]
 
 
 def describer(config: ConfigDict, over: Mesh) -> Describer:

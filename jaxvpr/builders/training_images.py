@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines.augment import Augment
-from data_pipelines.clips import Clips, Cutting
+from data_pipelines.clips import Clips
 from data_pipelines.image_source import ImageSource
 from data_pipelines.images import RULES
 from data_pipelines.panorama import Panorama
@@ -17,7 +17,7 @@ from data_pipelines.partitions import cosplace_cells
 from data_pipelines.places import Paths, Places
 from data_pipelines.readers.notes import PLACE_BITS
 from data_pipelines.sources import ClipSource
-from jaxvpr.builders.datasets import cutting, own_shards, places
+from jaxvpr.builders.datasets import own_shards, places
 from jaxvpr.builders.network import image_size
 from jaxvpr.errors import UserError
 
@@ -33,14 +33,14 @@ def training_sets(config: ConfigDict) -> list[Places]:
     _check_own_shards(config)
     if not config.train_data:
         raise UserError(f"the recipe {config.name} has no train_data to train on; configs/cosplace.py has, for one")
-    return [places(config, spec) for spec in _specs(config).values()]
+    return [places(config, spec) for spec in specs(config).values()]
 
 
 def _check_own_shards(config: ConfigDict) -> None:
     """Raises UserError where hosts with shards of their own cannot serve a recipe: what it draws may lie with any."""
     if not own_shards(config):
         return
-    other = [key for key, spec in _specs(config).items() if spec and spec.reader != "records"]
+    other = [key for key, spec in specs(config).items() if spec and spec.reader != "records"]
     wants = {
         f"objective.name={config.objective.name!r} draws": config.objective.name != "cells",
         f"domain.method={config.domain.method!r} draws": bool(config.domain.method),
@@ -56,7 +56,7 @@ def _check_own_shards(config: ConfigDict) -> None:
 
 def refuse_partitions(config: ConfigDict) -> None:
     """Raises UserError where a data set has a partition of its own, for families that do not look at it."""
-    for key, spec in _specs(config).items():
+    for key, spec in specs(config).items():
         if own := _own_partition(spec):
             raise UserError(
                 f"{key}.partition={own}: objective.name={config.objective.name!r} does not look at it. Leave it empty; "
@@ -64,7 +64,7 @@ def refuse_partitions(config: ConfigDict) -> None:
             )
 
 
-def _specs(config: ConfigDict) -> dict[str, ConfigDict]:
+def specs(config: ConfigDict) -> dict[str, ConfigDict]:
     """The data sets to train on, in the order of their rows, by their keys in the recipe."""
     more = {f"more_train_data.{name}": spec for name, spec in sorted(config.more_train_data.items())}
     return {"train_data": config.train_data, **more}
@@ -75,44 +75,10 @@ def _own_partition(spec: ConfigDict) -> dict[str, str | float]:
     return {key: value for key, value in spec.get("partition", {}).items() if value}
 
 
-def elements(config: ConfigDict, sets: Sequence[Places]) -> list[Places] | list[Clips]:
-    """The data sets of `training_sets` as what a family draws: clips where their `clips` says so, else images.
-
-    Raises:
-      UserError: where images and clips, or clips of several lengths, would share a batch.
-      DataError: for sequences that no clip can be cut from.
-    """
-    cuts = {key: cutting(spec) for key, spec in _specs(config).items()}
-    lengths = {key: cut.length if cut else 0 for key, cut in cuts.items()}
-    if len(set(lengths.values())) > 1:
-        raise UserError(
-            f"{', '.join(f'{key}.clips.length={length}' for key, length in lengths.items())} (0: images) cannot share "
-            "a batch; give all data sets to train on the same"
-        )
-    for key, cut in cuts.items():
-        if cut and (cut.task, cut.order) != (Cutting.task, Cutting.order):
-            raise UserError(
-                f"{key}.clips: task={cut.task!r} and order={cut.order!r} are for what is measured on; clips to train "
-                f"on are of one length and in order. Leave both at their defaults, {Cutting.task!r}, {Cutting.order!r}"
-            )
-    made = [cut.clips(images) for cut, images in zip(cuts.values(), sets, strict=True) if cut]
-    return made or list(sets)
-
-
 def shown(elements: Sequence[Places] | Sequence[Clips]) -> Paths | Clips:
     """What a `Describer` is shown of all elements, one set after the other."""
     clips = [part for part in elements if isinstance(part, Clips)]
     return Clips.concat(clips) if clips else Paths.concat([part.path for part in elements if isinstance(part, Places)])
-
-
-def refuse_clips(config: ConfigDict) -> None:
-    """Raises UserError where a data set to train on is cut into clips, for families that do not look at it."""
-    for key, spec in _specs(config).items():
-        if cut := cutting(spec):
-            raise UserError(
-                f"{key}.clips.length={cut.length}: objective.name={config.objective.name!r} trains on images. Set it "
-                "to 0, or take an objective that trains on clips, mined_triplets or places"
-            )
 
 
 def only(config: ConfigDict, sets: Sequence[Places]) -> Places:
@@ -137,7 +103,7 @@ def partitioned(config: ConfigDict, sets: Sequence[Places]) -> list[Places]:
       UserError: for an unknown `by`; names its key.
     """
     found = []
-    for (key, spec), images in zip(_specs(config).items(), sets, strict=True):
+    for (key, spec), images in zip(specs(config).items(), sets, strict=True):
         own = _own_partition(spec)
         partition = ConfigDict({**config.objective.partition, **own})
         found.append(with_places(partition, images, f"{key if 'by' in own else 'objective'}.partition"))

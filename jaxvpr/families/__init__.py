@@ -13,7 +13,7 @@ from data_pipelines.places import Places
 from data_pipelines.progress import slow
 from jaxvpr import builders
 from jaxvpr.errors import UserError
-from jaxvpr.families import cells, distillation, domain, eigenplaces, places, pretraining, sfrs, triplets
+from jaxvpr.families import cells, distillation, domain, eigenplaces, jist, places, pretraining, sfrs, triplets
 from jaxvpr.families.learning import Learning, complete
 from jaxvpr.retrieval.evaluator import Benchmark
 from jaxvpr.training.recipe import Recipe
@@ -24,6 +24,7 @@ FAMILIES: dict[str, Callable[[ConfigDict, Sequence[Places]], Learning]] = {
     "cells": cells.from_config,
     "distillation": distillation.from_config,
     "eigenplaces": eigenplaces.from_config,
+    "jist": jist.from_config,
     "mined_triplets": triplets.from_config,
     "places": places.from_config,
     "pretraining": pretraining.from_config,

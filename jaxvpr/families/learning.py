@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data_pipelines.clips import Clips
 from data_pipelines.places import Paths, Places
 from data_pipelines.sources import Source
-from jaxvpr import builders
+from jaxvpr import builders, models
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
 from jaxvpr.objectives.objective import Embed, Objective
@@ -83,13 +84,16 @@ def complete(
     if measures:
         early_stop.deciding(measures, config.best.measure)
     frozen = getattr(model, "frozen_paths", tuple)() if learning.frozen is None else learning.frozen
-    elements = sets if learning.elements is None else learning.elements
+    elements, objective = learning.elements or sets, learning.objective.embedding_with(model)
+    if not own and models.clip_length(model):  # heads are as long as descriptors of batches, not of the example
+        frames = elements[0].length if isinstance(elements[0], Clips) else 0
+        objective = objective._replace(init=partial(_init, objective, builders.descriptor_size(config, frames)))
     shown, sources = builders.shown(elements), learning.sources
     if sources is None:
         sources = dict.fromkeys(learning.objective.streams, builders.training_source(config, elements))
     return Recipe(
         model=model,
-        objective=learning.objective.embedding_with(model),
+        objective=objective,
         sources=sources,
         example=builders.blank(config) if learning.example is None else learning.example,
         start=learning.start
@@ -107,6 +111,10 @@ def complete(
         classes=learning.classes,
         summary=learning.summary,
     )
+
+
+def _init(objective: Objective, width: int, key: jax.Array, dim: int) -> tuple[Any, Any]:
+    return objective.init(key, width)
 
 
 def _check_classes(config: ConfigDict, classes: ClassPlaces | None, validation: Sequence[Benchmark]) -> None:

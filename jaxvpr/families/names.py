@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.objectives import PARTITIONS
+from configs.objectives import PARTITIONS, SHIPPED
 from jaxvpr import builders, models
 from jaxvpr.errors import UserError
 from jaxvpr.families import FAMILIES, domain, triplets
@@ -29,6 +29,11 @@ MINED: Known = {"loss": TRIPLET_LOSSES, "mining": triplet_plans.MINING, "sets": 
 OF_OBJECTIVE: dict[str, Known] = {
     "cells": {"loss": cells.LOSSES, "partition.by": PARTITIONS},
     "distillation": {"loss": distillation.LOSSES},
+    "jist": {
+        "images.loss": cells.LOSSES,
+        "images.partition.by": PARTITIONS,
+        **{f"clips.{key}": known for key, known in MINED.items()},
+    },
     "mined_triplets": MINED,
     "places": {"miner": MINERS, "partition.by": builders.PARTITIONS},
     "pretraining": {"loss": pretraining.LOSSES, "partition.by": builders.PARTITIONS},
@@ -62,7 +67,7 @@ def mistakes(config: ConfigDict, training: bool = True) -> list[str]:
         try:
             look()
         except UserError as error:
-            lines.append(str(error))
+            lines += [] if str(error) in lines else [str(error)]
     return lines
 
 
@@ -98,11 +103,16 @@ def _looks(config: ConfigDict, training: bool) -> Iterator[tuple[str, Callable[[
     """(group of keys, what looks at them)."""
     yield "model.", partial(builders.shapes, config)
     measured = ("val_data", "test_data") if training else ("test_data",)
-    for group in measured:
-        for name in sorted(config[group]):
-            yield f"{group}.", partial(_thresholds, f"config.{group}.{name}.thresholds", config[group][name].thresholds)
+    sets = {f"{group}.{name}": spec for group in measured for name, spec in sorted(config[group].items())}
+    for key, spec in sets.items():
+        yield f"{key}.", partial(_thresholds, f"config.{key}.thresholds", spec.thresholds)
+    if not training or config.objective.name in SHIPPED:  # else the model may be the family's own
+        sets |= builders.specs(config) if training else {}
+        for key, spec in sets.items():
+            yield "model.", partial(builders.check_model, config, key, spec)
     if not training:
         return
+    yield "train_data.", partial(builders.training_cuts, config)
     for key in settings.KEYS.values():
         yield f"{key}.", partial(settings.optimiser, config, key)
     yield "augment.", partial(builders.augmentation, config)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from data_pipelines.clips import Clips, table_of
 from data_pipelines.place_table import PlaceTable, place_table
 from data_pipelines.places import Places
 from jaxvpr import builders
@@ -20,7 +21,8 @@ log = logging.getLogger(__name__)
 
 
 def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
-    """Batches of P places with K images each, of one data set or several."""
+    """Batches of P places with K images or clips each, of one data set or several; a clip's place is that of its middle
+    frame."""
     keys = config.objective
     if config.accumulate != 1:
         raise UserError(
@@ -31,10 +33,12 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
         raise UserError(f"batch={config.batch} must be objective.P x objective.K = {keys.P} x {keys.K}")
     cliques = keys.cliques.share != 0
     in_cliques, others = _parts(keys.cliques, len(sets)) if cliques else ([], list(range(len(sets))))
-    named = builders.partitioned(config, sets)
+    elements = builders.elements(config, sets)
+    named = builders.partitioned(config, [table_of(one) for one in elements])
     table = place_table(named, K=keys.K, of=others)
     passes = -(-len(table) // keys.P)
-    summary = f"{len(table):,} places with {keys.K} images or more; a pass takes {passes:,} batches"
+    what = "clips" if isinstance(elements[0], Clips) else "images"
+    summary = f"{len(table):,} places with {keys.K} {what} or more; a pass takes {passes:,} batches"
     objective = places_objective(
         table,
         Choice(keys.loss, keys.miner, keys.loss_options.to_dict(), keys.miner_options.to_dict()),
@@ -47,7 +51,7 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
         memory=keys.memory,
         head_steps=keys.head_steps,
     )
-    return Learning(objective, partitioned=True, summary=summary)
+    return Learning(objective, elements=elements, partitioned=True, summary=summary)
 
 
 def _parts(keys: ConfigDict, count: int) -> tuple[list[int], list[int]]:

@@ -83,9 +83,14 @@ def check_model(config: ConfigDict, key: str, spec: ConfigDict) -> None:
     """
     cut = cutting(spec)
     for frames in sorted({cut.length if clips else 1 for clips in TASKS[cut.task]} if cut else ()):
-        try:
-            descriptor_size(config, frames)
-        except UserError:
-            raise
-        except ValueError as error:
-            raise UserError(f"config.{key}.clips.length={spec.clips.length}: {error}") from error
+        check_clips(config, frames, f"config.{key}.clips.length={spec.clips.length}")
+
+
+def check_clips(config: ConfigDict, frames: int, asked: str) -> None:
+    """Raises UserError, which begins with `asked`, where the model does not take clips of so many frames."""
+    try:
+        descriptor_size(config, frames)
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{asked}: {error}") from error

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from data_pipelines.errors import DataError
 from data_pipelines.video import Every
+from jaxvpr.cli.clips_flag import clips
 from jaxvpr.cli.reader_flag import Reader, reader
 
 
@@ -141,6 +142,10 @@ VERBS = {
             Flag("images", "FOLDER", "photos to describe; may be repeated", required=True, repeated=True),
             READER,
             Flag("out", "FILE.npy", "descriptors to write", Path, required=True),
+            Flag(
+                "clips", "LENGTH[,KEY=VALUE ...]", "describe clips of so many frames in place of photos, with a model "
+                "of clips (docs/tracks.md): 5,stride=2; keys: stride, every, metres, seconds, match", clips,
+            ),
             OVERWRITE,
             DRY_RUN,
         ),

@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from ml_collections import ConfigDict
 
 from configs import common
 from data_pipelines.atomic import replacing, write_json
+from data_pipelines.clips import Clips, Cutting
+from data_pipelines.errors import DataError
 from data_pipelines.geo import from_utm
 from data_pipelines.own_files import NAMES, MatrixFile, digest, read_json, read_matrix, read_table
 from data_pipelines.places import Paths, Places
@@ -33,8 +36,12 @@ from jaxvpr.retrieval.classes import Classes
 from jaxvpr.retrieval.extract import Table
 
 log = logging.getLogger(__name__)
-COLUMNS = ("path", "east", "north", "zone", "lat", "lon", "heading", "time", "place")
-NUMBERS = COLUMNS[1:-2]
+# Of a clip they are those of its middle (or last) frame, but for the last two.
+COLUMNS = (
+    "path", "east", "north", "zone", "lat", "lon", "heading", "time", "place", "sequence", "first_frame", "last_frame",
+)  # fmt: skip
+NUMBERS = (*COLUMNS[1:7], *COLUMNS[9:])
+LATER = 4  # columns that databases of before do not have
 CLASSES_FILE = "classes.npy"
 PARTS = (".npy", ".csv", ".json")
 AGAIN = (
@@ -44,10 +51,12 @@ AGAIN = (
 
 
 class Database(NamedTuple):
-    """What `write` wrote: descriptors [N, D], memory-mapped, and one dict of `COLUMNS` a row."""
+    """What `write` wrote: descriptors [N, D], memory-mapped, one dict of `COLUMNS` a row, and how clips were cut; None
+    where the rows are images or classes."""
 
     descriptors: np.ndarray
     rows: list[dict[str, str]]
+    cutting: Cutting | None = None
 
 
 class _Elsewhere:
@@ -85,9 +94,16 @@ def in_words(row: Mapping[str, Any]) -> str:
 
 @contextmanager
 def writing(
-    file: Path, config: ConfigDict, variables: Variables, places: Places, of: str = "photos"
+    file: Path,
+    config: ConfigDict,
+    variables: Variables,
+    places: Places | Clips,
+    of: str = "photos",
+    cutting: Cutting | None = None,
 ) -> Iterator[Table]:
     """As `write`, of descriptors that come one after the other: yields what makes the table that they are put into.
+
+    The rows may be clips, and `cutting` says how they were cut.
 
     The first process writes them as they come, so that none holds them all. The others do not write: of two that write
     to one page of a file on a network disk, one may undo what the other wrote.
@@ -95,14 +111,15 @@ def writing(
     if not hosts.is_first():
         yield _Elsewhere
         return
-    table, about = (file.with_suffix(suffix) for suffix in PARTS[1:])
+    table, described = (file.with_suffix(suffix) for suffix in PARTS[1:])
     file.parent.mkdir(parents=True, exist_ok=True)
-    # They take their places when all three are written, `about` last.
-    with replacing(about) as last, replacing(table) as second, replacing(file) as first:
+    # They take their places when all three are written, the .json last.
+    with replacing(described) as last, replacing(table) as second, replacing(file) as first:
         with first.open("wb") as stream:
             yield partial(MatrixFile, stream)
         _write_rows(second, places)
-        write_json(last, _identity(config, variables, of) | {"parts": {".npy": digest(first), ".csv": digest(second)}})
+        about = _identity(config, variables, of) | {"parts": {".npy": digest(first), ".csv": digest(second)}}
+        write_json(last, about | ({"clips": asdict(cutting)} if cutting else {}))
 
 
 def read(file: Path, config: ConfigDict, variables: Variables) -> Database:
@@ -134,10 +151,17 @@ def read(file: Path, config: ConfigDict, variables: Variables) -> Database:
             f"interrupted. {AGAIN}"
         )
     # What has its checksum is what was written, and that was finite.
-    rows, descriptors = read_table(parts[1], COLUMNS, NUMBERS, AGAIN, later=1), read_matrix(file, AGAIN, sums is None)
+    rows, descriptors = read_table(parts[1], COLUMNS, NUMBERS, AGAIN, LATER), read_matrix(file, AGAIN, sums is None)
     if len(rows) != len(descriptors):
         raise UserError(f"{file} has {len(descriptors)} descriptors but its table {len(rows)} rows. {AGAIN}")
-    return Database(descriptors, rows)
+    return Database(descriptors, rows, _cutting(parts[2], about.get("clips")))
+
+
+def _cutting(file: Path, keys: Any) -> Cutting | None:
+    try:
+        return Cutting(**keys) if keys else None
+    except (TypeError, DataError) as error:
+        raise DataError(f"{file}: its clips cannot be read: {error}. {AGAIN}") from error
 
 
 def _changed(files: Sequence[Path], sums: Any) -> list[Path]:
@@ -195,7 +219,9 @@ def _differences(theirs: dict[str, Any], config: ConfigDict, variables: Variable
     return {key: pair for key, pair in both.items() if pair[0] != pair[1]}
 
 
-def _write_rows(file: Path, places: Places) -> None:
+def _write_rows(file: Path, rows: Places | Clips) -> None:
+    places = rows if isinstance(rows, Places) else rows.places
+    first, last = (rows.frame, rows.frame) if isinstance(rows, Places) else rows.images.frame[rows.rows[:, [0, -1]]].T
     lat, lon = np.full(len(places), np.nan), np.full(len(places), np.nan)
     on_earth = (places.zone > 0) & places.located
     lat[on_earth], lon[on_earth] = from_utm(places.east[on_earth], places.north[on_earth], places.zone[on_earth])
@@ -203,13 +229,15 @@ def _write_rows(file: Path, places: Places) -> None:
         "east": places.east, "north": places.north, "zone": places.zone,
         "lat": lat, "lon": lon, "heading": places.heading,
     }  # fmt: skip
+    numbers = {"sequence": places.sequence, "first_frame": first, "last_frame": last}
     with file.open("w", newline="", **NAMES) as stream:
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()
         for row in range(len(places)):
             known = {name: _text(values[row]) for name, values in columns.items()}
+            counted = {name: "" if values[row] < 0 else int(values[row]) for name, values in numbers.items()}
             time = "" if np.isnat(places.time[row]) else str(places.time[row])
-            writer.writerow({"path": places.path[row], "time": time, "place": places.place_of(row), **known})
+            writer.writerow({"path": places.path[row], "time": time, "place": places.place_of(row), **known, **counted})
 
 
 def _text(value: Any) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from data_pipelines.clips import Cutting
+from data_pipelines.places import Places
 from jaxvpr import builders
 from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
@@ -27,16 +29,20 @@ def run(
     images: Sequence[str],
     reader: Reader,
     out: Path,
+    clips: Cutting | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> Path:
     """Describes every image of folders: `out` (.npy, float32 [N, D]) with `out`.csv (names and coordinates) beside it.
 
     Rows are in the order of the folders and, by default, of the sorted names in each; a small `out`.json says which
-    model and weights they are of. With `dry_run` it shows what it would do instead, and draws the first images.
+    model and weights they are of. With `clips` the rows are those clips, each where its middle (or last) frame is. With
+    `dry_run` it shows what it would do instead, and draws the first images.
 
     Raises:
-      UserError: if `out` does not end in .npy, one of the three exists (not with `overwrite`), or no image can be read.
+      UserError: if `out` does not end in .npy, one of the three exists (not with `overwrite`), no image can be read, or
+        the model does not describe such clips.
+      DataError: where no such clip can be cut.
     """
     if out.suffix != ".npy":
         raise UserError(f"--out={out}: descriptors are written as .npy; end the name so")
@@ -45,13 +51,17 @@ def run(
     model = which.chosen(config, folder, checkpoint, fit=which.unfitted if dry_run else fitted)
     what, config, variables, _ = model
     log.info("weights: %s", what)
+    if clips:
+        builders.check_clips(config, clips.length, f"--clips={clips.length}")
     places = builders.folders(images, reader)
+    rows = clips.clips(places) if clips else places
     if dry_run:
-        preview.show(config.name, preview.extracting(model, places, builders.mesh(config), out))
+        preview.show(config.name, preview.extracting(model, rows, builders.mesh(config), out))
         return out
-    with database_file.writing(out, config, variables, places) as table:
-        found = builders.describer(config, builders.mesh(config))(variables, places.path, table=table)
-        if len(found.missing) == len(places):
+    with database_file.writing(out, config, variables, rows, cutting=clips) as table:
+        shown = places.path if isinstance(rows, Places) else rows
+        found = builders.describer(config, builders.mesh(config))(variables, shown, table=table)
+        if len(found.missing) == len(rows):
             raise UserError(
                 f"none of the {len(places)} images of {', '.join(images)} could be read; nothing is written"
             )
@@ -60,5 +70,6 @@ def run(
         if why := places.unlocated():
             print(why)
         if len(found.missing):
-            print(f"{len(found.missing)} of {len(places)} images could not be read; their rows are zeros")
+            what = f"{len(found.missing)} of {len(rows)} {'clips' if clips else 'images'}"
+            print(f"{what} could not be read; their rows are zeros")
     return out

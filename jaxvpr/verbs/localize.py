@@ -77,6 +77,11 @@ def run(
     what, config, variables, _ = which.chosen(config, folder, checkpoint)
     log.info("weights: %s", what)
     known = database_file.read(database, config, variables)
+    if known.cutting and not track:
+        raise UserError(
+            f"{database} is of clips of {known.cutting.length} frames, and a photo is no clip: give frames of a drive "
+            "with --track, or write a database of images (jaxvpr extract without --clips)"
+        )
     mesh = builders.mesh(config)
     kept = builders.where(config).kept(str(database), known.descriptors, mesh)
     if len(kept.missing) == len(known.rows):
@@ -93,7 +98,8 @@ def run(
         return nearest(kept, descriptors, top)
 
     if track:
-        return tracking.run(images[0], reader, every, speed or tracking.SPEED, known.rows, describe, search, out)
+        asked = images[0], reader, every, speed or tracking.SPEED
+        return tracking.run(*asked, known.rows, known.cutting, describe, search, out)
     return _of_photos(images, builders.photos(images, reader), known, describe, search, out)
 
 

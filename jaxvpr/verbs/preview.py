@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines import audit
 from data_pipelines.atomic import write_bytes
+from data_pipelines.clips import Clips
 from data_pipelines.draws import Draw
 from data_pipelines.loaders import loading_options
 from data_pipelines.places import Paths, Places
@@ -202,14 +203,17 @@ def measuring(model: Chosen, benches: Sequence[Benchmark], mesh: Mesh, out: Path
     }
 
 
-def extracting(model: Chosen, places: Places, mesh: Mesh, out: Path) -> Facts:
+def extracting(model: Chosen, rows: Places | Clips, mesh: Mesh, out: Path) -> Facts:
     """What an extraction would do, and the picture of the first images beside its file."""
     picture = out.with_name(f"{out.stem}_{PICTURE}")
     replaced = " (the one there is replaced)" if out.is_file() else ""
+    places = rows if isinstance(rows, Places) else rows.images
+    clips = {} if isinstance(rows, Places) else {"clips": f"{len(rows):,} of {rows.length} frames"}
     return {
         "weights": model.what,
         "images": audit.line(places),
-        **_described(model, len(places)),
+        **clips,
+        **_described(model, len(rows)),
         "results": f"{out}, {out.with_suffix('.csv')} and {out.with_suffix('.json')}{replaced}",
         "first batch": _picture(picture, _first_images(model.config, mesh, places.path)),
     }

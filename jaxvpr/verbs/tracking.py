@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +14,12 @@ import numpy as np
 
 from data_pipelines import drive
 from data_pipelines.atomic import replacing, write_bytes
+from data_pipelines.clips import Cutting, cut
 from data_pipelines.drive import Frames
+from data_pipelines.image_files import ImageError
 from data_pipelines.image_source import why_unreadable
 from data_pipelines.own_files import NAMES
-from data_pipelines.places import Paths
+from data_pipelines.places import Paths, Places
 from data_pipelines.video import Every, is_video
 from jaxvpr import builders
 from jaxvpr.cli.reader_flag import Reader
@@ -47,6 +50,7 @@ def run(
     every: Every | None,
     speed: float,
     known: Rows,
+    cutting: Cutting | None,
     describe: Callable[[Any], Described],
     search: Callable[[Array], tuple[Array, Array]],
     out: Path,
@@ -58,16 +62,20 @@ def run(
       every: which frames; None: `VIDEO` or `FOLDER`.
       speed: as of `Track`.
       known: the rows of the database.
+      cutting: of its clips, None where it is of images. A frame is answered by the clip of as many frames around it, or
+        that ends at it where clips match by their last; the first and last frames by the first and last clip.
       describe: images -> descriptors. search: descriptors -> distances and rows of the database, both [T, k].
 
     Returns:
       The rows of the table, one a frame.
 
     Raises:
-      UserError: no frame can be read.
+      UserError: no frame can be read, or there are fewer than a clip has.
       DataError: as `drive.of_video` and `drive.of_images`.
     """
-    found = _described(source, _parts(source, reader, every), describe)
+    length = cutting.length if cutting else 1
+    before = length - 1 if cutting and cutting.match == "last" else length // 2
+    found = _described(source, _parts(source, reader, every, length - 1), describe, length, before)
     answered = np.flatnonzero([not error for error in found.errors])
     if not len(answered):
         raise UserError(f"no frame of {source} can be read; the first: {found.errors[0]}")
@@ -101,46 +109,67 @@ class _Found(NamedTuple):
     pictures: Mapping[int, Array]
 
 
-def _parts(source: str, reader: Reader, every: Every | None) -> Iterator[Frames]:
+def _parts(source: str, reader: Reader, every: Every | None, overlap: int) -> Iterator[Frames]:
     if not is_video(source):
         yield drive.of_images(builders.folders([source], reader), every or FOLDER)
         return
     if reader != Reader():
         raise UserError(f"{source} is a video, which --reader={reader.name} does not read: leave --reader out")
-    yield from drive.of_video(source, every or VIDEO)
+    yield from drive.of_video(source, every or VIDEO, overlap)
 
 
-def _described(source: str, parts: Iterator[Frames], describe: Callable[[Any], Described]) -> _Found:
+def _described(
+    source: str, parts: Iterator[Frames], describe: Callable[[Any], Described], length: int, before: int
+) -> _Found:
+    """Describes all frames by clips of `length`, of which so many frames lie `before` the one that is answered."""
     frames: list[Frames] = []
-    descriptors: list[Array] = []
+    clips: list[Array] = []
     errors: list[str] = []
     pictures = _Pictures()
     for part in parts:
-        found = describe(part.paths)
-        descriptors.append(found.descriptors)
-        for row, path in enumerate(part.paths):
-            errors.append(why_unreadable(path) if row in found.missing else "")
-            if not errors[-1]:
-                pictures.offer(len(errors) - 1, path)
-        own = Paths.of([source] * len(part.paths)) if is_video(source) else part.paths
-        frames.append(part._replace(paths=own))
+        if len(part.paths) < length:
+            raise UserError(
+                f"{source} gives {len(part.paths)} frames, but the database is of clips of {length}: take more frames "
+                "(--every), or write a database of shorter clips (jaxvpr extract --clips)"
+            )
+        rows = np.arange(len(part.paths))
+        places = Places.create(source, part.paths, frame=rows)
+        found = describe(part.paths if length == 1 else cut(places, length))
+        clips.append(found.descriptors)
+        errors += ["" for _ in found.descriptors]
+        for row in found.missing:
+            errors[row - len(found.descriptors)] = _why(part.paths, row, length)
+        fresh = rows[length - 1 :] if frames else rows  # those before came with the last part
+        for row in fresh:
+            pictures.offer(part.paths[row])
+        own = Paths.of([source] * len(fresh)) if is_video(source) else part.paths.take(fresh)
+        frames.append(Frames(own, part.number[fresh], part.seconds[fresh]))
     paths, numbers, seconds = zip(*frames, strict=True)
     whole = Frames(Paths.concat(paths), np.concatenate(numbers), np.concatenate(seconds))
-    return _Found(whole, np.concatenate(descriptors), errors, pictures.kept)
+    clip = np.clip(np.arange(len(whole.number)) - before, 0, len(whole.number) - length)
+    return _Found(whole, np.concatenate(clips)[clip], [errors[row] for row in clip], pictures.kept)
+
+
+def _why(paths: Paths, row: int, length: int) -> str:
+    """Why a clip cannot be read: the first of its frames that cannot."""
+    return next(filter(None, map(why_unreadable, (paths[frame] for frame in range(row, row + length)))), "")
 
 
 @dataclass
 class _Pictures:
     """Small pictures of evenly spaced frames of a drive whose end is not known yet."""
 
+    seen: int = 0
     step: int = 1
     kept: dict[int, Array] = field(default_factory=dict)
 
-    def offer(self, row: int, picture: Picture) -> None:
-        """Keeps the picture of a frame where it is its turn."""
+    def offer(self, picture: Picture) -> None:
+        """Keeps the picture of the next frame where it is its turn, and it can be read."""
+        row, self.seen = self.seen, self.seen + 1
         if row % self.step:
             return
-        self.kept[row] = np.asarray(small(picture, SIDE))
+        with suppress(ImageError):
+            self.kept[row] = np.asarray(small(picture, SIDE))
         if len(self.kept) >= 2 * SHOWN:
             self.step *= 2
             self.kept = {one: image for one, image in self.kept.items() if one % self.step == 0}

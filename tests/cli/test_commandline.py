@@ -55,7 +55,7 @@ def test_values_of_flags_have_their_types(tiny_recipe):
     assert flags == {"checkpoint": "best", "out": None, "overwrite": False, **given, **photos}
     given = {"images": ["i"], "reader": Reader(), "out": Path("d.npy"), "overwrite": True}
     switched = parse(["extract", f"--config={tiny_recipe}", "--overwrite", "--images=i", "--out=d.npy"])
-    assert switched.flags == {"checkpoint": "best", "dry_run": False, **given}
+    assert switched.flags == {"checkpoint": "best", "clips": None, "dry_run": False, **given}
     several = ["--images=i", "--images=j", "--out=o.npy", "--reader=csv,columns.path=7,columns.lat=Y,file=8,zone=33"]
     flags = parse(["extract", f"--config={tiny_recipe}", *several]).flags
     assert flags["images"] == ["i", "j"]

@@ -198,3 +198,92 @@ def test_names_of_files_that_are_no_text_stay_out_of_json():
     alone = json.loads(geojson.track(points[:1], [1.0], [2.0]))["features"]
     assert [feature["geometry"]["type"] for feature in alone] == ["Point"]
     assert json.loads(geojson.track([], [], [])) == {"type": "FeatureCollection", "features": []}
+
+
+@pytest.fixture(scope="module")
+def passes(photo_tree, drive, tmp_path_factory):
+    """A table of two drives along the same places as `drive`, of the photos of the database."""
+    file = tmp_path_factory.mktemp("passes") / "passes.csv"
+    found = {}
+    for photo in sorted((photo_tree / "images" / "test" / "database").iterdir()):
+        found.setdefault(photo.name.split("@")[7][:2], []).append(photo)
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "east", "north", "zone", "sequence", "frame"])
+        for number, query in enumerate(drive[0]):
+            for sequence, photo in enumerate(found[query.name.split("@")[7][:2]]):
+                writer.writerow([photo, *photo.name.split("@")[1:3], 33, f"pass {sequence}", 10 + number])
+    return file
+
+
+def test_clips_of_a_table_answer_clips_of_a_drive(door, refused, model, passes, drive, film, tmp_path):
+    clips = [*model, "--config.model.sequence=mean"]
+    extract = ["extract", *clips, f"--images={passes}", "--reader=csv", f"--out={tmp_path / 'db.npy'}"]
+    status, said, err = door(*extract, "--clips=5,stride=2")
+    assert status == 0 and "(22, 32)" in said, err  # 0 ... 20 of each pass of 25 frames
+    rows = table(tmp_path / "db.csv")
+    assert [(row["sequence"], row["first_frame"], row["last_frame"]) for row in rows] == [
+        (str(sequence), str(10 + first), str(14 + first)) for sequence in (0, 1) for first in range(0, 21, 2)
+    ]
+    images = {row["path"]: row for row in table(passes)}
+    for row in rows:  # each lies where its middle frame does
+        middle = images[row["path"]]
+        assert int(middle["frame"]) == int(row["first_frame"]) + 2
+        assert (float(row["east"]), float(row["north"])) == (float(middle["east"]), float(middle["north"]))
+    about = json.loads((tmp_path / "db.json").read_text())["clips"]
+    assert (about["length"], about["stride"], about["match"]) == (5, 2, "any")
+
+    localize = ["localize", *clips, f"--database={tmp_path / 'db.npy'}", f"--out={tmp_path / 'found'}"]
+    status, said, err = door(*localize, f"--images={film}", "--speed=1", "--top=4")
+    assert status == 0, err
+    found = table(tmp_path / "found" / "track.csv")
+    assert [int(row["frame"]) for row in found] == list(range(0, 50, 2))
+    # The clip of the middle frames has the frames of the clip that it finds; at both ends the outermost clip answers.
+    assert {row["path"] for row in found[:3]} == {found[2]["path"]} and len({row["path"] for row in found[-3:]}) == 1
+    assert (away(found[2:-2], drive[1][2:-2]) <= 62).sum() >= 15
+
+    for flags, why in (
+        ([f"--images={passes.parent}"], r"db\.npy is of clips of 5 frames, and a photo is no clip: .*--track"),
+        ([f"--images={film}", "--every=20"], r"gives 3 frames, but the database is of clips of 5: .*\(--every\)"),
+    ):
+        assert re.search(why, refused(*localize, *flags, "--overwrite")), flags
+    extract.append("--overwrite")
+    for flags, why in (
+        (["--clips=30"], r"no clip of clips\.length=30 frames .* has 25 frames"),
+        (["--clips=five"], "--clips: the length of clips: 'five' is not an integer"),
+        (["--clips=5,strides=2"], "--clips: no key 'strides' of clips: did you mean stride"),
+        (["--clips=0"], r"--clips: clips\.length=0: length, stride and every are at least 1"),
+        (
+            ["--clips=5", "--config.model.sequence="],
+            "--clips=5: a clip of 5 frames, but this model describes images",
+        ),
+        (["--clips=3", "--config.model.sequence=cat", "--config.model.sequence_options.frames=5"], "takes 5 frames"),
+    ):
+        assert re.search(why, refused(*extract, *flags)), flags
+    assert len(np.load(tmp_path / "db.npy")) == 22
+    status, said, err = door(*extract, "--clips=5,match=last,metres=100", "--dry-run")
+    assert status == 0 and "42 of 5 frames" in said, err
+
+
+def test_a_frame_of_a_clip_that_cannot_be_read_is_named(door, model, passes, drive, tmp_path):
+    clips = [*model, "--config.model.sequence=mean"]
+    status, _, err = door(
+        "extract", *clips, f"--images={passes}", "--reader=csv", f"--out={tmp_path / 'db.npy'}", "--clips=3,match=last"
+    )
+    assert status == 0, err
+    assert table(tmp_path / "db.csv")[0]["path"] == list(table(passes))[4]["path"]  # the third frame of the first pass
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, photo in enumerate(drive[0][:8]):
+        shutil.copy(photo, folder / f"{number}.jpg")
+    (folder / "3.jpg").write_bytes(b"no image")
+    status, said, err = door(
+        "localize", *clips, f"--database={tmp_path / 'db.npy'}", f"--images={folder}", "--track",
+        f"--out={tmp_path / 'found'}",
+    )  # fmt: skip
+    assert status == 0 and "3 of 8 frames could not be read" in said, err
+    rows = table(tmp_path / "found" / "track.csv")
+    # A clip ends at the frame that it answers; the first two frames are answered by the first clip.
+    assert [bool(row["error"]) for row in rows] == [False] * 3 + [True] * 3 + [False] * 2
+    assert all(str(folder / "3.jpg") in row["error"] for row in rows[3:6])
+    assert len({row["path"] for row in rows[:3]}) == 1

@@ -92,11 +92,11 @@ def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
             f"the data set {name} has partition.by={spec.partition.by!r}, which is for data to train on: what is "
             f"measured on is cut by its thresholds, {tuple(spec.thresholds)}. Leave it empty"
         )
-    if conditions:
-        images.only(conditions=conditions, role="query")  # an error where no query is left
-        images = images.take((images.role != ROLES.index("query")) | images.having(*conditions))
-        split = f"{split} ({', '.join(conditions)})"
-    return benchmark(name, images, split, spec.thresholds, cutting(spec))
+    # Which of a data set's protocols it is, is told with every recall.
+    told = [str(spec.options[key]) for key in ("protocol", "subtask") if key in spec.options]
+    if told or conditions:
+        split = f"{split} ({', '.join([*told, *conditions])})"
+    return benchmark(name, images, split, spec.thresholds, cutting(spec), conditions)
 
 
 def folders(roots: Sequence[str], reader: Reader) -> Places:

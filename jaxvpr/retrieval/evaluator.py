@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipelines.clips import Clips, Cutting
 from data_pipelines.errors import DataError
-from data_pipelines.places import Paths, Places
+from data_pipelines.places import ROLES, Paths, Places
 from data_pipelines.progress import slow
 from jaxvpr.errors import UserError
 from jaxvpr.retrieval.classes import Classes, locate
@@ -101,7 +101,12 @@ class Evaluated(NamedTuple):
 
 
 def benchmark(
-    name: str, places: Places, split: str, thresholds: tuple[str, ...], cutting: Cutting | None = None
+    name: str,
+    places: Places,
+    split: str,
+    thresholds: tuple[str, ...],
+    cutting: Cutting | None = None,
+    conditions: tuple[str, ...] = (),
 ) -> Benchmark:
     """A benchmark from one table with both roles.
 
@@ -109,10 +114,15 @@ def benchmark(
       places: rows with role "database" and "query"; others are left out. Its answers are those of the threshold "list".
       thresholds: such as ("25m",); see `thresholds.parse_threshold`.
       cutting: into clips; None for images.
+      conditions: of the queries that are kept, () for all; of a clip it is those of the frame that stands for it.
 
     Raises:
       DataError: where one of the roles has no image, or no clip.
     """
+    if conditions:
+        places.only(conditions=conditions, role="query")  # an error where no query is left
+    if conditions and cutting is None:
+        places = places.take((places.role != ROLES.index("query")) | places.having(*conditions))
     database, queries = places.select(role="database"), places.select(role="query")
     for role, part in (("database", database), ("query", queries)):
         if not len(part):
@@ -121,6 +131,10 @@ def benchmark(
     if cutting is None:
         return Benchmark(name, split, database, queries, _positives(name, makers, database, queries))
     clips, asked = cutting.database(database), cutting.queries(queries)
+    if conditions:
+        asked = asked.take(asked.places.having(*conditions))
+        if not len(asked):
+            raise DataError(f"{name}: no clip of {cutting.length} frames is of the conditions {list(conditions)}")
     return Benchmark(
         name, split, clips.places, asked.places, _positives(name, makers, clips, asked), clips, asked, cutting
     )

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from configs import common
 from data_pipelines import geo
 from data_pipelines.errors import DataError
 from data_pipelines.places import VIEWS
 from data_pipelines.readers import msls, read
+from jaxvpr import builders
 
 CENTRES = {"cph": (55.68, 12.57), "sf": (37.77, -122.42), "zurich": (47.37, 8.54)}
 TABLES = ("raw", "postprocessed", "seq_info", "subtask_index")
@@ -39,7 +42,7 @@ def write_city(root, city, seed=0, count=60):
             east, north, _ = geo.to_utm(np.array([lat]), np.array([lon]))
             tables["raw"].append(
                 {"key": key, "lon": lon, "lat": lat, "ca": round(rng.random() * 400, 2),
-                 "captured_at": f"201{k % 10}-0{k % 9 + 1}-11", "pano": bool(rng.random() < 0.1)}
+                 "captured_at": f"201{k // 12}-0{k // 12 % 9 + 1}-11", "pano": bool(rng.random() < 0.1)}
             )  # fmt: skip
             tables["postprocessed"].append(
                 {"key": key, "easting": float(east[0]), "northing": float(north[0]), "unique_cluster": k,
@@ -131,6 +134,21 @@ def test_cities_to_test_on_have_sequences_and_subtasks_alone(root):
     index = table_of(root / "test/miami/query", "subtask_index")
     assert len(places.select(role="query")) == sum(row["d2n"] == "True" for row in index)
     assert not places.having("day", "night").any() and places.having("d2n").all()
+
+
+def test_the_protocol_line_says_which_protocol_it_is(root):
+    def measured(**keys):
+        return builders.benchmarks(common.base(), ConfigDict({"msls": common.data("msls", str(root), "val", **keys)}))[
+            0
+        ]
+
+    assert measured(protocol="official", subtask="d2n").split == "val (official, d2n)"
+    clips = measured(protocol="all", conditions=("official",), clips={"length": 3})
+    assert clips.split == "val (all, official)"
+    assert clips.query_clips.places.having("official").all()
+    official = measured(protocol="official")
+    assert len(clips.queries) < len(official.queries) < len(measured(protocol="all").queries)
+    assert set(official.queries.zone) == {33, 10}, "both cities in one benchmark"
 
 
 def test_a_split_of_ones_own_cities(root):

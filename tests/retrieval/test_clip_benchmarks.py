@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.clips import Cutting, cut
+from data_pipelines.errors import DataError
 from data_pipelines.places import Paths, Places
 from jaxvpr.errors import UserError
 from jaxvpr.models import Preprocess
@@ -57,6 +58,19 @@ def test_published_lists_name_images():
     clips = cut(drive(range(4)), 2)
     with pytest.raises(UserError, match="'list' of drives names images, not clips"):
         thresholds.parse_threshold("list")(clips, clips)
+
+
+def test_a_clip_is_of_the_conditions_of_its_middle_frame():
+    """Frames 2 and 6 of the queries are by night: whole clips around them are kept, the database is."""
+    queries = drive(range(8), 1, condition=[2, 1, 2, 1, 1, 1, 2, 1], conditions=("day", "night"))
+    both = Places.concat([drive(range(8), 0), queries])
+    bench = benchmark("drives", both, "test", ("0m",), Cutting(3), ("night",))
+    assert bench.query_clips.rows.tolist() == [[1, 2, 3], [5, 6, 7]] and len(bench.database_clips) == 6
+    assert bench.positives["0m"][0].tolist() == [0, 1, 2, 3]
+    last = benchmark("drives", both, "test", ("0m",), Cutting(3, match="last"), ("night",))
+    assert last.query_clips.rows.tolist() == [[0, 1, 2], [4, 5, 6]]
+    with pytest.raises(DataError, match=r"no clip of 7 frames is of the conditions \['night'\]"):
+        benchmark("drives", both, "test", ("0m",), Cutting(7, stride=2), ("night",))
 
 
 @pytest.fixture(scope="module")

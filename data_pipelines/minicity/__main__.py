@@ -1,6 +1,7 @@
 """Writes a mini city, draws a contact sheet of it, or measures how fast it renders.
 
     python -m data_pipelines.minicity --root DIR [--size 128 --blocks 4 --style modern --seed 7 …]
+    python -m data_pipelines.minicity --root DIR --drives       # and drives through it
     python -m data_pipelines.minicity --root DIR --thumbnails   # and the recall of raw thumbnails on its test
     python -m data_pipelines.minicity --sheet FILE.png
     python -m data_pipelines.minicity --benchmark
@@ -22,9 +23,9 @@ import cv2
 
 from data_pipelines.errors import DataError
 from data_pipelines.minicity.baseline import thumbnail_recall
-from data_pipelines.minicity.config import CityConfig
+from data_pipelines.minicity.config import CityConfig, DriveConfig
 from data_pipelines.minicity.sheet import sheet
-from data_pipelines.minicity.write import write
+from data_pipelines.minicity.write import write, write_drives
 from data_pipelines.progress import keep_printing, to_console
 
 
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw a contact sheet")
     parser.add_argument("--benchmark", action="store_true", help="measure rendering, at 128 px if not told otherwise")
     parser.add_argument("--thumbnails", action="store_true", help="print the recall of raw thumbnails on the test")
+    parser.add_argument("--drives", action="store_true", help="write drives through the city, too")
     parser.add_argument("--processes", type=int, help="rendering processes (default: one a core)")
     for field in fields(CityConfig):
         parser.add_argument(
@@ -78,14 +80,20 @@ def main(arguments: list[str] | None = None) -> int:
     root, picture, processes = options["root"], options["sheet"], options["processes"]
     if not (root or picture or options["benchmark"]):
         parser.error("nothing to do: give --root, --sheet or --benchmark")
-    if options["thumbnails"] and not root:
-        parser.error("--thumbnails needs --root")
+    for flag in ("thumbnails", "drives"):
+        if options[flag] and not root:
+            parser.error(f"--{flag} needs --root")
     to_console("data_pipelines")
     try:
         config = CityConfig(**settings)
         if root:
             write(root, config, processes=processes)
             print(f"{root}: city {config.digest()}, test {config.test_digest()}")
+        if options["drives"]:
+            frames = write_drives(root, config, DriveConfig(), processes=processes)
+            print(
+                f"{root}: drives {DriveConfig().digest(config)}, {len(frames)} frames in {len(frames.folders)} drives"
+            )
         if options["thumbnails"]:
             for group, recalls in thumbnail_recall(root).items():
                 print(f"{group:6}", "  ".join(f"R@{n} {recall:.1f}" for n, recall in recalls.items()))

@@ -16,8 +16,8 @@ from data_pipelines.minicity.config import CityConfig, DriveConfig
 from data_pipelines.minicity.drawing import draw_all
 from data_pipelines.minicity.drives import Drives, drives
 from data_pipelines.minicity.layout import plan
+from data_pipelines.minicity.markers import Tree
 from data_pipelines.minicity.poses import FOLDERS, cameras
-from data_pipelines.minicity.trees import Tree
 from data_pipelines.own_files import read_json
 
 

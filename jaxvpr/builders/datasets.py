@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines import readers
 from data_pipelines.clips import Cutting
-from data_pipelines.minicity import CityConfig
+from data_pipelines.minicity import CityConfig, DriveConfig
 from data_pipelines.places import ROLES, Paths, Places
 from data_pipelines.records import shards
 from data_pipelines.samplers import Owners
@@ -150,8 +150,17 @@ def recall_ns(config: ConfigDict, bench: Benchmark) -> tuple[int, ...]:
 
 
 def identity(config: ConfigDict) -> dict[str, str]:
-    """Digests that say which embedded city, and which difficulty of its test, a figure belongs to."""
-    if not any(spec.reader == "minicity" for spec in config.test_data.values()):
+    """Digests that say which embedded city, and which difficulty of its test, a figure belongs to; also which drives,
+    where one is measured on."""
+    specs = [spec.options.to_dict() for spec in config.test_data.values() if spec.reader == "minicity"]
+    if not specs:
         return {}
-    city = CityConfig.of(config.city.to_dict())
-    return {"city_digest": city.digest(), "city_test_digest": city.test_digest()}
+    shared = config.city.to_dict()
+    city = CityConfig.of(shared)
+    found = {"city_digest": city.digest(), "city_test_digest": city.test_digest()}
+    driven = {
+        DriveConfig.of(options.get("drive") or {}).digest(CityConfig.of(options.get("city", shared)))
+        for options in specs
+        if options.get("drives")
+    }
+    return found | ({"drives_digest": ", ".join(sorted(driven))} if driven else {})

@@ -12,6 +12,7 @@ from configs import common
 from data_pipelines import readers
 from data_pipelines.conditions import condition_bits
 from data_pipelines.errors import DataError
+from data_pipelines.minicity import CityConfig, DriveConfig
 from data_pipelines.places import Paths, Places
 from jaxvpr import builders
 from jaxvpr.cli.arguments import parse
@@ -161,3 +162,19 @@ def test_hosts_compare_the_photos_of_folders_wherever_they_lie(photo_tree, tmp_p
     read([str(moved)], Reader())
     assert seen[0] == seen[1] and seen[0]["images"] == 50
     assert seen[2]["images"] == 49 and seen[2]["listing"] != seen[0]["listing"]
+
+
+def test_figures_are_known_by_the_city_and_the_drives_that_they_are_of():
+    config, city = common.base(), CityConfig()
+    assert builders.identity(config) == {}
+    sets = {"views": common.data("minicity", "data/minicity", "test")}
+    config.test_data = ConfigDict(sets)
+    known = {"city_digest": city.digest(), "city_test_digest": city.test_digest()}
+    assert builders.identity(config) == known
+    sets["clips"] = common.data("minicity", "data/minicity", "test", drives=True, clips={"length": 5})
+    config.test_data = ConfigDict(sets)
+    assert builders.identity(config) == known | {"drives_digest": DriveConfig().digest(city)}
+    sets["there"] = common.data("minicity", "data/a", "test", drives=True, city={"seed": 1}, drive={"seconds": 2})
+    config.test_data = ConfigDict(sets)
+    both = sorted([DriveConfig().digest(city), DriveConfig(seconds=2).digest(CityConfig(seed=1))])
+    assert builders.identity(config) == known | {"drives_digest": ", ".join(both)}

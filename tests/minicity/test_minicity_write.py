@@ -212,6 +212,9 @@ def test_command_line(tmp_path, capsys):
     assert "R@1" in capsys.readouterr().out
     assert json.loads((tmp_path / "e/minicity.json").read_text())["config"]["train_years"] == [2014, 2015]
     assert cv2.imread(str(picture)).shape[1] % 16 == 0
+    with pytest.raises(SystemExit, match="2"):
+        main(["--drives", "--benchmark"])
+    assert "--drives needs --root" in capsys.readouterr().err
     assert main(["--root", str(tmp_path / "e"), "--style", "baroque"]) == 2
     assert "old_town" in capsys.readouterr().err
 

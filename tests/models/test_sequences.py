@@ -9,6 +9,8 @@ from jaxvpr import builders
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.errors import UserError
 from jaxvpr.models import join
+from jaxvpr.models.sequences.ordered import Cat, CatFC, TemporalConv
+from jaxvpr.models.sequences.pooling import Delta, Max, Mean, SeqGeM
 from jaxvpr.runs.model_file import load_model, save_model
 
 TINY = {"sizes": (1,), "widths": (6,), "cut": "layer1", "stem": "small"}
@@ -82,3 +84,58 @@ def test_a_recipe_names_its_head_and_a_file_of_before_the_keys_is_read(tmp_path)
             del of_images.model[key]
     config, _ = load_model(save_model(tmp_path, of_images, variables))
     assert config.model.sequence == "" and config.model.non_local.to_dict() == {}
+
+
+# One clip of three frames, whose descriptors are (1, 4), (2, -5) and (6, 1).
+FRAMES = np.array([[[1, 4], [2, -5], [6, 1]]], np.float32)
+BY_HAND = {
+    "mean": (Mean(), {}, [3, 0]),
+    "max": (Max(), {}, [6, 4]),
+    "cat": (Cat(), {}, [1, 4, 2, -5, 6, 1]),
+    # Of each the mean square, -5 as nothing: (1 + 4 + 36) / 3 and (16 + 0 + 1) / 3.
+    "seqgem": (SeqGeM(), {"gem": {"p": [2.0]}}, [(41 / 3) ** 0.5, (17 / 3) ** 0.5]),
+    # The last two less the first one, over one and a half.
+    "delta": (Delta(), {}, [(2 + 6 - 1) / 1.5, (-5 + 1 - 4) / 1.5]),
+    # What each frame adds: 1 x its first number, 10 x and 100 x; and 7.
+    "fc": (CatFC(3, 1), {"fc": {"kernel": [[1], [0], [10], [0], [100], [0]], "bias": [7]}}, [1 + 20 + 600 + 7]),
+    # Windows (1, 2) and (2, 6): 1 x the first and 10 x the second frame's first number, the mean of 21 and 62; and 7.
+    "conv": (TemporalConv(2, 1), {"kernel": [[[1], [0]], [[10], [0]]], "bias": [7]}, [41.5 + 7]),
+}
+
+
+@pytest.mark.parametrize("head", BY_HAND)
+def test_heads_by_hand(head):
+    module, params, expected = BY_HAND[head]
+    params = jax.tree.map(np.float32, params, is_leaf=lambda leaf: isinstance(leaf, list))
+    np.testing.assert_allclose(module.apply({"params": params}, FRAMES)[0], expected, rtol=1e-5)
+
+
+def test_a_linear_head_can_start_as_the_mean_and_a_short_clip_is_refused():
+    head = CatFC(3, bias=False, mean_start=True)
+    started = head.init(jax.random.key(0), FRAMES)
+    np.testing.assert_allclose(head.apply(started, FRAMES)[0], [3, 0], atol=1e-6)
+    with pytest.raises(ValueError, match=r"mean_start.* 2 numbers.*not 5"):
+        CatFC(3, dim=5, mean_start=True).init(jax.random.key(0), FRAMES)
+    with pytest.raises(ValueError, match=r"clip of 3 frames is shorter than .*width=4"):
+        TemporalConv(4).init(jax.random.key(0), FRAMES)
+
+
+SMALL = {"width": 8, "depth": 2, "heads": 2, "side": 2}
+
+
+def test_a_timesformer_of_one_frame_without_its_temporal_path_is_its_vit():
+    frame = np.random.default_rng(1).integers(0, 256, (2, 1, 32, 48, 3), np.uint8)
+    names = ("vit_b16", "timesformer_b16")
+    vit, clips = (join(backbone=name, aggregator="cls", backbone_options=SMALL) for name in names)
+    variables = random_variables(clips, frame)
+    params = variables["params"]["backbone"]
+    params["time_embed"][:] = 0
+    for block in ("blocks_0", "blocks_1"):
+        for leaf in params[block]["temporal_fc"].values():
+            leaf[:] = 0
+    wanted = described(vit, variables, frame[:, 0])
+    np.testing.assert_allclose(described(clips, variables, frame), wanted, atol=1e-6)
+    np.testing.assert_allclose(described(clips, variables, frame[:, 0]), wanted, atol=1e-6)
+    by_frame = join(backbone="timesformer_b16", aggregator="cls", backbone_options=SMALL, sequence="mean")
+    with pytest.raises(ValueError, match=r"TimeSformer describes a clip as a whole.*'joint' or ''.*not Mean"):
+        by_frame.init(jax.random.key(0), frame)

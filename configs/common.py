@@ -44,7 +44,7 @@ def _model(config: ConfigDict) -> None:
             "aggregator_options": ConfigDict({}),
             # What describes clips of frames (docs/models.md): a head over all frames' features ("joint") or over their
             # descriptors ("cat", "mean", "seqgem", ...); "" is a model of images. `non_local` are the options of a
-            # non-local block behind the backbone, such as {"kind": "2d", "channels": 32}; {} is none.
+            # non-local block behind the backbone, such as {"kind": "2d", "bottleneck": 32}; {} is none.
             "sequence": "",
             "sequence_options": ConfigDict({}),
             "non_local": ConfigDict({}),

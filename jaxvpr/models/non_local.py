@@ -26,13 +26,13 @@ class NonLocal(nn.Module):
     Attributes:
       kind: "2d" attends within each frame, "temporal" among all frames at a place, "2d+t" first the one and then the
         other, "3d" among all cells of the clip.
-      channels: of queries, keys and values; 0 for half of the map's, as in the original.
+      bottleneck: channels of queries, keys and values; 0 for half of the map's, as in the original.
       weight: of what is added.
       dtype: type of the computation; parameters stay float32.
     """
 
     kind: str = "2d"
-    channels: int = 0
+    bottleneck: int = 0
     weight: float = 1.0
     dtype: Any = jnp.float32
 
@@ -51,7 +51,7 @@ class NonLocal(nn.Module):
             if over == "time":
                 x = x.swapaxes(1, 2)
             tokens = x.reshape((batch, -1, channels) if over == "clip" else (-1, *x.shape[2:]))
-            block = Block(self.channels or channels // 2, self.weight, self.dtype, name=over)
+            block = Block(self.bottleneck or channels // 2, self.weight, self.dtype, name=over)
             x = block(tokens).reshape(x.shape)
             if over == "time":
                 x = x.swapaxes(1, 2)

@@ -131,7 +131,7 @@ def sequence_model(name, dtype, **options):
 
 
 def non_local_model(kind, dtype, **options):
-    block = {"kind": kind, "channels": 4, "weight": 2.0}
+    block = {"kind": kind, "bottleneck": 4, "weight": 2.0}
     return of_pixels(dtype, sequence="joint", non_local=block, **options), noise(4, 2, 3)
 
 

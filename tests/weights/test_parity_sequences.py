@@ -232,7 +232,7 @@ def test_non_local_blocks(kind):
     with torch.no_grad():
         for block in blocks.values():
             x = block(x)
-    ours = NonLocal(kind, channels=4, weight=2.0)
+    ours = NonLocal(kind, bottleneck=4, weight=2.0)
     np.testing.assert_allclose(jit(ours.apply)({"params": params}, maps), x.permute(0, 2, 3, 4, 1), atol=1e-5)
     started = ours.init(jax.random.key(0), maps)
     np.testing.assert_array_equal(ours.apply(started, maps), maps)

@@ -108,6 +108,15 @@ def test_a_search_finds_the_same_on_the_host_on_the_devices_and_in_two_processes
     assert result["times_the_host's_time"]["host"] == 1 and result["on"]["mesh, two processes"]["devices"] == 2
 
 
+@pytest.mark.long
+def test_seqslam_finds_the_same_as_numpy(tmp_path):
+    report = run("seqslam", tmp_path, "--cases", "tiny", "--rounds", 1)
+    [result] = report["results"]
+    assert result["agree"] and result["trajectories"] == 5
+    assert set(result["seconds"]) == {"jaxvpr", "NumPy, arrays", "NumPy, loops"}
+    assert min(result["equal_clips"].values()) > 0.99 and result["times_our_time"]["jaxvpr"] == 1
+
+
 def test_mining_that_finds_others_does_not_agree():
     found = [np.array([3, -1]), np.array([0.5, np.inf]), np.array([[1, 2], [3, 4]]), np.array([[0.1, 0.2], [0.3, 0.4]])]
     assert mining.agreement(found, found) == {"equal_rows": 1, "largest_difference": 0, "agree": True}

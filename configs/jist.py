@@ -3,6 +3,7 @@ for Sequential Visual Place Recognition", RA-L 2023).
 
     python -m jaxvpr.main --config=configs/cosplace.py                  # what the embedded city starts from
     python -m jaxvpr.main --config=configs/jist.py                      # the city and drives through it
+    python -m jaxvpr.main --config=configs/jist.py:sf_xl_msls,data=/data,init=cosplace-resnet18-512:resnet18_512.pth
 
 Each step sees a batch of single images, told apart by cells of the map, and triplets of clips. A clip's descriptor is
 the generalised mean of its frames', so that the images teach what describes the frames.
@@ -30,6 +31,30 @@ def city() -> ConfigDict:
     return config
 
 
+def sf_xl_msls() -> ConfigDict:
+    """The paper's: cells of SF-XL and triplets of clips of MSLS. Of CosPlace's ResNet-18 the last stage and the head
+    train.
+
+    64 images and 4 queries with 6 clips each a step; 2,500 steps an epoch, a tenth of them from one mining. Wants
+    `init=` with CosPlace's weights.
+    """
+    config = trainings.clips_of_msls("jist-sf-xl-msls", negatives=5)
+    config.model.aggregator_options = ConfigDict({"dim": 512})
+    config.model.sequence = "seqgem"
+    config.frozen = ("backbone/(conv1|bn1|layer1_|layer2_|layer3_)",)
+    config.image = common.image((480, 640), "pil_bilinear")
+    of_images = cosplace.sf_xl()
+    config.augment = of_images.augment
+    config.more_train_data = ConfigDict({"msls": config.train_data})
+    config.train_data = of_images.train_data
+    config.val_data.sf_xl_val = of_images.val_data.sf_xl_val
+    config.objective.pool = 3000
+    config.objective = joint(common.cells(), config.objective, batch=64, size=(512, 512))
+    config.epochs, config.steps_per_epoch = 5, 2500
+    config.best.measure, config.best.patience = "msls_val/R@5", 0
+    return config
+
+
 def joint(
     images: ConfigDict,
     clips: ConfigDict,
@@ -48,7 +73,7 @@ def joint(
     return ConfigDict(keys)
 
 
-PRESETS = {"city": city}
+PRESETS = {"city": city, "sf_xl_msls": sf_xl_msls}
 
 
 def get_config(preset: str = "") -> ConfigDict:

@@ -51,6 +51,35 @@ def drives_in_city(name: str, length: int = 5) -> ConfigDict:
     return config
 
 
+# Of MSLS' cities to train on, the two that the authors of SeqVLAD validate on, since they test on those of validation.
+MSLS_VAL = ("amsterdam", "manila")
+MSLS_TRAIN = (
+    "amman", "austin", "bangkok", "berlin", "boston", "budapest", "goa", "helsinki", "london", "melbourne", "moscow",
+    "nairobi", "ottawa", "paris", "phoenix", "saopaulo", "tokyo", "toronto", "trondheim", "zurich",
+)  # fmt: skip
+
+
+def clips_of_msls(name: str, negatives: int, length: int = 5) -> ConfigDict:
+    """Triplets of clips of MSLS as in the code of SeqVLAD: 4 queries a step, 1,000 of them from one mining.
+
+    An epoch has 5,000 queries, and the run ends after 5 that bring R@5 no further. Images, model and what of it rests
+    are the recipe's.
+    """
+    config = common.base()
+    config.name = name
+    config.model.l2_after = False  # what is ranked is what the heads give, of unit length where they say so
+    clips = {"length": length}
+    config.train_data = common.data("msls", "data/msls", "train", cities=MSLS_TRAIN, clips=clips)
+    val = common.data("msls", "data/msls", "val", cities=MSLS_VAL, protocol="all", clips=clips)
+    test = common.data("msls", "data/msls", "val", protocol="all", clips=clips)
+    config.val_data, config.test_data = ConfigDict({"msls_val": val}), ConfigDict({"msls": test})
+    config.objective = common.mined_triplets(negatives=negatives)
+    config.batch, config.epochs, config.steps_per_epoch = 4, 100, 1250
+    config.optimizer = common.optimizer("adam", 1e-5)
+    config.best.measure, config.best.patience = "R@5", 5
+    return config
+
+
 def places_in_city(name: str) -> ConfigDict:
     """Metric learning on places of the embedded city of 2 x 2 blocks, by a small ResNet from random weights.
 

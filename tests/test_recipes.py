@@ -12,6 +12,7 @@ import pytest
 from data_pipelines.minicity import CityConfig, strip_size
 from data_pipelines.places import Paths
 from data_pipelines.readers import READERS
+from data_pipelines.readers.msls import CITIES
 from jaxvpr import builders
 from jaxvpr.builders import datasets
 from jaxvpr.builders.training_images import image_source
@@ -110,9 +111,17 @@ def test_a_recipe_of_places_has_losses_miners_and_data_sets_that_exist(name):
     assert (keys.cliques.share * keys.P) % 1 == pytest.approx(0), "a whole number of cliques"
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if "mining" in recipe(name).objective])
+def mined(name):
+    """The keys by which a recipe mines, of images or of clips beside images; None for another."""
+    keys = recipe(name).objective
+    return keys if "mining" in keys else keys.get("clips")
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if mined(name)])
 def test_an_epoch_of_a_mined_recipe_is_a_whole_number_of_plans(name):
-    config, mining = recipe(name), triplets.settings(recipe(name))
+    config = recipe(name).copy_and_resolve_references().unlock()
+    config.objective = mined(name)
+    mining = triplets.settings(config)
     mining.check()
     assert config.steps_per_epoch % mining.steps == 0 and config.accumulate == 1
     options_of("loss", LOSSES, config.objective.loss, config.objective.loss_options.to_dict())
@@ -131,6 +140,29 @@ def test_the_benchmarks_recipes_have_its_parameters():
         assert tuple(config.image.size) == (480, 640)
     assert (recipe("netvlad:pitts30k").objective.mining, recipe("netvlad:msls").objective.mining) == ("full", "partial")
     assert recipe("netvlad:msls").objective.weighted
+
+
+def test_recipes_of_clips_have_the_published_parameters():
+    """Those of the code: clips of 5, 4 queries a step, 1,000 mined in one go; JIST mines ten times an epoch."""
+    for name, negatives, epochs in (("seqvlad:msls", 10, 100), ("jist:sf_xl_msls", 5, 5)):
+        config, keys = recipe(name), mined(name)
+        assert (keys.positive, keys.soft, keys.negatives, keys.refresh) == ("10m", "25m", negatives, 1000)
+        assert keys.loss_options.to_dict() == {"margin": 0.1, "squared": False}
+        assert (config.batch, config.epochs, tuple(config.image.size)) == (4, epochs, (480, 640))
+        assert (config.optimizer.name, config.optimizer.rate) == ("adam", 1e-5)
+        clips = [spec.clips.length for spec in data_sets(config) if spec.reader == "msls"]
+        assert clips == [5] * 3
+    learning, _ = parameters("seqvlad:msls")
+    assert {path.split("/")[1].split("_")[0] for path in learning if "backbone" in path} == {"layer3"}
+    learning, _ = parameters("jist:sf_xl_msls")
+    parts = {path.split("/")[1].split("_")[0] for path in learning if "backbone" in path}
+    assert parts == {"layer4"} and any(path.startswith("sequence/") for path in learning)
+    config, keys = recipe("jist:sf_xl_msls"), recipe("jist:sf_xl_msls").objective
+    assert (keys.batch, tuple(keys.size), tuple(keys.weights)) == (64, (512, 512), (100, 10_000))
+    assert (config.optimizer_extra.rate, keys.clips.pool, keys.images.partition.M) == (1e-2, 3000, 10)
+    cities = [config.val_data.msls_val.options.cities, config.more_train_data.msls.options.cities]
+    assert sorted((*cities[0], *cities[1])) == sorted(CITIES["train"]), "validated on cities of their own"
+    assert made("seqvlad:msls")[0].shape == (1, 16384) and made("jist:sf_xl_msls")[0].shape == (1, 512)
 
 
 def test_eigenplaces_has_the_papers_parameters_and_the_citys_recipe_sees_as_many_images_as_cosplaces():

@@ -144,11 +144,12 @@ def test_the_benchmarks_recipes_have_its_parameters():
 
 def test_recipes_of_clips_have_the_published_parameters():
     """Those of the code: clips of 5, 4 queries a step, 1,000 mined in one go; JIST mines ten times an epoch."""
-    for name, negatives, epochs in (("seqvlad:msls", 10, 100), ("jist:sf_xl_msls", 5, 5)):
+    for name, negatives, epochs in (("seqvlad:msls", 10, 100), ("timesformer:msls", 5, 100), ("jist:sf_xl_msls", 5, 5)):
         config, keys = recipe(name), mined(name)
         assert (keys.positive, keys.soft, keys.negatives, keys.refresh) == ("10m", "25m", negatives, 1000)
         assert keys.loss_options.to_dict() == {"margin": 0.1, "squared": False}
-        assert (config.batch, config.epochs, tuple(config.image.size)) == (4, epochs, (480, 640))
+        size = (224, 224) if name.startswith("timesformer") else (480, 640)
+        assert (config.batch, config.epochs, tuple(config.image.size)) == (4, epochs, size)
         assert (config.optimizer.name, config.optimizer.rate) == ("adam", 1e-5)
         clips = [spec.clips.length for spec in data_sets(config) if spec.reader == "msls"]
         assert clips == [5] * 3
@@ -163,6 +164,7 @@ def test_recipes_of_clips_have_the_published_parameters():
     cities = [config.val_data.msls_val.options.cities, config.more_train_data.msls.options.cities]
     assert sorted((*cities[0], *cities[1])) == sorted(CITIES["train"]), "validated on cities of their own"
     assert made("seqvlad:msls")[0].shape == (1, 16384) and made("jist:sf_xl_msls")[0].shape == (1, 512)
+    assert made("timesformer:msls")[0].shape == (1, 768)
 
 
 def test_eigenplaces_has_the_papers_parameters_and_the_citys_recipe_sees_as_many_images_as_cosplaces():

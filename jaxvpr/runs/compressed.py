@@ -28,10 +28,18 @@ def check(config: ConfigDict, available: int) -> int:
       How many numbers a descriptor has without it; 0 for a recipe without a PCA.
 
     Raises:
-      UserError: for more components than that, or too few images or memory for them.
+      UserError: for more components than that, or too few images or memory for them; for a model that joins
+        descriptors of frames behind its aggregator.
     """
     if not config.pca.dim:
         return 0
+    head = builders.model(config).sequence
+    if head is not None and not getattr(head, "of_features", False):
+        raise UserError(
+            f"pca.dim={config.pca.dim} becomes a layer behind the aggregator, and model.sequence="
+            f"{config.model.sequence!r} joins what the aggregator makes of the frames. Set pca.dim=0, or "
+            "model.sequence='joint'"
+        )
     length, keys = builders.descriptor_size(config), config.pca
     components.sample_size(available, dim=keys.dim, length=length, images=keys.images, memory_mib=keys.memory_mib)
     return length

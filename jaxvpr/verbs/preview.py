@@ -74,7 +74,8 @@ def training(
         recipe.objective, mesh, state, batch,
         frozen=settled.frozen, accumulate=config.accumulate, grad_cache=config.grad_cache,
     )  # fmt: skip
-    steps, images = config.epochs * config.steps_per_epoch, sum(draw.rows.size for draw in batch.draws.values())
+    steps = config.epochs * config.steps_per_epoch
+    images = sum(len(draw.rows) * _each(draw, batch.read[stream]) for stream, draw in batch.draws.items())
     facts = {f"training images{f' {n + 1}' * (len(sets) > 1)}": audit.line(one) for n, one in enumerate(sets)}
     facts |= {"learned": recipe.summary or config.objective.name}
     facts |= {f"validation {bench.name}": measured_on(bench) for bench in validation}
@@ -171,18 +172,24 @@ def _sheet(config: ConfigDict, recipe: Recipe, batch: rehearsal.FirstBatch) -> b
 
 
 def _rows(draw: Draw, local: Mapping[str, np.ndarray], word: str) -> list[Sequence[Tile]]:
-    """The images of a stream: an element a row where it has several, else eight a row."""
+    """The images of a stream: a clip a row, else an element a row where it has several, else eight a row."""
     images = local.get("image", np.zeros(0))
     if images.dtype != np.uint8 or images.shape[-1] != 3:
         return []
-    flat = images.reshape(-1, *images.shape[-3:])
-    each = len(flat) * draw.each // local["row"].size  # with the frames of clips
+    flat, each = images.reshape(-1, *images.shape[-3:]), _each(draw, local)
     if each == 1:
         labels = [f"{word} {label}" if label >= 0 else "" for label in local["label"]]
         return in_rows([Tile(*pair) for pair in zip(flat[:MOST], labels, strict=False)])
-    names = ["query", "positive", *["negative"] * (each - 2)] if draw.each == each > 2 else [""] * each
-    elements = flat[: MOST // each * each or each].reshape(-1, each, *flat.shape[1:])
-    return [[Tile(*pair) for pair in zip(element, names, strict=True)] for element in elements]
+    frames, kinds = each // draw.each, ["query", "positive", *["negative"] * (draw.each - 2)]
+    names = [kind for kind in kinds for _ in range(frames)] if draw.each > 2 else [""] * each
+    tiles = [Tile(image, names[n % each]) for n, image in enumerate(flat[: MOST // each * each or each])]
+    return in_rows(tiles, frames if frames > 1 else each)
+
+
+def _each(draw: Draw, local: Mapping[str, np.ndarray]) -> int:
+    """How many images an element of a stream has: those of its triplet, say, each with the frames of its clip."""
+    shape = local["image"].shape if "image" in local else ()
+    return prod(shape[:-3]) * draw.each // local["row"].size if len(shape) > 3 else draw.each
 
 
 def measuring(model: Chosen, benches: Sequence[Benchmark], mesh: Mesh, out: Path) -> Facts:

@@ -17,6 +17,7 @@ from jaxvpr.objectives.objective import Embed
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.cache import from_host
 from jaxvpr.retrieval.extract import Described
+from jaxvpr.runs import compressed
 from jaxvpr.training import logs, loop
 from jaxvpr.verbs import train
 
@@ -83,12 +84,13 @@ def test_both_read_images_and_clips_each_of_its_size(made):
 @pytest.mark.parametrize("kind", clip_recipes.KINDS)
 def test_it_learns_and_is_measured_on_clips(kind, made, tmp_path):
     config = made(kind)
-    config.epochs = 5
+    config.epochs, config.pca.dim = 5, 8 if kind == "triplets" else 0
     with jax.numpy_dtype_promotion("standard"):
         (result,) = train.run(config.copy_and_resolve_references().lock(), tmp_path / "run")["results"]
     found = losses(tmp_path / "run")
     assert len(found) == 30 and np.mean(found[-6:]) < 0.85 * np.mean(found[:6])
     assert (result["protocol"]["clips"]["length"], result["protocol"]["queries"]) == (3, 22)
+    assert result["protocol"]["dimension"] == (8 if kind == "triplets" else 16)
 
 
 @pytest.mark.long
@@ -190,6 +192,13 @@ def test_mistakes_are_named(mistake, made):
     with pytest.raises((UserError, DataError), match=said):
         names.check(config)
         recipe(config)
+
+
+def test_a_pca_stands_behind_the_descriptor_of_a_clip_or_nowhere(made):
+    config = made("both")
+    config.pca.dim = 8
+    with pytest.raises(UserError, match=r"pca\.dim=8.*model\.sequence='seqgem'.*'joint'"):
+        compressed.check(config, 100)
 
 
 def test_other_families_refuse_clips(made):

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 
+import clip_recipes
 import jax
 import numpy as np
 import pytest
@@ -50,6 +51,20 @@ def test_a_training_in_hand_known_numbers(shown, tiny_recipe, tmp_path):
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["first_batch.png"]
     with Image.open(facts["first batch"]) as picture:
         assert picture.format == "PNG" and picture.width > 3 * picture.height, "8 images in a row"
+
+
+@pytest.mark.long
+def test_a_training_on_images_and_clips(tiny_config, drive_tree, tmp_path):
+    """16 images and 8 queries of 4 clips with 3 frames a step; a clip is a row of the picture."""
+    config = clip_recipes.both(tiny_config, drive_tree).lock()
+    with jax.numpy_dtype_promotion("standard"):
+        facts = preview.training(config, tmp_path / "run", *train.prepared(config)).facts
+    assert facts["steps"].startswith("12: 2 epochs of 6; 112 images a step, ")
+    assert facts["validation val"].startswith("22 queries, 22 database clips of 3 frames")
+    assert "database clips of 3 frames" in facts["learned"] and "2 groups of" in facts["learned"]
+    file, _, why = facts["first batch"].partition(" (")
+    with Image.open(file) as picture:
+        assert why.startswith("mined with random") and picture.height > 20 * picture.width / 8
 
 
 def test_queries_without_a_positive_are_counted(shown, tiny_recipe):

@@ -165,7 +165,7 @@ VERBS = {
             Flag("out", "FOLDER", "where to write table and pictures (default: WORKDIR/localize)", Path),
             Flag(
                 "top", "N", "how many places to name for each photo (default: 5), or to choose from for each frame of "
-                "a track (default: 20)", integer,
+                "a track (default: 50)", integer,
             ),
             Flag(
                 "track", "", "the images are frames of one drive in order: write their track as CSV, GeoJSON and a "

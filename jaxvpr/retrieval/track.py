@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 Array = np.ndarray
-SLACK = 50.0  # metres: a right answer may be 25 m from where its frame was taken, and so may the next one
+SLACK = 50.0  # metres: each of two right answers may be 25 m from where its frame was taken
 
 
 class Candidates(NamedTuple):
@@ -40,7 +40,7 @@ class Track:
     def __init__(self, candidates: Candidates, places: Array, speed: float):
         self.candidates, self.places = candidates, places
         passed = np.diff(candidates.seconds)
-        self._reach = speed * np.where(np.isfinite(passed), passed, np.diff(candidates.number)) + SLACK
+        self._reach = speed * np.where(np.isfinite(passed), passed, np.diff(candidates.number))
         self.rank = smooth(candidates.distances, places[candidates.rows], self._reach)
 
     def __len__(self) -> int:
@@ -68,36 +68,36 @@ class Track:
 
     @cached_property
     def jumps(self) -> Array:
-        """bool [T - 1], the steps that are longer than they can be, or of unknown length."""
-        return ~(self.metres <= self._reach)
+        """bool [T - 1], the steps that no right answers have, or of unknown length."""
+        return ~(self.metres <= self._reach + SLACK)
 
 
 def smooth(distances: Array, positions: Array, reach: Array, jump: float | None = None) -> Array:
     """Which candidate of each frame lies on the cheapest path, by the Viterbi algorithm.
 
-    A path costs the distances of its candidates, and `jump` for each step that is longer than it can be: a lone wrong
-    answer is passed over, and a drive that was lost is found again. Of several cheapest paths it is one that ends with
-    the nearest candidate.
+    A path costs the distances of its candidates. A step costs nothing up to its `reach`, then more with each metre, and
+    `jump` where it is `SLACK` longer or more: a lone wrong answer is passed over, and a drive that was lost is found
+    again. Of several cheapest paths it is one that ends with the nearest candidate.
 
     Args:
       distances: float [T, k], of each frame's candidates, nearest first.
-      positions: float [T, k, 2], metres; NaN where unknown: no step to there or from there is short enough.
+      positions: float [T, k, 2], metres; NaN where unknown: any step to there or from there costs `jump`.
       reach: float [T - 1], how many metres lie between a frame and its next one at most.
-      jump: cost of a longer step; None: the mean difference between a frame's last candidate and its first.
+      jump: the highest cost of a step; None: the mean difference between a frame's last candidate and its first.
 
     Returns:
       int64 [T], numbers of candidates.
 
     References:
-      Newson and Krumm 2009 (map matching by a hidden Markov model); Thrun, Burgard and Fox 2005, section 8.3 (a robot
-      that was carried away).
+      Newson and Krumm 2009 (map matching by a hidden Markov model); Felzenszwalb and Huttenlocher 2006, section 2.2
+      (truncated linear costs).
     """
     jump = float((distances[:, -1] - distances[:, 0]).mean()) if jump is None else jump
     cost = distances[0].astype(np.float64)
     before = np.zeros(distances.shape, np.int64)
     for t in range(1, len(distances)):
         metres = np.linalg.norm(positions[t - 1][:, None] - positions[t], axis=-1)
-        step = cost[:, None] + jump * ~(metres <= reach[t - 1])
+        step = cost[:, None] + jump * np.nan_to_num(np.clip((metres - reach[t - 1]) / SLACK, 0, 1), nan=1.0)
         before[t], cost = step.argmin(axis=0), step.min(axis=0) + distances[t]
     path = [int(cost.argmin())]
     for t in range(len(distances) - 1, 0, -1):

@@ -36,7 +36,7 @@ from jaxvpr.runs.database_file import COLUMNS, in_words
 Array = np.ndarray
 Rows = Sequence[Mapping[str, str]]
 TABLE, LINE, PAGE = "track.csv", "track.geojson", "track.html"
-CANDIDATES = 20  # places that the path is chosen from, for each frame
+CANDIDATES = 50  # places that the path is chosen from, for each frame
 SPEED = 40.0  # metres a second
 VIDEO, FOLDER = Every(seconds=1.0), Every(frames=1)  # which frames are taken where nothing is asked for
 SHOWN, SIDE = 24, 176  # frames of the page, fewer than twice as many; pixels of their pictures

@@ -15,7 +15,8 @@ def cost_of(path, distances, positions, reach, jump):
     total = sum(float(distances[t, c]) for t, c in enumerate(path))
     for t, (one, other) in enumerate(pairwise(path)):
         step = np.hypot(*(positions[t + 1, other] - positions[t, one]))
-        total += 0 if step <= reach[t] else jump
+        beyond = step - reach[t]
+        total += 0 if beyond <= 0 else beyond / 50 * jump if beyond < 50 else jump
     return total
 
 
@@ -42,16 +43,24 @@ STREET = np.stack([100.0 * np.arange(10), np.zeros(10)], 1)
 
 
 def test_a_lone_wrong_answer_is_passed_over_and_a_fast_camera_may_be_there():
-    track = Track(candidates(), STREET, speed=50.0)  # 50 + SLACK: one place further in a second
+    track = Track(candidates(), STREET, speed=100.0)  # one place further in a second
     assert track.rows.tolist() == [0, 1, 2, 3, 4] and track.rank.tolist() == [0, 0, 1, 0, 0]
     assert track.nearest.tolist() == [0, 1, 9, 3, 4] and not track.jumps.any()
     assert track.metres.tolist() == [100.0] * 4
     np.testing.assert_allclose(track.distances, [0.1, 0.1, 0.3, 0.1, 0.1])
     assert Track(candidates(), STREET, speed=800.0).rows.tolist() == [0, 1, 9, 3, 4]
     # Without times a frame counts as a second; with more time between frames more is within reach.
-    unknown = Track(candidates((np.nan,) * 5), STREET, speed=50.0)
+    unknown = Track(candidates((np.nan,) * 5), STREET, speed=100.0)
     assert unknown.rows.tolist() == [0, 1, 2, 3, 4]
-    assert Track(candidates((0.0, 20.0, 40.0, 60.0, 80.0)), STREET, speed=50.0).rows.tolist() == [0, 1, 9, 3, 4]
+    assert Track(candidates((0.0, 20.0, 40.0, 60.0, 80.0)), STREET, speed=100.0).rows.tolist() == [0, 1, 9, 3, 4]
+
+
+def test_a_step_that_is_a_little_too_long_costs_a_part_of_a_jump():
+    """Two steps of 35 m where 10 are in reach cost 25 / 50 of a jump each, together one: as the other answer, more."""
+    positions = np.array([[[0, 0], [0, 0]], [[35, 0], [0, 0]], [[0, 0], [0, 0]]], float)
+    distances = np.array([[0.1, 9.0], [0.1, 0.4], [0.1, 9.0]])  # 0.3 more for the answer that stays
+    for jump, middle in ((0.29, 0), (0.31, 1)):
+        assert smooth(distances, positions, np.full(2, 10.0), jump).tolist() == [0, middle, 0]
 
 
 def test_a_drive_that_is_elsewhere_is_followed():
@@ -59,13 +68,13 @@ def test_a_drive_that_is_elsewhere_is_followed():
     frames = 8
     rows = np.array([[0, 9], [1, 9], [2, 9], [7, 3], [8, 3], [9, 3], [8, 3], [7, 3]])
     distances = np.tile(np.array([0.1, 0.4], np.float32), (frames, 1))
-    track = Track(Candidates(np.arange(frames), np.arange(frames, dtype=float), distances, rows), STREET, 60.0)
+    track = Track(Candidates(np.arange(frames), np.arange(frames, dtype=float), distances, rows), STREET, 100.0)
     assert track.rank.tolist() == [0] * frames
     assert track.jumps.tolist() == [False, False, True, False, False, False, False]
 
 
 def test_places_without_coordinates_leave_the_nearest():
-    track = Track(candidates(), np.full((10, 2), np.nan), speed=50.0)
+    track = Track(candidates(), np.full((10, 2), np.nan), speed=100.0)
     assert track.rank.tolist() == [0] * 5 and track.jumps.all() and np.isnan(track.metres).all()
 
 

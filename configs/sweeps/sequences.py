@@ -38,7 +38,9 @@ def measured_on(lengths: Iterable[int], order: str = "normal") -> Changes:
             "root": "data/minicity",
             "split": "test",
             "options": {"drives": True},
-            "clips": {**common.CLIPS, "length": length, "stride": 2, "order": order},
+            "clips.length": length,
+            "clips.stride": 2,
+            "clips.order": order,
         }.items()
     }
 
@@ -50,26 +52,22 @@ def sweep(name: str, runs: dict[str, Changes], seeds: dict[str, int], axes: tupl
 
 
 def aggregators() -> Changes:
-    """Frames by GeM or NetVLAD, then concatenated, concatenated and projected, or (SeqVLAD) in one NetVLAD; three
+    """Frames by GeM or NetVLAD, then concatenated, concatenated and projected to 128 numbers, or all in one; three
     seeds of the two that the thesis compares."""
-    heads: dict[str, Changes] = {
-        "CAT": {"model.sequence": "cat"},
-        "FC-128": {"model.sequence": "fc", "model.sequence_options.dim": 128},
-        "joint": {"model.sequence": "joint"},
-    }
-    frames: dict[str, Changes] = {"GeM": GEM, "NetVLAD": {}}
+    frames: dict[str, Changes] = {"gem": GEM, "netvlad": {}}
     runs = {
-        f"{frame} {head}+{length} frames": {
+        f"{frame}_{head}+{length}_frames": {
             **frames[frame],
-            **heads[head],
+            "model.sequence": head,
+            **({"model.sequence_options": {"frames": length, "dim": 128}} if head == "fc" else {}),
             **trained_on(length),
             **measured_on([length]),
         }
         for frame in frames
-        for head in heads
+        for head in ("cat", "fc", "joint")
         for length in (3, 5)
     }
-    return sweep("sequence-aggregators", runs, {"NetVLAD CAT+5 frames": 3, "NetVLAD joint+5 frames": 3},
+    return sweep("sequence-aggregators", runs, {"netvlad_cat+5_frames": 3, "netvlad_joint+5_frames": 3},
                  ("aggregators", "trained and tested on"))  # fmt: skip
 
 
@@ -84,9 +82,9 @@ def non_local() -> Changes:
 def images() -> Changes:
     """Trained on images and tested on clips, beside SeqVLAD trained on clips of three."""
     runs = {
-        "GeM CAT, images": {**GEM, "model.sequence": "cat", **trained_on(0)},
-        "SeqVLAD, images": trained_on(0),
-        "SeqVLAD, 3 frames": trained_on(3),
+        "gem_cat-images": {**GEM, "model.sequence": "cat", **trained_on(0)},
+        "seqvlad-images": trained_on(0),
+        "seqvlad-3_frames": trained_on(3),
     }
     runs = {name: {**run, **measured_on(LENGTHS)} for name, run in runs.items()}
     return sweep("sequence-images", runs, dict.fromkeys(runs, 3))
@@ -95,7 +93,7 @@ def images() -> Changes:
 def negatives() -> Changes:
     """SeqVLAD with 10, 5 and 2 negatives of each query, trained on images and on clips of three."""
     runs = {
-        f"{length or 1} frames+{count} negatives": {
+        f"{length or 1}_frames+{count}_negatives": {
             **trained_on(length), "objective.negatives": count, **measured_on((1, 5)),
         }
         for length in (0, 3)
@@ -107,16 +105,16 @@ def negatives() -> Changes:
 def order() -> Changes:
     """Models of clips of five, and the database's clips in their order, reversed and shuffled."""
     models: dict[str, Changes] = {
-        "GeM CAT": {**GEM, "model.sequence": "cat"},
-        "NetVLAD CAT": {"model.sequence": "cat"},
-        "SeqVLAD": {},
-        "GeM FC-128": {**GEM, "model.sequence": "fc", "model.sequence_options.dim": 128},
+        "gem_cat": {**GEM, "model.sequence": "cat"},
+        "netvlad_cat": {"model.sequence": "cat"},
+        "seqvlad": {},
+        "gem_fc": {**GEM, "model.sequence": "fc", "model.sequence_options": {"frames": 5, "dim": 128}},
     }
     tests = {
         key: value for name in ("normal", "reversed", "shuffled") for key, value in measured_on((5,), name).items()
     }
     runs = {name: {**model, **trained_on(5), **tests} for name, model in models.items()}
-    runs["TimeSformer"] = {"recipe": "configs/timesformer.py:city,eval.baselines=false,test_data.drives={}", **tests}
+    runs["timesformer"] = {"recipe": "configs/timesformer.py:city,eval.baselines=false,test_data.drives={}", **tests}
     return sweep("sequence-order", runs, {})
 
 

@@ -79,9 +79,9 @@ def read(
         part = split or _split_of(folder.name)
         if not protocol and part != "train":
             raise DataError(
-                f"{folder}: MSLS is measured by two protocols whose recalls are not comparable. Say which with "
-                f"{option_of('msls', 'protocol=official')} (in val some 740 queries with an answer) or "
-                f"{option_of('msls', 'protocol=all')} (some 11,000)"
+                f"{folder}: MSLS is measured by two protocols whose recalls are not comparable. Say which: "
+                f"{option_of('msls', 'protocol=official')}, in val some 740 queries with an answer; or protocol=all, "
+                "some 11,000"
             )
         kept = subtask if protocol == "official" and part != "train" else None
         for side, role in (("database", "database"), ("query", "query")):

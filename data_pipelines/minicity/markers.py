@@ -21,8 +21,9 @@ class Tree(NamedTuple):
 
     Attributes:
       root: the folder.
-      what: its name, for messages.
-      name: of its marker, without `.json`: it stands there when all is drawn, and `<name>.partial.json` until then.
+      what: its name, for messages: "mini city" or "drives".
+      name: of its marker below the root, without `.json`: it stands there when all is drawn, and `<name>.partial.json`
+        until then.
       marker: what the marker holds: digest and settings (`config`).
       others: digests of what serves as well.
       free: settings that the others differ in.
@@ -78,7 +79,7 @@ class Tree(NamedTuple):
             digest, settings = found["digest"], dict(found["config"])
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{marker} is not a mini city's marker ({error}); delete {self.root} and write again"
+                f"{marker} is not a marker of a mini city ({error}); delete {marker.parent} and write again"
             ) from error
         if digest in (self.marker["digest"], *self.others):
             return digest
@@ -89,7 +90,7 @@ class Tree(NamedTuple):
             if settings.get(k) != v and k not in self.free
         ]
         raise DataError(
-            f"{self.root} holds another {self.what} ({'; '.join(differing) or 'written by another version'}); "
+            f"{self.done.parent} holds another {self.what} ({'; '.join(differing) or 'written by another version'}); "
             "give another folder or delete that one"
         )
 

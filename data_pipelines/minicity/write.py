@@ -56,7 +56,8 @@ def write_drives(
     """Writes the drives through a city under its `root`, where they are missing; the city itself need not be there.
 
     Args:
-      root: folder to fill with `images/drives/{train,val,test}/{database,queries}/<sequence>` and, last, `drives.json`.
+      root: folder to fill with `images/drives/{train,val,test}/{database,queries}/<sequence>` and, last,
+        `images/drives/drives.json`.
       config, settings: the city and its drives.
       processes: as of `write`.
 
@@ -68,11 +69,12 @@ def write_drives(
     """
     city, planner = city_tree(Path(root), config), partial(drives, settings)
     marker = {"digest": settings.digest(config), "config": asdict(settings), "city": asdict(config)}
-    tree = Tree(city.root, "drives through the mini city", "drives", marker)
+    tree = Tree(city.root, "set of drives", "images/drives/drives", marker)
     shots = planner(config, plan(config))
-    if _there(city) and tree.done.is_file() and tree.found() and tree.has_all(shots.images()):
+    _there(city)
+    found = tree.found()
+    if found and found[0] == tree.done and tree.has_all(shots.images()):
         return shots
-    tree.found()
     with _told(tree):
         if not city.done.is_file():
             city.begin([])

@@ -174,8 +174,8 @@ def test_the_city_is_drawn_beside_its_drives_as_without_them(written, tmp_path):
     write(root, SMALL, processes=1)
     alone = contents(write(tmp_path / "alone", SMALL, processes=1))
     assert contents(root) == contents(written) | alone
-    assert not list(root.glob("*.partial.json"))
-    assert json.loads((root / "drives.json").read_text())["digest"] == FEW.digest(SMALL)
+    assert not list(root.rglob("*.partial.json"))
+    assert json.loads((root / "images/drives/drives.json").read_text())["digest"] == FEW.digest(SMALL)
     write_drives(tmp_path / "alone", SMALL, FEW, processes=1)
     assert contents(tmp_path / "alone") == contents(root)
     assert (tmp_path / "alone/minicity.json").read_bytes() == (root / "minicity.json").read_bytes()
@@ -189,12 +189,19 @@ def test_frames_that_were_deleted_are_drawn_again(written, tmp_path, caplog):
     assert "4 of the" in caplog.text and contents(root) == contents(written)
 
 
-@pytest.mark.parametrize("config", [replace(SMALL, quality=70), SMALL])
-def test_other_drives_and_drives_of_another_city_are_refused(written, config):
-    drive = replace(FEW, seconds=5) if config == SMALL else FEW
-    said = "quality: 88 there, 70 wanted" if config != SMALL else "another drives.*seconds: 12 there, 5 wanted"
-    with pytest.raises(DataError, match=said):
-        write_drives(written, config, drive)
+def test_drives_through_another_city_are_refused(written):
+    with pytest.raises(DataError, match=r"another mini city .*quality: 88 there, 70 wanted"):
+        write_drives(written, replace(SMALL, quality=70), FEW)
+
+
+def test_other_drives_are_refused_and_the_advice_is_right(written, tmp_path):
+    root = shutil.copytree(written, tmp_path / "d")
+    others = replace(FEW, seconds=60)
+    with pytest.raises(DataError, match=r"images/drives holds another set of drives \(seconds: 12 there.*delete that"):
+        write_drives(root, SMALL, others)
+    shutil.rmtree(root / "images/drives")
+    write_drives(root, SMALL, others, processes=1)
+    assert 0 < len(contents(root)) < len(contents(written))
 
 
 def test_frames_of_one_drive_share_light_and_differ_in_noise(planned):

@@ -16,6 +16,7 @@ from jaxvpr.builders.datasets import (
 from jaxvpr.builders.network import (
     apply,
     blank,
+    clip_length,
     describer,
     describing,
     descriptor_size,

@@ -86,7 +86,8 @@ def _family(config: ConfigDict, variables: Variables) -> str:
 
 
 def _program(config: ConfigDict, variables: Variables, out: Path, _: str) -> dict[str, Any]:
-    apply, size = builders.apply(config), builders.image_size(config)
+    apply, frames = builders.apply(config), builders.clip_length(config)
+    size = (*(frames,) * bool(frames), *builders.image_size(config))
     serialised = stablehlo.program(apply, variables, *size)
     write_bytes(out, serialised)
     found = stablehlo.parity(out.read_bytes(), apply, variables, *size)

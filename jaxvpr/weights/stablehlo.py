@@ -1,4 +1,4 @@
-"""A model as one StableHLO program, without our code: uint8 images in, descriptors out, weights inside.
+"""A model as one StableHLO program, without our code: uint8 images or clips in, descriptors out, weights inside.
 
 images = np.zeros((7, 512, 512, 3), np.uint8)                      # any number of images
 describe = jax.export.deserialize(bytearray(Path("model.stablehlo").read_bytes())).call
@@ -21,11 +21,12 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 MOST_BYTES = 2**31 - 2**26
 
 
-def program(apply: Callable[[Any, Any], Any], variables: Any, height: int, width: int) -> bytes:
+def program(apply: Callable[[Any, Any], Any], variables: Any, *sides: int) -> bytes:
     """The serialised program of `apply(variables, images)`, the batch size free, for `PLATFORMS`.
 
     Args:
-      apply: `(variables, images uint8 [B, height, width, 3]) -> float32 [B, D]`, normalisation inside.
+      apply: `(variables, images uint8 [B, *sides, 3]) -> float32 [B, D]`, normalisation inside.
+      sides: (height, width), or (frames, height, width) of clips.
 
     Raises:
       UserError: where the weights are larger than the format holds.
@@ -36,7 +37,7 @@ def program(apply: Callable[[Any, Any], Any], variables: Any, height: int, width
             f"the weights are {size / 2**20:,.0f} MiB, but a StableHLO file holds less than 2 GiB; write .safetensors"
         )
     batch = jax.export.symbolic_shape("batch")[0]
-    images = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
+    images = jax.ShapeDtypeStruct((batch, *sides, 3), np.uint8)
 
     def describe(images: Any) -> Any:
         return apply(variables, images)
@@ -44,10 +45,10 @@ def program(apply: Callable[[Any, Any], Any], variables: Any, height: int, width
     return bytes(jax.export.export(jax.jit(plain(describe)), platforms=PLATFORMS)(images).serialize())
 
 
-def parity(
-    serialised: bytes, apply: Callable[[Any, Any], Any], variables: Any, height: int, width: int
-) -> dict[str, Any]:
+def parity(serialised: bytes, apply: Callable[[Any, Any], Any], variables: Any, *sides: int) -> dict[str, Any]:
     """How far a program's descriptors are from the model's, on random and constant images in batches of 1 and 3.
+
+    Arguments are those of `program`, and what it gave.
 
     Returns:
       platform, and for each batch size the largest absolute difference and the smallest cosine.
@@ -55,8 +56,8 @@ def parity(
     exported, ours = jax.export.deserialize(bytearray(serialised)).call, jax.jit(apply)
     differences: dict[str, Any] = {"platform": jax.default_backend()}
     for batch in (1, 3):
-        images = np.random.default_rng(batch).integers(0, 256, (batch, height, width, 3), np.uint8)
-        images[batch // 2, : height // 2] = 128
+        images = np.random.default_rng(batch).integers(0, 256, (batch, *sides, 3), np.uint8)
+        images[batch // 2, ..., : sides[-2] // 2, :, :] = 128
         theirs, wanted = np.asarray(exported(images)), np.asarray(ours(variables, images))
         lengths = np.linalg.norm(theirs, axis=1) * np.linalg.norm(wanted, axis=1)
         differences[f"batch of {batch}"] = {

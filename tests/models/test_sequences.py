@@ -1,7 +1,11 @@
-"""Descriptors of clips: every head, in numbers worked out by hand and beside PyTorch; order, length, and errors."""
+"""Models of clips: heads in numbers worked out by hand, order, length, gradients in parts, programs, and errors."""
+
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from random_variables import random_variables
 
@@ -12,6 +16,8 @@ from jaxvpr.models import join
 from jaxvpr.models.sequences.ordered import Cat, CatFC, TemporalConv
 from jaxvpr.models.sequences.pooling import Delta, Max, Mean, SeqGeM
 from jaxvpr.runs.model_file import load_model, save_model
+from jaxvpr.training.grad_cache import cached_gradients, dealt
+from jaxvpr.weights import stablehlo
 
 TINY = {"sizes": (1,), "widths": (6,), "cut": "layer1", "stem": "small"}
 CLIPS = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 24, 3), np.uint8)
@@ -139,3 +145,53 @@ def test_a_timesformer_of_one_frame_without_its_temporal_path_is_its_vit():
     by_frame = join(backbone="timesformer_b16", aggregator="cls", backbone_options=SMALL, sequence="mean")
     with pytest.raises(ValueError, match=r"TimeSformer describes a clip as a whole.*'joint' or ''.*not Mean"):
         by_frame.init(jax.random.key(0), frame)
+
+
+# Optimising these programs would take longer than running them.
+quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.mark.long
+def test_gradients_in_parts_and_with_recomputed_blocks_are_the_gradients():
+    """Four clips at once, or two at a time with every block computed again: of a loss that compares all of them."""
+    clips = np.random.default_rng(1).integers(0, 256, (4, 2, 32, 32, 3), np.uint8)
+    options = {**SMALL, "drop_path": 0.0}
+
+    def network(remat):
+        return join(
+            backbone="timesformer_b16", backbone_options={**options, "remat": remat}, aggregator="netvlad",
+            aggregator_options={"clusters": 2}, non_local={"kind": "3d"},
+        )  # fmt: skip
+
+    variables = random_variables(network(False), clips)["params"]
+
+    def loss(_, found):
+        return jnp.sum(jnp.exp(found @ found.T)), ()
+
+    def described(model, params, shown):
+        return model.apply({"params": params}, shown, train=True)
+
+    wanted = quick(jax.grad(lambda params: loss((), described(network(False), params, clips))[0]))(variables)
+    embed = partial(described, network(True))
+    (found, _), _ = quick(lambda params: cached_gradients(embed, loss, params, (), dealt(clips, 2)))(variables)
+    length = optax.tree.norm(wanted)
+    assert length > 1e-3
+    assert optax.tree.norm(jax.tree.map(jnp.subtract, found, wanted)) < 1e-5 * length
+
+
+@pytest.mark.long
+def test_a_program_of_clips_describes_as_the_model():
+    model, variables = made("joint", aggregator="netvlad", aggregator_options={"clusters": 3})
+    program = stablehlo.program(model.apply, variables, 3, 16, 24)
+    found = jax.export.deserialize(bytearray(program)).call(CLIPS)
+    np.testing.assert_allclose(found, described(model, variables, CLIPS), atol=1e-6)
+    assert stablehlo.parity(program, model.apply, variables, 3, 16, 24)["batch of 3"]["largest difference"] < 1e-6
+
+
+def test_a_program_has_the_frames_of_the_recipes_clips():
+    clips = "train_data.clips.length=3,test_data={}"
+    assert builders.clip_length(load_config(f"configs/cosplace.py:tiny,model.sequence=joint,{clips}")) == 3
+    assert builders.clip_length(load_config("configs/zoo.py:jist-resnet18-512")) == 5
+    fixed = "model.sequence=cat,model.sequence_options.frames=4"
+    assert builders.clip_length(load_config(f"configs/cosplace.py:tiny,{fixed}")) == 4
+    assert builders.clip_length(load_config(f"configs/cosplace.py:tiny,{clips}")) == 0, "a model of images"

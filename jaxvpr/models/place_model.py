@@ -34,7 +34,7 @@ class PlaceModel(nn.Module):
       precision, head_precision: of the products of float32 numbers in backbone and aggregator, one of `PRECISIONS`;
         those of bfloat16 numbers are what they are.
       train_precision: of both in training, where that is another; empty for the same.
-      batch_norm_images: in training, BatchNorm takes the batch in groups of so many images; 0: whole.
+      batch_norm_images: in training, BatchNorm takes the batch in groups of so many images or frames; 0: whole.
       sequence: a head of `models.SEQUENCES`, `(descriptors of frames [B, F, D], train) -> [B, D']`; where it is
         `of_features` it stands before the aggregator and takes and gives `Features`.
       non_local: module between backbone and aggregator, `map [B, F, h, w, C] -> the same shape`.

@@ -50,6 +50,8 @@ def parts(backbone, size, options):
         ("vit_b16", {**VIT, "pooler": True}, "pooler_dense"),
         ("vit_b16", {**VIT, "frozen_blocks": 0}, f"{EMBEDDING} norm"),
         ("vit_b16", {**VIT, "frozen_blocks": 2, "cut": 2}, f"{EMBEDDING} norm blocks_0 blocks_1"),
+        ("timesformer_b16", VIT, ""),
+        ("timesformer_b16", {**VIT, "frozen_blocks": 1, "cut": 2}, f"{EMBEDDING} time_embed norm blocks_0"),
         ("dinov2_vitb14", DINO, "mask_token"),
         ("dinov2_vitb14", {**DINO, "norm": False, "mask_token": False}, "norm"),
         ("dinov2_vitb14", {**DINO, "train_blocks": 3}, f"{EMBEDDING} mask_token"),
@@ -62,7 +64,7 @@ def parts(backbone, size, options):
     ],
 )
 def test_a_backbone_rests_as_its_options_say(backbone, options, resting):
-    size = (64, 64) if backbone == "vit_b16" else (56, 56)
+    size = (64, 64) if backbone in ("vit_b16", "timesformer_b16") else (56, 56)
     learning, found = parts(backbone, size, options)
     assert found == {f"backbone/{name}" for name in resting.split()}
     assert "aggregator/p" in learning and not learning & found, "no part of these is half frozen"

@@ -12,9 +12,11 @@ from random_variables import random_variables
 from jaxvpr import builders
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.errors import UserError
+from jaxvpr.fitting.clusters import sampler
 from jaxvpr.models import join
 from jaxvpr.models.sequences.ordered import Cat, CatFC, TemporalConv
 from jaxvpr.models.sequences.pooling import Delta, Max, Mean, SeqGeM
+from jaxvpr.runs import compressed
 from jaxvpr.runs.model_file import load_model, save_model
 from jaxvpr.training.grad_cache import cached_gradients, dealt
 from jaxvpr.weights import stablehlo
@@ -61,6 +63,15 @@ def test_images_are_described_as_before_a_head_came():
     wanted = described(image_model, variables, CLIPS[:, 0])
     np.testing.assert_allclose(described(model, variables, CLIPS[:, 0]), wanted, atol=1e-6)
     np.testing.assert_allclose(described(model, variables, CLIPS[:, :1]), wanted, atol=1e-6)
+
+
+def test_clusters_are_of_what_the_aggregator_sees_behind_a_non_local_block():
+    model, variables = made("joint", non_local={"kind": "2d", "bottleneck": 2})
+    seen = jax.jit(lambda variables, shown: model.apply(variables, shown, method="features").map)
+    wanted = np.asarray(seen(variables, CLIPS[:, 0])).reshape(2, -1, 6)
+    wanted = wanted / np.linalg.norm(wanted, axis=-1, keepdims=True)
+    cells = jax.jit(sampler(model, wanted.shape[1]))(variables, CLIPS[:, 0]).reshape(wanted.shape)
+    np.testing.assert_allclose(np.sort(cells, 1), np.sort(wanted, 1), atol=1e-6)
 
 
 def test_a_model_of_images_refuses_clips_and_a_head_of_one_length_all_others():
@@ -195,3 +206,10 @@ def test_a_program_has_the_frames_of_the_recipes_clips():
     fixed = "model.sequence=cat,model.sequence_options.frames=4"
     assert builders.clip_length(load_config(f"configs/cosplace.py:tiny,{fixed}")) == 4
     assert builders.clip_length(load_config(f"configs/cosplace.py:tiny,{clips}")) == 0, "a model of images"
+
+
+def test_a_pca_stands_behind_all_frames_but_not_behind_their_descriptors():
+    tiny = "configs/cosplace.py:tiny,pca.dim=4,model.sequence="
+    assert compressed.check(load_config(f"{tiny}joint"), 100) == 32
+    with pytest.raises(UserError, match=r"pca.dim=4.*model.sequence='mean'.*joint"):
+        compressed.check(load_config(f"{tiny}mean"), 100)

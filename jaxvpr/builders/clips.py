@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from data_pipelines.clips import TASKS, Clips, Cutting
 from data_pipelines.places import Places
 from jaxvpr.builders.datasets import cutting
-from jaxvpr.builders.network import descriptor_size
+from jaxvpr.builders.network import descriptor_size, score
 from jaxvpr.builders.training_images import specs
 from jaxvpr.errors import UserError
 
@@ -78,10 +78,14 @@ def refuse_clips(config: ConfigDict) -> None:
 def check_model(config: ConfigDict, key: str, spec: ConfigDict) -> None:
     """Looks whether the model takes the clips of a data set; nothing is read or computed.
 
+    What is measured by the frames alone (`eval.sequence`) needs no such model.
+
     Raises:
       UserError: for a model of images alone, or a head for clips of another length; names `key`.
     """
     cut = cutting(spec)
+    if key.startswith(("val_data.", "test_data.")) and score(config).of_frames:
+        return
     for frames in sorted({cut.length if clips else 1 for clips in TASKS[cut.task]} if cut else ()):
         check_clips(config, frames, f"config.{key}.clips.length={spec.clips.length}")
 

@@ -139,15 +139,7 @@ def _check_sequence(config: ConfigDict) -> None:
     velocity = tuple(keys.get("velocity", (1, 1)))
     if len(velocity) != 2 or velocity[0] > velocity[1]:
         raise UserError(f"config.eval.sequence.velocity={velocity} must be (least, greatest)")
-    if (score := keys.get("score", "")) not in ("average", "seqslam", "two_stage"):
-        return
-    measured = [spec for group in ("val_data", "test_data") for spec in config[group].values()]
-    if measured and not any(spec.get("clips", {}).get("length", 0) for spec in measured):
-        raise UserError(
-            f"config.eval.sequence.score={score!r} compares clips, and all data sets to measure on are images. Cut one "
-            "into clips, test_data.NAME.clips.length=5, or set eval.sequence.score=''"
-        )
-    if score != "two_stage" and config.eval.search == "mesh":
+    if (score := keys.get("score", "")) in ("average", "seqslam") and config.eval.search == "mesh":
         raise UserError(
             f"config.eval.search='mesh' splits a database over the devices, and eval.sequence.score={score!r} needs "
             "all of its frames on each. Set eval.search=auto"

@@ -20,7 +20,7 @@ from jaxvpr.retrieval.describer import Apply, Describer
 from jaxvpr.retrieval.positives import Positives
 from jaxvpr.retrieval.protocol import EXACT
 from jaxvpr.retrieval.recall import Recall, recall
-from jaxvpr.retrieval.sequence_search import PLAIN, TWO_STAGE, Comparison, Ranked, Score
+from jaxvpr.retrieval.sequence_search import PLAIN, Comparison, Ranked, Score
 from jaxvpr.retrieval.thresholds import parse_threshold
 from jaxvpr.retrieval.where import AUTO, Where, nearest
 
@@ -170,12 +170,12 @@ def measure(
             "lower eval.recalls"
         )
     compared = bench.compared(score)
-    if compared and score.score != TWO_STAGE:
+    if compared and score.of_frames:
         found = compared.ranked(describer, variables, apply, max(ns))
     else:
         k = max(max(ns), min(score.top, len(bench.database))) if compared else max(ns)
         found = _nearest(describer, variables, bench, k, apply, where)
-    if compared and score.score == TWO_STAGE:
+    if compared and not score.of_frames:
         found = compared.again(describer, variables, apply, found, max(ns))
     located = {}
     if classes and found.queries:

@@ -38,6 +38,11 @@ class Score(NamedTuple):
     window: int = 10
 
     @property
+    def of_frames(self) -> bool:
+        """Whether frames alone are described, and no clip."""
+        return self.score in (AVERAGE, SEQSLAM)
+
+    @property
     def said(self) -> str:
         """What it is called in the protocol of a recall."""
         low, high = self.velocity

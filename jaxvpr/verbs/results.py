@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,8 +31,11 @@ def searched(config: ConfigDict, mesh: Mesh, bench: Benchmark) -> str:
     """Where the descriptors of a benchmark's database will be searched, in words.
 
     Raises:
-      UserError: where they have no room.
+      UserError: where they have no room, or for clips that the recipe's score cannot compare.
     """
+    compared = bench.compared(builders.score(config))
+    if compared and compared.score.of_frames:
+        return "frame by frame, all of them on each device"
     length = partial(builders.descriptor_size, config)
     on_mesh = builders.where(config).on_mesh(bench.name, len(bench.database), length, mesh)
     return "on the devices" if on_mesh else "on the host"
@@ -47,6 +51,11 @@ def measured(
     how: dict[str, Any] = {"where": builders.where(config), "score": builders.score(config)}
     found = []
     for bench in benches:
+        if how["score"].score and not bench.database_clips:
+            logging.getLogger(__name__).warning(
+                "%s: eval.sequence.score=%r compares clips, and these are images: they are ranked by their "
+                "descriptors. test_data.NAME.clips.length=5 cuts a data set into clips", bench.name, how["score"].score
+            )  # fmt: skip
         ns = builders.recall_ns(config, bench)
         method = measure(describer, variables, bench, ns, classes=classes, **how)
         baselines = {}

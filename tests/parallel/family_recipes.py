@@ -6,9 +6,9 @@ the weights of each.
 
 from ml_collections import ConfigDict
 
-from configs import common, cosplace, eigenplaces, pretrain, sfrs
+from configs import common, cosplace, eigenplaces, jist, pretrain, sfrs
 
-ROOT = "data/photos"
+ROOT, DRIVES = "data/photos", "data/drives"
 
 
 def cells() -> ConfigDict:
@@ -96,6 +96,34 @@ def classes() -> ConfigDict:
     return _small("classes", pretrain.classes(by="cell", min_images=3), 5e-2)
 
 
+def clips() -> ConfigDict:
+    """SeqVLAD from fully mined triplets of clips: two queries of four clips on four devices."""
+    config = triplets()
+    config.name, config.pca.dim, config.model.sequence = "clips", 0, "joint"
+    config.objective.update(positive="10m", soft="25m", pool=20)
+    config.train_data, config.test_data = _drives("train"), ConfigDict({"test": _drives("test")})
+    config.optimizer = common.optimizer("sgd", 8e-3)
+    return config
+
+
+def images_and_clips() -> ConfigDict:
+    """JIST: images by cells whose heads lie with two devices each, and triplets of clips, in one step."""
+    config = clips()
+    config.name, config.mesh.model, config.model.sequence = "images_and_clips", 2, "seqgem"
+    config.model.aggregator, config.clusters.images = "cosplace", 0
+    config.model.aggregator_options = ConfigDict({"dim": 16})
+    cells = common.cells(M=16.0, alpha=360.0, N=1, L=1, groups=1, min_images=2)
+    config.objective = jist.joint(cells, config.objective, batch=8, weights=(1.0, 10.0))
+    config.more_train_data = ConfigDict({"drives": config.train_data})
+    config.train_data = _drives("train", 0)
+    config.optimizer = common.optimizer("sgd", 1e-3)
+    return config
+
+
+def _drives(split: str, length: int = 3) -> ConfigDict:
+    return common.data("csv", DRIVES, split, thresholds=("10m",), clips={"length": length})
+
+
 def _small(name: str, objective: ConfigDict, rate: float) -> ConfigDict:
     """Two epochs of three steps of eight small images; the last weights are kept."""
     config = cosplace.get_config("tiny").unlock()
@@ -127,6 +155,7 @@ PRESETS = {
     one.__name__: one
     for one in (
         cells, triplets, triplets_in_turn, teacher_of_regions, reversal, cliques, memory, prototypes, looks, classes,
+        clips, images_and_clips,
     )
 }  # fmt: skip
 

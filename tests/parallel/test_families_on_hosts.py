@@ -1,4 +1,4 @@
-"""Every family trains on two hosts what it trains on one: mined rows, generations, other domains, cliques, PCA.
+"""Every family trains on two hosts what it trains on one: mined rows, generations, other domains, cliques, PCA, clips.
 
 The runs are those of one sweep, on one host of four devices and on two of two: the same program on each device, so that
 only the order in which gloo adds up is another.
@@ -24,10 +24,11 @@ def environment(environment, quick_compiling):
 
 
 @pytest.fixture(scope="module")
-def command(photo_tree, tmp_path_factory):
+def command(photo_tree, drive_tree, tmp_path_factory):
     """The command of the sweep in a folder."""
     data = tmp_path_factory.mktemp("data")
     (data / "photos").symlink_to(photo_tree)
+    (data / "drives").symlink_to(drive_tree)
     return lambda folder: ["sweep", f"--config={recipes},data={data}", f"--workdir={folder}"]
 
 

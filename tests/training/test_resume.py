@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import clip_recipes
 import pytest
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
@@ -32,8 +33,11 @@ def with_workers(config, workers):
     return changed.lock()
 
 
-def test_killed_run_equals_the_uninterrupted_one(tiny_config, tmp_path):
+@pytest.mark.parametrize("kind", ["images", "both"])
+def test_killed_run_equals_the_uninterrupted_one(kind, tiny_config, drive_tree, tmp_path):
+    """On images, and on images and clips in one step."""
     alone, broken = tmp_path / "alone", tmp_path / "broken"
+    tiny_config = tiny_config if kind == "images" else clip_recipes.both(tiny_config, drive_tree)
     assert run(with_workers(tiny_config, 0), alone).returncode == 0
 
     # Told to leave in the middle of the first group, killed in the middle of the second, other numbers of workers.

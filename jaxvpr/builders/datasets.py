@@ -113,19 +113,23 @@ def photos(roots: Sequence[str], reader: Reader) -> Paths:
 
 
 def two_folders(
-    database: Sequence[str], queries: Sequence[str], thresholds: tuple[str, ...], reader: Reader | None = None
+    database: Sequence[str],
+    queries: Sequence[str],
+    thresholds: tuple[str, ...],
+    reader: Reader | None = None,
+    clips: Cutting | None = None,
 ) -> Benchmark:
     """A benchmark of folders of database images and of queries, read by `reader`, by default as anybody's own folder.
 
     Of a data set that has images of several roles, those of the one that is asked for are taken; where both flags name
-    one such data set, its published answers are kept. `thresholds` as of `evaluator.benchmark`.
+    one such data set, its published answers are kept. `thresholds` and `clips` as of `evaluator.benchmark`.
     """
     reader = reader or Reader()
     images = folders(database, reader)
     if list(database) != list(queries) or not _has_roles(images):
         asked = folders(queries, reader)
         images = Places.concat([_in_role(images, "database"), _in_role(asked, "query")])
-    return benchmark(Path(queries[-1]).resolve().parent.name, images, "test", thresholds)
+    return benchmark(Path(queries[-1]).resolve().parent.name, images, "test", thresholds, clips)
 
 
 def _has_roles(images: Places) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from data_pipelines.errors import DataError
 from data_pipelines.video import Every
-from jaxvpr.cli.clips_flag import clips
+from jaxvpr.cli.clips_flag import clips, measured_clips
 from jaxvpr.cli.reader_flag import Reader, reader
 
 
@@ -125,6 +125,10 @@ VERBS = {
             Flag(
                 "threshold", "THRESHOLD", "how near a correct image is, with --database: 10m or 2m_30deg "
                 "(default: 25m); may be repeated", repeated=True,
+            ),
+            Flag(
+                "clips", "LENGTH[,KEY=VALUE ...]", "with --database: measure on clips of so many frames, with a model "
+                "of clips (docs/sequences.md): 5,stride=2,task=im2seq", measured_clips,
             ),
             Flag(
                 "out", "FOLDER", "where to write metrics.json and report.html (default: WORKDIR/evaluate, and "

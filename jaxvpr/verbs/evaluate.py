@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_pipelines.atomic import shortened
+from data_pipelines.clips import Cutting
 from jaxvpr import builders
 from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
@@ -34,6 +35,7 @@ def run(
     queries: Sequence[str] = (),
     reader: Reader | None = None,
     threshold: Sequence[str] | None = None,
+    clips: Cutting | None = None,
     out: Path | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
@@ -48,6 +50,7 @@ def run(
       database, queries: folders of images; empty for the recipe's test sets.
       reader: of the folders.
       threshold: of these folders, as `thresholds.parse_threshold`; None for 25 m.
+      clips: how these folders are cut into clips; None for images.
       out: folder to write to; None for one in the run's folder.
       dry_run: show what would be measured instead, and draw the first images.
 
@@ -56,7 +59,7 @@ def run(
         nothing to measure on, and as `which.chosen`.
       DataError: for a log of the training that cannot be read.
     """
-    given, out = out, out or folder / _name(checkpoint, database, queries)
+    given, out = out, out or folder / _name(checkpoint, database, queries, clips)
     if (out / "config.json").is_file():
         raise UserError(f"--out={out} is the folder of a run, whose own results would be lost; give another folder")
     if given:
@@ -65,6 +68,13 @@ def run(
     thresholds = tuple(dict.fromkeys(threshold or ("25m",)))
     for text in thresholds:
         parse_threshold(text)  # a mistake is answered before minutes of loading
+    if clips and not database:
+        raise UserError(
+            f"--clips={clips.length} goes with --database and --queries; the recipe's test sets say themselves how "
+            f"they are cut: --config=RECIPE,test_data.NAME.clips.length={clips.length}"
+        )
+    if clips:
+        builders.check_clips(config, clips.length, f"--clips={clips.length}")
     names.check(config, training=False)
     if not given and (out / metrics.FILE).is_file():
         log.warning("%s has the results of an earlier evaluation: they are replaced", out)
@@ -72,7 +82,7 @@ def run(
     model = which.chosen(config, folder, checkpoint, fit=which.unfitted if dry_run else fitted)
     log.info("measuring %s", model.what)
     benches = (
-        [builders.two_folders(database, queries, thresholds, reader)]
+        [builders.two_folders(database, queries, thresholds, reader, clips)]
         if database
         else builders.benchmarks(config, config.test_data)
     )
@@ -91,12 +101,13 @@ def run(
     return results.write(model.config, out, found, model.variables, trained)
 
 
-def _name(checkpoint: str, database: Sequence[str], queries: Sequence[str]) -> str:
-    """The folder for results within the run's: one for each checkpoint, of the recipe's test sets or of two folders."""
+def _name(checkpoint: str, database: Sequence[str], queries: Sequence[str], clips: Cutting | None) -> str:
+    """The folder for results within the run's: one for each checkpoint, of the recipe's test sets or of two folders
+    and how they are cut."""
     if not database and checkpoint == "best":
         return "evaluate"
     paths = [str(Path(folder).resolve()) for folder in (*database, *queries)]
-    digest = hashlib.sha256(os.fsencode("\n".join([*paths, checkpoint]))).hexdigest()[:8]
+    digest = hashlib.sha256(os.fsencode("\n".join([*paths, checkpoint, *[str(clips)] * bool(clips)]))).hexdigest()[:8]
     of = [Path(paths[-1]).parent.name] if database else []
     of += [] if checkpoint == "best" else [Path(checkpoint).stem]
     return f"evaluate-{shortened('-'.join(of))}-{digest}"

@@ -287,3 +287,15 @@ def test_a_frame_of_a_clip_that_cannot_be_read_is_named(door, model, passes, dri
     assert [bool(row["error"]) for row in rows] == [False] * 3 + [True] * 3 + [False] * 2
     assert all(str(folder / "3.jpg") in row["error"] for row in rows[3:6])
     assert len({row["path"] for row in rows[:3]}) == 1
+
+
+def test_folders_are_measured_as_clips(door, refused, model, passes, tmp_path):
+    measure = ["evaluate", *model, "--config.model.sequence=mean"]
+    folders = [f"--database={passes}", f"--queries={passes}", "--reader=csv", f"--out={tmp_path / 'out'}"]
+    assert door(*measure, *folders, "--clips=5,stride=2,task=im2seq").status == 0
+    (result,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["results"]
+    protocol = result["protocol"]
+    assert protocol["clips"]["task"] == "im2seq" and protocol["queries"] > protocol["database"]
+    assert re.search(
+        r"--clips=5 goes with --database.*test_data\.NAME\.clips\.length=5", refused(*measure, "--clips=5")
+    )

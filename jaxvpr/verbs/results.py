@@ -134,7 +134,7 @@ def write(
     ]
     first = found[0]
     with slow("counting the model's operations"):
-        operations = flops(builders.model(config), *builders.image_size(config))
+        operations = flops(builders.model(config), *builders.image_size(config), described_frames(config, first.bench))
     spent = costs.costs(
         database=len(first.bench.database),
         dimension=first.method.dimension,
@@ -153,6 +153,13 @@ def write(
             report = _report(folder / "report.html", config, found, results, spent, log)
         print(f"wrote {folder / metrics.FILE} and {report}")
     return {"results": results, "costs": spent, **extra}
+
+
+def described_frames(config: ConfigDict, bench: Benchmark) -> int:
+    """How many frames the clips have that the model describes; 0 where it is shown images, of clips too."""
+    clips = bench.database_clips
+    whole = builders.clip_length(config) and not builders.score(config).score
+    return clips.length if clips and whole else 0
 
 
 def _by_condition(one: Evaluated) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """Models of clips: heads in numbers worked out by hand, order, length, gradients in parts, programs, and errors."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,13 @@ from jaxvpr.cli.recipes import load_config
 from jaxvpr.errors import UserError
 from jaxvpr.fitting.clusters import sampler
 from jaxvpr.models import join
+from jaxvpr.models.costs import flops
 from jaxvpr.models.sequences.ordered import Cat, CatFC, TemporalConv
 from jaxvpr.models.sequences.pooling import Delta, Max, Mean, SeqGeM
 from jaxvpr.runs import compressed
 from jaxvpr.runs.model_file import load_model, save_model
 from jaxvpr.training.grad_cache import cached_gradients, dealt
+from jaxvpr.verbs.results import described_frames
 from jaxvpr.weights import stablehlo
 
 TINY = {"sizes": (1,), "widths": (6,), "cut": "layer1", "stem": "small"}
@@ -213,3 +216,14 @@ def test_a_pca_stands_behind_all_frames_but_not_behind_their_descriptors():
     assert compressed.check(load_config(f"{tiny}joint"), 100) == 32
     with pytest.raises(UserError, match=r"pca.dim=4.*model.sequence='mean'.*joint"):
         compressed.check(load_config(f"{tiny}mean"), 100)
+
+
+def test_what_describing_a_clip_costs_is_told_of_clips():
+    model, _ = made("joint", aggregator="netvlad", aggregator_options={"clusters": 3})
+    assert flops(model, 16, 24, 3) == pytest.approx(3 * flops(model, 16, 24), rel=0.01)
+    clips, images = (SimpleNamespace(database_clips=found) for found in (SimpleNamespace(length=3), None))
+    tiny = "configs/cosplace.py:tiny"
+    of_clips = load_config(f"{tiny},model.sequence=joint")
+    assert described_frames(of_clips, clips) == 3 and described_frames(of_clips, images) == 0
+    by_frame = load_config(f"{tiny},model.sequence=joint,eval.sequence.score=average")
+    assert described_frames(by_frame, clips) == described_frames(load_config(tiny), clips) == 0

@@ -46,7 +46,8 @@ class Score(NamedTuple):
     def said(self) -> str:
         """What it is called in the protocol of a recall."""
         low, high = self.velocity
-        average, contrast = "mean distance of aligned frames", f"contrast over {self.window} frames"
+        average = "mean distance of aligned frames"
+        contrast = f"contrast over {self.window} frames" if self.window else "no contrast"
         return {
             AVERAGE: f"{average} (exact)",
             SEQSLAM: f"SeqSLAM, {self.velocities} velocities {low:g} to {high:g}, {contrast} (exact)",

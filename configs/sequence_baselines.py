@@ -10,6 +10,12 @@
 
 eval.sequence.score chooses: "average" is the mean distance of aligned frames, "seqslam" what these presets have,
 "two_stage" the first 20 by the mean of the frames' descriptors, ranked again by the average.
+
+Cost: a minute of processor time for `nordland_trained`; four with a score that describes clips, and for `nordland`.
+SeqNet's training and test took nine minutes on two cores that ten other programs used. Measured on 2026-11-28, R@1:
+nordland_trained, average 39.5 / 67.0 / 76.4 / 85.1 / 91.6 at 1 / 3 / 5 / 10 / 20 frames, SeqSLAM 89.5 at 20; the city's
+drives within 10 m, average 90.2 at one frame and 94.4 at five, with velocities (eval.sequence.window=0) 97.0, SeqNet's
+two stages 94.4. More in docs/results.md.
 """
 
 from ml_collections import ConfigDict

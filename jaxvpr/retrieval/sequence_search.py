@@ -27,7 +27,7 @@ class Score(NamedTuple):
         "seqslam"; "two_stage": by the descriptors of clips, and the first of them again by "average".
       top: how many "two_stage" ranks again.
       velocity: the least and the greatest of "seqslam", in frames of the database for each of the query.
-      velocities: how many of them are tried, the two among them.
+      velocities: how many of them are tried, evenly from the one to the other; 1: the least alone.
       window: of its contrast, as `sequence_scores.search` has it.
     """
 

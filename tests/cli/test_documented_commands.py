@@ -33,7 +33,7 @@ FOR_EXAMPLE = {
     "=/data": "=data",
 }
 READ = re.compile(r"(?:root=|data=|--(?:images|database|queries)=)([^, ]+)")
-RUNS = ("cosplace-city", "cosplace-by-day", "pretrain-city", "netvlad-city", "netvlad-pitts30k")
+RUNS = ("cosplace-city", "nordland-squeezenet", "cosplace-by-day", "pretrain-city", "netvlad-city", "netvlad-pitts30k")
 
 
 def texts():

@@ -6,6 +6,8 @@ import pytest
 
 from data_pipelines.clips import Cutting
 from data_pipelines.places import Paths, Places
+from jaxvpr import builders
+from jaxvpr.cli.recipes import load_config
 from jaxvpr.errors import UserError
 from jaxvpr.models import Preprocess
 from jaxvpr.parallel.mesh import make_mesh
@@ -176,3 +178,19 @@ def test_a_recall_carries_its_score(door, tiny_recipe, trained_run, tmp_path):
     assert status == 0, err
     said = "10 database clips | clips of 3 frames | 1frame"
     assert said in out and "| SeqSLAM, 5 velocities 0.8 to 1.2, contrast over 10 frames (exact)" in out
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("score", "expected"), [("average", {1: 11.6, 20: 72.3}), ("seqslam", {1: 0.8, 20: 82.2})])
+def test_recall_climbs_on_a_real_railway(real_data, score, expected):
+    """Thumbnails of Nordland: what docs/results.md says of them."""
+    for length, right in expected.items():
+        config = load_config(f"configs/sequence_baselines.py:nordland_trained,eval.sequence.score={score}").unlock()
+        spec = config.test_data[f"frames_{length:02d}"]
+        spec.root = str(real_data / "nordland_64x32")
+        config.test_data = {"line": spec}
+        [bench] = builders.benchmarks(config, config.test_data)
+        found = measure(
+            builders.describer(config, make_mesh()), {}, bench, (1,), thumbnail, score=builders.score(config)
+        )
+        assert found.recalls["1frame"].of_all[1] == pytest.approx(right, abs=0.1)

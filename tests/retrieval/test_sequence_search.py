@@ -7,6 +7,7 @@ import pytest
 from data_pipelines.clips import Cutting
 from data_pipelines.places import Paths, Places
 from jaxvpr import builders
+from jaxvpr.cli import checks
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.errors import UserError
 from jaxvpr.models import Preprocess
@@ -194,3 +195,10 @@ def test_recall_climbs_on_a_real_railway(real_data, score, expected):
             builders.describer(config, make_mesh()), {}, bench, (1,), thumbnail, score=builders.score(config)
         )
         assert found.recalls["1frame"].of_all[1] == pytest.approx(right, abs=0.1)
+
+
+def test_a_recipe_of_before_the_keys_measures_as_it_did(tiny_config):
+    with tiny_config.unlocked():
+        del tiny_config.eval["sequence"]
+    checks.check(tiny_config)
+    assert builders.score(tiny_config) == Score() and not Score().of_frames

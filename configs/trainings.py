@@ -40,11 +40,15 @@ def in_city(name: str) -> ConfigDict:
 
 
 def drives_in_city(name: str, length: int = 5) -> ConfigDict:
-    """The same on clips of the drives through that city, frames of each second."""
+    """The same on clips of the drives through that city, frames of each second.
+
+    Clips begin with every second frame, those to validate on where the last one ended: the frames of overlapping clips
+    are described again for each.
+    """
     config = in_city(name)
     train, val, test = (
-        common.data("minicity", "data/minicity", split, drives=True, clips={"length": length})
-        for split in ("train", "val", "test")
+        common.data("minicity", "data/minicity", split, drives=True, clips={"length": length, "stride": stride})
+        for split, stride in (("train", 2), ("val", length), ("test", 2))
     )
     config.train_data = train
     config.val_data, config.test_data = ConfigDict({"drives_val": val}), ConfigDict({"drives": test})

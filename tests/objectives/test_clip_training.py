@@ -80,6 +80,17 @@ def test_both_read_images_and_clips_each_of_its_size(made):
     np.testing.assert_array_equal(once, again)  # images alone are augmented
 
 
+def test_heads_are_as_long_as_what_batches_describe(made):
+    """Of a model whose descriptors grow with a clip: images of 16 numbers, clips of three times as many."""
+    images, clips = made("both"), made("places")
+    images.objective, images.more_train_data = images.objective.images, ConfigDict({})
+    clips.objective.loss, clips.objective.miner, clips.objective.loss_options = "arcface", "none", ConfigDict({})
+    for config, width in ((images, 16), (clips, 48)):
+        config.model.sequence, config.model.sequence_options = "cat", ConfigDict({"frames": 3})
+        heads, _ = recipe(config).objective.init(jax.random.key(0), 99)
+        assert heads["prototypes"].shape[-1] == width
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("kind", clip_recipes.KINDS)
 def test_it_learns_and_is_measured_on_clips(kind, made, tmp_path):

@@ -54,8 +54,10 @@ def test_photos_are_described_and_localised_alike(both):
     found = both(
         extract,
         ("localize", *RUN, "--images={images}/queries", "--database={out}/db.npy", "--out={out}/answers"),
+        ("localize", *RUN, "--images={images}/queries", "--track", "--database={out}/db.npy", "--out={out}/track"),
         ("extract", "--config={recipe},image.size=()", "--workdir={run}", "--images={images}", "--out={out}/own.npy"),
     )
+    assert {"track/track.csv", "track/track.geojson", "track/track.html"} <= set(found)
     assert {"db.npy", "db.csv", "own.npy", "answers/predictions.csv"} <= set(found)
     assert sum(name.endswith(".png") for name in found) == 25
 

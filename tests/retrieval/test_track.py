@@ -4,7 +4,7 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxvpr.retrieval.track import SLACK, Candidates, Track, smooth
@@ -20,6 +20,7 @@ def cost_of(path, distances, positions, reach, jump):
     return total
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 4), st.sampled_from([0.0, 0.1, 0.4, 3.0]))
 def test_no_other_path_is_cheaper(seed, frames, k, jump):
     rng = np.random.default_rng(seed)

@@ -34,7 +34,7 @@ def test_verb_flags_and_changes(tiny_recipe):
     config = command.config
     assert (command.verb, command.workdir, command.hosts) == ("evaluate", Path("some/where"), ("", 0, -1))
     absent = {"database": (), "queries": (), "reader": Reader(), "threshold": None, "out": None, "overwrite": False}
-    assert command.flags == {"checkpoint": "best", **absent, "dry_run": False}
+    assert command.flags == {"checkpoint": "best", **absent, "clips": None, "dry_run": False}
     assert parse([f"--config={tiny_recipe}", "--dry-run"]).flags == {"dry_run": True}
     assert (config.batch, config.image.size, config.eval.recalls) == (16, (48, 64), (5,))
     assert config.optimizer.rate == 1.0 and isinstance(config.optimizer.rate, float)

@@ -217,11 +217,12 @@ def _write_line(file: Path, table: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _facts(track: Track) -> str:
-    metres = np.where(track.jumps, 0, track.metres).sum()
-    length = f", a path of {distance(metres)}" if np.isfinite(track.metres).any() else ""
+    if not np.isfinite(track.places[track.rows]).any():
+        return f"{len(track):,} frames, each with its nearest place: without coordinates there is no path"
+    length = distance(np.where(track.jumps, 0, track.metres).sum())
     return (
-        f"{len(track):,} frames{length}; {int((track.rank > 0).sum()):,} of them are on the path with another place "
-        f"than the nearest, {int(track.jumps.sum()):,} steps are longer than the speed allows"
+        f"{len(track):,} frames, a path of {length}; {int((track.rank > 0).sum()):,} of them are on the path with "
+        f"another place than the nearest, {int(track.jumps.sum()):,} steps are longer than the speed allows"
     )
 
 

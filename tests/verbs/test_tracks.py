@@ -190,6 +190,24 @@ def test_mistakes_are_told(refused, known, film, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
+def test_a_database_of_places_without_coordinates_gives_the_nearest(door, model, drive, film, tmp_path):
+    for number, photo in enumerate(drive[0]):
+        (tmp_path / "places" / f"place {number}").mkdir(parents=True)
+        shutil.copy(photo, tmp_path / "places" / f"place {number}" / "a.jpg")
+    known = f"{tmp_path / 'db.npy'}"
+    status, _, err = door("extract", *model, f"--images={tmp_path / 'places'}", "--reader=classes", f"--out={known}")
+    assert status == 0, err
+    found = ["localize", *model, f"--database={known}", f"--images={film}", f"--out={tmp_path / 'found'}"]
+    status, said, err = door(*found)
+    assert status == 0 and "25 frames, each with its nearest place: without coordinates there is no path" in said, err
+    rows = table(tmp_path / "found" / "track.csv")
+    assert {row["rank"] for row in rows} == {"1"} and not (tmp_path / "found" / "track.geojson").exists()
+    assert sum(row["place"] == f"place {number}" for number, row in enumerate(rows)) >= 20
+    page = (tmp_path / "found" / "track.html").read_text()
+    assert "Where it went" not in page and "place 7" in page
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="names of files are text there")
 def test_names_of_files_that_are_no_text_stay_out_of_json():
     points = [{"path": "caf\udce9.jpg", "frame": 1}, {"path": "b.jpg", "frame": 2}, {"path": "c.jpg", "frame": 3}]

@@ -1,6 +1,7 @@
 """A database that was damaged, edited or mixed up is refused by name; one that is read is the one that was written."""
 
 import csv
+import json
 import re
 import shutil
 import warnings
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_pipelines.clips import Cutting
 from data_pipelines.errors import DataError
 from data_pipelines.places import Paths, Places
 from jaxvpr.cli.recipes import load_config
@@ -178,3 +180,23 @@ def test_whatever_bytes_are_changed_it_is_read_as_it_was_or_refused_by_name(copy
         assert_is_whole(found)
     finally:
         file.write_bytes(before)
+
+
+def test_a_database_of_clips_says_how_they_were_cut(tmp_path):
+    frames = Places.create(
+        "drive", Paths.of([f"{number}.jpg" for number in range(8)], "drive"), frame=np.arange(8) + 3, sequence=7,
+        east=500_000.0 + np.arange(8), north=5_800_000.0, zone=33,
+    )  # fmt: skip
+    cutting = Cutting(3, stride=2, match="last")
+    clips, file = cutting.clips(frames), tmp_path / "db.npy"
+    with database_file.writing(file, CONFIG, WEIGHTS, clips, cutting=cutting) as made:
+        made((3, 4))[np.arange(3)] = VALUES[:3]
+    found = database_file.read(file, CONFIG, WEIGHTS)
+    assert found.cutting == cutting and [row["path"] for row in found.rows] == [f"drive/{n}.jpg" for n in (2, 4, 6)]
+    ends = [(row["sequence"], row["first_frame"], row["last_frame"], row["east"]) for row in found.rows]
+    assert ends == [("7", "3", "5", "500002"), ("7", "5", "7", "500004"), ("7", "7", "9", "500006")]
+    about = file.with_suffix(".json")
+    for keys in ({"length": 0}, {"length": 3, "frames": 3}, {"stride": 1}, [3], "3"):
+        about.write_text(json.dumps(json.loads(about.read_text()) | {"clips": keys}))
+        with pytest.raises(DataError, match=rf"^{re.escape(str(about))}: its clips cannot be read: .*jaxvpr extract"):
+            database_file.read(file, CONFIG, WEIGHTS)

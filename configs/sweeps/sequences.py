@@ -7,7 +7,7 @@ drives through the embedded city; what was found is in docs/results.md.
     python -m jaxvpr.main sweep --config=configs/sweeps/sequences.py:negatives     # 6.10
     python -m jaxvpr.main sweep --config=configs/sweeps/sequences.py:order         # 6.11
 
-Every preset begins with the recipe `seqvlad.py` and starts from the network that `cosplace.py` left in `runs/`. Clips of
+Every preset begins with the recipe `seqvlad.py`, and so with the network that `cosplace.py` left in `runs/`. Clips of
 several lengths and orders are test sets of one run: nothing is trained again for them.
 """
 

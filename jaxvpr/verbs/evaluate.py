@@ -101,7 +101,7 @@ def run(
     return results.write(model.config, out, found, model.variables, trained)
 
 
-def _name(checkpoint: str, database: Sequence[str], queries: Sequence[str], clips: Cutting | None) -> str:
+def _name(checkpoint: str, database: Sequence[str], queries: Sequence[str], clips: Cutting | None = None) -> str:
     """The folder for results within the run's: one for each checkpoint, of the recipe's test sets or of two folders
     and how they are cut."""
     if not database and checkpoint == "best":

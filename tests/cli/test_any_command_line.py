@@ -41,7 +41,7 @@ MANY = settings(
     max_examples=100, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
 # Positions and shares of sets, colours, and keys that are looked at as a whole.
-NO_RANGE = ("image.size", "image.mean", "panorama.size", "objective.loss_options.base")
+NO_RANGE = ("image.size", "image.mean", "panorama.size", "objective.loss_options.base", "eval.sequence.velocity")
 FREE = ("city.", "model.", "train_data.", "val_data.", "test_data.")
 
 

@@ -47,14 +47,14 @@ def test_no_program_is_started_for_what_is_named_as_an_image(tmp_path, ghostscri
     assert ghostscript.exists()
 
 
-def test_one_place_opens_images_and_only_formats_that_no_other_program_reads():
+def test_one_place_opens_images_and_one_videos_and_only_formats_that_no_other_program_reads():
     opening = {
         file.name
         for room in ("jaxvpr", "data_pipelines", "configs")
         for file in (ROOT / room).rglob("*.py")
         if re.search(r"Image\.open\(|VideoCapture", file.read_text())
     }
-    assert opening == {"image_files.py"}
+    assert opening == {"image_files.py", "video.py"}
     assert set(FORMATS) <= {"JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF"}
 
 

@@ -14,6 +14,7 @@ from data_pipelines.conditions import check_conditions, condition_bits
 from data_pipelines.errors import DataError, option_of, short
 from data_pipelines.places import ROLES, SPLITS, VIEWS, Paths, Places, index_of
 from data_pipelines.readers import listing, text
+from data_pipelines.readers.frame_names import sequence_of
 
 Array = np.ndarray
 COLUMNS = (
@@ -45,10 +46,10 @@ def read(
 
     The header comes first. Paths are relative to the folder `root` (or absolute). Degrees are projected to UTM, each
     row to its own zone or the one it names; metres are taken as they are, in that zone or in a local frame. Places and
-    sequences are integers or any text (numbered in sorted order); -1 is unknown, as a frame too. Times are ISO 8601. A
-    condition is one name, or several with `;` between them, such as `night;rain`. An empty cell means unknown, except
-    for path and coordinates. Blanks around names and cells do not count, `ALIASES` has other names of the columns of
-    coordinates, and other columns are ignored.
+    sequences are integers or any text (places numbered in sorted order, sequences each by a hash of its name); -1 is
+    unknown, as a frame too. Times are ISO 8601. A condition is one name, or several with `;` between them, such as
+    `night;rain`. An empty cell means unknown, except for path and coordinates. Blanks around names and cells do not
+    count, `ALIASES` has other names of the columns of coordinates, and other columns are ignored.
 
     Args:
       root: folder of the images, or the CSV file in it.
@@ -78,7 +79,7 @@ def read(
         "north": north,
         "heading": table.headings(),
         "place": place,
-        "sequence": table.labels("sequence")[0],
+        "sequence": table.sequences(),
         "frame": table.converted("frame", _frame, -1, "an integer from 0 (-1 or an empty cell where unknown)"),
         "time": table.converted(
             "time", _time, np.datetime64("NaT", "s"), "a time in ISO 8601 such as 2019-11-03T08:30:00"
@@ -217,6 +218,14 @@ class _Table:
         vocabulary = sorted(set(cells) - {""})
         number = {"": -1, **{word: k for k, word in enumerate(vocabulary)}}
         return np.array([number[cell] for cell in cells]), vocabulary
+
+    def sequences(self) -> Array | None:
+        """Integers as they are; words as trees of sequences have them, so that those of two tables differ where their
+        names do."""
+        numbers, words = self.labels("sequence")
+        if numbers is None or not words:
+            return numbers
+        return np.array([*(sequence_of(os.fsencode(word)) for word in words), -1])[numbers]
 
     def choices(self, column: str, names: Sequence[str], aliases: Mapping[str, str]) -> Array | None:
         def convert(cell: str) -> int:

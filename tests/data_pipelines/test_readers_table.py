@@ -41,7 +41,8 @@ def test_every_column(tmp_path):
     assert (places.east == east).all() and (places.north == north).all() and (places.zone == zone).all()
     assert zone.tolist() == [32] * 3
     assert np.array_equal(places.heading, [10, np.nan, 270], equal_nan=True)
-    assert places.place.tolist() == [17, -1, 3] and places.sequence.tolist() == [1, -1, 0]
+    assert places.place.tolist() == [17, -1, 3]
+    assert places.sequence[1] == -1 < places.sequence[0] != places.sequence[2] > -1
     assert places.frame.tolist() == [4, -1, 5]
     assert places.time[0] == places.time[2] == np.datetime64("2019-11-03T08:30:00") and np.isnat(places.time[1])
     assert places.split.tolist() == [0, -1, 1] and places.role.tolist() == [0, -1, 1]
@@ -91,11 +92,19 @@ def test_rows_without_coordinates_are_kept_or_left_out(tmp_path):
     assert len(read("csv", tmp_path, without_position="drop")) == 1
 
 
+def test_sequences_of_two_tables_are_one_where_their_names_are(tmp_path):
+    """`extract --images=A.csv --images=B.csv` cuts no clip across two drives, each of which its table counts first."""
+    write(tmp_path, "path,sequence,frame\na.jpg,monday,0\nb.jpg,tuesday,0\n", "a.csv")
+    write(tmp_path, "path,sequence,frame\nc.jpg,tuesday,1\nd.jpg,wednesday,1\n", "b.csv")
+    one, other = (read("csv", tmp_path, file=name).sequence for name in ("a.csv", "b.csv"))
+    assert one[1] == other[0] and len({*one, *other}) == 3
+
+
 def test_minus_one_is_unknown(tmp_path):
     write(tmp_path, "path,place,sequence,frame\na.jpg,-1,-1,-1\nb.jpg,4,hall,4\nc.jpg,,,\n")
     places = read("csv", tmp_path)
     assert places.place.tolist() == [-1, 4, -1] and places.frame.tolist() == [-1, 4, -1]
-    assert places.sequence.tolist() == [-1, 0, -1]
+    assert (places.sequence >= 0).tolist() == [False, True, False]
 
 
 def test_metres_stay_as_they_are(tmp_path):

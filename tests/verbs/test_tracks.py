@@ -243,10 +243,11 @@ def test_clips_of_a_table_answer_clips_of_a_drive(door, refused, model, passes, 
     status, said, err = door(*extract, "--clips=5,stride=2")
     assert status == 0 and "(22, 32)" in said, err  # 0 ... 20 of each pass of 25 frames
     rows = table(tmp_path / "db.csv")
-    assert [(row["sequence"], row["first_frame"], row["last_frame"]) for row in rows] == [
-        (str(sequence), str(10 + first), str(14 + first)) for sequence in (0, 1) for first in range(0, 21, 2)
-    ]
     images = {row["path"]: row for row in table(passes)}
+    assert sorted((images[row["path"]]["sequence"], row["first_frame"], row["last_frame"]) for row in rows) == [
+        (f"pass {sequence}", str(10 + first), str(14 + first)) for sequence in (0, 1) for first in range(0, 21, 2)
+    ]
+    assert len({(row["sequence"], images[row["path"]]["sequence"]) for row in rows}) == 2
     for row in rows:  # each lies where its middle frame does
         middle = images[row["path"]]
         assert int(middle["frame"]) == int(row["first_frame"]) + 2
@@ -292,7 +293,8 @@ def test_a_frame_of_a_clip_that_cannot_be_read_is_named(door, model, passes, dri
     assert status == 0 and "42 of 5 frames" in said, err
     status, _, err = door(*extract, "--clips=3,match=last")
     assert status == 0, err
-    assert table(tmp_path / "db.csv")[0]["path"] == list(table(passes))[4]["path"]  # the third frame of the first pass
+    first = {table(passes)[row]["path"] for row in (4, 5)}  # the third frame of either pass
+    assert table(tmp_path / "db.csv")[0]["path"] in first
     folder = tmp_path / "frames"
     folder.mkdir()
     for number, photo in enumerate(drive[0][:8]):

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipelines.answers import offsets
 from data_pipelines.errors import DataError
-from data_pipelines.places import Places
+from data_pipelines.places import ROLES, Places
 
 Array = np.ndarray
 MATCHES = ("any", "last")
@@ -148,10 +148,12 @@ class Cutting:
         span = (self.length - 1) * self.every + 1
         windows = np.maximum((counts - span) // self.stride + 1, 0)
         if not windows.any():
+            bounds = [f"clips.{key}={getattr(self, key):g}" for key in ("metres", "seconds") if getattr(self, key)]
             raise DataError(
-                f"{images.name}: no clip of clips.length={self.length} frames (clips.every={self.every}) can be cut: "
-                f"the longest of {len(counts)} drives without a gap has {counts.max(initial=0)} frames. Ask for "
-                "shorter clips, or allow longer steps by clips.metres and clips.seconds"
+                f"{images.name}: no clip of clips.length={self.length} frames (clips.every={self.every}) can be cut "
+                f"from {len(images):,}{_role(images)} images: the longest of {len(counts):,} drives without a gap, "
+                f"where frame numbers rise by 1, has {counts.max(initial=0):,} frames. Ask for shorter clips"
+                f"{', or raise ' * bool(bounds)}{' and '.join(bounds)}"
             )
         number = np.arange(windows.sum()) - np.repeat(offsets(windows)[:-1], windows)
         first = np.repeat(starts, windows) + number * self.stride
@@ -179,7 +181,9 @@ def runs(images: Places, metres: float, seconds: float) -> tuple[Array, Array, A
     for column in (images.sequence, images.role, images.split):
         same &= column[ahead] == column[row]
     step = images.frame[row] - images.frame[ahead]
-    _refuse(images, ahead, row, same & (step == 0), "have the same sequence and frame number")
+    alone = "have the same frame number, and no image has a sequence, which would tell drives apart"
+    twice = "are the same frame of one sequence" if (images.sequence >= 0).any() else alone
+    _refuse(images, ahead, row, same & (step == 0), twice)
     later = (images.time[row] - images.time[ahead]) / np.timedelta64(1, "s")  # NaN where one is unknown
     _refuse(
         images,
@@ -227,5 +231,10 @@ def _refuse(images: Places, ahead: Array, row: Array, wrong: Array, why: str) ->
     found = np.flatnonzero(wrong)
     if len(found):
         pair = images.path[ahead[found[0]]], images.path[row[found[0]]]
-        more = f" ({len(found) - 1:,} more pairs)" if len(found) > 1 else ""
+        more = f" (and so on, {len(found):,} times)" if len(found) > 1 else ""
         raise DataError(f"{images.name}: {pair[0]} and {pair[1]} {why}{more}; clips need frames in one order")
+
+
+def _role(images: Places) -> str:
+    roles = np.unique(images.role)
+    return f" {ROLES[roles[0]]}" if len(roles) == 1 and roles[0] >= 0 else ""

@@ -1,7 +1,15 @@
 # ruff: noqa: F401 (names that this room hands on)
 """From the keys of a recipe to objects: its model, its data sets, its weights to start from."""
 
-from jaxvpr.builders.clips import check_clips, check_model, cut_sets, elements, refuse_clips, training_cuts
+from jaxvpr.builders.clips import (
+    check_clips,
+    check_measured,
+    check_model,
+    cut_sets,
+    elements,
+    refuse_clips,
+    training_cuts,
+)
 from jaxvpr.builders.datasets import (
     benchmarks,
     cutting,

@@ -78,16 +78,27 @@ def refuse_clips(config: ConfigDict) -> None:
 def check_model(config: ConfigDict, key: str, spec: ConfigDict) -> None:
     """Looks whether the model takes the clips of a data set; nothing is read or computed.
 
-    What is measured by the frames alone (`eval.sequence`) needs no such model.
-
     Raises:
       UserError: for a model of images alone, or a head for clips of another length; names `key`.
     """
-    cut = cutting(spec)
-    if key.startswith(("val_data.", "test_data.")) and score(config).of_frames:
+    if not (cut := cutting(spec)):
         return
-    for frames in sorted({cut.length if clips else 1 for clips in TASKS[cut.task]} if cut else ()):
-        check_clips(config, frames, f"config.{key}.clips.length={spec.clips.length}")
+    asked = f"config.{key}.clips.length={cut.length}"
+    if key.startswith(("val_data.", "test_data.")):
+        check_measured(config, cut, asked)
+    else:
+        check_clips(config, cut.length, asked)
+
+
+def check_measured(config: ConfigDict, cut: Cutting, asked: str) -> None:
+    """As `check_clips`, of what is measured on: queries and database, each images or clips.
+
+    What is measured by the frames alone (`eval.sequence`) needs no such model.
+    """
+    if score(config).of_frames:
+        return
+    for frames in sorted({cut.length if clips else 1 for clips in TASKS[cut.task]}):
+        check_clips(config, frames, asked if frames == cut.length else f"{asked}, clips.task={cut.task!r}")
 
 
 def check_clips(config: ConfigDict, frames: int, asked: str) -> None:

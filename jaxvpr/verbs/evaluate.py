@@ -73,9 +73,9 @@ def run(
             f"--clips={clips.length} goes with --database and --queries; the recipe's test sets say themselves how "
             f"they are cut: --config=RECIPE,test_data.NAME.clips.length={clips.length}"
         )
-    if clips:
-        builders.check_clips(config, clips.length, f"--clips={clips.length}")
     names.check(config, training=False)
+    if clips:
+        builders.check_measured(config, clips, f"--clips={clips.length}")
     if not given and (out / metrics.FILE).is_file():
         log.warning("%s has the results of an earlier evaluation: they are replaced", out)
     mesh = builders.mesh(config)

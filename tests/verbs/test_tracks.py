@@ -322,3 +322,9 @@ def test_folders_are_measured_as_clips(door, refused, model, passes, tmp_path):
     assert re.search(
         r"--clips=5 goes with --database.*test_data\.NAME\.clips\.length=5", refused(*measure, "--clips=5")
     )
+    fixed = ["--config.model.sequence=cat", "--config.model.sequence_options.frames=5"]
+    said = refused(*measure, *fixed, *folders, "--overwrite", "--clips=5,task=im2seq")
+    assert "--clips=5, clips.task='im2seq': a clip of 1 frames, but Cat takes 5 frames" in said
+    of_images = ["--config.model.sequence=", "--config.eval.sequence.score=average"]
+    status, said, err = door(*measure, *of_images, *folders, "--overwrite", "--clips=5,stride=9")
+    assert status == 0 and "mean distance of aligned frames" in said, err

@@ -43,7 +43,8 @@ def of_video(file: str | os.PathLike[str], every: Every, overlap: int = 0) -> It
 
     Args:
       every: which of its frames.
-      overlap: so many of the last frames come again before the next ones, for clips that reach over both.
+      overlap: so many of the last frames come again before the next ones, for clips that reach over both. All but the
+        frames of a video that has no more are more than these.
 
     Raises:
       DataError: as `video.frames`.
@@ -56,7 +57,7 @@ def of_video(file: str | os.PathLike[str], every: Every, overlap: int = 0) -> It
             _write(Path(folder, name), image)
             held.append((name, number, seconds))
             new += 1
-            if new >= _most(image.nbytes):
+            if new >= _most(image.nbytes) and len(held) > overlap:
                 yield _frames(held, folder)
                 gone, held, new = held[: len(held) - overlap], held[len(held) - overlap :], 0
                 for name, *_ in gone:

@@ -58,7 +58,7 @@ def test_times_give_seconds_where_they_rise(caplog):
     assert np.isnan(falls.seconds).all() and "drive/a2.jpg was taken later than drive/a3.jpg" in caplog.text
 
 
-@pytest.mark.parametrize("overlap", [0, 2])
+@pytest.mark.parametrize("overlap", [0, 2, 6])
 def test_frames_of_a_video_lie_on_the_disk_a_few_at_a_time(tmp_path, monkeypatch, overlap):
     shades = [np.full((16, 16, 3), 8 * number, np.uint8) for number in range(11)]
     file = write_video(tmp_path / "a.avi", shades, rate=2.0)
@@ -68,12 +68,15 @@ def test_frames_of_a_video_lie_on_the_disk_a_few_at_a_time(tmp_path, monkeypatch
         pictures = [cv2.imread(path) for path in part.paths]
         assert [round(picture.mean() / 8) for picture in pictures] == part.number.tolist()
         folder = Path(part.paths[0]).parent
-        assert len(list(folder.iterdir())) == len(part.paths) <= 4 + overlap
+        assert overlap < len(list(folder.iterdir())) == len(part.paths) <= 4 + overlap
         np.testing.assert_allclose(part.seconds, part.number / 2, atol=1e-3)
         seen.append(part.number.tolist())
-    plain = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
-    again = [[0, 1, 2, 3], [2, 3, 4, 5, 6, 7], [6, 7, 8, 9, 10]]
-    assert seen == (again if overlap else plain) and not folder.exists()
+    parts = {
+        0: [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]],
+        2: [[0, 1, 2, 3], [2, 3, 4, 5, 6, 7], [6, 7, 8, 9, 10]],
+        6: [list(range(7)), list(range(1, 11))],  # of clips of 7 frames, more than would be kept else
+    }
+    assert seen == parts[overlap] and not folder.exists()
 
 
 def test_what_reads_no_further_leaves_nothing_behind(tmp_path):

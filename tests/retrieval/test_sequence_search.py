@@ -146,6 +146,7 @@ def test_images_are_compared_as_they_are(drives):
         (Cutting(4, task="im2seq"), Score("average"), "queries have 1 frames, those of the database 4.*seq2seq"),
         (Cutting(4, task="seq2im"), Score("two_stage"), "queries have 4 frames, those of the database 1"),
         (Cutting(4, order="shuffled"), Score("seqslam"), "needs the frames of all clips in one order.*'shuffled'"),
+        (Cutting(4, order="shuffled"), Score("two_stage"), "needs the frames of all clips in one order.*'shuffled'"),
         (Cutting(4), Score("seqslam", velocity=(9, 10)), r"velocity=\(9, 10\) leaves every drive.*pass 28 .*has 20\)"),
     ],
 )

@@ -28,10 +28,10 @@ from jaxvpr.retrieval.positives import (
 Array = np.ndarray
 Elements: TypeAlias = Places | Clips
 
-GRAMMAR = (
-    "'25m' (metres), '1m_5deg' (metres and degrees of heading), '1frame' (frames either side), "
-    "'label' (equal place) or 'list' (the data set's published list)"
+UNLISTED = (
+    "'25m' (metres), '1m_5deg' (metres and degrees of heading), '1frame' (frames either side), 'label' (equal place)"
 )
+GRAMMAR = f"{UNLISTED} or 'list' (the data set's published list)"
 
 
 def parse_threshold(text: str, answers: Answers | None = None) -> Callable[[Elements, Elements], Positives]:
@@ -51,7 +51,9 @@ def parse_threshold(text: str, answers: Answers | None = None) -> Callable[[Elem
     def between(database: Elements, queries: Elements) -> Positives:
         if isinstance(database, Clips) and isinstance(queries, Clips):
             if text == "list":
-                raise UserError(f"threshold 'list' of {queries.images.name} names images, not clips; use {GRAMMAR}")
+                raise UserError(
+                    f"threshold 'list' of {queries.images.name} names images, not clips; use one of {UNLISTED}"
+                )
             return of_clips(make, database, queries)
         return make(table_of(database), table_of(queries))
 
@@ -77,7 +79,7 @@ def _published(answers: Answers | None, database: Places, queries: Places) -> Po
     if answers is None:
         raise UserError(
             f"threshold 'list': {queries.name} has no published list of positives, which the reader 'pairs' "
-            f"takes from ground_truth.csv or .npy; use {GRAMMAR}"
+            f"takes from ground_truth.csv or .npy; use one of {UNLISTED}"
         )
     answers.check(queries.name, len(queries), len(database))
     return from_lists(*answers)

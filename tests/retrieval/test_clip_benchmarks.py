@@ -56,7 +56,7 @@ def test_clips_show_one_place_where_a_pair_of_frames_does(there, asked, lengths,
 
 def test_published_lists_name_images():
     clips = cut(drive(range(4)), 2)
-    with pytest.raises(UserError, match="'list' of drives names images, not clips"):
+    with pytest.raises(UserError, match=r"'list' of drives names images, not clips; use .* 'label' \(equal place\)$"):
         thresholds.parse_threshold("list")(clips, clips)
 
 

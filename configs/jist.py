@@ -3,7 +3,8 @@ for Sequential Visual Place Recognition", RA-L 2023).
 
     python -m jaxvpr.main --config=configs/cosplace.py                  # what the embedded city starts from
     python -m jaxvpr.main --config=configs/jist.py                      # the city and drives through it
-    python -m jaxvpr.main --config=configs/jist.py:sf_xl_msls,data=/data,init=cosplace-resnet18-512:resnet18_512.pth
+    python -m jaxvpr.main --config=configs/jist.py:sf_xl_msls,data=/data,\
+init=cosplace-resnet18-512:resnet18_512.pth:'backbone|aggregator'
 
 Each step sees a batch of single images, told apart by cells of the map, and triplets of clips. A clip's descriptor is
 the generalised mean of its frames', so that the images teach what describes the frames.
@@ -17,7 +18,7 @@ from configs import common, cosplace, trainings
 def city() -> ConfigDict:
     """CosPlace's network of the embedded city learns on from the city's images and from its drives."""
     config = trainings.drives_in_city("jist-city")
-    config.init = "runs/cosplace-city/model.safetensors"
+    config.init = "runs/cosplace-city/model.safetensors:backbone|aggregator"
     config.model.backbone_options = ConfigDict({"frozen_bn": "all"})
     config.model.aggregator_options = cosplace.city().model.aggregator_options
     config.model.sequence, config.model.l2_after = "seqgem", False
@@ -36,7 +37,7 @@ def sf_xl_msls() -> ConfigDict:
     train.
 
     64 images and 4 queries with 6 clips each a step; 2,500 steps an epoch, a tenth of them from one mining. Wants
-    `init=` with CosPlace's weights.
+    `init=` with CosPlace's weights, which have no head for clips: of them backbone and aggregator are taken.
     """
     config = trainings.clips_of_msls("jist-sf-xl-msls", negatives=5)
     config.model.aggregator_options = ConfigDict({"dim": 512})

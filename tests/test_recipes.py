@@ -1,6 +1,7 @@
 """Every preset of every recipe in configs/: its keys fit together, and what it trains is what its paper trains."""
 
 import inspect
+import re
 import runpy
 from functools import cache
 from pathlib import Path
@@ -8,15 +9,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from data_pipelines.minicity import CityConfig, strip_size
 from data_pipelines.places import Paths
 from data_pipelines.readers import READERS
 from data_pipelines.readers.msls import CITIES
-from jaxvpr import builders
+from jaxvpr import builders, weights
 from jaxvpr.builders import datasets
 from jaxvpr.builders.training_images import image_source
-from jaxvpr.cli import checks, recipes
+from jaxvpr.cli import checks, recipes, weight_source
 from jaxvpr.families import FAMILIES, triplets
 from jaxvpr.losses.metric import options_of
 from jaxvpr.losses.triplets import LOSSES
@@ -165,6 +167,19 @@ def test_recipes_of_clips_have_the_published_parameters():
     assert sorted((*cities[0], *cities[1])) == sorted(CITIES["train"]), "validated on cities of their own"
     assert made("seqvlad:msls")[0].shape == (1, 16384) and made("jist:sf_xl_msls")[0].shape == (1, 512)
     assert made("timesformer:msls")[0].shape == (1, 768)
+
+
+@pytest.mark.parametrize("name", ["jist:city", "seqvlad:city", "sequence_baselines:seqnet", "sequence_baselines:city"])
+def test_recipes_of_clips_start_from_what_the_citys_recipe_leaves(name, tmp_path):
+    images = made("cosplace:city")[1]
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), images)
+    weights.write(tmp_path / "model.safetensors", weights.to_torch("jaxvpr", zeros))
+    file, _, preset = name.partition(":")
+    source = weight_source.parse(recipes.load_config(f"{FOLDER / file}.py:{preset}").init)
+    assert source.file == Path("runs/cosplace-city/model.safetensors")
+    filled = weights.init_from(made(name)[1], tmp_path / "model.safetensors", source.pattern or None)
+    given = {path for path, leaf in flatten_dict(filled).items() if isinstance(leaf, np.ndarray)}
+    assert given == {path for path in flatten_dict(images) if re.search(source.pattern, "/".join(path[1:]))}
 
 
 def test_eigenplaces_has_the_papers_parameters_and_the_citys_recipe_sees_as_many_images_as_cosplaces():

@@ -197,14 +197,15 @@ def test_images_of_other_sizes_are_resized(door, tree, command):
 def test_a_run_of_before_a_key_came_to_be_has_its_default(tiny_config, trained_run, tmp_path):
     run = shutil.copytree(trained_run, tmp_path / "run")
     saved = json.loads((run / "config.json").read_text())
-    del saved["model"]["l2_after"], saved["domain"]
+    del saved["model"]["l2_after"], saved["domain"], saved["train_data"]["clips"]
+    for spec in saved["val_data"].values():
+        del spec["clips"], spec["role"]
     (run / "config.json").write_text(json.dumps(saved))
     workdir.refuse_other(run, tiny_config)
     other = tiny_config.copy_and_resolve_references().unlock()
-    other.model.l2_after, other.model.batch_norm_images = False, 4
-    with pytest.raises(
-        UserError, match=r"model\.batch_norm_images: 0 there, 4 now\n +model\.l2_after: True there, False"
-    ):
+    other.model.l2_after, other.model.batch_norm_images, other.train_data.clips.length = False, 4, 5
+    differ = r"model\.batch_norm_images: 0 there, 4 now\n +model\.l2_after: True there, False now\n"
+    with pytest.raises(UserError, match=differ + r" +train_data\.clips\.length: 0 there, 5 now\nGive"):
         workdir.refuse_other(run, other)
 
 

@@ -118,12 +118,8 @@ def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
 
 def _differences(old: dict[str, Any], new: dict[str, Any], free: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
     flat_old, flat_new, defaults = (
-        {
-            key: value
-            for key, value in flatten_dict(tree, sep=".").items()
-            if not (key.startswith(free) or MOVED.match(key))
-        }
-        for tree in (old, new, json.loads(common.base().to_json()))
+        {key: value for key, value in flat.items() if not (key.startswith(free) or MOVED.match(key))}
+        for flat in (_flat(old), _flat(new), _defaults(new))
     )
     # A recipe of before a key came to be has the key's default.
     flat_old = {key: value for key, value in defaults.items() if key in flat_new} | flat_old
@@ -133,6 +129,17 @@ def _differences(old: dict[str, Any], new: dict[str, Any], free: tuple[str, ...]
         for key in sorted(set(flat_old) | set(flat_new))
         if flat_old.get(key, absent) != flat_new.get(key, absent)
     }
+
+
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    return flatten_dict(tree, sep=".")
+
+
+def _defaults(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Those of the keys that all recipes have, and of those of each data set of this one."""
+    of_all, of_data = (_flat(json.loads(keys.to_json())) for keys in (common.base(), common.data("", "")))
+    sets = [key.removesuffix("reader") for key in _flat(recipe) if key.endswith(".reader")]
+    return of_all | {one + key: value for one in sets for key, value in of_data.items()}
 
 
 def default(name: str) -> Path:

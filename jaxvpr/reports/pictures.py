@@ -33,7 +33,7 @@ def small(picture: Picture, side: int) -> Image.Image:
       ImageError: where a file is missing or not an image.
     """
     if isinstance(picture, tuple):
-        return _strip([small(frame, min(side, LONG * side // len(picture))) for frame in picture])
+        return _strip([small(frame, max(1, min(side, LONG * side // len(picture)))) for frame in picture])
     image = Image.fromarray(picture if isinstance(picture, np.ndarray) else decode(picture, (side, side)))
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image

@@ -214,6 +214,7 @@ def test_a_clip_is_a_strip_of_its_frames(tmp_path):
     assert (strip[:, [50, 51, 102, 103]] == 255).all()
     long = np.asarray(small(frames * 5, 50))  # 15 frames are as long as 5 pictures, but for their seams
     assert long.shape == (8, 15 * 16 + 14 * 2, 3)
+    assert small(frames * 100, 50).size == (300 + 299 * 2, 1)
     with pytest.raises(ImageError, match="absent"):
         small((*frames, str(tmp_path / "absent.png")), 50)
     assert data_uri((frames[0], "absent.png"), 50) is None

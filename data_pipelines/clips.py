@@ -212,7 +212,9 @@ def runs(images: Places, metres: float, seconds: float) -> tuple[Array, Array, A
 
 def _require(images: Places) -> None:
     """Raises DataError unless all frames have numbers, and all or none have sequences."""
-    advice = "Give both columns in a table (reader=csv), or a tree of sequences (docs/data_formats.md)"
+    advice = (
+        "Give the columns sequence and frame in a table (reader=csv), or a tree of sequences (docs/data_formats.md)"
+    )
     unknown = np.flatnonzero(images.frame < 0)
     if len(unknown):
         raise DataError(

@@ -274,7 +274,7 @@ class Describer:
         return shapes.MemorySource(images, size, self._host_rule, crop_from)
 
     def _log_missing(self, images: Any, missing: Array) -> None:
-        """Names each unreadable image once, however often it is read, and counts them every time."""
+        """Names each unreadable image once, however often it is read, and counts them, or their clips, every time."""
         if not len(missing):
             return
         source = ImageSource(images, shapes.NOMINAL) if isinstance(images, Paths) else images
@@ -283,7 +283,8 @@ class Describer:
         self._named.update(names)
         for error in source.read_errors({"row": new, "bad": np.ones(len(new), bool)}):
             log.warning("left out: %s", error)
-        log.warning("%d of %d images could not be read", len(missing), len(images))
+        what = "clips" if isinstance(images, ClipSource) else "images"
+        log.warning("%d of %d %s could not be read", len(missing), len(images), what)
 
 
 @lru_cache(maxsize=16)

@@ -119,7 +119,7 @@ def test_frames_of_several_sizes_need_a_rule_of_the_host(drives, tmp_path):
     assert describer(Preprocess(SIZE, "area"))({}, cut(images, 2)).descriptors.shape == (1, 768)
 
 
-def test_a_clip_with_an_unreadable_frame_is_left_out(drives, tmp_path):
+def test_a_clip_with_an_unreadable_frame_is_left_out(drives, tmp_path, caplog):
     files = [drives.path[row] for row in range(4)]
     files[3] = str(tmp_path / "gone.png")
     images = Places.create("gone", Paths.of(files), frame=np.arange(4))
@@ -128,6 +128,7 @@ def test_a_clip_with_an_unreadable_frame_is_left_out(drives, tmp_path):
         loading={"threads": 1, "workers": 0, "prefetch": 1},
     )  # fmt: skip
     assert describes({}, cut(images, 2)).missing.tolist() == [2]
+    assert "gone.png" in caplog.text and "1 of 3 clips could not be read" in caplog.text
 
 
 @pytest.mark.parametrize("task", ["seq2seq", "im2seq", "seq2im", "im2im"])

@@ -243,7 +243,7 @@ def _tell(source: str, out: Path, track: Track, line: bool, frames: int) -> None
     if not line:
         print(
             f"no {LINE}: no place of the database has latitude and longitude. Where its metres are those of a UTM "
-            "zone, extract it with that: --reader=csv,zone=33north, or another reader"
+            "zone, extract it with that: --reader=folder,zone=33north, or csv,zone=33north of a table"
         )
     if len(track) < frames:
         print(f"{frames - len(track)} of {frames} frames could not be read; their rows say why")

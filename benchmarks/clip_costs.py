@@ -28,7 +28,7 @@ from benchmarks import compiled
 from jaxvpr import builders
 from jaxvpr.cli.recipes import load_config
 
-RECIPE = "configs/netvlad.py:msls,objective.weighted=false,batch=1,clusters.images=0,frozen_random=true"
+RECIPE = "configs/netvlad.py:msls,objective.weighted=false,batch=1,steps_per_epoch=1000,clusters.images=0,frozen_random=true"
 SMALL = "image.size=(224,224)"
 CCT = f"model.backbone=cct14_224,model.backbone_options.cut=8,model.backbone_options.frozen_blocks=2,frozen=(),{SMALL}"
 VLAD = "model.aggregator=netvlad,model.aggregator_options.clusters=64"

@@ -28,9 +28,12 @@ from benchmarks import compiled
 from jaxvpr import builders
 from jaxvpr.cli.recipes import load_config
 
-RECIPE = "configs/netvlad.py:msls,objective.weighted=false,batch=1,steps_per_epoch=1000,clusters.images=0,frozen_random=true"
-SMALL = "image.size=(224,224)"
-CCT = f"model.backbone=cct14_224,model.backbone_options.cut=8,model.backbone_options.frozen_blocks=2,frozen=(),{SMALL}"
+RECIPE = (
+    "configs/netvlad.py:msls,objective.weighted=false,batch=1,steps_per_epoch=1000,clusters.images=0,frozen_random=true"
+)
+CLS = "model.backbone_options={},model.aggregator=cls"
+SMALL = "frozen=(),image.size=(224,224)"
+CCT = f"model.backbone=cct14_224,model.backbone_options={{'cut':8,'frozen_blocks':2}},{SMALL}"
 VLAD = "model.aggregator=netvlad,model.aggregator_options.clusters=64"
 # name -> what it changes of a ResNet-18 to conv4.
 MODELS = {
@@ -39,8 +42,8 @@ MODELS = {
     "ResNet-18, SeqVLAD": f"{VLAD},model.sequence=joint",
     "ResNet-18, 2D attention, SeqVLAD": f"{VLAD},model.sequence=joint,model.non_local={{'kind':'2d','bottleneck':64}}",
     "ResNet-50, SeqVLAD": f"{VLAD},model.sequence=joint,model.backbone=resnet50",
-    "ViT-B/16, CAT": f"model.backbone=vit_b16,model.aggregator=cls,model.sequence=cat,frozen=(),{SMALL}",
-    "TimeSformer": f"model.backbone=timesformer_b16,model.aggregator=cls,frozen=(),{SMALL}",
+    "ViT-B/16, CAT": f"model.backbone=vit_b16,{CLS},model.sequence=cat,{SMALL}",
+    "TimeSformer": f"model.backbone=timesformer_b16,{CLS},{SMALL}",
     "CCT-224, SeqVLAD": f"{VLAD},model.sequence=joint,{CCT}",
     "CCT-384, SeqVLAD": f"{VLAD},model.sequence=joint,{CCT.replace('224', '384')}",
 }

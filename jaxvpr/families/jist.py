@@ -45,9 +45,10 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     size = tuple(keys.size) or tuple(config.image.size)
     of_images = _of(config, keys.images, {"batch": keys.batch, "steps_per_epoch": steps, "image": {"size": size}})
     mined, classified = triplets.of_elements(of_clips, clips), cells.from_config(of_images, images)
+    model = builders.model(config)
     objective = jist_objective(
-        classified.objective.embedding_with(builders.model(config)),
-        mined.objective,
+        classified.objective.embedding_with(model),
+        mined.objective.embedding_with(model),
         weights=tuple(keys.weights),
         dim=builders.descriptor_size(config, frames=0),
         turn=config.steps_per_epoch // steps,

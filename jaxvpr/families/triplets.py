@@ -33,7 +33,6 @@ def of_elements(config: ConfigDict, elements: Sequence[Places] | Sequence[Clips]
     source = builders.training_source(config, elements, queries_only=True)
     planned, summary = planner(config, elements, mining, lambda row: source.names(np.array([row]))[0])
     objective = triplets_objective(
-        builders.model(config),
         planned,
         steps=mining.steps,
         negatives=mining.negatives,

@@ -100,7 +100,8 @@ class Objective(NamedTuple):
         the first stream do. The parts of `shared` stand beside those of the slot.
       embed: (params, stats, aux, batch, key) -> (outputs, stats). Called once a stream, in training mode. Outputs are
         arrays [B, ...] or scalars (a penalty, say), which are averaged where the batch is taken in parts. Or {stream:
-        such a function}, where streams are not embedded alike. None: the model's descriptor of each image.
+        such a function}, where streams are not embedded alike. None: the model's descriptor of each image, also of
+        those of an element that has several.
       init: (key, descriptor dimension) -> (extra with leaves [slots, ...], aux).
       slots: how many stacked heads `extra` holds; 1 where there is one or none.
       by_class: the names in `extra` whose leaves are [slots, classes, ...]: the mesh may split them by class.
@@ -137,7 +138,15 @@ class Objective(NamedTuple):
 
     def embedding_with(self, model: Any) -> Objective:
         """The objective with an `embed`: its own, else the descriptors of this `PlaceModel`."""
-        return self if self.embed is not None else self._replace(embed=embed_images(model))
+        return self.embedding_by(embed_images(model))
+
+    def embedding_by(self, embed: Embedding) -> Objective:
+        """The objective with an `embed`: its own, else this one of single images, applied to all images of an element
+        in the streams that have several."""
+        if self.embed is not None:
+            return self
+        of_elements = embed_elements(embed)
+        return self._replace(embed={name: of_elements if name in self.images else embed for name in self.streams})
 
 
 def embed_images(model: Any, method: str | None = None) -> Embedding:
@@ -154,3 +163,18 @@ def embed_images(model: Any, method: str | None = None) -> Embedding:
         return descriptors, updated.get("batch_stats", stats)
 
     return embed
+
+
+def embed_elements(embed: Embedding) -> Embedding:
+    """The `embed` of elements of several images or clips: image [B, T, ...] -> descriptors [B, T, D].
+
+    All that has a row for each image, such as the `frames` of clips, is passed on with it.
+    """
+
+    def embed_all(params, stats, aux, batch, key):
+        elements = batch["image"].shape[:2]
+        flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in batch.items() if x.shape[:2] == elements}
+        described, stats = embed(params, stats, aux, flat, key)
+        return described.reshape(*elements, *described.shape[1:]), stats
+
+    return embed_all

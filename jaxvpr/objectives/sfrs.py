@@ -20,9 +20,8 @@ from jaxvpr.errors import UserError
 from jaxvpr.losses.metric import options_of
 from jaxvpr.losses.regions import most_similar, similarities, soft_cross_entropy
 from jaxvpr.losses.triplets import LOSSES, triplet_loss
-from jaxvpr.objectives.objective import Batch, Context, Objective, embed_images
+from jaxvpr.objectives.objective import Batch, Context, Objective, embed_elements, embed_images
 from jaxvpr.objectives.triplet_plans import Planner
-from jaxvpr.objectives.triplets import embed_elements
 
 
 def sfrs_objective(

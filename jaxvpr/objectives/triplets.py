@@ -15,11 +15,10 @@ import jax.numpy as jnp
 from jaxvpr.errors import UserError
 from jaxvpr.losses.metric import options_of
 from jaxvpr.losses.triplets import LOSSES, triplet_loss
-from jaxvpr.objectives.objective import Batch, Context, Objective, Planner, embed_images
+from jaxvpr.objectives.objective import Batch, Context, Objective, Planner
 
 
 def triplets_objective(
-    model: Any,
     plan: Planner,
     *,
     steps: int,
@@ -30,7 +29,6 @@ def triplets_objective(
     """The objective of mined triplets.
 
     Args:
-      model: a `PlaceModel`.
       plan: of `triplet_plans.mined_plan`.
       steps: of one plan. negatives: of each query.
       loss: name in `losses.triplets.LOSSES`; what it gives is summed over queries and negatives and divided by their
@@ -49,24 +47,8 @@ def triplets_objective(
         period=steps,
         plan=plan,
         loss=partial(_loss, partial(triplet_loss, loss=loss, loss_options=options)),
-        embed=embed_elements(embed_images(model)),
         images={"source": 2 + negatives},
     )
-
-
-def embed_elements(embed: Callable[..., tuple[jax.Array, Any]]) -> Callable[..., tuple[jax.Array, Any]]:
-    """The `embed` of elements of several images or clips: image [B, T, ...] -> descriptors [B, T, D].
-
-    All that has a row for each image, such as the `frames` of clips, is passed on with it.
-    """
-
-    def embed_all(params, stats, aux, batch, key):
-        elements = batch["image"].shape[:2]
-        flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in batch.items() if x.shape[:2] == elements}
-        described, stats = embed(params, stats, aux, flat, key)
-        return described.reshape(*elements, *described.shape[1:]), stats
-
-    return embed_all
 
 
 def _loss(

@@ -7,8 +7,7 @@ import pytest
 
 from jaxvpr import models
 from jaxvpr.models.intermediates import intermediates
-from jaxvpr.objectives.objective import embed_images
-from jaxvpr.objectives.triplets import embed_elements
+from jaxvpr.objectives.objective import embed_elements, embed_images
 
 SMALL = {"backbone": "resnet_small", "backbone_options": {"widths": (8, 8, 8, 8), "cut": "layer1"}}
 MODEL = models.join(**SMALL, aggregator="cosplace", aggregator_options={"dim": 6})

@@ -35,7 +35,7 @@ def images(**options):
 
 
 def objective(weights=(2.0, 30.0), **options):
-    clips = triplets_objective(None, mined, steps=STEPS, negatives=2)
+    clips = triplets_objective(mined, steps=STEPS, negatives=2).embedding_by(embed)
     return jist_objective(images(**options), clips, weights=weights, dim=DIM, turn=3)
 
 

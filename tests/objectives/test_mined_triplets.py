@@ -81,7 +81,7 @@ def test_the_model_leaves_and_returns_with_the_benchmarks_names(config, tmp_path
 
 def test_masked_queries_count_for_nothing():
     """By hand: one negative of two is as far as the positive, and lacks the margin of 0.1; the masked query adds."""
-    objective = triplets_objective(None, None, steps=1, negatives=2, options={"eps": 0.0})
+    objective = triplets_objective(None, steps=1, negatives=2, options={"eps": 0.0})
     z = jnp.array([[[0, 0], [3, 4], [3, 4], [9, 9]], [[0, 0], [9, 9], [0, 0], [0, 0]]], jnp.float32)
     for mask, wanted in (([True, False], 0.1 / 2), ([False, False], 0.0)):
         batches = {"source": {"mask": jnp.array(mask)}}

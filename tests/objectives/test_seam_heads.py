@@ -12,9 +12,8 @@ from configs import common
 from data_pipelines.draws import Draw
 from data_pipelines.sources import ArraySource
 from jaxvpr.errors import UserError
-from jaxvpr.objectives.objective import Objective, Plan
+from jaxvpr.objectives.objective import Objective, Plan, embed_elements
 from jaxvpr.objectives.prototypes import Prototypes, head_start, padded
-from jaxvpr.objectives.triplets import embed_elements
 from jaxvpr.training import logs, loop
 
 

@@ -15,8 +15,7 @@ from data_pipelines.sources import ArraySource, ClipSource, TargetSource
 from jaxvpr import families, weights
 from jaxvpr.errors import UserError
 from jaxvpr.families.learning import Learning
-from jaxvpr.objectives.objective import Embed, Objective, Plan
-from jaxvpr.objectives.triplets import embed_elements
+from jaxvpr.objectives.objective import Embed, Objective, Plan, embed_elements
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.describer import Describer
 from jaxvpr.training import logs

@@ -169,6 +169,11 @@ def _running(config: ConfigDict) -> None:
     # layer. With `whiten` each has a variance of one. Validation during training goes without.
     config.pca = ConfigDict({"dim": 0, "images": 16384, "whiten": False, "memory_mib": 4096})
 
+    # With `cached` the backbone does not train: what it gives of each image (a map of features, 44 KB with the recipe
+    # `own`) is computed once, kept in `folder` for all recipes with the same backbone, and the aggregator trains on it.
+    # Of each map a square of `crop` cells at a random place is shown in training; 0: all of it.
+    config.maps = ConfigDict({"cached": False, "crop": 0, "folder": "runs/features"})
+
     # How a run's state lies on its devices, which changes nothing but rounding. `model` devices share one set of class
     # prototypes, each with a part of the classes; with 0 all of them do. Parameters of the model of `fsdp_mib` or more
     # (a 1024 x 1024 matrix has 4 MiB), their optimiser state and averages are split over all devices, and gathered in

@@ -12,8 +12,11 @@ import errno
 import io
 import os
 import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from data_pipelines.errors import DataError
 from data_pipelines.paths import is_url
@@ -51,12 +54,18 @@ def _on_disk(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def _bucket(address: str) -> bytes:
+    with _reaching(address) as (system, path):
+        return system.cat_file(path)
+
+
+@contextmanager
+def _reaching(address: str) -> Iterator[tuple[Any, str]]:
+    """The file system of an address, and the path in it; what goes wrong there is an OSError or a DataError."""
     import fsspec  # here, since only an image in a bucket needs it
 
     scheme = address.partition("://")[0]
     try:
-        system, path = fsspec.core.url_to_fs(address)
-        return system.cat_file(path)
+        yield fsspec.core.url_to_fs(address)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise FileNotFoundError(errno.ENOENT, "the bucket has no such image", address) from error
     except (ImportError, ValueError) as error:
@@ -66,3 +75,25 @@ def _bucket(address: str) -> bytes:
             f"{address}: the bucket is out of reach: {type(error).__name__}: {error}. Look at its name, the network "
             f"and the credentials for {scheme}:// (the documentation of fsspec says where they are looked for)"
         ) from error
+
+
+def stamp(address: str) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds of the file that an image lies in, to see whether it is
+    still the same; (-1, -1) where it is out of reach.
+
+    Of a bucket that tells no time the second is a checksum of all it tells.
+    """
+    name = record[0] if (record := shards.of_address(address)) else address
+    try:
+        if is_url(name):
+            return _stamp_in_bucket(name)
+        found = Path(name).stat()
+        return found.st_size, found.st_mtime_ns
+    except (OSError, DataError):
+        return -1, -1
+
+
+def _stamp_in_bucket(address: str) -> tuple[int, int]:
+    with _reaching(address) as (system, path):
+        found = system.info(path)
+        return int(found.get("size") or 0), zlib.crc32(repr(sorted(found.items(), key=str)).encode())

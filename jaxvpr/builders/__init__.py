@@ -21,6 +21,7 @@ from jaxvpr.builders.datasets import (
     recall_ns,
     two_folders,
 )
+from jaxvpr.builders.features import check_maps, kept_describer, map_shapes, maps_kept, resting
 from jaxvpr.builders.network import (
     apply,
     blank,

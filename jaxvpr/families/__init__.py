@@ -13,7 +13,7 @@ from data_pipelines.places import Places
 from data_pipelines.progress import slow
 from jaxvpr import builders
 from jaxvpr.errors import UserError
-from jaxvpr.families import cells, distillation, domain, eigenplaces, jist, places, pretraining, sfrs, triplets
+from jaxvpr.families import cached, cells, distillation, domain, eigenplaces, jist, places, pretraining, sfrs, triplets
 from jaxvpr.families.learning import Learning, complete
 from jaxvpr.retrieval.evaluator import Benchmark
 from jaxvpr.training.recipe import Recipe
@@ -57,5 +57,7 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark], sets: Se
         learning = FAMILIES[name](config, sets)
     if learning.summary:
         log.info(learning.summary)
+    if config.maps.cached:
+        return cached.recipe(config, learning, sets, over, validation)
     made = complete(config, learning, sets, over, validation)
     return domain.adapt(config, made, target, over) if target is not None else made

@@ -61,9 +61,17 @@ class Learning(NamedTuple):
 
 
 def complete(
-    config: ConfigDict, learning: Learning, sets: Sequence[Places], over: Mesh, validation: list[Benchmark]
+    config: ConfigDict,
+    learning: Learning,
+    sets: Sequence[Places],
+    over: Mesh,
+    validation: list[Benchmark],
+    describer: Describer | None = None,
 ) -> Recipe:
     """What the loop trains: the family's parts, and those of a family of images for the rest.
+
+    Args:
+      describer: of training and validation images; the recipe's.
 
     Raises:
       UserError: for keys that the family cannot serve.
@@ -74,7 +82,7 @@ def complete(
             "a family with a model of its own says how it starts and is validated: give start and validate"
         )
     model = learning.model if own else builders.model(config)
-    describer = builders.describer(config, over)
+    describer = describer or builders.describer(config, over)
     if not learning.partitioned:
         builders.refuse_partitions(config)
     if learning.elements is None:

@@ -19,7 +19,7 @@ from jaxvpr.models.aggregators.flatten import Flatten
 from jaxvpr.models.aggregators.gem import GeM
 from jaxvpr.models.aggregators.mixvpr import MixVPR
 from jaxvpr.models.aggregators.pooling import MAC, RMAC, SPoC
-from jaxvpr.models.aggregators.projections import FC, Whiten
+from jaxvpr.models.aggregators.projections import FC, Project, Whiten
 from jaxvpr.models.aggregators.rrm import RRM
 from jaxvpr.models.aggregators.salad import SALAD, MegaLoc
 from jaxvpr.models.aggregators.seqpool import SeqPool
@@ -117,6 +117,7 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
     "supervlad": SuperVLAD,
     "fc": FC,
     "whiten": Whiten,
+    "project": Project,
 }
 
 SEQUENCES: dict[str, Callable[..., nn.Module]] = {

@@ -1,5 +1,6 @@
 """The features that a backbone gives to an aggregator."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,11 @@ class Features(NamedTuple):
 
     map: jax.Array
     token: jax.Array | None = None
+
+    @staticmethod
+    def of(arrays: jax.Array | Mapping[str, jax.Array]) -> "Features":
+        """Those of a batch: a map, or {"map", "token"}."""
+        return Features(arrays["map"], arrays.get("token")) if isinstance(arrays, Mapping) else Features(arrays)
 
     def folded(self) -> "Features":
         """Those of the frames of clips [B, F, ...] as of images [B F, ...]."""

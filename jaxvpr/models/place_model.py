@@ -118,6 +118,15 @@ class PlaceModel(nn.Module):
             features = features.unfolded(*lead) if fold else features
             return features if self.non_local is None else self._attended(self.non_local, features)
 
+    def of_features(self, features: Features, train: bool = False) -> jax.Array:
+        """Describes images by what `features` gave of them, in any floating type; the backbone does not run.
+
+        Returns float32 [B, D], as a call does.
+        """
+        shown = jax.tree.map(lambda x: x.astype(self.backbone.dtype), features)
+        with self._products(self.head_precision, train), normalised_in_groups(self.batch_norm_images):
+            return self._finished(self._of_images(shown, train))
+
     def frozen_paths(self) -> tuple[str, ...]:
         """Regular expressions of the parameter paths that do not train under the options of the two parts.
 

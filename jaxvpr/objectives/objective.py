@@ -172,7 +172,7 @@ def embed_elements(embed: Embedding) -> Embedding:
     """
 
     def embed_all(params, stats, aux, batch, key):
-        elements = batch["image"].shape[:2]
+        elements = next(x.shape[:2] for x in batch.values() if x.ndim > 3)  # of images, or of maps of them
         flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in batch.items() if x.shape[:2] == elements}
         described, stats = embed(params, stats, aux, flat, key)
         return described.reshape(*elements, *described.shape[1:]), stats

@@ -60,6 +60,7 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         start = partial(hosts.together, "preparing the weights to start from", recipe.start)
         state = started(state, shardings, start, objective.load_aux)
     initial: Variables = jax.device_get(variables_of(state))
+    recipe = recipe.ready(initial) if recipe.ready else recipe
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
     restored = checkpoints.restore(abstract(state))
     host = Host()

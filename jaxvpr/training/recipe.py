@@ -33,6 +33,8 @@ class Recipe(NamedTuple):
       classes: where the classes of the heads lie on the map, for recipes that localise by classification: the run then
         ends with the heads of its best step too.
       summary: what the family made of the images, in one line.
+      ready: (variables that the run starts from) -> the recipe that is trained, where something has to be computed with
+        them first: features of a frozen backbone, which its sources read. Until then these give zeros.
     """
 
     model: Any
@@ -48,6 +50,7 @@ class Recipe(NamedTuple):
     own_model: bool = False
     classes: ClassPlaces | None = None
     summary: str = ""
+    ready: Callable[[Variables], Recipe] | None = None
 
 
 class Outcome(NamedTuple):

@@ -89,7 +89,7 @@ def training(
     facts["memory"] = in_words(takes)
     state_of_run = state_in(folder, config, steps)
     facts["folder"] = f"{folder}: {state_of_run}"
-    facts["first batch"] = _picture(folder / PICTURE, _sheet(config, recipe, batch))
+    facts["first batch"] = _picture(folder / PICTURE, _sheet(config, recipe, batch, mesh))
     if batch.guessed:
         facts["first batch"] += " (mined with random descriptors here: training mines with the model's)"
     count = parameter_count({"params": state.params})
@@ -164,11 +164,22 @@ def _picture(file: Path, png: bytes) -> str:
     return str(file)
 
 
-def _sheet(config: ConfigDict, recipe: Recipe, batch: rehearsal.FirstBatch) -> bytes:
+def _sheet(config: ConfigDict, recipe: Recipe, batch: rehearsal.FirstBatch, mesh: Mesh) -> bytes:
     word = "class" if recipe.objective.by_class else "place"
-    rows = [row for stream, local in batch.read.items() for row in _rows(batch.draws[stream], local, word)]
+    read = {stream: _with_images(config, recipe, local, mesh) for stream, local in batch.read.items()}
+    rows = [row for stream, local in read.items() for row in _rows(batch.draws[stream], local, word)]
     size = "x".join(map(str, builders.image_size(config)))
     return contact_sheet(f"{config.name}: images of the first batch as the model sees them, {size} pixels", rows)
+
+
+def _with_images(config: ConfigDict, recipe: Recipe, local: dict[str, np.ndarray], mesh: Mesh) -> dict[str, np.ndarray]:
+    """The batch of a stream; with the images whose features it holds, where the backbone stands still."""
+    if not config.maps.cached or not isinstance(recipe.images, Paths):
+        return local
+    rows = local["row"]
+    found = builders.describer(config, mesh)({}, recipe.images.take(rows.ravel()), pixels).descriptors
+    images = np.clip(np.rint(found[:, 2:]), 0, 255).astype(np.uint8)
+    return {**local, "image": images.reshape(*rows.shape, *builders.image_size(config), 3)}
 
 
 def _rows(draw: Draw, local: Mapping[str, np.ndarray], word: str) -> list[Sequence[Tile]]:

@@ -77,6 +77,7 @@ AGGREGATOR_CASES: dict[str, dict] = {
     "supervlad": {**CLUSTERS, **ENCODER, "cross_image": False},
     "fc": {"dim": 5},
     "whiten": {},
+    "project": {"inner": {"aggregator": "netvlad", "aggregator_options": CLUSTERS}},
 }
 SEQUENCE_CASES: dict[str, dict] = {
     "joint": {},

@@ -1,6 +1,6 @@
-"""Steps after any aggregator: a linear layer, and whitening by principal components.
+"""Steps after any aggregator: a linear layer, and whitening by principal components; and a linear layer before one.
 
-`inner` is the aggregator before it; `models.join` takes it by name,
+`inner` is the aggregator; `models.join` takes it by name,
 `aggregator_options={"inner": {"aggregator": "netvlad", "aggregator_options": {"clusters": 16}}, "dim": 4096}`.
 """
 
@@ -76,3 +76,31 @@ class Whiten(nn.Module):
     def frozen_paths(self) -> tuple[str, ...]:
         """Patterns of the parameters of `inner` that do not train."""
         return frozen_in(self.inner, "inner")
+
+
+class Project(nn.Module):
+    """A linear layer before an aggregator, begun as the identity.
+
+    What the aggregator does with a frozen backbone's features is where its training starts from.
+
+    Attributes:
+      inner: the aggregator.
+      dim: channels it is given; 0: as many as the backbone has. Fewer begin with the first ones.
+    """
+
+    inner: nn.Module = GeM()
+    dim: int = 0
+
+    @nn.compact
+    def __call__(self, features: Features, train: bool = False) -> jax.Array:
+        """`[B, h, w, C]` to what the aggregator makes of `[B, h, w, dim]`, in float32."""
+        layer = Linear(self.dim or features.map.shape[-1], kernel_init=_identity, name="project")
+        return self.inner(jax.tree.map(lambda x: layer(x.astype(jnp.float32)), features), train)
+
+    def frozen_paths(self) -> tuple[str, ...]:
+        """Patterns of the parameters of `inner` that do not train."""
+        return frozen_in(self.inner, "inner")
+
+
+def _identity(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return jnp.eye(shape[0], shape[1])

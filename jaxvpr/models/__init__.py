@@ -28,6 +28,7 @@ from jaxvpr.models.aggregators.vlad import VLAD, NetVLAD, SuperVLAD
 from jaxvpr.models.backbones.cct import CCT
 from jaxvpr.models.backbones.dinov2 import DINOv2
 from jaxvpr.models.backbones.efficientnet import EfficientNet
+from jaxvpr.models.backbones.efficientnet_lite import EfficientNetLite
 from jaxvpr.models.backbones.resnet import ResNet
 from jaxvpr.models.backbones.squeezenet import SqueezeNet
 from jaxvpr.models.backbones.timesformer import TimeSformer
@@ -92,6 +93,9 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "efficientnet_b5": partial(EfficientNet, width=1.6, depth=2.2, eps=1e-3, momentum=0.99),
     "efficientnet_b6": partial(EfficientNet, width=1.8, depth=2.6, eps=1e-3, momentum=0.99),
     "efficientnet_b7": partial(EfficientNet, width=2.0, depth=3.1, eps=1e-3, momentum=0.99),
+    "efficientnet_lite0": EfficientNetLite,
+    "efficientnet_lite1": partial(EfficientNetLite, depth=1.1),
+    "efficientnet_lite2": partial(EfficientNetLite, width=1.1, depth=1.2),
 }
 
 AGGREGATORS: dict[str, Callable[..., nn.Module]] = {

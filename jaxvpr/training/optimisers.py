@@ -80,8 +80,10 @@ def _first(factors: Iterable[tuple[str, float]], path: str) -> float:
     return next((factor for pattern, factor in factors if re.search(pattern, path)), 1.0)
 
 
-# What of a transformer comes before its blocks, in the names of our backbones.
-EMBEDDINGS = r"(patch_embed|tokenizer_\d+|cls_token|mask_token|register_tokens|pos_embed|positional_emb)(/|$)"
+# What comes before the blocks of a transformer or an EfficientNet-Lite, in the names of our backbones.
+EMBEDDINGS = (
+    r"(conv_stem|bn0|patch_embed|tokenizer_\d+|cls_token|mask_token|register_tokens|pos_embed|positional_emb)(/|$)"
+)
 
 
 def layer_factors(
@@ -89,8 +91,8 @@ def layer_factors(
 ) -> tuple[tuple[str, float], ...]:
     """Layer-wise decay as `factors`: `decay` once for the last block, twice for the one before, and so on.
 
-    What feeds the first block (patches, tokens, positions) counts as one more block below it; what follows the last
-    one (its norm, the aggregator) keeps the full rate. As BEiT and DINOv2 (`layer_decay` there).
+    What feeds the first block (patches, tokens, positions, a stem) counts as one more block below it; what follows the
+    last one (its norm, the aggregator) keeps the full rate. As BEiT and DINOv2 (`layer_decay` there).
 
     Args:
       paths: of all parameters.

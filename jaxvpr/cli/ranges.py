@@ -42,12 +42,13 @@ RANGES: tuple[tuple[str, Test, str], ...] = (
     ("at least 1 and at most 1024", lambda n: 1 <= n <= 1024, "loader.prefetch"),
     ("at least 1 and at most 1000000", lambda n: 1 <= n <= 1_000_000, "hosts.wait"),
     ("above 0", lambda n: n > 0, """
-        image.std augment.ratio objective.partition.M objective.M objective.scale objective.cliques.distance
-        objective.temperatures objective.loss_options.scale objective.loss_options.temperature
-        objective.loss_options.gamma objective.loss_options.alpha objective.loss_options.beta"""),
+        image.std augment.ratio objective.partition.M objective.partition.radius objective.M objective.scale
+        objective.cliques.distance objective.temperatures objective.loss_options.scale
+        objective.loss_options.temperature objective.loss_options.gamma objective.loss_options.alpha
+        objective.loss_options.beta"""),
     ("above 0 and at most 1", lambda n: 0 < n <= 1, "augment.scale"),
     ("above 0 and at most 360", lambda n: 0 < n <= 360, "objective.partition.alpha"),
-    ("above 0 and at most 180", lambda n: 0 < n <= 180, "objective.cliques.angle"),
+    ("above 0 and at most 180", lambda n: 0 < n <= 180, "objective.cliques.angle objective.partition.angle"),
     ("from 0 to 1", lambda n: 0 <= n <= 1, """
         augment.flip augment.perspective objective.margin_warmup objective.cliques.share
         objective.loss_options.margin_warmup"""),

@@ -35,7 +35,7 @@ OF_OBJECTIVE: dict[str, Known] = {
         **{f"clips.{key}": known for key, known in MINED.items()},
     },
     "mined_triplets": MINED,
-    "places": {"miner": MINERS, "partition.by": builders.PARTITIONS},
+    "places": {"miner": MINERS, "partition.by": (*builders.PARTITIONS, "near")},
     "pretraining": {"loss": pretraining.LOSSES, "partition.by": builders.PARTITIONS},
     "sfrs": MINED,
 }

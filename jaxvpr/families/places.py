@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from data_pipelines.clips import Clips, table_of
+from data_pipelines.near_batches import NearTable, near_table
 from data_pipelines.place_table import PlaceTable, place_table
 from data_pipelines.places import Places
 from jaxvpr import builders
@@ -15,14 +16,17 @@ from jaxvpr.errors import UserError
 from jaxvpr.families.learning import Learning
 from jaxvpr.objectives.place_heads import Choice
 from jaxvpr.objectives.place_plans import Cliques
-from jaxvpr.objectives.places import places_objective
+from jaxvpr.objectives.places import BY_NEAR, places_objective
 
 log = logging.getLogger(__name__)
 
 
 def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     """Batches of P places with K images or clips each, of one data set or several; a clip's place is that of its middle
-    frame."""
+    frame.
+
+    Places are numbered ones, cells of the map, or images that are near each other (`partition.by`).
+    """
     keys = config.objective
     if config.accumulate != 1:
         raise UserError(
@@ -34,11 +38,17 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     cliques = keys.cliques.share != 0
     in_cliques, others = _parts(keys.cliques, len(sets)) if cliques else ([], list(range(len(sets))))
     elements = builders.elements(config, sets)
-    named = builders.partitioned(config, [table_of(one) for one in elements])
-    table = place_table(named, K=keys.K, of=others)
-    passes = -(-len(table) // keys.P)
+    images = [table_of(one) for one in elements]
     what = "clips" if isinstance(elements[0], Clips) else "images"
-    summary = f"{len(table):,} places with {keys.K} {what} or more; a pass takes {passes:,} batches"
+    table: PlaceTable | NearTable
+    if keys.partition.by == "near":
+        table = _near(config, images)
+        summary = _in_words(table, what)
+    else:
+        images = builders.partitioned(config, images)
+        table = place_table(images, K=keys.K, of=others)
+        summary = f"{len(table):,} places with {keys.K} {what} or more"
+    summary += f"; a pass takes {-(-len(table) // keys.P):,} batches"
     objective = places_objective(
         table,
         Choice(keys.loss, keys.miner, keys.loss_options.to_dict(), keys.miner_options.to_dict()),
@@ -47,11 +57,29 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
         min_distance=keys.min_distance,
         by_city=keys.by_city,
         weights=keys.weights,
-        cliques=_cliques(keys, place_table(named, K=1, of=in_cliques)) if cliques else None,
+        cliques=_cliques(keys, place_table(images, K=1, of=in_cliques)) if cliques else None,
         memory=keys.memory,
         head_steps=keys.head_steps,
     )
     return Learning(objective, elements=elements, partitioned=True, summary=summary)
+
+
+def _near(config: ConfigDict, images: Sequence[Places]) -> NearTable:
+    keys = config.objective
+    if keys.cliques.share:
+        raise UserError(
+            f"objective.cliques.share={keys.cliques.share:g} needs places that the data have beside the cliques, but "
+            f"{BY_NEAR}. Take objective.cliques.share=0, or objective.partition.by=cell"
+        )
+    builders.refuse_partitions(config, "objective.partition.by='near'")
+    return near_table(images, K=keys.K, radius=keys.partition.radius, angle=keys.partition.angle)
+
+
+def _in_words(table: NearTable, what: str) -> str:
+    others = f"{table.K - 1} other{'s' * (table.K > 2)}"
+    turned = f" and {table.angle:g} degrees" if table.angle < 180 else ""
+    left = f"{table.lonely:,} {what} have fewer" + f", {table.lost:,} no position" * bool(table.lost)
+    return f"{len(table):,} {what} with {others} or more within {table.radius:g} m{turned}; {left}"
 
 
 def _parts(keys: ConfigDict, count: int) -> tuple[list[int], list[int]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from data_pipelines.cliques import Occupied, check, clique_batches, representatives
 from data_pipelines.draws import Draw
+from data_pipelines.near_batches import NearTable, near_batches
 from data_pipelines.place_batches import PlaceBatches, place_batches
 from data_pipelines.place_table import PlaceTable
 from jaxvpr.objectives.objective import Plan, Planner
@@ -38,7 +40,7 @@ class Cliques(NamedTuple):
 
 
 def places_plan(
-    table: PlaceTable,
+    table: PlaceTable | NearTable,
     *,
     P: int,
     steps: int,
@@ -55,33 +57,28 @@ def places_plan(
     descriptors that cliques are found by stay in the memory until they are refreshed.
 
     Args:
-      table: the places; a batch takes `table.K` images of each, and of each clique.
+      table: the places; a batch takes `table.K` images of each, and of each clique. With places by nearness there are
+        no cliques.
       P: places in a batch, cliques among them.
       steps: batches of a plan. Places come in shuffled passes; each plan begins with a new one.
-      min_distance, by_city, weights: as in `place_batches`; no weights let all places weigh the same.
+      min_distance, by_city, weights: as in `place_batches` or `near_batches`; no weights let all places weigh the same.
       cliques: the part of the batch that comes as cliques; None: none does.
       head_steps: so many first steps of the run train the heads alone.
     """
     alone = P - (cliques.P if cliques else 0)
+    batches = partial(near_batches, table) if isinstance(table, NearTable) else partial(place_batches, table)
 
     def drawn_places(rng: np.random.Generator) -> PlaceBatches:
         if not alone:
             return _nothing(steps)
         shares = tuple(weights) or None
-        return place_batches(
-            table,
-            P=alone,
-            steps=steps,
-            rng=rng,
-            min_distance=min_distance,
-            by_city=by_city,
-            weights=shares,
-            last="fill",
+        return batches(
+            P=alone, steps=steps, rng=rng, min_distance=min_distance, by_city=by_city, weights=shares, last="fill"
         )
 
     def plan(index, rng, memory, embed):
         places = drawn_places(rng)
-        if cliques is None:
+        if cliques is None or isinstance(table, NearTable):
             draw = Draw.of_steps(places.rows, places.labels)
             return Plan({"source": draw}, heads_only=head_start(head_steps, index, 1)), memory
         if index % cliques.refresh == 0:

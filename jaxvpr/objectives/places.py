@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipelines.errors import DataError
+from data_pipelines.near_batches import NearTable, check_distance
 from data_pipelines.place_batches import shares_of
 from data_pipelines.place_table import PlaceTable
 from jaxvpr.errors import UserError
@@ -19,9 +20,11 @@ from jaxvpr.objectives.place_heads import Choice, compared_head, prototype_head
 from jaxvpr.objectives.place_plans import Cliques, places_plan
 from jaxvpr.objectives.prototypes import MARGIN_LOSSES, check_classes
 
+BY_NEAR = "objective.partition.by='near' makes places anew in each batch"
+
 
 def places_objective(
-    table: PlaceTable,
+    table: PlaceTable | NearTable,
     choice: Choice,
     *,
     P: int,
@@ -36,11 +39,12 @@ def places_objective(
     """The objective of place-grouped metric learning.
 
     Args:
-      table: the places; a batch takes `table.K` images of each.
+      table: the places, or the images that are places by nearness; a batch takes `table.K` images of each.
       choice: loss and miner. A loss of `MARGIN_LOSSES` has a prototype of each place of the table.
       P: places in a global batch.
       steps: batches of one plan.
-      min_distance: metres between the places of a batch. by_city: whether a batch stays in one city.
+      min_distance: metres between the places of a batch, by nearness between any of their images.
+      by_city: whether a batch stays in one city.
       weights: of the table's data sets; none lets all places weigh the same.
       cliques: the part of a batch that comes as cliques of hard places.
       memory: how many descriptors of the last batches, this one's included, the batch is compared with; 0 for itself.
@@ -49,7 +53,7 @@ def places_objective(
     Raises:
       UserError: unknown loss, miner or option (lists those that exist), one image a place, one place, a memory
         smaller than a batch, or parts that do not go together.
-      DataError: images that cliques cannot be made of.
+      DataError: images that cliques cannot be made of, or a distance that places by nearness would overlap at.
     """
     by_prototypes = choice.loss in MARGIN_LOSSES
     try:
@@ -57,9 +61,11 @@ def places_objective(
     except ValueError as error:
         raise UserError(f"objective: {error}") from error
     _check_parts(choice, cliques is not None, memory)
+    if isinstance(table, NearTable):
+        _check_near(table, choice, memory, min_distance)
     if table.K < 2 and not (by_prototypes and choice.miner == "none"):
         raise UserError("objective.K=1 gives no image a second one of its place; pairs need at least 2")
-    if by_prototypes:
+    if by_prototypes and isinstance(table, PlaceTable):
         check_classes(np.array([len(table)]), len(table.rows))
     elif P < 2 and not memory:
         raise UserError("objective.P=1 gives no image another place to be compared with; a batch needs at least 2")
@@ -67,7 +73,7 @@ def places_objective(
         raise UserError(f"objective.memory={memory} is smaller than a batch of P x K = {P * table.K}; 0 is none")
     if len(weights):
         try:
-            shares_of(table, weights)
+            shares_of(table.anchors if isinstance(table, NearTable) else table, weights)
         except DataError as error:
             raise UserError(f"objective.{error}") from error
     if cliques:
@@ -84,6 +90,20 @@ def places_objective(
         init=head.init,
         by_class=head.by_class,
     )  # fmt: skip
+
+
+def _check_near(table: NearTable, choice: Choice, memory: int, min_distance: float) -> None:
+    check_distance(table, min_distance)
+    if choice.loss in MARGIN_LOSSES:
+        raise UserError(
+            f"objective.loss={choice.loss!r} has a prototype of each place of the data, but {BY_NEAR}. Take a loss "
+            "that needs no prototypes, or objective.partition.by=cell"
+        )
+    if memory:
+        raise UserError(
+            f"objective.memory={memory} would hold one spot under several labels, and push them apart: {BY_NEAR}. Take "
+            "objective.memory=0, or objective.partition.by=cell"
+        )
 
 
 def _check_parts(choice: Choice, cliques: bool, memory: int) -> None:

@@ -26,7 +26,7 @@ def config(tiny_config):
     """Places of 3 images in cells of 30 m, 8 of 25 in a batch."""
     config = tiny_config.copy_and_resolve_references().unlock()
     config.objective = common.places(P=8, K=3, by="cell")
-    config.objective.partition = ConfigDict({"by": "cell", "M": 30.0, "alpha": 360.0})
+    config.objective.partition.update(M=30.0, alpha=360.0)
     config.batch, config.steps_per_epoch = 24, 8
     return config
 
@@ -40,6 +40,24 @@ def losses_of(config, folder):
 def test_it_learns(config, tmp_path):
     losses = losses_of(config, tmp_path / "a")
     assert len(losses) == 16 and sum(losses[-4:]) < sum(losses[:4])
+
+
+def test_places_by_nearness_reach_the_plan_and_are_said(config):
+    """Images of `tiny_config` lie in cells of 30 m; within 20 m of each other they are of one."""
+    config.objective.update(P=6, min_distance=25.0)
+    config.objective.partition.update(by="near", radius=20.0, angle=180.0)
+    config.batch, sets = 18, training_sets(config)
+    learning = families.FAMILIES["places"](config, sets)
+    plan, memory = learning.objective.plan(0, np.random.default_rng([0, 0]), {}, None)
+    draw, one = plan.draws["source"], sets[0]
+    apart = np.hypot(
+        one.east[draw.rows] - one.east[draw.rows][:, ::3].repeat(3, 1),
+        one.north[draw.rows] - one.north[draw.rows][:, ::3].repeat(3, 1),
+    )
+    assert draw.mask.all() and memory == {} and apart.max() <= 20 and (draw.label == np.arange(6).repeat(3)).all()
+    assert learning.summary.startswith(
+        f"{len(one)} images with 2 others or more within 20 m; 0 images have fewer; a pass"
+    )
 
 
 def test_it_learns_prototypes_split_over_two_devices(config, tmp_path):
@@ -118,6 +136,11 @@ MISTAKES = {
     "objective.cliques.share=0.5,objective.memory=30": r"objective\.memory=30\b.*objective\.cliques\.share=0\b",
     "objective.cliques.share=0.5,objective.cliques.distance=0.0": r"distance=0\.0\b",
     "objective.partition.by=street": r"objective\.partition\.by='street'.*\['cell'",
+    "objective.partition.by=near": r"min_distance=0\b.*radius=12\b",
+    "objective.partition.by=near,objective.min_distance=12.0,objective.loss=cosface": r"loss='cosface'.*anew",
+    "objective.partition.by=near,objective.min_distance=25.0,objective.memory=30": r"objective\.memory=30\b.*anew",
+    "objective.partition.by=near,objective.cliques.share=0.5": r"objective\.cliques\.share=0\.5\b.*anew",
+    "objective.partition.by=near,train_data.partition.by=cell": r"train_data\.partition=.*partition\.by='near'",
     "accumulate=2": r"accumulate=2\b.*accumulate=1\b.*grad_cache",
 }
 

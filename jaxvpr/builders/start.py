@@ -14,8 +14,10 @@ from ml_collections import ConfigDict
 
 from data_pipelines.places import Paths
 from data_pipelines.progress import slow
+from data_pipelines.sources import Source
 from jaxvpr import models, weights
 from jaxvpr.builders.datasets import benchmarks, places
+from jaxvpr.builders.features import maps_kept
 from jaxvpr.builders.network import describer, fresh_variables, mesh, model, shapes
 from jaxvpr.cli import weight_source
 from jaxvpr.errors import UserError
@@ -111,10 +113,15 @@ def _to_cluster(config: ConfigDict) -> Paths:
 
 def _clustered(config: ConfigDict, variables: Variables, images: Paths) -> Variables:
     """The variables with clusters of the images' local features."""
-    keys, describes = config.clusters, describer(config, mesh(config))
+    keys, over = config.clusters, mesh(config)
+
+    def kept(some: Paths) -> Source:
+        return maps_kept(config, variables, some, over).source(some)
+
     features = clusters.local_features(
-        describes, variables, images, model(config),
+        describer(config, over), variables, images, model(config),
         count=keys.images * keys.per_image, per_image=keys.per_image, seed=config.seed,
+        kept=kept if config.maps.cached else None,
     )  # fmt: skip
     log.info("clusters of %d local features of %d images", len(features), len(features) // keys.per_image)
     with slow("k-means of them"):

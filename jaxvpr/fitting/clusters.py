@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.places import Paths
+from data_pipelines.sources import Source
 from jaxvpr.errors import UserError
+from jaxvpr.models.features import Features
 from jaxvpr.models.layers import l2_normalise
 from jaxvpr.models.place_model import PlaceModel
 from jaxvpr.parallel import hosts
@@ -37,6 +39,7 @@ def local_features(
     count: int = 50_000,
     per_image: int = 100,
     seed: int = 0,
+    kept: Callable[[Paths], Source] | None = None,
 ) -> Array:
     """Normalised local features from random cells of random images.
 
@@ -46,6 +49,7 @@ def local_features(
       paths: of the training images; all of them are read where there are fewer than `count / per_image`.
       count, per_image: features in all, and of each image; the defaults are the original's.
       seed: which images and cells. The draw depends on no batch, device or number of processes.
+      kept: some images -> what reads the features that the backbone gave of them, where these are kept.
 
     Returns:
       float32 [n, D], n at most `count`, fewer where images are few or cannot be read.
@@ -55,7 +59,11 @@ def local_features(
     """
     wanted = min(-(-count // per_image), len(paths))
     rows = np.sort(np.random.default_rng(seed).choice(len(paths), wanted, replace=False))
-    read = describer(variables, paths.take(rows), sampler(model, per_image, seed))
+    chosen = paths.take(rows)
+    if kept:
+        read = describer(variables, kept(chosen), sampler_of_features(per_image, seed))
+    else:
+        read = describer(variables, chosen, sampler(model, per_image, seed))
     features = np.delete(read.descriptors, read.missing, axis=0)
     if not len(features):
         raise UserError(f"none of {wanted} training images can be read, so there is nothing to cluster")
@@ -73,14 +81,30 @@ def sampler(model: PlaceModel, per_image: int, seed: int = 0) -> Apply:
         parts = ("backbone", "non_local")
         own = {kind: {part: tree[part] for part in parts if part in tree} for kind, tree in variables.items()}
         features = model.apply(own, images, method="features").map  # type: ignore[union-attr]
-        local = l2_normalise(features.reshape(features.shape[0], -1, features.shape[-1]))
         marks = jnp.sum(jnp.round(images.astype(jnp.float32)).astype(jnp.uint32), (1, 2, 3), dtype=jnp.uint32)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), marks)
-        cells = jax.vmap(jax.random.permutation, (0, None))(keys, local.shape[1])
-        chosen = cells[:, np.arange(per_image) % local.shape[1]]
-        return jnp.take_along_axis(local, chosen[..., None], 1).reshape(len(images), -1)
+        return _cells(features, marks, per_image, seed)
 
     return sample
+
+
+def sampler_of_features(per_image: int, seed: int = 0) -> Apply:
+    """As `sampler`, of features in float16 that are kept; the cells follow from the features."""
+
+    def sample(variables: Mapping[str, Any], shown: Any) -> jax.Array:
+        found = Features.of(shown).map
+        words = jax.lax.bitcast_convert_type(found, jnp.uint16).astype(jnp.uint32)
+        return _cells(found, jnp.sum(words, (1, 2, 3), dtype=jnp.uint32), per_image, seed)
+
+    return sample
+
+
+def _cells(features: jax.Array, marks: jax.Array, per_image: int, seed: int) -> jax.Array:
+    """[B, per_image D]: normalised features of random cells of maps [B, h, w, D], which follow from marks [B]."""
+    local = l2_normalise(features.reshape(features.shape[0], -1, features.shape[-1]))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), marks)
+    cells = jax.vmap(jax.random.permutation, (0, None))(keys, local.shape[1])
+    chosen = cells[:, np.arange(per_image) % local.shape[1]]
+    return jnp.take_along_axis(local, chosen[..., None], 1).reshape(len(features), -1)
 
 
 def kmeans(x: Array, k: int, *, iterations: int = 100, seed: int = 0) -> Array:

@@ -67,8 +67,11 @@ def trained(door, recipe, run, *changes):
 @pytest.mark.parametrize("preset", ["", ":triplets"])
 def test_a_head_learns_what_it_does_behind_the_frozen_backbone(door, recipe, cached, tmp_path, preset):
     """float16 keeps three digits; all else is the same training."""
-    ours, found, _ = trained(door, f"{recipe}{preset}", tmp_path / "ours", *cached)
-    theirs, expected, _ = trained(door, f"{recipe}{preset}", tmp_path / "theirs")
+    start = tmp_path / "start.safetensors"  # clusters of cached features are those of other cells of the images
+    assert not door("export", f"--config={recipe}", *cached, f"--out={start}", f"--workdir={tmp_path / 'none'}").status
+    init = f"--config.init={start}"
+    ours, found, _ = trained(door, f"{recipe}{preset}", tmp_path / "ours", init, *cached)
+    theirs, expected, _ = trained(door, f"{recipe}{preset}", tmp_path / "theirs", init)
     assert set(ours) == set(theirs), "what is saved is one whole model"
     moved = 0
     for name in ours:
@@ -80,7 +83,7 @@ def test_a_head_learns_what_it_does_behind_the_frozen_backbone(door, recipe, cac
                 moved += float(np.abs(theirs[name] - np.eye(len(theirs[name]))).max())
     assert moved > 4e-3, "the projection has left the identity"
     losses = [[line["loss"] for line in lines(tmp_path / run) if "loss" in line] for run in ("ours", "theirs")]
-    np.testing.assert_allclose(*losses, rtol=0.02)
+    np.testing.assert_allclose(*losses, rtol=0.02, atol=1e-4)
     assert losses[0][0] != losses[0][-1]
     ours, theirs = ([one["R@5"] for one in lines(tmp_path / run) if "R@5" in one] for run in ("ours", "theirs"))
     assert ours == theirs

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from data_pipelines.places import Paths
@@ -70,10 +70,18 @@ def _read(config: ConfigDict, variables: Variables, text: str) -> Variables:
 
 def filled(config: ConfigDict, given: Variables, drawn: Variables | None = None) -> Variables:
     """`given` with random values (`drawn`, if they are there already) where it has but shapes."""
-    if not any(map(_absent, jax.tree.leaves(given))):
-        return given  # nothing random is drawn, which takes seconds, and gigabytes for the largest models
-    drawn = drawn or jax.device_get(jax.jit(lambda: fresh_variables(config))())
-    return jax.tree.map(lambda here, new: new if _absent(here) else here, given, drawn)
+    flat = flatten_dict(given, keep_empty_nodes=True)
+    absent = [key for key, leaf in flat.items() if _absent(leaf)]
+    if not absent:
+        return given
+
+    def lacking(made: Variables) -> list[Any]:
+        of_all = flatten_dict(made)
+        return [of_all[key] for key in absent]
+
+    # No others are drawn, which would take seconds, and gigabytes for the largest models.
+    values = lacking(drawn) if drawn else jax.device_get(jax.jit(lambda: lacking(fresh_variables(config)))())
+    return unflatten_dict(flat | dict(zip(absent, values, strict=True)))
 
 
 def _refuse_random(config: ConfigDict, given: Any, started: Any, frozen: Sequence[str], clustered: bool) -> None:

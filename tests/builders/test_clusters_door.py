@@ -190,6 +190,17 @@ def test_an_aggregator_without_clusters_is_refused(refused, recipe, tmp_path):
     assert re.search(r"clusters.*\['p'\].*netvlad, crn, vlad.*supervlad", said)
 
 
+def test_what_no_file_gives_is_drawn_as_if_everything_were(tiny_config, backbone):
+    config = tiny_config.copy_and_resolve_references().unlock()
+    config.init = backbone
+    every = jax.device_get(jax.jit(lambda: builders.fresh_variables(config))())["params"]
+    started = builders.initial_variables(config.lock())["params"]
+    assert {"fc", "gem"} <= set(started["aggregator"])
+    for leaf, drawn in zip(*map(jax.tree.leaves, (started["aggregator"], every["aggregator"])), strict=True):
+        np.testing.assert_array_equal(leaf, drawn)
+    assert not np.array_equal(started["backbone"]["conv1"]["kernel"], every["backbone"]["conv1"]["kernel"])
+
+
 def test_no_images_to_cluster_is_refused(refused, recipe, backbone, tmp_path):
     said = refused("export", f"--config={recipe}:bare", f"--config.init={backbone}",
                    f"--out={tmp_path / 'out.pth'}", f"--workdir={tmp_path / 'run'}")  # fmt: skip

@@ -282,6 +282,8 @@ def data(
     role: str = "",
     partition: Mapping[str, Any] | None = None,
     clips: Mapping[str, Any] | None = None,
+    hold_out: float = 0.0,
+    gap: float = 50.0,
     **options,
 ) -> ConfigDict:
     """A data set: which reader (`data_pipelines.readers`), where, which split, and further arguments of the reader.
@@ -291,6 +293,10 @@ def data(
     `role` ("database", "query") keeps those images of a set to train on; a set to measure on has both.
     `partition` ({"by": "cell", "M": 10.0, "alpha": 30.0}) says what the places of a set to train on are, where that is
     not what `objective.partition` says; a key that is left out, "" or 0 is the objective's.
+
+    `hold_out` keeps about that share of a set to train on apart to validate on, for a recipe without `val_data`: a part
+    of the map, `gap` metres from what trains, or whole places where there are no metres (`data_pipelines.holdout`). It
+    is the validation set `held_out`, of these `thresholds`, and the test as well where there is no `test_data`.
 
     `clips` ({"length": 5}) cuts it into clips, with the keys of `data_pipelines.clips.Cutting`; length 0 is images.
 
@@ -303,7 +309,7 @@ def data(
         "clips": _group("clips", CLIPS, clips),
         "options": ConfigDict(options),
     }
-    return ConfigDict({**keys, "conditions": conditions, "role": role, **groups})
+    return ConfigDict({**keys, "conditions": conditions, "role": role, "hold_out": hold_out, "gap": gap, **groups})
 
 
 # Windows of a drive: see `data_pipelines.clips.Cutting`.

@@ -17,9 +17,8 @@ from data_pipelines import geo
 from data_pipelines.answers import offsets
 from data_pipelines.errors import DataError
 from data_pipelines.place_batches import PlaceBatches, in_passes, some_of
-from data_pipelines.place_table import PlaceTable, place_table
+from data_pipelines.place_table import PlaceTable, image_table
 from data_pipelines.places import Places
-from data_pipelines.readers.notes import PLACE_BITS
 
 Array = np.ndarray
 AT_ONCE = 1 << 14  # images whose neighbours are looked for together
@@ -76,14 +75,14 @@ def near_table(sets: Sequence[Places], *, K: int, radius: float, angle: float = 
         raise DataError(
             f"K must be at least 2, radius above 0 and angle above 0 and at most 180: {K=} {radius=} {angle=}"
         )
-    place, located = (np.concatenate([getattr(one, column) for one in sets]) for column in ("place", "located"))
+    located = np.concatenate([one.located for one in sets])
     names = " and ".join(one.name for one in sets)
     if not located.any():
         raise DataError(
             f"none of the {len(located):,} images of {names} has a position in metres, which places by nearness need "
             "(objective.partition.by=near). Data with numbered places takes objective.partition.by=place"
         )
-    images = _table(sets, located, place >> PLACE_BITS)
+    images = image_table(sets, located)
     blind = np.flatnonzero(np.isnan(images.heading))
     if angle < 180 and len(blind):
         raise DataError(
@@ -96,17 +95,10 @@ def near_table(sets: Sequence[Places], *, K: int, radius: float, angle: float = 
             f"no image of {names} has {K - 1} others within {radius:g} m and {angle:g} degrees of it ({len(images):,} "
             "images with a position). Raise radius or angle, or lower K"
         )
-    chosen = np.zeros(len(place), bool)
+    chosen = np.zeros(len(located), bool)
     chosen[images.rows[enough]] = True
-    anchors = dataclasses.replace(_table(sets, chosen, place >> PLACE_BITS), K=K)
+    anchors = dataclasses.replace(image_table(sets, chosen), K=K)
     return NearTable(images, anchors, K, radius, angle, int((~located).sum()))
-
-
-def _table(sets: Sequence[Places], chosen: Array, city: Array) -> PlaceTable:
-    """Each image of `chosen` (bool [rows of all sets]) as a place of its own."""
-    parts = np.split(np.where(chosen, np.arange(len(chosen)), -1), np.cumsum([len(one) for one in sets])[:-1])
-    single = [dataclasses.replace(one, place=part) for one, part in zip(sets, parts, strict=True)]
-    return place_table(single, K=1, city=city)
 
 
 def near_batches(

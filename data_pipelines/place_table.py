@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +17,7 @@ Array = np.ndarray
 MOST_PAIRS = 20_000_000  # of places near each other; with more, no batch could keep the distance
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class PlaceTable:
     """Places with at least `K` images, in compressed rows; a place's number is its index here.
 
@@ -119,6 +119,15 @@ def place_table(
         frame[indptr[:-1]], city_of.reshape(-1), np.searchsorted(chosen, source[first]),
         tuple(sets[s].name for s in chosen), K, (int((~enough).sum()), int(taken.sum()) - len(rows)),
     )  # fmt: skip
+
+
+def image_table(sets: Sequence[Places], chosen: Array) -> PlaceTable:
+    """The table of single images, each of `chosen` (bool [rows of all data sets]) as a place of its own; cities as of
+    `place_table`."""
+    city = np.concatenate([places.place for places in sets]) >> PLACE_BITS
+    parts = np.split(np.where(chosen, np.arange(len(chosen)), -1), np.cumsum([len(places) for places in sets])[:-1])
+    single = [dataclasses.replace(places, place=part) for places, part in zip(sets, parts, strict=True)]
+    return place_table(single, K=1, city=city)
 
 
 def near_pairs(table: PlaceTable, distance: float) -> tuple[Array, Array]:

@@ -19,7 +19,9 @@ from jaxvpr.builders.datasets import (
     photos,
     places,
     recall_ns,
+    tests,
     two_folders,
+    validation,
 )
 from jaxvpr.builders.features import check_maps, kept_describer, map_shapes, maps_kept, resting
 from jaxvpr.builders.network import (

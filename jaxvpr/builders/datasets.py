@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,15 +15,19 @@ from ml_collections import ConfigDict
 
 from data_pipelines import readers
 from data_pipelines.clips import Cutting
+from data_pipelines.holdout import HeldOut, hold_out
 from data_pipelines.minicity import CityConfig, DriveConfig
 from data_pipelines.places import ROLES, Paths, Places
 from data_pipelines.records import shards
 from data_pipelines.samplers import Owners
+from jaxvpr.cli.checks import held_out_sets
+from jaxvpr.cli.overrides import data_sets
 from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
 from jaxvpr.retrieval.evaluator import Benchmark, benchmark
 
+log = logging.getLogger(__name__)
 Listing = TypeVar("Listing", Places, Paths)
 
 
@@ -36,6 +41,55 @@ def places(config: ConfigDict, spec: ConfigDict) -> Places:
     own = {} if shared else {"host": jax.process_index(), "hosts": jax.process_count()}
     images, conditions, role = _all_places(config, spec, **own), _conditions(spec), spec.get("role", "")
     return images.only(conditions=conditions, role=role) if conditions or role else images
+
+
+def parts(config: ConfigDict, spec: ConfigDict) -> HeldOut | None:
+    """A data set to train on and what is held out of it; None where nothing is.
+
+    Recipes that were saved before `hold_out` came to be lack it.
+    """
+    share = spec.get("hold_out", 0.0)
+    return hold_out(places(config, spec), share, gap=spec.gap) if share else None
+
+
+def validation(config: ConfigDict) -> list[Benchmark]:
+    """The data sets to validate on: those of `val_data`, or what is held out of the training sets.
+
+    Raises:
+      UserError: for clips of single images, whose neighbours are the other role's.
+    """
+    held = held_out_sets(config)
+    return [_held_out(config, name, key) for name, key in held.items()] or benchmarks(config, config.val_data)
+
+
+def tests(config: ConfigDict) -> list[Benchmark]:
+    """The data sets to measure on: those of `test_data`, or what is held out where there are none."""
+    if config.test_data or not held_out_sets(config):
+        return benchmarks(config, config.test_data)
+    return validation(config)
+
+
+def _held_out(config: ConfigDict, name: str, key: str) -> Benchmark:
+    spec = dict(data_sets(config))[key]
+    found = parts(config, spec)
+    assert found is not None, f"{key} holds nothing out"
+    log.info(
+        "%s.hold_out=%g: %d images to train on, %d to validate on (queries by %s), %d in neither part",
+        key, spec.hold_out, len(found.train), len(found.apart), found.by, found.between,
+    )  # fmt: skip
+    if found.by == "image":
+        log.warning(
+            "%s.hold_out: the images name neither drives nor days, or no two of one spot, so that every second image "
+            "is a query: its neighbours are almost the same picture, and recalls are higher than those of another day",
+            key,
+        )
+        if cutting(spec):
+            raise UserError(
+                f"{key}.hold_out={spec.hold_out:g} finds no two drives to tell queries from the database by, and clips "
+                "cannot be cut from every second image. Give val_data, or set it to 0"
+            )
+    split = f"{spec.split or 'all'} ({spec.hold_out:g} held out, gap {spec.gap:g} m, queries by {found.by})"
+    return benchmark(name, found.apart, split, spec.thresholds, cutting(spec))
 
 
 def _conditions(spec: ConfigDict) -> tuple[str, ...]:

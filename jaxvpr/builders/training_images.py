@@ -17,7 +17,7 @@ from data_pipelines.partitions import cosplace_cells
 from data_pipelines.places import Paths, Places
 from data_pipelines.readers.notes import PLACE_BITS
 from data_pipelines.sources import ClipSource
-from jaxvpr.builders.datasets import own_shards, places
+from jaxvpr.builders.datasets import own_shards, parts, places
 from jaxvpr.builders.network import image_size
 from jaxvpr.errors import UserError
 
@@ -25,7 +25,8 @@ PARTITIONS = ("cell", "place")
 
 
 def training_sets(config: ConfigDict) -> list[Places]:
-    """The data sets that a recipe trains on: `train_data`, and those of `more_train_data` in the order of their names.
+    """The data sets that a recipe trains on: `train_data`, and those of `more_train_data` in the order of their names,
+    each without what it holds out.
 
     Raises:
       UserError: where there is none; where hosts have shards of their own, and the recipe may draw any image.
@@ -33,7 +34,8 @@ def training_sets(config: ConfigDict) -> list[Places]:
     _check_own_shards(config)
     if not config.train_data:
         raise UserError(f"the recipe {config.name} has no train_data to train on; configs/cosplace.py has, for one")
-    return [places(config, spec) for spec in specs(config).values()]
+    divided = [(spec, parts(config, spec)) for spec in specs(config).values()]
+    return [found.train if found else places(config, spec) for spec, found in divided]
 
 
 def _check_own_shards(config: ConfigDict) -> None:

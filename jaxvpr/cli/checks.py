@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from jaxvpr.cli.overrides import data_sets
 from jaxvpr.errors import UserError
 from jaxvpr.training.early_stop import deciding
 
+TRAINED_ON = ("train_data", "more_train_data")
 RECALL = re.compile(r"(^|/)L?R@\d+$")
 
 
@@ -25,7 +27,16 @@ def check(config: ConfigDict) -> None:
     Raises:
       UserError: names the key and what it may be.
     """
-    looks = (_check_name, _check_image, _check_panorama, _check_data, _check_clips, _check_sequence, _check_patterns)
+    looks = (
+        _check_name,
+        _check_image,
+        _check_panorama,
+        _check_data,
+        _check_held_out,
+        _check_clips,
+        _check_sequence,
+        _check_patterns,
+    )
     found = list(ranges.mistakes(config))
     for look in looks:
         try:
@@ -68,15 +79,15 @@ def check_training(config: ConfigDict) -> None:
             "config.model.aggregator='crn' is trained in a second stage, from a trained NetVLAD, and config.init names "
             "none: init=FILE:^(backbone|aggregator/(conv|centroids)). configs/netvlad.py trains one"
         )
-    if config.objective.name not in objectives.SHIPPED and not config.val_data:
+    sets, recalls = sorted(config.val_data) or sorted(held_out_sets(config)), sorted(config.eval.recalls)
+    if config.objective.name not in objectives.SHIPPED and not sets:
         return  # measures are the family's, and it knows whether it has them
-    if config.best.patience and not config.val_data:
+    if config.best.patience and not sets:
         raise UserError(
             f"config.best.patience={config.best.patience} ends the run where validation gets no better, and the recipe "
-            "validates on nothing; give it val_data, or set config.best.patience=0"
+            "validates on nothing; give it val_data or train_data.hold_out=0.2, or set config.best.patience=0"
         )
     if RECALL.search(config.best.measure):  # other measures are the family's, and it knows whether it has them
-        sets, recalls = sorted(config.val_data), sorted(config.eval.recalls)
         kinds = ("R", "LR") if config.eval.localize else ("R",)
         deciding((f"{name}/{kind}@{n}" for name in sets for kind in kinds for n in recalls), config.best.measure)
 
@@ -124,6 +135,40 @@ def _check_data(config: ConfigDict) -> None:
                     f"config.{group}.{name}.thresholds=() must say which database images answer a query: 25m, "
                     "2m_30deg, 1frame, label or list"
                 )
+
+
+def _check_held_out(config: ConfigDict) -> None:
+    for key, spec in data_sets(config):
+        share, gap = spec.get("hold_out", 0.0), spec.get("gap", 0.0)
+        if not (0 <= share < 1 and 0 <= gap < math.inf):
+            raise UserError(
+                f"config.{key}: hold_out={share} must be from 0 to below 1, and gap={gap} metres at least 0"
+            )
+        if share and key.partition(".")[0] not in TRAINED_ON:
+            raise UserError(
+                f"config.{key}.hold_out={share} keeps a part of a set to train on apart, and this one does not train. "
+                "Set it to 0"
+            )
+    if (held := held_out_sets(config)) and config.val_data:
+        key = next(iter(held.values()))
+        raise UserError(
+            f"config.{key}.hold_out keeps a part of the map apart to validate on, and the recipe validates on val_data "
+            f"{sorted(config.val_data)}. Take {key}.hold_out=0, or val_data={{}}"
+        )
+    if held and config.loader.get("own_shards", False):
+        raise UserError(
+            "config.loader.own_shards=True: no host sees all images, so that none knows the map that hold_out divides. "
+            "Set one of the two to its default"
+        )
+
+
+def held_out_sets(config: ConfigDict) -> dict[str, str]:
+    """The validation sets that are parts of training sets, by name, each with the key of its training set."""
+    sets = {key: spec for key, spec in data_sets(config) if key.partition(".")[0] in TRAINED_ON}
+    names = {
+        key: "_".join(["held_out", *key.split(".")[1:]]) for key, spec in sets.items() if spec.get("hold_out", 0.0)
+    }
+    return {name: key for key, name in names.items()}
 
 
 def _check_clips(config: ConfigDict) -> None:

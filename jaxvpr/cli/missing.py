@@ -18,7 +18,6 @@ from jaxvpr.cli.sweep_file import Sweep
 from jaxvpr.errors import UserError
 
 FLAGS = ("images", "database", "queries")  # that name what is read
-TRAINED_ON = ("train_data", "more_train_data")
 
 
 def check(command: Command) -> None:
@@ -53,16 +52,16 @@ def _sets(verb: str, config: ConfigDict, flags: Mapping[str, Any]) -> dict[str, 
     """The data sets that a verb reads, by their keys."""
     groups: tuple[str, ...] = ()
     if verb == "train":
-        groups = (*TRAINED_ON, "val_data")
+        groups = (*checks.TRAINED_ON, "val_data")
         groups += ("target_data",) if config.domain.method else ()
         # A family of the recipe's own may have a model that is not measured on images.
         groups += ("test_data",) if config.objective.get("name", "") in objectives.SHIPPED else ()
     elif verb == "evaluate" and not flags["database"]:
         groups = ("test_data",)
     elif verb == "compress" and not flags["images"]:
-        groups = TRAINED_ON
+        groups = checks.TRAINED_ON
     elif verb == "records" and not flags["images"] and not flags["verify"]:
-        groups = TRAINED_ON[:1]
+        groups = checks.TRAINED_ON[:1]
     return {key: spec for key, spec in data_sets(config) if key.partition(".")[0] in groups}
 
 

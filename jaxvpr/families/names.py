@@ -104,7 +104,8 @@ def _looks(config: ConfigDict, training: bool) -> Iterator[tuple[str, Callable[[
     yield "model.", partial(builders.shapes, config)
     measured = ("val_data", "test_data") if training else ("test_data",)
     sets = {f"{group}.{name}": spec for group in measured for name, spec in sorted(config[group].items())}
-    for key, spec in sets.items():
+    held_out = {key: spec for key, spec in builders.specs(config).items() if training and spec.get("hold_out", 0.0)}
+    for key, spec in (sets | held_out).items():
         yield f"{key}.", partial(_thresholds, f"config.{key}.thresholds", spec.thresholds)
     if not training or config.objective.name in SHIPPED:  # else the model may be the family's own
         sets |= builders.specs(config) if training else {}

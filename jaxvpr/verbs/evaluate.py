@@ -82,9 +82,7 @@ def run(
     model = which.chosen(config, folder, checkpoint, fit=which.unfitted if dry_run else fitted)
     log.info("measuring %s", model.what)
     benches = (
-        [builders.two_folders(database, queries, thresholds, reader, clips)]
-        if database
-        else builders.benchmarks(config, config.test_data)
+        [builders.two_folders(database, queries, thresholds, reader, clips)] if database else builders.tests(config)
     )
     if not benches:
         raise UserError(

@@ -78,8 +78,8 @@ def training(
     images = sum(len(draw.rows) * _each(draw, batch.read[stream]) for stream, draw in batch.draws.items())
     facts = {f"training images{f' {n + 1}' * (len(sets) > 1)}": audit.line(one) for n, one in enumerate(sets)}
     facts |= {"learned": recipe.summary or config.objective.name}
-    facts |= {f"validation {bench.name}": measured_on(bench) for bench in validation}
-    facts |= {f"test {bench.name}": measured_on(bench) for bench in tests}
+    measured = [("validation", bench) for bench in validation] + [("test", bench) for bench in tests]
+    facts |= {f"{what} {bench.name}": f"{measured_on(bench)}; {bench.split}" for what, bench in measured}
     facts["steps"] = (
         f"{steps:,}: {config.epochs:,} epochs of {config.steps_per_epoch:,}; {images:,} images a step, "
         f"{steps * images / max(sum(map(len, sets)), 1):.3g} draws of each image"

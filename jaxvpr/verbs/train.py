@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines.places import Places
 from jaxvpr import builders, families
+from jaxvpr.cli.checks import held_out_sets
 from jaxvpr.errors import AGAIN
 from jaxvpr.families import names
 from jaxvpr.parallel import hosts
@@ -99,10 +100,12 @@ def prepared(config: ConfigDict, memo: dict[Any, Any] | None = None) -> Prepared
         return memo[key]
 
     mesh = builders.mesh(config)
-    validation = once(lambda: builders.benchmarks(config, config.val_data), config.val_data)
-    sets = once(lambda: builders.training_sets(config), config.train_data, config.more_train_data)
+    trained_on = (config.train_data, config.more_train_data)
+    held_out = trained_on if held_out_sets(config) else ()
+    validation = once(lambda: builders.validation(config), config.val_data, *held_out)
+    sets = once(lambda: builders.training_sets(config), *trained_on)
     recipe = families.recipe(config, mesh, validation, sets)
-    tests = [] if recipe.own_model else once(lambda: builders.benchmarks(config, config.test_data), config.test_data)
+    tests = [] if recipe.own_model else once(lambda: builders.tests(config), config.test_data, *held_out)
     compressed.check(config, len(recipe.images))
     final = compressed.with_pca(config) if config.pca.dim else config
     for shown, benches in ((config, [] if recipe.own_model else validation), (final, tests)):

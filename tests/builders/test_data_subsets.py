@@ -1,6 +1,7 @@
 """Conditions and roles of a data set: what a recipe trains on, and which queries it is measured by."""
 
 import dataclasses
+import re
 import shutil
 
 import numpy as np
@@ -178,3 +179,43 @@ def test_figures_are_known_by_the_city_and_the_drives_that_they_are_of():
     config.test_data = ConfigDict(sets)
     both = sorted([DriveConfig().digest(city), DriveConfig(seconds=2).digest(CityConfig(seed=1))])
     assert builders.identity(config) == known | {"drives_digest": ", ".join(both)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "train_data.hold_out=0.2",
+            r"train_data\.hold_out.*val_data \['val'\].*train_data\.hold_out=0, or val_data={}",
+        ),
+        ("train_data.hold_out=1.0", r"config\.train_data: hold_out=1\.0 must be from 0 to below 1"),
+        ("train_data.gap=-1", r"gap=-1\.0 metres at least 0"),
+        ("test_data.test.hold_out=0.2", r"config\.test_data\.test\.hold_out=0\.2.*does not train"),
+        ("val_data={},train_data.hold_out=0.2,train_data.gap=900", r"hold_out=0\.2 with gap=900 leaves 0 of the 75"),
+        (
+            "val_data={},train_data.hold_out=0.2,train_data.gap=5,train_data.thresholds=metres",
+            r"train_data\.thresholds",
+        ),
+        ("val_data={},best.patience=2", r"best\.patience=2.*train_data\.hold_out=0\.2"),
+        ("val_data={},train_data.hold_out=0.2,best.measure=val/R@1", r"best\.measure.*held_out/R@1"),
+    ],
+)
+def test_what_a_held_out_part_does_not_go_with_is_named(change, message, refused, tiny_recipe, tmp_path):
+    said = refused(f"--config={tiny_recipe},{change}", f"--workdir={tmp_path / 'run'}", "--dry-run")
+    assert re.search(message, said), said
+
+
+def test_what_is_held_out_validates_and_is_not_trained_on(tiny_config):
+    """Of two training sets one holds images out; a threshold of its own says what answers a query."""
+    config = tiny_config.copy_and_resolve_references().unlock()
+    config.more_train_data = ConfigDict({"again": config.train_data.to_dict()})
+    config.more_train_data.again.update(hold_out=0.3, gap=20.0, thresholds=("10m", "25m"))
+    config.val_data = ConfigDict({})
+    (bench,) = builders.validation(config)
+    whole, rest = builders.training_sets(config)
+    assert bench.name == "held_out_again" and list(bench.positives) == ["10m", "25m"] and len(whole) == 75
+    apart = Places.concat([bench.database, bench.queries])
+    assert np.hypot(apart.east[:, None] - rest.east, apart.north[:, None] - rest.north).min() >= 20
+    names = [{part.path[row] for row in range(len(part))} for part in (rest, apart)]
+    assert not names[0] & names[1] and 75 > len(rest) + len(apart) > 50
+    assert [one.name for one in builders.tests(config)] == ["test"], "the recipe has some of its own"

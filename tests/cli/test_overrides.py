@@ -9,6 +9,7 @@ from jaxvpr.cli.recipes import load_config
 from jaxvpr.errors import UserError
 
 FRESH = {"reader": "at_names", "root": "", "split": "", "thresholds": ("25m",), "conditions": (), "role": "",
+         "hold_out": 0.0, "gap": 50.0,
          "partition": {"by": "", "M": 0.0, "alpha": 0.0}, "clips": common.CLIPS, "options": {}}  # fmt: skip
 
 

@@ -43,8 +43,8 @@ def test_a_training_in_hand_known_numbers(shown, tiny_recipe, tmp_path):
     """25 places of 3 images to train on, 1 database image and 1 query to validate on, 2 and 1 to test on."""
     facts = shown(f"--config={tiny_recipe}", f"--workdir={tmp_path / 'run'}")
     assert facts["training images"].split(", ")[0].endswith(": 75 images")
-    assert facts["validation val"] == "25 queries, 25 database images; 25m: 0 queries without positive"
-    assert facts["test test"] == "25 queries, 50 database images; 25m: 0 queries without positive"
+    assert facts["validation val"] == "25 queries, 25 database images; 25m: 0 queries without positive; val"
+    assert facts["test test"] == "25 queries, 50 database images; 25m: 0 queries without positive; test"
     assert facts["steps"] == "12: 2 epochs of 6; 8 images a step, 1.28 draws of each image"
     assert re.fullmatch(r"2 groups of \d+ to \d+ classes, \d+ images", facts["learned"])
     assert facts["folder"] == f"{tmp_path / 'run'}: a new run"
@@ -70,7 +70,18 @@ def test_a_training_on_images_and_clips(tiny_config, drive_tree, tmp_path):
 def test_queries_without_a_positive_are_counted(shown, tiny_recipe):
     """No database image is as near as that; a name has two decimals."""
     facts = shown(f"--config={tiny_recipe},val_data.val.thresholds=('25m','0.001m')")
-    assert facts["validation val"].endswith("25m: 0 queries without positive; 0.001m: 25 queries without positive")
+    assert facts["validation val"].endswith("25m: 0 queries without positive; 0.001m: 25 queries without positive; val")
+
+
+def test_a_part_of_the_map_held_out_is_said_and_serves_as_the_test_too(shown, tiny_recipe):
+    """75 images, three of a spot, within 120 m; their names tell no two days apart."""
+    changes = "val_data={},test_data={},train_data.hold_out=0.3,train_data.gap=20,objective.partition.min_images=1"
+    facts = shown(f"--config={tiny_recipe},{changes}")
+    asked, known = map(int, re.match(r"(\d+) queries, (\d+) database images; ", facts["validation held_out"]).groups())
+    trained = int(re.search(r": (\d+) images", facts["training images"])[1])
+    assert facts["validation held_out"].endswith("; train (0.3 held out, gap 20 m, queries by image)")
+    assert facts["test held_out"] == facts["validation held_out"]
+    assert 15 <= asked + known <= 30 and trained < 75 - asked - known
 
 
 @pytest.mark.long

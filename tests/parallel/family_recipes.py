@@ -84,6 +84,19 @@ def prototypes() -> ConfigDict:
     return config
 
 
+def kept() -> ConfigDict:
+    """A head on features that each host finds in the store, after both computed them; clusters of them; near images."""
+    config = _places("kept", 0.2)
+    config.objective = common.places(P=4, K=2, by="near", radius=20.0, angle=180.0, min_distance=25.0)
+    netvlad = {"aggregator": "netvlad", "aggregator_options": ConfigDict({"clusters": 3})}
+    config.model.aggregator, config.model.aggregator_options = "project", ConfigDict({"inner": ConfigDict(netvlad)})
+    config.clusters.update(images=20, per_image=4, iterations=5)
+    config.augment, config.frozen_random = common.base().augment, True
+    config.maps.update(cached=True, crop=3)
+    config.val_data = ConfigDict({"val": common.data("at_names", ROOT, "val")})
+    return config
+
+
 def looks() -> ConfigDict:
     """EigenPlaces: two heads of each group."""
     config = _small("looks", eigenplaces.get_config("tiny").objective, 3e-4)
@@ -154,8 +167,8 @@ def _cluster(config: ConfigDict) -> None:
 PRESETS = {
     one.__name__: one
     for one in (
-        cells, triplets, triplets_in_turn, teacher_of_regions, reversal, cliques, memory, prototypes, looks, classes,
-        clips, images_and_clips,
+        cells, triplets, triplets_in_turn, teacher_of_regions, reversal, cliques, memory, prototypes, kept, looks,
+        classes, clips, images_and_clips,
     )
 }  # fmt: skip
 

@@ -29,7 +29,12 @@ def command(photo_tree, drive_tree, tmp_path_factory):
     data = tmp_path_factory.mktemp("data")
     (data / "photos").symlink_to(photo_tree)
     (data / "drives").symlink_to(drive_tree)
-    return lambda folder: ["sweep", f"--config={recipes},data={data}", f"--workdir={folder}"]
+
+    def command(folder):
+        recipe = f"{recipes},data={data},maps.folder={folder}-features"
+        return ["sweep", f"--config={recipe}", f"--workdir={folder}"]
+
+    return command
 
 
 @pytest.fixture(scope="module")

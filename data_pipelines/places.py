@@ -268,6 +268,26 @@ class Places:
         zones = np.where(self.located, number, -1).astype(np.int16)
         return replace(self, east=east, north=north, zone=zones)
 
+    def within(self, box: Sequence[float]) -> Places:
+        """The images with west <= east < east of `box` (west, south, east, north; metres) and likewise their north.
+
+        Raises:
+          DataError: for something else than four numbers that span an area, or where no image lies in it.
+        """
+        numbers = [value for value in box if isinstance(value, int | float) and np.isfinite(value)]
+        if len(numbers) != 4 or len(box) != 4 or numbers[0] >= numbers[2] or numbers[1] >= numbers[3]:
+            raise DataError(f"{self.name}: within={tuple(box)} must be (west, south, east, north) in metres")
+        west, south, east, north = numbers
+        kept = self.take((self.east >= west) & (self.east < east) & (self.north >= south) & (self.north < north))
+        if not len(kept):
+            known = [values[self.located] for values in (self.east, self.north)]
+            spans = " and ".join(f"{min(values):.0f} to {max(values):.0f}" for values in known if len(values))
+            raise DataError(
+                f"{self.name}: none of {len(self):,} images lies within={tuple(box)}; their metres east and north are "
+                f"{spans or 'unknown'}"
+            )
+        return kept
+
 
 def _places_by_name(parts: Sequence[Places]) -> tuple[Array, tuple[str, ...]]:
     """The places of several tables, one after the other, and their names; numbers as they are where none has names."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -60,6 +60,7 @@ def read(
     *,
     split: str | None = None,
     zone: int | str | None = None,
+    within: Sequence[float] | None = None,
     **options,
 ) -> Places:
     """Reads the data set at `root` with the reader of that name; its docstring lists its `options`.
@@ -70,6 +71,8 @@ def read(
       split: read only the rows of this split; all rows where the data set names no splits.
       zone: UTM zone to put all positions into, such as "33north" (`Places.in_zone`), and that metres of a local frame
         lie in. None leaves each image in its own, which only suits data within one.
+      within: (west, south, east, north) in metres; only the images in this part of the map, its western and southern
+        edges included (`Places.within`).
 
     Raises:
       DataError: no such reader, an unknown option, or an error in the files.
@@ -81,13 +84,14 @@ def read(
     with nullcontext() if reader == "minicity" else slow(f"reading {root}"):
         places = READERS[reader](root, **options)
     places = places.select(split=split) if split and (places.split >= 0).any() else places
-    return places if zone is None else places.in_zone(zone)
+    places = places if zone is None else places.in_zone(zone)
+    return places if within is None else places.within(within)
 
 
 def check_options(reader: str, options: Mapping[str, Any]) -> None:
     """Raises DataError for a reader that does not exist, an unknown option, or a value of another type."""
     kinds = options_of(reader)
-    known = list(dict.fromkeys((*kinds, "split", "zone")))
+    known = list(dict.fromkeys((*kinds, "split", "zone", "within")))
     if unknown := sorted(set(options) - set(known)):
         raise DataError(f"the reader {reader} has no option {unknown}; it has {known}")
     for option, value in options.items():

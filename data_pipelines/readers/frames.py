@@ -24,6 +24,7 @@ def read(
     last: int | None = None,
     train: int = 0,
     per_place: int = 1,
+    metres: float = 0.0,
     name: str | None = None,
 ) -> Places:
     """Reads the folders `database` and `query` of `root`, database rows first; both must hold the same names.
@@ -33,14 +34,18 @@ def read(
     are blocks of frames within two of each other. The first `train` kept frames (of both folders) are the split train,
     the others test. `condition` is the folder's name.
 
+    With `metres` the line is straight: the frame k of the whole folder lies at k x `metres` east, and the camera looks
+    there, along the line. So what works by metres works on it, and parts of one folder keep their places.
+
     Nordland's published protocols count a prediction as right within 1 or within 10 frames: report which.
 
     Raises:
       DataError: a missing or empty folder, names that only one folder has, or a range that keeps no frame.
     """
-    if every < 1 or per_place < 1 or first < 0 or train < 0:
+    if every < 1 or per_place < 1 or first < 0 or train < 0 or not 0 <= metres < np.inf:
         raise DataError(
-            f"every and per_place start at 1, first and train at 0: {every=} {per_place=} {first=} {train=}"
+            f"every and per_place start at 1, first, train and metres at 0: {every=} {per_place=} {first=} {train=} "
+            f"{metres=}"
         )
     root = listing.folder(root)
     both = {folder: listing.images(root / folder) for folder in (database, query)}
@@ -54,6 +59,8 @@ def read(
     split = np.where(frame < train, SPLITS.index("train"), SPLITS.index("test"))
     name = name or Path(root).absolute().name
     conditions = tuple(dict.fromkeys((database, query)))
+    along = metres * np.arange(len(both[database]))[first:last:every]
+    where = {"east": along, "north": 0.0, "heading": 90.0} if metres else {}
     parts = []
     for folder, role in ((database, "database"), (query, "query")):
         paths = Paths.of((f"{folder}/{file}" for file in names), root)
@@ -62,6 +69,7 @@ def read(
             "place": frame // per_place,
             "split": split,
             "role": ROLES.index(role),
+            **where,
         }
         columns["condition"] = condition_bits(conditions.index(folder))
         parts.append(Places.create(name, paths, conditions=conditions, **columns))

@@ -38,6 +38,7 @@ def read(
     file: str | None = None,
     columns: Mapping[str, str] | None = None,
     roles: Mapping[str, str] | None = None,
+    only: Mapping[str, Sequence[str]] | None = None,
     split: str | None = None,
     without_position: str = "error",
     name: str | None = None,
@@ -57,6 +58,8 @@ def read(
       columns: our name → the file's name of a column, e.g. `{"path": "image_path", "place": "label", "role": "split"}`.
         A column of the file that is given to one of ours is not read as another.
       roles: the file's word → database, query or target, beside `ROLE_ALIASES`.
+      only: the file's name of a column → the cells (or the one cell) whose rows are read, such as
+        `{"label": ("floor3", "floor4")}`; the others are left out.
       split: the split of all rows, where the file has no such column.
       without_position: what an empty cell of coordinates does: "error" refuses the file, "drop" leaves its row out,
         "keep" leaves its position unknown.
@@ -71,6 +74,8 @@ def read(
         root, file = root.parent, root.name
     root = listing.folder(root)
     table = _Table(_file(root, file), {ours: str(theirs) for ours, theirs in (columns or {}).items()})
+    for column, values in (only or {}).items():
+        table.keep(column, [values] if isinstance(values, str) else [str(value) for value in values])
     east, north, zones = table.positions(required=without_position == "error")
     condition, conditions = table.conditions()
     place, place_names = table.labels("place")
@@ -129,6 +134,21 @@ class _Table:
                 f"{file} has no column path; its header is {short(self.header)}. Say which column names the images, "
                 f"with {option_of('csv', f'columns.path={self.header[0]}')}"
             )
+
+    def keep(self, name: str, values: Sequence[str]) -> None:
+        """Drops all rows but those whose cell of the file's column `name` is one of `values`."""
+        if name not in self.header:
+            raise DataError(
+                f"{self.file} has no column {name!r} to read only some rows by; it has {short(self.header)}"
+            )
+        cells = [row[self.header.index(name)].strip() for row in self.rows]
+        if never := sorted(set(values) - set(cells)) or [""] * (not values):
+            raise DataError(
+                f"{self.file}: no row has {never[0]!r} in its column {name}, as only={{{name!r}: ...}} asks; there are "
+                f"{short(sorted(set(cells)))}"
+            )
+        kept = [row for row, cell in enumerate(cells) if cell in values]
+        self.rows, self.lines = [self.rows[row] for row in kept], [self.lines[row] for row in kept]
 
     def cells(self, column: str) -> list[str] | None:
         """The column's text, stripped; None where the file has no such column."""

@@ -230,6 +230,9 @@ def test_nordland_as_trained_and_as_tested(real_data):
         assert np.ptp(train.frame[train.place == place]) == 2
     queries = test.select(role="query")
     assert queries.frame.tolist() == list(range(2400, 3576)) and queries.path.relative(0).startswith("winter/")
+    along = read("frames", root, first=2400, metres=10.0, every=3)
+    assert along.east.tolist() == [10.0 * k for k in range(2400, 3576, 3)] * 2 and set(along.heading) == {90}
+    assert not along.north.any() and set(along.zone) == {-1} and np.isnan(places.east).all()
     third = read("frames", root, every=3)
     assert len(third) == 2 * 1192 and third.frame.max() == 1191
     assert third.path.relative(1) == places.path.relative(3)
@@ -250,6 +253,8 @@ def test_frames_by_hand(tmp_path):
         read("frames", tmp_path, database="day", query="day", last=3, train=4)
     with pytest.raises(DataError, match=r"every=0\b.*per_place"):
         read("frames", tmp_path, every=0)
+    with pytest.raises(DataError, match="metres=-1"):
+        read("frames", tmp_path, database="day", query="night", metres=-1.0)
 
 
 def photo(path, latitude=None, longitude=None, heading=None, time=None):

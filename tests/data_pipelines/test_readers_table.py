@@ -26,6 +26,49 @@ def test_ie_tower(real_data):
     assert all((real_data / "ie_tower" / places.path.relative(i)).is_file() for i in (0, 1000, 2876))
 
 
+def test_some_floors_of_ie_tower(real_data):
+    """As configs/real.py divides them."""
+    from configs.real import FLOORS, TEST_FLOORS, TRAIN_FLOORS
+
+    columns = {"path": "image_path", "place": "label", "role": "split"}
+    test, train = (
+        read("csv", real_data / "ie_tower", columns=columns, only={"label": floors})
+        for floors in (TEST_FLOORS, TRAIN_FLOORS)
+    )
+    assert len(TEST_FLOORS) == 10 and sorted(TRAIN_FLOORS) == [*train.place_names] and len(TRAIN_FLOORS) == 15
+    assert sorted(TEST_FLOORS) == [*test.place_names] and sorted((*test.place_names, *train.place_names)) == sorted(
+        FLOORS
+    )
+    assert len(test) + len(train) == 2877 and {*np.unique(test.role), *np.unique(train.role)} == {0, 1}
+
+
+def test_rows_of_some_cells_and_errors_that_name_their_line(tmp_path):
+    write(tmp_path, "path,floor,heading\na.jpg, 3,1\nb.jpg,4,2\nc.jpg,3,x\nd.jpg,5,4\n")
+    assert read("csv", tmp_path, only={"floor": ("4", 5)}).heading.tolist() == [2, 4]
+    assert read("csv", tmp_path, only={"floor": "4"}).heading.tolist() == [2]
+    assert len(read("csv", tmp_path, only={"floor": ("4", "5"), "heading": ("2",)})) == 1
+    with pytest.raises(DataError, match=r"line 4, column heading: 'x'"):
+        read("csv", tmp_path, only={"floor": ("3",)})
+    with pytest.raises(DataError, match=r"no row has '6' in its column floor.*\['3', '4', '5'\]"):
+        read("csv", tmp_path, only={"floor": ("3", "6")})
+    with pytest.raises(DataError, match=r"no column 'level'.*'path', 'floor', 'heading'"):
+        read("csv", tmp_path, only={"level": ("3",)})
+    with pytest.raises(DataError, match="no row has '' in its column floor"):
+        read("csv", tmp_path, only={"floor": ()})
+
+
+def test_a_part_of_the_map(tmp_path):
+    write(tmp_path, "path,east,north\na.jpg,0,0\nb.jpg,10,5\nc.jpg,10,4.9\nd.jpg,20,5\ne.jpg,,\n")
+    keep = {"without_position": "keep"}
+    assert read("csv", tmp_path, within=(0, 0, 20, 5), **keep).path.relative(1) == "c.jpg"
+    assert len(read("csv", tmp_path, within=(0, 0, 20, 5), **keep)) == 2
+    with pytest.raises(DataError, match=r"none of 5 images lies within=\(30, 0, 40, 5\).*0 to 20 and 0 to 5"):
+        read("csv", tmp_path, within=(30, 0, 40, 5), **keep)
+    for wrong in ((0, 0, 5), (5, 0, 0, 5), (0, 0, float("nan"), 5), ("a", 0, 5, 5)):
+        with pytest.raises(DataError, match=r"within=.*west, south, east, north"):
+            read("csv", tmp_path, within=wrong, **keep)
+
+
 def test_every_column(tmp_path):
     write(
         tmp_path,

@@ -1,6 +1,5 @@
 """Every preset of every recipe in configs/: its keys fit together, and what it trains is what its paper trains."""
 
-import inspect
 import re
 import runpy
 from functools import cache
@@ -11,9 +10,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from data_pipelines import readers
 from data_pipelines.minicity import CityConfig, strip_size
 from data_pipelines.places import Paths
-from data_pipelines.readers import READERS
 from data_pipelines.readers.msls import CITIES
 from jaxvpr import builders, weights
 from jaxvpr.builders import datasets
@@ -84,8 +83,7 @@ def test_what_decides_is_measured(name):
 def test_a_recipe_is_whole(name):
     config = recipe(name)
     for spec in data_sets(config):
-        known = inspect.signature(READERS[spec.reader]).parameters
-        assert set(spec.options) <= set(known), spec.reader
+        readers.check_options(spec.reader, spec.options.to_dict())
     learning, _ = parameters(name)
     assert learning
     if not config.train_data:

@@ -88,7 +88,8 @@ def _held_out(config: ConfigDict, name: str, key: str) -> Benchmark:
                 f"{key}.hold_out={spec.hold_out:g} finds no two drives to tell queries from the database by, and clips "
                 "cannot be cut from every second image. Give val_data, or set it to 0"
             )
-    split = f"{spec.split or 'all'} ({spec.hold_out:g} held out, gap {spec.gap:g} m, queries by {found.by})"
+    how = f"gap {spec.gap:g} m" if found.apart.located.any() else "whole places"
+    split = f"{spec.split or 'all'} ({spec.hold_out:g} held out, {how}, queries by {found.by})"
     return benchmark(name, found.apart, split, spec.thresholds, cutting(spec))
 
 

@@ -67,7 +67,8 @@ def _model(config: ConfigDict) -> None:
     config.image = image((512, 512), "pil_bilinear")
     # Strengths as torchvision's; scale and ratio are those of a random resized crop, an empty scale is none.
     # `randaugment` counts the operations of RandAugment, each of `magnitude` 0 to 30. `perspective` is the distortion
-    # (0 to 1) of every second image, `rotation` the most degrees.
+    # (0 to 1) of every second image, `rotation` the most degrees. `grey` and `erasing` are probabilities, of an image
+    # without colours and of one with an empty box; `blur` is the most pixels, of every second image.
     config.augment = ConfigDict(
         {
             "brightness": 0.0,
@@ -81,6 +82,9 @@ def _model(config: ConfigDict) -> None:
             "magnitude": 9,
             "perspective": 0.0,
             "rotation": 0.0,
+            "grey": 0.0,
+            "blur": 0.0,
+            "erasing": 0.0,
         }
     )
 

@@ -20,6 +20,15 @@ GREY = np.array([0.2989, 0.587, 0.114])  # torchvision.transforms.functional.rgb
 EYE, TO_GREY = np.eye(3), np.tile(GREY, (3, 1))
 Strength = float | tuple[float, float]
 Box = tuple[int, int, int, int]  # top, left, height, width
+ERASED = (0.02, 0.33), (0.3, 3.3)  # ranges of an erased box's share of the area, and of its ratio
+MOST = {  # of the keys of `Augment` that are one number, with its unit
+    "flip": (1, ""),
+    "perspective": (1, ""),
+    "rotation": (180, " degrees"),
+    "grey": (1, ""),
+    "blur": (30, " pixels"),
+    "erasing": (1, ""),
+}
 
 
 def adjust_brightness(image: Array, factor: float) -> Array:
@@ -124,14 +133,31 @@ def crop_resize(image: Array, box: Box, size: Size, rule: str) -> Array:
     return resize(image[top : top + height, left : left + width], size, rule)
 
 
+def random_blur(image: Array, rng: np.random.Generator, most: float, probability: float = 0.5) -> Array:
+    """With `probability`, blurred by a Gaussian whose standard deviation is drawn evenly from 0.1 to `most` pixels."""
+    chosen, sigma = rng.random() < probability, rng.uniform(min(0.1, most), most)
+    return cv2.GaussianBlur(image, (0, 0), sigma) if chosen else image
+
+
+def random_erasing(image: Array, rng: np.random.Generator, probability: float) -> Array:
+    """With `probability`, a box of the image's mean colour, of the areas and ratios of torchvision's RandomErasing."""
+    chosen, box = rng.random() < probability, crop_box(rng, (image.shape[0], image.shape[1]), *ERASED)
+    if not chosen:
+        return image
+    top, left, height, width = box
+    erased = image.copy()
+    erased[top : top + height, left : left + width] = np.rint(cv2.mean(image)[:3])
+    return erased
+
+
 @dataclass(frozen=True)
 class Augment:
     """Random changes of one image; picklable, so that it travels to workers.
 
-    The order is crop, flip, colours, RandAugment, rotation. With perspective the colours come first of all, then
-    perspective and crop, as the Deep VG benchmark changes its queries (Berton et al., 2022): what perspective leaves
-    black stays black. Without it no pixel outside the crop is needed, so that colours cost as little as they can. What
-    is 0 draws no random number, but for colours and flip.
+    The order is crop, flip, colours, RandAugment, rotation, grey, blur, erasing. With perspective the colours come
+    first of all, then perspective and crop, as the Deep VG benchmark changes its queries (Berton et al., 2022): what
+    perspective leaves black stays black. Without it no pixel outside the crop is needed, so that colours cost as little
+    as they can. What is 0 draws no random number, but for colours and flip.
 
     Attributes:
       brightness, contrast, saturation, hue: see `color_jitter`.
@@ -140,6 +166,9 @@ class Augment:
       randaugment, magnitude: count of operations and their magnitude, see `rand_augment`.
       perspective: distortion of every second image, see `warps.perspective_ends`.
       rotation: the most degrees, see `warps.random_rotation`.
+      grey: probability of an image without colours.
+      blur: the most pixels, of every second image, see `random_blur`.
+      erasing: probability of a box without content, see `random_erasing`.
 
     Raises:
       ValueError: for a value out of range; names both.
@@ -156,11 +185,14 @@ class Augment:
     magnitude: int = 9
     perspective: float = 0.0
     rotation: float = 0.0
+    grey: float = 0.0
+    blur: float = 0.0
+    erasing: float = 0.0
 
     def __post_init__(self):
         for name in ("brightness", "contrast", "saturation", "hue"):
             _range(name, getattr(self, name))
-        for name, most, unit in (("flip", 1, ""), ("perspective", 1, ""), ("rotation", 180, " degrees")):
+        for name, (most, unit) in MOST.items():
             if not 0 <= getattr(self, name) <= most:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 to {most}{unit}")
         _check_pair("scale", (1.0, 1.0) if self.scale is None else self.scale, 1)
@@ -186,7 +218,10 @@ class Augment:
         if not self.perspective:
             image = self._colours(image, rng)
         image = rand_augment(image, rng, self.randaugment, self.magnitude)
-        return random_rotation(image, rng, self.rotation) if self.rotation else image
+        image = random_rotation(image, rng, self.rotation) if self.rotation else image
+        image = adjust_saturation(image, 0) if self.grey and rng.random() < self.grey else image
+        image = random_blur(image, rng, self.blur) if self.blur else image
+        return random_erasing(image, rng, self.erasing) if self.erasing else image
 
     def _colours(self, image: Array, rng: np.random.Generator) -> Array:
         return color_jitter(image, rng, self.brightness, self.contrast, self.saturation, self.hue)

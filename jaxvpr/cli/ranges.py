@@ -50,11 +50,11 @@ RANGES: tuple[tuple[str, Test, str], ...] = (
     ("above 0 and at most 360", lambda n: 0 < n <= 360, "objective.partition.alpha"),
     ("above 0 and at most 180", lambda n: 0 < n <= 180, "objective.cliques.angle objective.partition.angle"),
     ("from 0 to 1", lambda n: 0 <= n <= 1, """
-        augment.flip augment.perspective objective.margin_warmup objective.cliques.share
+        augment.flip augment.perspective augment.grey augment.erasing objective.margin_warmup objective.cliques.share
         objective.loss_options.margin_warmup"""),
     ("from 0 to below 1", lambda n: 0 <= n < 1, "ema.decay plateau.factor objective.smoothing"),
     ("from 0 to 0.5", lambda n: 0 <= n <= 0.5, "augment.hue"),
-    ("from 0 to 30", lambda n: 0 <= n <= 30, "augment.magnitude"),
+    ("from 0 to 30", lambda n: 0 <= n <= 30, "augment.magnitude augment.blur"),
     ("from 0 to 180", lambda n: 0 <= n <= 180, "augment.rotation objective.turn"),
 )  # fmt: skip
 # The same, of each of the three optimisers.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from data_pipelines import augment
 from data_pipelines.augment import Augment, color_jitter, crop_box, crop_resize
@@ -182,8 +183,51 @@ def test_flip_mirrors_as_often_as_asked():
     assert 60 < mirrored < 140
 
 
+def drawn(count=300, **strengths):
+    """A photo, and what an augmentation of one kind makes of it so many times."""
+    image, rng = photo(), np.random.default_rng(0)
+    return image, [Augment(**strengths)(image, rng, image.shape[:2], "area") for _ in range(count)]
+
+
+def test_grey_takes_the_colours_away_as_often_as_asked():
+    image, results = drawn(grey=0.25)
+    greys = [result for result in results if not np.array_equal(result, image)]
+    assert 45 < len(greys) < 105  # 75, and four standard deviations
+    close(greys[0], np.repeat(grey(image), 3, axis=-1))
+
+
+def test_blur_is_a_gaussian_of_up_to_so_many_pixels_in_every_second_image():
+    image, results = drawn(blur=2.0)
+    blurred = [result for result in results if not np.array_equal(result, image)]
+    assert 110 < len(blurred) < 190
+    rng = np.random.default_rng(5)
+    rng.random()  # the flip
+    color_jitter(image, rng)
+    assert rng.random() < 0.5
+    sigma = rng.uniform(0.1, 2.0)
+    one = Augment(blur=2.0)(image, np.random.default_rng(5), image.shape[:2], "area")
+    expected = gaussian_filter(image.astype(float), (sigma, sigma, 0), mode="mirror", truncate=4)
+    close(one, expected, mean=0.6, most=2.5)
+    assert len({float(result.std()) for result in blurred}) > 50, "each by another amount"
+
+
+def test_erasing_leaves_a_box_of_the_mean_colour():
+    image, results = drawn(erasing=0.5)
+    changed = [(result != image).any(axis=-1) for result in results if not np.array_equal(result, image)]
+    assert 110 < len(changed) < 190
+    for mask in changed:
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert mask[box].mean() > 0.98 and 0.01 < mask.mean() < 0.36  # a pixel may have had that very colour
+    assert np.ptp([mask.mean() for mask in changed]) > 0.2
+    one = next(result for result in results if not np.array_equal(result, image))
+    where = np.argwhere((one != image).any(axis=-1))[0]
+    assert np.abs(one[tuple(where)] - image.mean((0, 1))).max() <= 0.5
+
+
 def test_augment_is_a_pure_function_of_its_generator_and_picklable():
-    full = Augment(brightness=0.7, contrast=0.7, saturation=0.7, hue=0.5, scale=(0.5, 1.0), flip=0.5)
+    worn = {"grey": 0.5, "blur": 1.0, "erasing": 0.5}
+    full = Augment(brightness=0.7, contrast=0.7, saturation=0.7, hue=0.5, scale=(0.5, 1.0), flip=0.5, **worn)
     image = photo()
     one = full(image, np.random.default_rng(1), (24, 24), "linear")
     again = pickle.loads(pickle.dumps(full))(image, np.random.default_rng(1), (24, 24), "linear")
@@ -204,6 +248,10 @@ def test_augment_is_a_pure_function_of_its_generator_and_picklable():
         {"rotation": 181.0},
         {"rotation": -5.0},
         {"rotation": math.nan},
+        {"grey": 1.5},
+        {"blur": -1.0},
+        {"blur": 31.0},
+        {"erasing": 2.0},
         {"scale": (0.5, 1.2)},
         {"scale": (0.0, 1.0)},
         {"scale": (0.9, 0.5)},
@@ -233,7 +281,7 @@ def test_without_perspective_the_order_is_crop_flip_colours_randaugment_rotation
 
     rng, other = np.random.default_rng(seed), np.random.default_rng(seed)
     assert np.array_equal(Augment(**FULL, randaugment=2, magnitude=15)(image, rng, size, "area"), expected(other))
-    assert rng.random() == other.random(), "perspective and rotation of 0 draw no number"
+    assert rng.random() == other.random(), "what is 0 draws no number"
     rng, other = np.random.default_rng(seed), np.random.default_rng(seed)
     turned = Augment(**FULL, randaugment=2, magnitude=15, rotation=30.0)(image, rng, size, "area")
     assert np.array_equal(turned, random_rotation(expected(other), other, 30.0))

@@ -11,7 +11,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, objectives
 from data_pipelines.atomic import write_json
 from data_pipelines.own_files import read_json
 from jaxvpr.errors import UserError
@@ -136,10 +136,14 @@ def _flat(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _defaults(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Those of the keys that all recipes have, and of those of each data set of this one."""
-    of_all, of_data = (_flat(json.loads(keys.to_json())) for keys in (common.base(), common.data("", "")))
+    """Those of the keys that all recipes have, and of those of the objective and of each data set of this one."""
+    own = ConfigDict(recipe.get("objective", {}))
+    objective = ConfigDict({"objective": objectives.DEFAULTS.get(own.get("name"), lambda keys: keys)(own)})
+    of_all, of_objective, of_data = (
+        _flat(json.loads(keys.to_json())) for keys in (common.base(), objective, common.data("", ""))
+    )
     sets = [key.removesuffix("reader") for key in _flat(recipe) if key.endswith(".reader")]
-    return of_all | {one + key: value for one in sets for key, value in of_data.items()}
+    return of_all | of_objective | {one + key: value for one in sets for key, value in of_data.items()}
 
 
 def default(name: str) -> Path:

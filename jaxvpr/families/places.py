@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from data_pipelines.clips import Clips, table_of
-from data_pipelines.near_batches import NearTable, near_table
+from data_pipelines.near_batches import NearTable, near_batches, near_table
 from data_pipelines.place_table import PlaceTable, place_table
 from data_pipelines.places import Places
 from jaxvpr import builders
@@ -19,6 +20,7 @@ from jaxvpr.objectives.place_plans import Cliques
 from jaxvpr.objectives.places import BY_NEAR, places_objective
 
 log = logging.getLogger(__name__)
+FULL = 0.9  # share of a batch's places, from which on it is as good as full
 
 
 def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
@@ -72,7 +74,14 @@ def _near(config: ConfigDict, images: Sequence[Places]) -> NearTable:
             f"{BY_NEAR}. Take objective.cliques.share=0, or objective.partition.by=cell"
         )
     builders.refuse_partitions(config, "objective.partition.by='near'")
-    return near_table(images, K=keys.K, radius=keys.partition.radius, angle=keys.partition.angle)
+    table = near_table(images, K=keys.K, radius=keys.partition.radius, angle=keys.partition.angle)
+    tried = near_batches(table, P=keys.P, steps=10, rng=np.random.default_rng(0), min_distance=keys.min_distance)
+    if tried.mask.mean() < FULL:
+        log.warning(
+            "a batch has room for %d of objective.P=%d places that are %g m from each other; the rest of it is blank. "
+            "Lower P (and batch) or min_distance", tried.mask.mean() * keys.P, keys.P, keys.min_distance,
+        )  # fmt: skip
+    return table
 
 
 def _in_words(table: NearTable, what: str) -> str:

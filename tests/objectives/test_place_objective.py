@@ -1,5 +1,7 @@
 """Metric learning on places: it learns through the real door, and compares with what it should."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +60,14 @@ def test_places_by_nearness_reach_the_plan_and_are_said(config):
     assert learning.summary.startswith(
         f"{len(one)} images with 2 others or more within 20 m; 0 images have fewer; a pass"
     )
+
+
+def test_a_map_too_small_for_its_batches_is_said(config, caplog):
+    """At 90 m from each other the grid of 120 m has two to four such places in a batch."""
+    config.objective.update(P=8, min_distance=90.0)
+    config.objective.partition.update(by="near", radius=20.0, angle=180.0)
+    families.FAMILIES["places"](config, training_sets(config))
+    assert re.search(r"room for [234] of objective\.P=8 places that are 90 m", caplog.text), caplog.text
 
 
 def test_it_learns_prototypes_split_over_two_devices(config, tmp_path):

@@ -21,7 +21,7 @@ from data_pipelines.place_table import PlaceTable, image_table
 from data_pipelines.places import Places
 
 Array = np.ndarray
-AT_ONCE = 1 << 14  # images whose neighbours are looked for together
+AT_ONCE = 1 << 11  # images whose neighbours are looked for together
 MOST_AHEAD = 256  # images of a pass that are tried together
 
 
@@ -155,13 +155,21 @@ class _Neighbours:
         self.images, self.radius, self.angle = images, radius, angle
         # One tree of all frames: they lie above one another, farther than anything is looked for.
         _, storey = np.unique(images.frame, return_inverse=True)
-        self.points = np.column_stack([images.positions, 4 * radius * storey.reshape(-1)])
+        points = [images.positions, 4 * radius * storey.reshape(-1)]
+        # Twelve views of a spot are one in twelve the partners of each other: headings lie on a circle in two further
+        # coordinates, on which `angle` is as far as `radius`. Then a partner is within a ball of radius * sqrt(2).
+        self.reach = radius * (1 + 1e-6)  # the tree's rounding loses no pair
+        if angle < 180:
+            self.reach *= np.sqrt(2)
+            turn = np.radians(images.heading.astype(np.float64))
+            circle = radius / (2 * np.sin(np.radians(angle) / 2))
+            points += [circle * np.cos(turn), circle * np.sin(turn)]
+        self.points = np.column_stack(points)
         self.tree = KDTree(self.points)
 
     def of(self, images: Array) -> tuple[Array, Array]:
         """The partners of `images` (int64 twice): which of these each belongs to, ascending, and which it is."""
-        reach = self.radius * (1 + 1e-9)  # the tree's rounding loses no pair
-        found = self.tree.query_ball_point(self.points[images], reach, return_sorted=True)
+        found = self.tree.query_ball_point(self.points[images], self.reach, return_sorted=True)
         counts = np.fromiter(map(len, found), np.int64, len(images))
         one, other = np.repeat(np.arange(len(images)), counts), np.fromiter(chain.from_iterable(found), np.int64)
         apart = self.points[images[one]] - self.points[other]

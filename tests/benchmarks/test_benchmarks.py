@@ -70,6 +70,14 @@ def test_layers_of_a_cpu_are_measured_beside_laxs():
     assert line["ours"]["temp_mib"] >= 0 and line["shape"] == (4, 8, 8, 16)
 
 
+@pytest.mark.long
+def test_batches_of_places_by_nearness_keep_their_promises_on_both_sides(tmp_path):
+    report = run("near_batches", tmp_path, "--rows", 24000, "--steps", 20, "--places", 4, "--rounds", 1)
+    results = report["results"]
+    assert results["agree"] and results["ours"]["anchors"][0] > 20000 and report["P"] == 4
+    assert results["times_faster"]["plan_seconds"] > 0 and len(results["loop"]["table_seconds"]) == 1
+
+
 def test_the_partition_finds_the_same_classes_and_reads_the_same_numbers(tmp_path):
     report = run("partition", tmp_path, "--rows", 24000)
     assert set(report["results"]) == {"cells", "looks", "names"} and report["rows"] == 24000

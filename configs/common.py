@@ -23,8 +23,9 @@ def base() -> ConfigDict:
     config = ConfigDict()
     config.name = ""
     config.seed = 0
-    # Weights to start from: FILE, run:FOLDER or METHOD:FILE, each with :PATTERN behind it, a regular expression of our
-    # parameter paths (`jaxvpr.cli.weight_source`); empty for random. On the command line `weights=` is another word.
+    # Weights to start from: FILE, run:FOLDER, pip:NAME or METHOD:FILE, each with :PATTERN behind it, a regular
+    # expression of our parameter paths (`jaxvpr.cli.weight_source`); empty for random. `weights=` is another word on
+    # the command line.
     config.init = ""
     # A published method (docs/models.md) whose architecture and preprocessing fill `model` and `image` below.
     config.method = ""
@@ -165,7 +166,8 @@ def _training(config: ConfigDict) -> None:
 def _running(config: ConfigDict) -> None:
     """What comes before and after training, and how a run uses its machine."""
     # An aggregator with clusters (netvlad, crn, vlad, ...) that no file of weights gives starts from k-means of the
-    # local features of so many images; 0 leaves it random. The Deep VG benchmark takes 500.
+    # local features of so many images: those it trains on, or where it trains on nothing those of the database that is
+    # described. 0 leaves it random. The Deep VG benchmark takes 500.
     config.clusters = ConfigDict({"images": 0, "per_image": 100, "iterations": 100})
 
     # The descriptor's first `dim` principal components, 0 for none, fitted by FAISS after training on so many training
@@ -223,6 +225,8 @@ def _running(config: ConfigDict) -> None:
 
 # Of the colours of ImageNet, which nearly all weights were trained with.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Of EfficientNet-Lite: (x - 127) / 128 of colours in [0, 255].
+LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 
 def image(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,8 +12,11 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 
-def load(name_or_file: str | os.PathLike[str]) -> Model:
+def load(
+    name_or_file: str | os.PathLike[str],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+) -> Model:
     """Loads a model; see `jaxvpr.model.load`. JAX is imported here, not with the package."""
     from jaxvpr.model import load as load_model
 
-    return load_model(name_or_file)
+    return load_model(name_or_file, images)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from data_pipelines import readers
 from data_pipelines.places import Paths
 from jaxvpr import builders
 from jaxvpr.errors import UserError
@@ -61,7 +63,7 @@ class Model:
         describes = builders.describer(self.config, self._mesh)
         if isinstance(items[0], np.ndarray):
             return describes(self.variables, [_image(item) for item in items]).descriptors
-        return describes(self.variables, Paths.of([str(Path(item).resolve()) for item in items])).descriptors
+        return describes(self.variables, _paths(items)).descriptors
 
 
 def _image(item: Any) -> np.ndarray:
@@ -70,14 +72,27 @@ def _image(item: Any) -> np.ndarray:
     return item
 
 
-def load(name_or_file: str | os.PathLike[str]) -> Model:
+def _paths(items: Any) -> Paths:
+    return Paths.of([str(Path(item).resolve()) for item in items])
+
+
+def load(
+    name_or_file: str | os.PathLike[str],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+) -> Model:
     """Loads a model.
 
     Args:
       name_or_file: the folder of a run, a `model.safetensors` that a run wrote, a published method and its file of
-        weights (`megaloc:FILE`), or a recipe whose weights to start from are given: `configs/squeezenet.py,init=FILE`.
+        weights (`megaloc:FILE`), a recipe whose weights to start from are given: `configs/squeezenet.py,init=FILE`, or
+        one that names its own: `imagenet`, whose clusters are those of `images`, and `imagenet:gem`, which needs none.
+      images: a folder, or paths, of what clusters are made of that no file gives: of the places to be found.
 
     Raises:
       UserError: where it does not exist, or has no weights.
     """
-    return Model(*which.named(name_or_file))
+    if images is None:
+        return Model(*which.named(name_or_file))
+    if isinstance(images, str | os.PathLike):
+        return Model(*which.named(name_or_file, partial(readers.folder.paths, images)))
+    return Model(*which.named(name_or_file, partial(_paths, images)))

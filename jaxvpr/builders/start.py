@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -31,17 +31,18 @@ def initial_variables(
     config: ConfigDict,
     then: str = "",
     drawn: Variables | None = None,
-    images: Paths | None = None,
+    images: Callable[[], Paths] | None = None,
     frozen: Sequence[str] = (),
 ) -> Variables:
     """The weights that a recipe starts from, on the host: those of its file, random where that says nothing.
 
-    An aggregator with clusters that no file gave starts from those of training images where `clusters.images` says so.
+    An aggregator with clusters that no file gave starts from those of `images` where `clusters.images` says so; without
+    them of training images, or of the database of the first test set where nothing is trained.
 
     Args:
       then: further weights, read over the first, as `cli.weight_source` has it.
       drawn: random values, where they are there already.
-      images: what clusters are made of, where it has been read already.
+      images: gives what clusters are made of; asked where they are made.
       frozen: patterns of the parameter paths that will not train.
 
     Raises:
@@ -58,7 +59,20 @@ def initial_variables(
     started = filled(config, given, drawn)
     if frozen and not config.frozen_random:
         _refuse_random(config, given["params"], started["params"], frozen, clustered=wanted)
-    return _clustered(config, started, images or _to_cluster(config)) if wanted else started
+    return _clustered(config, started, images() if images else _to_cluster(config)) if wanted else started
+
+
+def clusters_of_database(config: ConfigDict) -> bool:
+    """Whether the clusters of a recipe's aggregator are those of whichever database a verb describes: the recipe makes
+    clusters and trains on nothing."""
+    return bool(config.clusters.images) and not config.train_data
+
+
+def without_clusters(config: ConfigDict) -> ConfigDict:
+    """The recipe without making clusters, for a look at the model: k-means would describe images first."""
+    plain = config.copy_and_resolve_references().unlock()
+    plain.clusters.images = 0
+    return plain.lock()
 
 
 def _read(config: ConfigDict, variables: Variables, text: str) -> Variables:
@@ -116,7 +130,11 @@ def _to_cluster(config: ConfigDict) -> Paths:
         return places(config, config.train_data).path
     if config.test_data:
         return benchmarks(config, config.test_data)[0].database.path
-    raise UserError("clusters.images wants images to cluster: the recipe has neither train_data nor test_data")
+    raise UserError(
+        f"clusters.images={config.clusters.images} makes the aggregator's clusters of images, and the recipe has "
+        "neither train_data nor test_data. Name them: extract --images=FOLDER, evaluate --database=FOLDER, or from "
+        "Python jaxvpr.load(NAME, images=FOLDER). localize finds them beside the database (.safetensors)"
+    )
 
 
 def _clustered(config: ConfigDict, variables: Variables, images: Paths) -> Variables:

@@ -24,8 +24,8 @@ FUNCTIONS = {"get_config": "train", "get_sweep": "sweep"}
 def load_config(text: str) -> ConfigDict:
     """Runs the recipe of `FILE[:preset][,key=value ...]`.
 
-    A file that is not found from the working directory is looked up among those that come with the package. A recipe
-    that gives itself no name has that of its file.
+    A file that is not found from the working directory is looked up among those that come with the package, where the
+    name alone suffices. A recipe that gives itself no name has that of its file.
 
     Raises:
       UserError: no such file, no `get_config` in it, no such preset or key.
@@ -106,7 +106,7 @@ def _lacking(defaults: ConfigDict, config: ConfigDict, above: str = "") -> list[
 
 def find_config(file: str) -> Path:
     """The path of a recipe, in the working directory or beside the package."""
-    for candidate in (Path(file), ROOT / file, ROOT / "configs" / file):
+    for candidate in (Path(file), ROOT / file, ROOT / "configs" / file, ROOT / "configs" / f"{file}.py"):
         if candidate.is_file():
             return candidate
     named = {path: Path(path).stem for path in (*shipped(), *shipped("sweeps/"))}

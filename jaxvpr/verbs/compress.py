@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -41,9 +42,11 @@ def run(
     if out.suffix != ".safetensors":
         raise UserError(f"--out={out}: a model that describes itself is a .safetensors file; end the name so")
     outputs.refuse_existing(out, overwrite=overwrite)
-    what, variables = which.uncompressed(config, folder, checkpoint)
+    read = cache(partial(builders.photos, tuple(images), reader)) if images else None
+    own = builders.clusters_of_database(config)
+    what, variables = which.uncompressed(config, folder, checkpoint, images=read if own else None)
     log.info("compressing %s", what)
-    model = compressed.fitted(config, variables, builders.photos(images, reader) if images else None)
+    model = compressed.fitted(config, variables, read() if read else None)
     if hosts.is_first():
         out.parent.mkdir(parents=True, exist_ok=True)
         model_file.write_model(out, *model)

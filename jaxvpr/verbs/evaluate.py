@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
 from jaxvpr.families import names
 from jaxvpr.retrieval import metrics
+from jaxvpr.retrieval.evaluator import Benchmark
 from jaxvpr.retrieval.thresholds import parse_threshold
 from jaxvpr.runs import database_file, outputs, which
 from jaxvpr.runs.compressed import fitted
@@ -79,16 +81,24 @@ def run(
     if not given and (out / metrics.FILE).is_file():
         log.warning("%s has the results of an earlier evaluation: they are replaced", out)
     mesh = builders.mesh(config)
-    model = which.chosen(config, folder, checkpoint, fit=which.unfitted if dry_run else fitted)
-    log.info("measuring %s", model.what)
-    benches = (
-        [builders.two_folders(database, queries, thresholds, reader, clips)] if database else builders.tests(config)
-    )
-    if not benches:
+
+    @cache
+    def read() -> list[Benchmark]:
+        if database:
+            return [builders.two_folders(database, queries, thresholds, reader, clips)]
+        if found := builders.tests(config):
+            return found
         raise UserError(
             "there is nothing to measure on: the recipe has no test_data. Give --database and --queries, or a data "
             "set: --config=RECIPE,test_data.NAME.reader=READER,test_data.NAME.root=FOLDER (docs/data_formats.md)"
         )
+
+    own = builders.clusters_of_database(config)
+    recipe, fit = (builders.without_clusters(config), which.unfitted) if dry_run else (config, fitted)
+    shown = (lambda: read()[0].database.path) if own else None
+    model = which.chosen(recipe, folder, checkpoint, fit=fit, images=shown)
+    log.info("measuring %s", model.what)
+    benches = read()
     if dry_run:
         preview.show(config.name, preview.measuring(model, benches, mesh, out))
         return None

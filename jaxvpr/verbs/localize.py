@@ -74,7 +74,7 @@ def run(
         raise UserError(f"--top={top} must be at least 1")
     out = out or folder / "localize"
     outputs.refuse_existing(out / (tracking.TABLE if track else TABLE), overwrite=overwrite)
-    what, config, variables, _ = which.chosen(config, folder, checkpoint)
+    what, config, variables, _ = which.chosen(config, folder, _weights(config, checkpoint, database))
     log.info("weights: %s", what)
     known = database_file.read(database, config, variables)
     if known.cutting and not track:
@@ -101,6 +101,14 @@ def run(
         asked = images[0], reader, every, speed or tracking.SPEED
         return tracking.run(*asked, known.rows, known.cutting, describe, search, out)
     return _of_photos(images, builders.photos(images, reader), known, describe, search, out)
+
+
+def _weights(config: ConfigDict, checkpoint: str, database: Path) -> str:
+    """Which weights to take: the model beside the database where its clusters are those of the database."""
+    if checkpoint != "best" or not builders.clusters_of_database(config):
+        return checkpoint
+    beside = database.with_suffix(database_file.MODEL)
+    return str(beside) if beside.is_file() else checkpoint
 
 
 def _of_a_drive(images: Sequence[str], track: bool, every: Every | None, speed: float | None) -> bool:

@@ -132,10 +132,8 @@ def _start(config: ConfigDict, recipe: Recipe, frozen: Sequence[str]) -> str:
     if recipe.own_model:
         return "as the family says"
     clustered = config.clusters.images
-    if config.init or frozen:  # what can be wrong; k-means would describe images first
-        plain = config.copy_and_resolve_references().unlock()
-        plain.clusters.images = 0
-        builders.initial_variables(plain.lock(), frozen=() if clustered else frozen)
+    if config.init or frozen:  # what can be wrong
+        builders.initial_variables(builders.without_clusters(config), frozen=() if clustered else frozen)
     clusters = f", clusters of {clustered:,} training images" if clustered else ""
     return f"{config.init or 'random weights'}{clusters}"
 

@@ -8,9 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+import jaxvpr
 from data_pipelines.images import decode, resize
 from jaxvpr import builders, families, weights
 from jaxvpr.cli.recipes import load_config
+from jaxvpr.errors import UserError
 
 # Small enough for all cells of all images to be clustered: what came out can then be checked against all of them.
 RECIPE = """
@@ -205,3 +207,39 @@ def test_no_images_to_cluster_is_refused(refused, recipe, backbone, tmp_path):
     said = refused("export", f"--config={recipe}:bare", f"--config.init={backbone}",
                    f"--out={tmp_path / 'out.pth'}", f"--workdir={tmp_path / 'run'}")  # fmt: skip
     assert re.search(r"clusters\.images.*train_data.*test_data", said)
+
+
+def test_clusters_of_a_database_lie_beside_it_and_localize_finds_them(
+    door, refused, recipe, backbone, photo_tree, tmp_path
+):
+    """With a recipe that trains on nothing and has no data of its own."""
+    bare, out = f"{recipe}:bare,init={backbone}", tmp_path / "places.npy"
+    database, queries = (photo_tree / "images" / "test" / part for part in ("database", "queries"))
+    extract = ["extract", f"--config={bare}", f"--images={database}", f"--out={out}", f"--workdir={tmp_path / 'run'}"]
+    status, _, err = door(*extract, "--dry-run")
+    assert status == 0 and MADE not in err and not out.exists(), err
+    status, said, err = door(*extract)
+    assert status == 0 and f"clusters of 200 {MADE} 50 images" in err and "places.safetensors" in said, err
+    started = weights.init_from(builders.shapes(load_config(bare)), out.with_suffix(".safetensors"))
+    features = local_features(recipe, started, database)
+    assert are_clusters_of(started["params"]["aggregator"]["centroids"], features)
+
+    with jax.numpy_dtype_promotion("standard"):
+        for model in (jaxvpr.load(bare, images=database), jaxvpr.load(out.with_suffix(".safetensors"))):
+            np.testing.assert_allclose(model.describe(sorted(database.iterdir())), np.load(out), atol=1e-5)
+    with pytest.raises(UserError, match=r"clusters\.images=100.*jaxvpr\.load\(NAME, images=FOLDER\)"):
+        jaxvpr.load(bare)
+
+    localize = ["localize", f"--images={queries}", f"--database={out}", f"--workdir={tmp_path / 'run'}"]
+    status, said, err = door(*localize, f"--config={bare}", f"--out={tmp_path / 'found'}")
+    assert status == 0 and MADE not in err and "places.safetensors" in err, err
+    assert "(4, 16) for aggregator/centroids (5, 16)" in refused(
+        *localize, f"--config={bare},model.aggregator_options.clusters=5", f"--out={tmp_path / 'others'}"
+    )
+    out.with_suffix(".safetensors").unlink()
+    assert "localize finds them beside the database (.safetensors)" in refused(
+        *localize, f"--config={bare}", f"--out={tmp_path / 'others'}"
+    )
+    pair = [f"--database={database}", f"--queries={queries}", f"--out={tmp_path / 'measured'}"]
+    status, _, err = door("evaluate", f"--config={bare}", *pair)
+    assert status == 0 and f"clusters of 200 {MADE} 50 images" in err, err

@@ -14,6 +14,7 @@ from PIL import Image
 
 from jaxvpr import builders
 from jaxvpr.builders import describing
+from jaxvpr.cli import weight_source
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.describer import Describer
@@ -40,6 +41,25 @@ def test_recalls_are_those_measured_elsewhere(preset, threshold, expected, real_
     found = measure(describer, variables, bench, (1, 5, 10))
     assert found.missing == 0
     assert found.recalls[threshold].of_all == {n: pytest.approx(value, abs=2) for n, value in expected.items()}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("recipe", "expected", "tolerance"),
+    [
+        ("imagenet:gem,model.backbone_options.cut=15", {1: 63.1, 5: 87.4, 10: 89.2}, 1),
+        ("imagenet:gem", {1: 66.7, 5: 91.0, 10: 97.3}, 1),
+        ("imagenet", {1: 91.0, 5: 100.0, 10: 100.0}, 4),  # its words depend on the random numbers of k-means
+    ],
+)
+def test_recalls_without_training_are_those_of_the_package_in_torch(recipe, expected, tolerance, real_data):
+    pytest.importorskip(weight_source.PACKAGES["efficientnet-lite0"])
+    data = f"test_data.a.reader=pairs,test_data.a.root={real_data / 'corridor'},test_data.a.thresholds=('list',)"
+    config = load_config(f"{recipe},{data}")
+    describer = Describer(builders.apply(config), make_mesh(devices=jax.devices()[:1]), **describing(config))
+    bench = builders.benchmarks(config, config.test_data)[0]
+    found = measure(describer, builders.initial_variables(config), bench, (1, 5, 10))
+    assert found.recalls["list"].of_all == {n: pytest.approx(value, abs=tolerance) for n, value in expected.items()}
 
 
 @pytest.mark.torch

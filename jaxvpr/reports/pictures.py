@@ -99,7 +99,7 @@ def predictions_picture(
         sheet.paste(tile, (x + FRAME, GAP + FRAME))
         draw.multiline_text((x, GAP + tile.height + 2 * FRAME + 4), text, fill=colour, font=_font(), spacing=5)
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
+    sheet.save(buffer, "PNG", compress_level=1)  # in a third of the time of the usual 6, an eighth larger
     return buffer.getvalue()
 
 

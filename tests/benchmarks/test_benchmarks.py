@@ -197,3 +197,15 @@ def test_one_photo_alone_and_in_a_whole_batch_is_described_alike(tmp_path):
     assert set(result["milliseconds"]) == set(result["first_call_seconds"]) == {"alone", "in a whole batch"}
     assert min(result["milliseconds"].values()) > 0 and result["times_faster"] > 0
     assert result["largest_difference"] < 1e-6 and result["on"]["devices"] == 1
+
+
+@pytest.mark.long
+@pytest.mark.torch
+def test_own_photos_are_found_by_both_sides(tmp_path):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    result = run("own_photos", tmp_path, "--places", 6, "--photos", 3, "--rounds", 1)["results"]
+    sides = {"localize, nothing compiled", "localize, compiled before", "pytorch"}
+    assert (result["places"], result["photos"], result["same_answers"]) == (6, 3, 1)
+    assert result["right"] == dict.fromkeys(sides, 1) and result["ratio_to_pytorch"]["pytorch"] == 1
+    assert result["seconds"].keys() == result["cpu_seconds"].keys() == sides
+    assert min(*result["seconds"].values(), *result["extract"].values()) > 0

@@ -62,7 +62,7 @@ def base() -> ConfigDict:
     config.model.backbone = "efficientnet_lite0"
     config.model.backbone_options = ConfigDict({"cut": 10, "frozen_until": 4, "frozen_bn": "all"})
     config.model.aggregator = "gem"
-    config.image = common.image((224, 224), "pil_bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    config.image = common.image((224, 224), "pil_bicubic", mean=common.LITE_MEAN, std=common.LITE_STD)
     config.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, scale=(0.75, 1.0))
     config.objective = common.places(P=16, K=2, by="near", min_distance=25.0)
     config.objective.loss_options.update(alpha=2.0, beta=40.0, base=0.5)

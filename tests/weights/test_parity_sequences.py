@@ -156,8 +156,8 @@ def of_frames(shown):
     return nets.normalised(shown.reshape(-1, *shown.shape[2:]))
 
 
-def blank(model):
-    shapes = jax.eval_shape(model.init, jax.random.key(0), some_clips())
+def blank(model, shown=None):
+    shapes = jax.eval_shape(model.init, jax.random.key(0), some_clips() if shown is None else shown)
     return jax.tree.map(lambda leaf: np.full(leaf.shape, np.nan, leaf.dtype), shapes)
 
 
@@ -203,6 +203,16 @@ def test_a_timesformer_starts_from_a_vit_and_is_that_vit_for_one_frame(tmp_path)
     np.testing.assert_array_equal(block["temporal_attn"]["qkv"]["kernel"].T, original.attn.qkv.weight.detach())
     np.testing.assert_array_equal(block["temporal_norm1"]["scale"], original.norm1.weight.detach())
     assert not block["temporal_fc"]["kernel"].any() and not started["params"]["backbone"]["time_embed"].any()
+
+    # The same from what a training of our ViT leaves, whole or its backbone; a TimeSformer's own file keeps its own.
+    images = join(backbone="vit_b16", backbone_options=SMALL, aggregator="cls")
+    read = weights.init_from(blank(images, some_clips()[:, 0]), file)
+    weights.write(own := tmp_path / "model.safetensors", weights.to_torch("jaxvpr", read))
+    for pattern in (None, "backbone"):
+        np.testing.assert_equal(weights.init_from(fresh, own, pattern), started)
+    later = jax.tree.map(lambda leaf: leaf + 1, started)
+    weights.write(own, weights.to_torch("jaxvpr", later))
+    np.testing.assert_equal(weights.init_from(fresh, own, "backbone"), later)
 
     # A frame is described as the ViT does it, and a clip of one frame three times like that frame.
     frame = some_clips()[:, :1]

@@ -14,4 +14,5 @@ FAMILIES = {
     **methods.OPENVPRLAB,
     # Any model of ours, for what has no original: our path with dots, our layout.
     "jaxvpr": Family(same_layout=True),
+    **sequences.OURS_OVER_TIME,
 }

@@ -25,7 +25,8 @@ class Family(NamedTuple):
       stages: pattern of a stage that a file may hold where our model is cut before it.
       convolved: patterns of linear layers of ours that are 1x1 convolutions there.
       counters: whether each BatchNorm has its `num_batches_tracked`, which nothing of ours needs.
-      same_layout: the file holds our own names and layout, so that nothing is transposed.
+      same_layout: the file holds our own layout, so that nothing is transposed, and our own names where no row gives
+        another.
     """
 
     rows: Rows = ()
@@ -51,12 +52,10 @@ def under(prefix: str, rows: Iterable[tuple[str, str]]) -> Rows:
 
 def name_of(family: Family, path: str) -> str | None:
     """The original's name of our parameter `path` (`backbone/bn1/scale`), or None where it has none."""
-    if family.same_layout:
-        return path.replace("/", ".")
     module, _, leaf = path.rpartition("/")
     for pattern, theirs in family.rows:
         if match := re.fullmatch(pattern, path):
             return match.expand(theirs)
         if match := re.fullmatch(pattern, module):
             return f"{match.expand(theirs)}.{LEAVES.get(leaf, leaf)}"
-    return None
+    return path.replace("/", ".") if family.same_layout else None

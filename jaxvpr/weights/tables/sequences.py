@@ -21,6 +21,7 @@ OVER_TIME: Rows = (
     (r"backbone/blocks_(\d+)/temporal_norm1", r"blocks.\1.norm1"),
     (r"backbone/blocks_(\d+)/temporal_attn/(\w+)", r"blocks.\1.attn.\2"),
 )
+NEW_OVER_TIME = r"backbone/(time_embed|blocks_\d+/temporal_fc/.+)"
 FC: Rows = ((r"sequence/fc", "aggregator.1"),)
 CLASSIFIER = r"head\.(weight|bias)"
 
@@ -52,7 +53,7 @@ FAMILIES = {
     "timm_vit_over_time": Family(
         rows=OVER_TIME,
         covers="backbone/",
-        keeps=r"backbone/(time_embed|blocks_\d+/temporal_fc/.+)",
+        keeps=NEW_OVER_TIME,
         extras=(CLASSIFIER,),
         stages=r"blocks\.\d+\.",
     ),
@@ -67,4 +68,18 @@ FAMILIES = {
     ),
     # It is trained on descriptors of frames that others computed.
     "seqnet": Family(rows=((r"sequence", "pool.0.conv"),), covers="sequence/"),
+}
+
+# A vision transformer of ours, read as `timm_vit_over_time` reads timm's.
+OURS_OVER_TIME = {
+    "jaxvpr_vit_over_time": Family(
+        rows=(
+            (r"backbone/(blocks_\d+)/temporal_norm1/(\w+)", r"backbone.\1.norm1.\2"),
+            (r"backbone/(blocks_\d+)/temporal_attn/(\w+)/(\w+)", r"backbone.\1.attn.\2.\3"),
+        ),
+        covers="backbone/",
+        keeps=NEW_OVER_TIME,
+        extras=(r"(aggregator|sequence)\..+",),
+        same_layout=True,
+    )
 }

@@ -141,7 +141,8 @@ def _options(module: Any, variants: Iterable[Mapping[str, Any]]) -> Iterator[str
 def _shown(value: Any) -> str:
     """A default as a user writes it."""
     if isinstance(value, nn.Module):
-        value = {"aggregator": next(name for name, made in models.AGGREGATORS.items() if made() == value)}
+        parts = {"aggregator": models.AGGREGATORS, "sequence": models.SEQUENCES}
+        value = next({part: name} for part, made in parts.items() for name in made if made[name]() == value)
     return f"{value:g}" if isinstance(value, float) else repr(value).replace("|", "\\|")
 
 

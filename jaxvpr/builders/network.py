@@ -69,7 +69,8 @@ def clip_length(config: ConfigDict) -> int:
     """How many frames the clips have that a recipe's model is for: those of its training, of its first test, of its
     method, that its head wants; 0 for a model of images."""
     least = models.clip_length(model(config))
-    cut = [spec.clips.length for spec in (config.train_data, *config.test_data.values()) if "clips" in spec]
+    specs = config.train_data, *config.more_train_data.values(), *config.test_data.values()
+    cut = [spec.clips.length for spec in specs if "clips" in spec]
     published = models.description(config.method).frames if config.method else 0
     return least and next(filter(None, (*cut, published)), least)
 

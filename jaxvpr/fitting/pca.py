@@ -200,37 +200,49 @@ def _subspace(x: Array, columns: int) -> Array:
     return basis
 
 
-def with_projection(model: Mapping[str, Any], dim: int) -> dict[str, Any]:
-    """The keywords of `models.join` for a model with a layer of `dim` components after its descriptor."""
-    inner = {"aggregator": model["aggregator"], "aggregator_options": dict(model.get("aggregator_options") or {})}
+def last_part(model: Mapping[str, Any]) -> str:
+    """What of a model a PCA stands behind: "aggregator", or "sequence" where that joins descriptors of frames."""
+    return "aggregator" if model.get("sequence") in (None, "", "joint") else "sequence"
+
+
+def with_projection(model: Mapping[str, Any], dim: int, frames: int = 0) -> dict[str, Any]:
+    """The keywords of `models.join` for a model with a layer of `dim` components after its descriptor.
+
+    Args:
+      frames: of the clips that it describes, where its descriptor is as long as they are ("cat").
+    """
+    part = last_part(model)
+    options = dict(model.get(f"{part}_options") or {})
+    if model[part] == "cat":
+        options["frames"] = frames
+    inner = {part: model[part], f"{part}_options": options}
     return {
         **model,
-        "aggregator": "fc",
-        "aggregator_options": {"inner": inner, "dim": dim, "l2": model.get("l2_after", True)},
+        part: {"aggregator": "fc", "sequence": "projected"}[part],
+        f"{part}_options": {"inner": inner, "dim": dim, "l2": model.get("l2_after", True)},
     }
 
 
-def fold(variables: Mapping[str, Any], pca: Pca) -> dict[str, Any]:
+def fold(variables: Mapping[str, Any], pca: Pca, part: str = "aggregator") -> dict[str, Any]:
     """Variables of the model of `with_projection`: those of the model itself, and the PCA as its last layer.
 
-    The folded model's descriptor is the PCA of the model's own, made a unit vector again if that was one.
+    The folded model's descriptor is the PCA of the model's own, made a unit vector again if that was one. `part` is the
+    model's `last_part`.
     """
-    held = {kind: _held(tree) for kind, tree in variables.items()}
+    held = {
+        kind: {name: {"inner": tree} if name == part else tree for name, tree in trees.items()}
+        for kind, trees in variables.items()
+    }
     layer = {"kernel": np.ascontiguousarray(pca.weight.T), "bias": pca.bias}
     params = held["params"]
-    return {**held, "params": {**params, "aggregator": {**params.get("aggregator", {}), "fc": layer}}}
+    return {**held, "params": {**params, part: {**params.get(part, {}), "fc": layer}}}
 
 
-def unfold(variables: Mapping[str, Any]) -> dict[str, Any]:
+def unfold(variables: Mapping[str, Any], part: str = "aggregator") -> dict[str, Any]:
     """The inverse of `fold`: variables of the model without its PCA."""
     plain = {}
-    for kind, tree in variables.items():
-        inner = tree.get("aggregator", {}).get("inner")
-        rest = {name: part for name, part in tree.items() if name != "aggregator"}
-        plain[kind] = rest if inner is None else {**rest, "aggregator": inner}
+    for kind, trees in variables.items():
+        inner = trees.get(part, {}).get("inner")
+        rest = {name: tree for name, tree in trees.items() if name != part}
+        plain[kind] = rest if inner is None else {**rest, part: inner}
     return plain
-
-
-def _held(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A collection whose aggregator, if it has any part of it, stands in front of another step."""
-    return {name: {"inner": part} if name == "aggregator" else part for name, part in tree.items()}

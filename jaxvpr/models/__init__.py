@@ -42,6 +42,7 @@ from jaxvpr.models.place_model import IMAGENET_MEAN, IMAGENET_STD, PRECISIONS, P
 from jaxvpr.models.sequences.joint import Joint
 from jaxvpr.models.sequences.ordered import Cat, CatFC, ClipEncoder, TemporalConv
 from jaxvpr.models.sequences.pooling import Delta, Max, Mean, SeqGeM, SeqPoolFrames
+from jaxvpr.models.sequences.projected import Projected
 
 __all__ = [
     "AGGREGATORS",
@@ -135,6 +136,7 @@ SEQUENCES: dict[str, Callable[..., nn.Module]] = {
     "mean": Mean,
     "max": Max,
     "delta": Delta,
+    "projected": Projected,
 }
 
 
@@ -222,7 +224,8 @@ def join(
         "default" for other types.
       backbone_options, aggregator_options: attributes of those modules; lists become tuples. The `inner` of the
         aggregators "fc" and "whiten" is another one, as `{"aggregator": …, "aggregator_options": …}`.
-      sequence, sequence_options: a key of `SEQUENCES` and its attributes; empty for a model of images.
+      sequence, sequence_options: a key of `SEQUENCES` and its attributes; empty for a model of images. The `inner` of
+        "projected" is another one, as `{"sequence": …, "sequence_options": …}`.
       non_local: attributes of `NonLocal`; empty for none.
 
     Raises:
@@ -264,12 +267,12 @@ def _make(kind: str, builders: Mapping[str, Callable[..., nn.Module]], name: str
     if unknown:
         raise ValueError(f"{kind} {name!r} has no option {unknown}; there are {known}")
     if isinstance(options.get("inner"), Mapping):
-        options["inner"] = _inner(options["inner"])
+        options["inner"] = _inner(kind, builders, options["inner"])
     return builder(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})
 
 
-def _inner(described: Mapping[str, Any]) -> nn.Module:
-    """The aggregator before a step of `aggregators.projections`."""
-    if "aggregator" not in described or set(described) - {"aggregator", "aggregator_options"}:
-        raise ValueError(f"inner={dict(described)}; expected 'aggregator' and 'aggregator_options'")
-    return _make("aggregator", AGGREGATORS, described["aggregator"], dict(described.get("aggregator_options") or {}))
+def _inner(kind: str, builders: Mapping[str, Callable[..., nn.Module]], described: Mapping[str, Any]) -> nn.Module:
+    """The aggregator before a step of `aggregators.projections`, or the head before `Projected`."""
+    if kind not in described or set(described) - {kind, f"{kind}_options"}:
+        raise ValueError(f"inner={dict(described)}; expected '{kind}' and '{kind}_options'")
+    return _make(kind, builders, described[kind], dict(described.get(f"{kind}_options") or {}))

@@ -1,12 +1,13 @@
 """The PCA of a recipe (`config.pca`), fitted behind its model.
 
 A PCA becomes the last layer of the model (`fitting.pca.fold`), so that a compressed model is an ordinary one: its
-recipe has the aggregator "fc" around the trained one, and a `pca.dim` of 0.
+recipe has the aggregator "fc" around the trained one, or "projected" around its head for clips, and a `pca.dim` of 0.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sized
 
 from ml_collections import ConfigDict
 
@@ -21,27 +22,25 @@ from jaxvpr.models import Variables
 log = logging.getLogger(__name__)
 
 
-def check(config: ConfigDict, available: int) -> int:
-    """Looks whether a PCA of the recipe can be fitted on so many training images, before hours of training.
+def check(config: ConfigDict, images: Sized) -> int:
+    """Looks whether a PCA of the recipe can be fitted on these training images, before hours of training.
 
     Returns:
       How many numbers a descriptor has without it; 0 for a recipe without a PCA.
 
     Raises:
-      UserError: for more components than that, or too few images or memory for them; for a model that joins
-        descriptors of frames behind its aggregator.
+      UserError: for more components than that, or too few images or memory for them; for images and a model
+        that joins descriptors of frames.
     """
     if not config.pca.dim:
         return 0
-    head = builders.model(config).sequence
-    if head is not None and not getattr(head, "of_features", False):
+    if components.last_part(config.model) == "sequence" and not isinstance(images, Clips):
         raise UserError(
-            f"pca.dim={config.pca.dim} becomes a layer behind the aggregator, and model.sequence="
-            f"{config.model.sequence!r} joins what the aggregator makes of the frames. Set pca.dim=0, or "
-            "model.sequence='joint'"
+            f"pca.dim={config.pca.dim} behind model.sequence={config.model.sequence!r} is fitted on clips, and these "
+            "are images. Give train_data.clips.length=5 (or as many frames as you test with), or set pca.dim=0"
         )
-    length, keys = builders.descriptor_size(config), config.pca
-    components.sample_size(available, dim=keys.dim, length=length, images=keys.images, memory_mib=keys.memory_mib)
+    length, keys = builders.descriptor_size(config, builders.clip_length(config)), config.pca
+    components.sample_size(len(images), dim=keys.dim, length=length, images=keys.images, memory_mib=keys.memory_mib)
     return length
 
 
@@ -58,7 +57,7 @@ def fitted(
       UserError: as `check`; where there are no training images, or they do not vary in as many directions.
     """
     images = _training_images(config) if images is None else images
-    keys, length = config.pca, check(config, len(images))
+    keys, length = config.pca, check(config, images)
     descriptors = components.sampled_descriptors(
         builders.describer(config, builders.mesh(config)), variables, images,
         dim=keys.dim, length=length, images=keys.images, memory_mib=keys.memory_mib, seed=config.seed,
@@ -70,15 +69,16 @@ def fitted(
         "PCA of %d images: %d of %d numbers keep %.1f %% of the variance",
         len(descriptors), keys.dim, length, 100 * pca.kept,
     )  # fmt: skip
-    return with_pca(config), components.fold(variables, pca)
+    return with_pca(config), components.fold(variables, pca, components.last_part(config.model))
 
 
 def with_pca(config: ConfigDict) -> ConfigDict:
     """The recipe of the compressed model. It is no published method any more."""
     compressed = config.copy_and_resolve_references().unlock()
-    model = components.with_projection(config.model.to_dict(), config.pca.dim)
-    compressed.model.aggregator = model["aggregator"]
-    compressed.model.aggregator_options = ConfigDict(model["aggregator_options"])
+    part = components.last_part(config.model)
+    model = components.with_projection(config.model.to_dict(), config.pca.dim, builders.clip_length(config))
+    compressed.model[part] = model[part]
+    compressed.model[f"{part}_options"] = ConfigDict(model[f"{part}_options"])
     compressed.method, compressed.pca.dim = "", 0
     return compressed.lock()
 

@@ -85,9 +85,14 @@ def chosen(
     there = _compressed_already(config, file)
     if there and (named.is_file() or not (config.init or workdir.has_checkpoints(folder))):
         _refuse_other(config, file, there[0])
-        return Chosen(str(file), with_pca(config), there[1], (config, pca.unfold(there[1])))
+        plain = pca.unfold(there[1], pca.last_part(config.model))
+        return Chosen(str(file), with_pca(config), there[1], (config, plain))
     what, variables = uncompressed(config, folder, checkpoint, fresh, images)
-    if there and not _differences(config, there[0]) and _same(pca.unfold(there[1]), variables):
+    if (
+        there
+        and not _differences(config, there[0])
+        and _same(pca.unfold(there[1], pca.last_part(config.model)), variables)
+    ):
         log.info("with the PCA of %s", file)
         return Chosen(what, *there, (config, variables))
     log.info("no PCA of these weights lies in %s: fitting one", folder)
@@ -205,15 +210,17 @@ def _compressed_already(config: ConfigDict, file: Path) -> tuple[ConfigDict, Var
         return None
     saved = saved_recipe(file)
     theirs, ours = (json.loads(of.model.to_json()) if of else {} for of in (saved, with_pca(config)))
-    if theirs.get("aggregator") == "fc":
-        theirs["aggregator_options"]["dim"] = config.pca.dim
+    part = pca.last_part(ours)
+    if theirs.get(part) == ours[part]:
+        theirs[f"{part}_options"]["dim"] = config.pca.dim
     alike = all(theirs.get(key) == ours[key] for key in ours if key not in COMPUTES)
     return load_model(file) if alike else None
 
 
 def _refuse_other(config: ConfigDict, file: Path, theirs: ConfigDict) -> None:
     """A file that the user names may be of other images, and must have the length and the whitening of the recipe."""
-    found = {"dim": theirs.model.aggregator_options.dim, "whiten": theirs.pca.whiten}
+    options = theirs.model[f"{pca.last_part(theirs.model)}_options"]
+    found = {"dim": options.dim, "whiten": theirs.pca.whiten}
     differ = [key for key, value in found.items() if config.pca[key] != value]
     if differ:
         raise UserError(

@@ -106,7 +106,7 @@ def prepared(config: ConfigDict, memo: dict[Any, Any] | None = None) -> Prepared
     sets = once(lambda: builders.training_sets(config), *trained_on)
     recipe = families.recipe(config, mesh, validation, sets)
     tests = [] if recipe.own_model else once(lambda: builders.tests(config), config.test_data, *held_out)
-    compressed.check(config, len(recipe.images))
+    compressed.check(config, recipe.images)
     final = compressed.with_pca(config) if config.pca.dim else config
     for shown, benches in ((config, [] if recipe.own_model else validation), (final, tests)):
         for bench in benches:

@@ -16,6 +16,7 @@ from jaxvpr.fitting.pca import (
     affordable,
     fit,
     fold,
+    last_part,
     peak_bytes,
     sample_size,
     sampled_descriptors,
@@ -261,6 +262,37 @@ def test_a_folded_model_describes_as_the_pca_of_the_models_descriptors(aggregato
     again = unfold(folded)
     assert jax.tree.structure(again) == jax.tree.structure(variables)
     jax.tree.map(np.testing.assert_array_equal, again, variables)
+
+
+HEADS: dict[str, dict] = {"cat": {}, "fc": {"frames": 2, "dim": 9}, "seqgem": {}}
+
+
+@pytest.mark.parametrize("l2_after", [True, False])
+@pytest.mark.parametrize("head", HEADS)
+def test_behind_a_head_it_is_the_pca_of_clips_descriptors(head, l2_after):
+    options = {**BACKBONE, "aggregator": "gem", "sequence": head, "sequence_options": HEADS[head], "l2_after": l2_after}
+    model, rng = join(**options), np.random.default_rng(2)
+    clips = rng.integers(0, 256, (9, 2, 16, 16, 3), np.uint8)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), clips)
+    variables = jax.tree.map(lambda leaf: rng.uniform(0.2, 1, leaf.shape).astype(np.float32), shapes)
+    plain = np.asarray(model.apply(variables, clips))
+    # By NumPy's SVD in float64, whose components have the sign that makes their largest number positive.
+    centred = plain.astype(np.float64) - plain.mean(0, np.float64)
+    components = np.linalg.svd(centred)[2][:3]
+    expected = centred @ (components * np.sign(np.take_along_axis(components, abs(components).argmax(1)[:, None], 1))).T
+    folded_options = with_projection(options, 3, frames=2)
+    folded = fold(variables, fit(plain.copy(), 3), last_part(options))
+    compressed = join(**folded_options)
+    size = abs(expected).max()
+    found = compressed.apply(folded, clips)
+    np.testing.assert_allclose(found, unit(expected) if l2_after else expected, atol=1e-3 if l2_after else 1e-3 * size)
+    again = unfold(folded, last_part(options))
+    assert jax.tree.structure(again) == jax.tree.structure(variables)
+    made = jax.eval_shape(compressed.init, jax.random.key(0), clips)
+    assert jax.tree.map(np.shape, folded) == jax.tree.map(np.shape, dict(made))
+    if head != "seqgem":
+        with pytest.raises(ValueError, match=r"a clip of 1 frames, but .* takes 2 frames"):
+            compressed.apply(folded, clips[:, :1])
 
 
 def test_statistics_and_a_look_across_the_batch_stay_where_the_inner_aggregator_finds_them():

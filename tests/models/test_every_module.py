@@ -93,6 +93,7 @@ SEQUENCE_CASES: dict[str, dict] = {
     "mean": {},
     "max": {},
     "delta": {},
+    "projected": {"inner": {"sequence": "cat", "sequence_options": {"frames": 4}}, "dim": 5},
 }
 # These say of themselves that a descriptor depends on the other images, unless told otherwise as above.
 ACROSS = ("cricavpr", "supervlad")

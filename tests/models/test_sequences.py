@@ -10,6 +10,7 @@ import optax
 import pytest
 from random_variables import random_variables
 
+from data_pipelines.clips import Clips
 from jaxvpr import builders
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.errors import UserError
@@ -211,11 +212,19 @@ def test_a_program_has_the_frames_of_the_recipes_clips():
     assert builders.clip_length(load_config(f"configs/cosplace.py:tiny,{clips}")) == 0, "a model of images"
 
 
-def test_a_pca_stands_behind_all_frames_but_not_behind_their_descriptors():
-    tiny = "configs/cosplace.py:tiny,pca.dim=4,model.sequence="
-    assert compressed.check(load_config(f"{tiny}joint"), 100) == 32
-    with pytest.raises(UserError, match=r"pca.dim=4.*model.sequence='mean'.*joint"):
-        compressed.check(load_config(f"{tiny}mean"), 100)
+def test_a_pca_stands_behind_what_describes_clips():
+    tiny = "configs/cosplace.py:tiny,pca.dim=4,train_data.clips.length=3,model.sequence="
+    images = range(12)
+    clips = Clips(None, np.zeros((12, 3), int), np.zeros(12, int))
+    assert compressed.check(load_config(f"{tiny}joint"), clips) == 32
+    assert compressed.check(load_config(f"{tiny}mean"), clips) == 32
+    cat = load_config(f"{tiny}cat")
+    assert compressed.check(cat, clips) == 96
+    made = compressed.with_pca(cat)
+    assert builders.shapes(made)["params"]["sequence"]["fc"]["kernel"].shape == (96, 4)
+    assert builders.clip_length(made) == 3 and builders.descriptor_size(made) == 4
+    with pytest.raises(UserError, match=r"pca.dim=4.*model.sequence='cat' is fitted on clips.*train_data.clips.length"):
+        compressed.check(cat, images)
 
 
 def test_what_describing_a_clip_costs_is_told_of_clips():

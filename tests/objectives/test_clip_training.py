@@ -17,7 +17,6 @@ from jaxvpr.objectives.objective import Embed
 from jaxvpr.parallel.mesh import make_mesh
 from jaxvpr.retrieval.cache import from_host
 from jaxvpr.retrieval.extract import Described
-from jaxvpr.runs import compressed
 from jaxvpr.training import logs, loop
 from jaxvpr.verbs import train
 
@@ -203,13 +202,6 @@ def test_mistakes_are_named(mistake, made):
     with pytest.raises((UserError, DataError), match=said):
         names.check(config)
         recipe(config)
-
-
-def test_a_pca_stands_behind_the_descriptor_of_a_clip_or_nowhere(made):
-    config = made("both")
-    config.pca.dim = 8
-    with pytest.raises(UserError, match=r"pca\.dim=8.*model\.sequence='seqgem'.*'joint'"):
-        compressed.check(config, 100)
 
 
 def test_other_families_refuse_clips(made):

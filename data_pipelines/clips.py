@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from data_pipelines.answers import offsets
 from data_pipelines.errors import DataError
 from data_pipelines.places import ROLES, Places
 
+log = logging.getLogger(__name__)
 Array = np.ndarray
 MATCHES = ("any", "last")
 ORDERS = ("normal", "reversed", "shuffled")
@@ -141,8 +143,8 @@ class Cutting:
         """All clips of a table; of each sequence, role and split its own.
 
         Raises:
-          DataError: where frames have no numbers, or one has the number of another; where times fall as numbers rise;
-            where no sequence is as long as a clip.
+          DataError: where frames have no numbers, or one has the number of another; where no sequence is as long as a
+            clip.
         """
         order, starts, counts = runs(images, self.metres, self.seconds)
         span = (self.length - 1) * self.every + 1
@@ -185,14 +187,14 @@ def runs(images: Places, metres: float, seconds: float) -> tuple[Array, Array, A
     twice = "are the same frame of one sequence" if (images.sequence >= 0).any() else alone
     _refuse(images, ahead, row, same & (step == 0), twice)
     later = (images.time[row] - images.time[ahead]) / np.timedelta64(1, "s")  # NaN where one is unknown
-    _refuse(
-        images,
-        ahead,
-        row,
-        same & (later < 0),
-        "are out of order: the second has the higher frame number and was taken earlier",
-    )
-    follows = same & (step == 1)
+    back = same & (later < 0)
+    if back.any():
+        first = np.argmax(back)
+        log.warning(
+            "%s: %d times a frame was taken before the one of the next lower number, first %s after %s; no clip goes "
+            "across", images.name, back.sum(), images.path[row[first]], images.path[ahead[first]],
+        )  # fmt: skip
+    follows = same & (step == 1) & ~back
     if metres:
         if why := images.unlocated():
             raise DataError(f"{images.name}: {why}, which clips.metres={metres:g} needs. Set it to 0")

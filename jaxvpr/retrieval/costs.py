@@ -18,7 +18,7 @@ def costs(
     """The `costs` of `metrics.json` (docs/metrics.md); unknown ones are left out.
 
     Args:
-      database: number of database images.
+      database: number of descriptors of the database: of images, of clips, or of their frames.
       dimension: of the descriptors, which are float32.
       extraction_ms_per_image: milliseconds, reading and decoding included.
       matching_ms_per_query: milliseconds of the search.

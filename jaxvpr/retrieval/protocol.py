@@ -87,7 +87,8 @@ def line(facts: Mapping[str, Any], threshold: str) -> str:
         facts["index"],
         *_less_than_float32(facts),
     ]
-    parts += [f"{facts['missing']:,} unreadable images"] * bool(facts["missing"])
+    what = "clips or frames that could not be read" if "clips" in facts else "unreadable images"
+    parts += [f"{facts['missing']:,} {what}"] * bool(facts["missing"])
     return " | ".join(parts + _trained(facts))
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -136,7 +137,7 @@ def write(
     with slow("counting the model's operations"):
         operations = flops(builders.model(config), *builders.image_size(config), described_frames(config, first.bench))
     spent = costs.costs(
-        database=len(first.bench.database),
+        database=searched_descriptors(config, first.bench),
         dimension=first.method.dimension,
         extraction_ms_per_image=first.method.extraction_ms,
         matching_ms_per_query=first.method.matching_ms,
@@ -153,6 +154,15 @@ def write(
             report = _report(folder / "report.html", config, found, results, spent, log)
         print(f"wrote {folder / metrics.FILE} and {report}")
     return {"results": results, "costs": spent, **extra}
+
+
+def searched_descriptors(config: ConfigDict, bench: Benchmark) -> int:
+    """How many descriptors of the database are held: those of images or clips, or of frames where a score wants them;
+    two stages hold both."""
+    clips, score = bench.database_clips, builders.score(config).score
+    if clips is None or not score:
+        return len(bench.database)
+    return len(np.unique(clips.rows)) + (len(clips) if score == "two_stage" else 0)
 
 
 def described_frames(config: ConfigDict, bench: Benchmark) -> int:

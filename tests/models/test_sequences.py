@@ -22,7 +22,7 @@ from jaxvpr.models.sequences.pooling import Delta, Max, Mean, SeqGeM
 from jaxvpr.runs import compressed
 from jaxvpr.runs.model_file import load_model, save_model
 from jaxvpr.training.grad_cache import cached_gradients, dealt
-from jaxvpr.verbs.results import described_frames
+from jaxvpr.verbs.results import described_frames, searched_descriptors
 from jaxvpr.weights import stablehlo
 
 TINY = {"sizes": (1,), "widths": (6,), "cut": "layer1", "stem": "small"}
@@ -236,3 +236,15 @@ def test_what_describing_a_clip_costs_is_told_of_clips():
     assert described_frames(of_clips, clips) == 3 and described_frames(of_clips, images) == 0
     by_frame = load_config(f"{tiny},model.sequence=joint,eval.sequence.score=average")
     assert described_frames(by_frame, clips) == described_frames(load_config(tiny), clips) == 0
+
+
+def test_a_database_holds_what_its_search_compares():
+    clips = Clips(None, np.array([[0, 1, 2], [1, 2, 3]]), np.array([1, 2]))
+    of_clips, of_images = (
+        SimpleNamespace(database_clips=clips, database=clips),
+        SimpleNamespace(database_clips=None, database=[1]),
+    )
+    for score, held in {"": 2, "average": 4, "seqslam": 4, "two_stage": 6}.items():
+        config = load_config(f"configs/cosplace.py:tiny,model.sequence=mean,eval.sequence.score={score}")
+        assert searched_descriptors(config, of_clips) == held
+        assert searched_descriptors(config, of_images) == 1

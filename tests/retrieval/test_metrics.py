@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipelines.clips import Cutting
 from data_pipelines.errors import DataError
 from jaxvpr.errors import UserError
 from jaxvpr.retrieval.costs import costs
@@ -41,6 +42,8 @@ def test_the_line_carries_every_fact():
         "flat L2 (exact)"
     )
     assert line(facts(missing=2), "25m").endswith("256-D | flat L2 (exact) | 2 unreadable images")
+    clips = facts(missing=2, cutting=Cutting(5))
+    assert line(clips, "25m").endswith("256-D | flat L2 (exact) | 2 clips or frames that could not be read")
     fast = facts(missing=2, computed_in="bfloat16, head at default")
     assert line(fast, "25m").endswith("flat L2 (exact) | bfloat16, head at default | 2 unreadable images")
     old = {key: value for key, value in facts().items() if key != "computed_in"}

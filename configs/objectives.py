@@ -138,6 +138,10 @@ SHIPPED = ("cells", "distillation", "eigenplaces", "jist", "mined_triplets", "pl
 def lacking(objective: ConfigDict) -> list[str]:
     """The dotted keys that an objective of this file needs and a recipe lacks; `*_options` may hold anything."""
     name = objective.get("name")
+    if name == "jist":  # each of its parts has the keys of another
+        parts = {"images": "cells", "clips": "mined_triplets"}
+        own = {part: ConfigDict({**objective.get(part, {}), "name": kind}) for part, kind in parts.items()}
+        return [f"{part}.{key}" for part, keys in own.items() for key in lacking(keys)]
     if name not in DEFAULTS:
         return [] if name else ["name"]
     here, needed = dict(_keys(objective)), _keys(DEFAULTS[name](objective))

@@ -20,7 +20,7 @@ def training_cuts(config: ConfigDict) -> dict[str, Cutting | None]:
     Raises:
       UserError: for clips of several lengths, or cut as only those are that are measured on.
     """
-    cuts = {key: cutting(spec) for key, spec in specs(config).items()}
+    cuts = {key: cutting(spec, f"config.{key}") for key, spec in specs(config).items()}
     lengths = {key: cut.length for key, cut in cuts.items() if cut}
     if len(set(lengths.values())) > 1:
         raise UserError(
@@ -68,7 +68,7 @@ def elements(config: ConfigDict, sets: Sequence[Places]) -> list[Places] | list[
 def refuse_clips(config: ConfigDict) -> None:
     """Raises UserError where a data set to train on is cut into clips, for families that do not look at it."""
     for key, spec in specs(config).items():
-        if cut := cutting(spec):
+        if cut := cutting(spec, f"config.{key}"):
             raise UserError(
                 f"{key}.clips.length={cut.length}: objective.name={config.objective.name!r} trains on images. Set it "
                 "to 0, or take an objective that trains on clips: mined_triplets, places or jist"
@@ -81,7 +81,7 @@ def check_model(config: ConfigDict, key: str, spec: ConfigDict) -> None:
     Raises:
       UserError: for a model of images alone, or a head for clips of another length; names `key`.
     """
-    if not (cut := cutting(spec)):
+    if not (cut := cutting(spec, f"config.{key}")):
         return
     asked = f"config.{key}.clips.length={cut.length}"
     if key.startswith(("val_data.", "test_data.")):

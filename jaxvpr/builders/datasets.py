@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from data_pipelines import readers
 from data_pipelines.clips import Cutting
+from data_pipelines.errors import DataError
 from data_pipelines.holdout import HeldOut, hold_out
 from data_pipelines.minicity import CityConfig, DriveConfig
 from data_pipelines.places import ROLES, Paths, Places
@@ -83,14 +84,14 @@ def _held_out(config: ConfigDict, name: str, key: str) -> Benchmark:
             "is a query: its neighbours are almost the same picture, and recalls are higher than those of another day",
             key,
         )
-        if cutting(spec):
+        if cutting(spec, f"config.{key}"):
             raise UserError(
                 f"{key}.hold_out={spec.hold_out:g} finds no two drives to tell queries from the database by, and clips "
                 "cannot be cut from every second image. Give val_data, or set it to 0"
             )
     how = f"gap {spec.gap:g} m" if found.apart.located.any() else "whole places"
     split = f"{spec.split or 'all'} ({spec.hold_out:g} held out, {how}, queries by {found.by})"
-    return benchmark(name, found.apart, split, spec.thresholds, cutting(spec))
+    return benchmark(name, found.apart, split, spec.thresholds, cutting(spec, f"config.{key}"))
 
 
 def _conditions(spec: ConfigDict) -> tuple[str, ...]:
@@ -98,9 +99,16 @@ def _conditions(spec: ConfigDict) -> tuple[str, ...]:
     return tuple(spec.get("conditions", ()))
 
 
-def cutting(spec: ConfigDict) -> Cutting | None:
-    """How a data set is cut into clips; None for images, and for recipes that were saved before this key came to be."""
-    return Cutting.of(spec.get("clips", {}))
+def cutting(spec: ConfigDict, key: str) -> Cutting | None:
+    """How a data set is cut into clips; None for images, and for recipes that were saved before this key came to be.
+
+    Raises:
+      UserError: for a value that there is not; names its key, which follows `key`, that of the data set.
+    """
+    try:
+        return Cutting.of(spec.get("clips", {}))
+    except DataError as error:
+        raise UserError(f"{key}.{error}") from error
 
 
 def own_shards(config: ConfigDict) -> bool:
@@ -151,7 +159,7 @@ def _benchmark(config: ConfigDict, name: str, spec: ConfigDict) -> Benchmark:
     told = [str(spec.options[key]) for key in ("protocol", "subtask") if key in spec.options]
     if told or conditions:
         split = f"{split} ({', '.join([*told, *conditions])})"
-    return benchmark(name, images, split, spec.thresholds, cutting(spec), conditions)
+    return benchmark(name, images, split, spec.thresholds, cutting(spec, name), conditions)
 
 
 def folders(roots: Sequence[str], reader: Reader) -> Places:

@@ -100,6 +100,10 @@ def override(config: ConfigDict, key: str, text: str) -> None:
             f"config.{key}={text} is not a dict as Python writes it, with its strings in quotes. A shell takes quotes "
             f"away: put the whole argument into single ones, '{{\"NAME\": VALUE}}'"
         )
+    if isinstance(old, ConfigDict) and isinstance(value, dict) and parents[0] in (*DATA_SET, *DATA_SETS) and not whole:
+        for inner, content in value.items():  # `clips` or `partition` of a data set
+            override(config, f"{key}.{inner}", as_text(content))
+        return
     if isinstance(old, ConfigDict) and not whole:
         raise UserError(f"config.{key} is a group; its keys are {sorted(old)}")
     with group.unlocked():

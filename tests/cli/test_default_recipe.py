@@ -64,6 +64,10 @@ def test_objectives_are_whole():
     assert not objectives.lacking(common.mined_triplets(loss_options=ConfigDict({})))
     squares = common.cells(by="square")
     squares.partition.by = "cell"
+    jist = ConfigDict({"name": "jist", "images": common.cells(), "clips": common.mined_triplets()})
+    assert not objectives.lacking(jist)
+    del jist.clips.pool, jist.images.partition.L
+    assert objectives.lacking(jist) == ["images.partition.L", "clips.pool"]
     assert objectives.lacking(squares) == ["partition.L", "partition.alpha"]
     config = common.base().unlock()
     config.objective = ConfigDict({"name": "of_their_own"})

@@ -62,6 +62,8 @@ def test_data_sets_are_dropped_and_put_in_place(tiny_recipe):
     assert not data("train_data={}").train_data
     assert list(data("test_data.test={}", "test_data.b.root=/b").test_data) == ["b"]
     alone = data("val_data={'b': {'root': '/b', 'reader': 'csv', 'options': {'file': 'a.csv'}}}").val_data
+    clips = data("val_data={'b': {'root': '/b', 'clips': {'length': 5}, 'partition': {'by': 'cell'}}}").val_data.b
+    assert clips.clips.to_dict() == {**common.CLIPS, "length": 5} and clips.partition.M == 0
     assert alone.to_dict() == {"b": FRESH | {"root": "/b", "reader": "csv", "options": {"file": "a.csv"}}}
     other = data("val_data.val={'root': '/b', 'thresholds': ('5m', '10m')}", "val_data.val.split=val").val_data
     assert other.to_dict() == {"val": FRESH | {"root": "/b", "thresholds": ("5m", "10m"), "split": "val"}}

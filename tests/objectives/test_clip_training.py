@@ -187,6 +187,9 @@ MISTAKES = {
     "only images": ("both", {"more_train_data.drives.clips.length": "0"}, r"jist.*2 data sets of images, 0 of clips"),
     "a batch that has no parts": ("both", {"accumulate": "3"}, r"objective\.batch=16.*accumulate=3"),
     "weights": ("both", {"objective.weights": "(1.0,)"}, r"objective\.weights.*two numbers"),
+    "a task that there is not": (
+        "places", {"test_data.test.clips.task": "seq"}, r"config\.test_data\.test\.clips\.task='seq' does not exist"
+    ),
     "longer than every drive": ("places", {"train_data.clips.length": "25"}, r"clips\.length=25.*24 frames"),
 }  # fmt: skip
 

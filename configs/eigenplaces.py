@@ -4,6 +4,7 @@
     python -m jaxvpr.main --config=configs/eigenplaces.py                   # the embedded city, minutes on a laptop
     python -m jaxvpr.main --config=configs/eigenplaces.py:city_panoramas    # the same, cut out of its panoramas
     python -m jaxvpr.main --config=configs/eigenplaces.py:sf_xl,data=/data,init=resnet18_512_cosplace.pth
+    python -m jaxvpr.main --config=configs/eigenplaces.py:own,data=FOLDER   # one's own photos, docs/own_street.md
 
 The first two take some three minutes on two cores. Measured results stand in docs/results.md.
 """
@@ -77,6 +78,21 @@ def sf_xl() -> ConfigDict:
     return config
 
 
+def own() -> ConfigDict:
+    """The later blocks of EfficientNet-Lite0 on photos with headings in the folder `data`, with cells chosen from them.
+
+    Each group's heads have 50 steps before the backbone moves.
+    """
+    config = trainings.tuned_on_own_photos("eigenplaces-own")
+    config.model.aggregator_options = ConfigDict({"dim": 256, "fc_norm": True, "l2_before": False})
+    config.objective = _looks(M=15.0, N=1, min_images=3, scale=20.0, margin=0.4, warmup=0.8)
+    config.objective.head_steps = 50
+    config.auto = (
+        *trainings.OF_OWN_PHOTOS, "batch", "optimizer.rate", "objective.M", "objective.N", "objective.min_images",
+    )  # fmt: skip
+    return config
+
+
 def _looks(*, M: float, N: int, min_images: int, scale: float, margin: float, warmup: float) -> ConfigDict:
     """Cells of `M` metres, N x N groups, classes of `min_images`; 0 groups are all there are.
 
@@ -102,7 +118,7 @@ def _looks(*, M: float, N: int, min_images: int, scale: float, margin: float, wa
     )
 
 
-PRESETS = {"city": city, "city_panoramas": city_panoramas, "tiny": tiny, "sf_xl": sf_xl}
+PRESETS = {"city": city, "city_panoramas": city_panoramas, "tiny": tiny, "sf_xl": sf_xl, "own": own}
 
 
 def get_config(preset: str = "") -> ConfigDict:

@@ -3,6 +3,7 @@ Recognition", Neurocomputing 2022).
 
     python -m jaxvpr.main --config=configs/gsv_cities.py               # the embedded city, minutes on a laptop
     python -m jaxvpr.main --config=configs/gsv_cities.py:gsv_cities,data=/data,init=resnet50.pth
+    python -m jaxvpr.main --config=configs/gsv_cities.py:own,data=FOLDER    # one's own photos, docs/own_street.md
 
 Any loss of `jaxvpr.losses.metric` or, over a prototype of each place, of `jaxvpr.losses.margins`, and any miner:
 `objective.loss=contrastive,objective.miner=pair_margin`, with `objective.loss_options.NAME=VALUE` over their defaults.
@@ -35,6 +36,17 @@ def tiny() -> ConfigDict:
     config.model.aggregator_options.dim = 32
     config.epochs, config.steps_per_epoch, config.every_epochs = 6, 40, 1
     config.optimizer.rate, config.optimizer.warmup = 5e-3, 20
+    return config
+
+
+def own() -> ConfigDict:
+    """GeM on the later blocks of EfficientNet-Lite0, tuned on pairs of photos in the folder `data` that are near each
+    other."""
+    config = trainings.tuned_on_own_photos("gem-own")
+    config.model.aggregator = "gem"
+    config.objective = trainings.near_places(P=16, K=2)
+    config.batch = 32
+    config.auto = (*trainings.OF_OWN_PHOTOS, *trainings.OF_NEAR_PLACES, "optimizer.rate")
     return config
 
 
@@ -85,7 +97,7 @@ def gsv_xs() -> ConfigDict:
     return config
 
 
-PRESETS = {"city": city, "tiny": tiny, "gsv_cities": gsv_cities, "gsv_xs": gsv_xs}
+PRESETS = {"city": city, "tiny": tiny, "gsv_cities": gsv_cities, "gsv_xs": gsv_xs, "own": own}
 
 
 def get_config(preset: str = "") -> ConfigDict:

@@ -6,6 +6,7 @@ own (Arandjelović et al., CVPR 2016).
     python -m jaxvpr.main --config=configs/netvlad.py:msls,data=/data,init=resnet18.pth   # partial mining, queries of
                                                               # the night and sideways ones drawn more often
     python -m jaxvpr.main --config=configs/netvlad.py:pitts250k,data=/data,init=vgg16.pth   # the PyTorch port's
+    python -m jaxvpr.main --config=configs/netvlad.py:own,data=FOLDER        # one's own photos, docs/own_street.md
     python -m jaxvpr.main sweep --config=configs/sweeps/mining.py            # random, partial and full mining
 
 The clusters of a NetVLAD come from k-means of training images, unless `init` brings them. Measured results stand in
@@ -50,6 +51,17 @@ def city_imagenet() -> ConfigDict:
     config.clusters.images = 0
     config.objective.negatives = 10
     config.epochs, config.steps_per_epoch, config.batch = 2, 50, 5
+    return config
+
+
+def own() -> ConfigDict:
+    """NetVLAD of 64 clusters on the later blocks of EfficientNet-Lite0, by triplets of photos in the folder `data`."""
+    config = trainings.tuned_on_own_photos("netvlad-own")
+    config.model.aggregator = "netvlad"
+    config.clusters.images = 500
+    config.objective = common.mined_triplets(negatives=5, pool=500, refresh=100)
+    config.batch = 4
+    config.auto = (*trainings.OF_OWN_PHOTOS, "optimizer.rate")
     return config
 
 
@@ -98,7 +110,14 @@ def _clusters(config: ConfigDict) -> None:
     config.model.aggregator, config.clusters.images = "netvlad", 500
 
 
-PRESETS = {"city": city, "city_imagenet": city_imagenet, "pitts30k": pitts30k, "msls": msls, "pitts250k": pitts250k}
+PRESETS = {
+    "city": city,
+    "city_imagenet": city_imagenet,
+    "pitts30k": pitts30k,
+    "msls": msls,
+    "pitts250k": pitts250k,
+    "own": own,
+}
 
 
 def get_config(preset: str = "") -> ConfigDict:

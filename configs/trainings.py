@@ -125,3 +125,50 @@ def places_of_gsv_cities(name: str, P: int, epochs: int) -> ConfigDict:
     config.batch = 4 * P
     config.epochs, config.steps_per_epoch = epochs, 62_514 // P
     return config
+
+
+# What recipes of a user's own photos leave to the data (`jaxvpr.builders.choices`).
+OF_OWN_PHOTOS = (
+    "train_data.reader", "train_data.options", "train_data.split", "train_data.hold_out", "val_data", "test_data",
+    "image.size", "epochs", "steps_per_epoch",
+)  # fmt: skip
+OF_NEAR_PLACES = ("objective.partition.by", "objective.partition.radius", "objective.partition.angle",
+                  "objective.P", "batch")  # fmt: skip
+OF_CELLS = (
+    "batch", "optimizer.rate",
+    *(f"objective.partition.{key}" for key in ("by", "M", "alpha", "N", "L", "groups", "min_images")),
+)  # fmt: skip
+
+
+def on_own_photos(name: str) -> ConfigDict:
+    """EfficientNet-Lite0 to block 10 with its ImageNet weights, on photos in the folder `data`.
+
+    A fifth of the map is held out to validate on where the photos have no split for it. The run ends after 4
+    validations that are no better. Aggregator and objective are the recipe's, and `auto` begins with `OF_OWN_PHOTOS`.
+    """
+    config = common.base()
+    config.name = name
+    config.init = "pip:efficientnet-lite0"
+    config.model.backbone = "efficientnet_lite0"
+    config.model.backbone_options = ConfigDict({"cut": 10})
+    config.image = common.image((224, 224), "pil_bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    config.train_data = common.data("folder", "data", hold_out=0.2)
+    config.epochs, config.steps_per_epoch = 12, 50
+    config.best.measure, config.best.patience = "R@1", 4
+    return config
+
+
+def tuned_on_own_photos(name: str) -> ConfigDict:
+    """The same with its later blocks trained: those up to block 4 rest, and all averages of BatchNorm."""
+    config = on_own_photos(name)
+    config.model.backbone_options.update(frozen_until=4, frozen_bn="all")
+    config.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, scale=(0.75, 1.0))
+    config.optimizer = common.optimizer("adam", 3e-4, warmup=20)
+    return config
+
+
+def near_places(P: int, K: int) -> ConfigDict:
+    """Places by nearness, and the loss that suits few of them."""
+    objective = common.places(P=P, K=K, by="near", min_distance=25.0)
+    objective.loss_options.update(alpha=2.0, beta=40.0, base=0.5)
+    return objective

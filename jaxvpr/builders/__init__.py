@@ -1,6 +1,7 @@
 # ruff: noqa: F401 (names that this room hands on)
 """From the keys of a recipe to objects: its model, its data sets, its weights to start from."""
 
+from jaxvpr.builders.choices import settle
 from jaxvpr.builders.clips import (
     check_clips,
     check_measured,
@@ -24,6 +25,7 @@ from jaxvpr.builders.datasets import (
     validation,
 )
 from jaxvpr.builders.features import check_maps, kept_describer, map_shapes, maps_kept, resting
+from jaxvpr.builders.layout import Choice
 from jaxvpr.builders.network import (
     apply,
     blank,

@@ -149,7 +149,8 @@ def _check_held_out(config: ConfigDict) -> None:
                 f"config.{key}.hold_out={share} keeps a part of a set to train on apart, and this one does not train. "
                 "Set it to 0"
             )
-    if (held := held_out_sets(config)) and config.val_data:
+    chosen = "train_data.hold_out" in config.get("auto", ())  # then it is 0 beside val_data
+    if (held := held_out_sets(config)) and config.val_data and not chosen:
         key = next(iter(held.values()))
         raise UserError(
             f"config.{key}.hold_out keeps a part of the map apart to validate on, and the recipe validates on val_data "

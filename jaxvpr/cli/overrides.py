@@ -76,6 +76,7 @@ def override(config: ConfigDict, key: str, text: str) -> None:
       UserError: unknown key (lists those beside it) or a value of another type.
     """
     key = ALIASES.get(key, key)
+    _leave_auto(config, "image" if key == "method" else key)
     *parents, last = key.split(".")
     value = parsed(text)
     if isinstance(value, dict) and _is_data(key):
@@ -118,6 +119,14 @@ def override(config: ConfigDict, key: str, text: str) -> None:
         fill_method(config)
     if key == "data":
         _move_data(config, old)
+
+
+def _leave_auto(config: ConfigDict, key: str) -> None:
+    """What the user says himself is not chosen: the key, what is in its group, and a group that it is in."""
+    left = tuple(one for one in config.auto if not f"{one}.".startswith(f"{key}.") and not key.startswith(f"{one}."))
+    if len(left) < len(config.auto):
+        with config.unlocked():
+            config.auto = left
 
 
 def data_sets(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:

@@ -117,6 +117,8 @@ def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], free: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
+    if chosen := tuple(new.get("auto", ())):  # what they will be is not known yet
+        free = (*free, *chosen, "auto")
     flat_old, flat_new, defaults = (
         {key: value for key, value in flat.items() if not (key.startswith(free) or MOVED.match(key))}
         for flat in (_flat(old), _flat(new), _defaults(new))

@@ -91,7 +91,8 @@ def _preview(sweep: Sweep, folder: Path) -> None:
             continue  # another seed of a run that is shown
         here = folder / run.folder
         _check(run, here)
-        looked = preview.training(run.config, here, *train.prepared(run.config, memo))
+        config, _ = train.settled(run.config, memo)
+        looked = preview.training(config, here, *train.prepared(config, memo))
         cells = (
             f"{seeds} seed{'s' * (seeds > 1)}",
             "has ended" if _finished(here) else looked.cells[0],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,16 +39,35 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> dict[str, An
       UserError: where another process works in the folder.
     """
     names.check(config)
+    memo: dict[Any, Any] = {}
+    config, choices = settled(config, memo)
     if dry_run:
-        preview.show(config.name, preview.training(config, folder, *prepared(config)).facts)
+        facts = {f"chosen {key}": f"{value}: {why}" for key, value, why in choices}
+        preview.show(config.name, facts | preview.training(config, folder, *prepared(config, memo)).facts)
         return None
     with lock.held(folder):
-        return _trained(config, folder)
+        return _trained(config, folder, memo)
 
 
-def _trained(config: ConfigDict, folder: Path) -> dict[str, Any] | int | None:
+def settled(config: ConfigDict, memo: dict[Any, Any]) -> tuple[ConfigDict, list[builders.Choice]]:
+    """The recipe with what its data choose, and these choices; `memo` keeps the images that they were made from."""
+    return builders.settle(config, lambda own: _training_sets(own, memo))
+
+
+def _training_sets(config: ConfigDict, memo: dict[Any, Any]) -> list[Places]:
+    return _once(memo, lambda: builders.training_sets(config), config, config.train_data, config.more_train_data)
+
+
+def _once(memo: dict[Any, Any], make: Callable[[], Any], config: ConfigDict, *specs: ConfigDict) -> Any:
+    key = tuple(spec.to_json() for spec in (config.city, *specs))
+    if key not in memo:
+        memo[key] = make()
+    return memo[key]
+
+
+def _trained(config: ConfigDict, folder: Path, memo: dict[Any, Any]) -> dict[str, Any] | int | None:
     workdir.claim(folder, config)
-    recipe, mesh, _, _, tests = prepared(config)
+    recipe, mesh, _, _, tests = prepared(config, memo)
     outcome = loop.train(config, folder, recipe, mesh)
     if not outcome.finished:
         log.warning("stopped before the end; the same command resumes")
@@ -92,20 +112,14 @@ def prepared(config: ConfigDict, memo: dict[Any, Any] | None = None) -> Prepared
       UserError, DataError: for names, files and data that do not fit.
     """
     memo = {} if memo is None else memo
-
-    def once(make: Callable[[], Any], *specs: ConfigDict) -> Any:
-        key = tuple(spec.to_json() for spec in (config.city, *specs))
-        if key not in memo:
-            memo[key] = make()
-        return memo[key]
-
+    once = partial(_once, memo)
     mesh = builders.mesh(config)
     trained_on = (config.train_data, config.more_train_data)
     held_out = trained_on if held_out_sets(config) else ()
-    validation = once(lambda: builders.validation(config), config.val_data, *held_out)
-    sets = once(lambda: builders.training_sets(config), *trained_on)
+    validation = once(lambda: builders.validation(config), config, config.val_data, *held_out)
+    sets = _training_sets(config, memo)
     recipe = families.recipe(config, mesh, validation, sets)
-    tests = [] if recipe.own_model else once(lambda: builders.tests(config), config.test_data, *held_out)
+    tests = [] if recipe.own_model else once(lambda: builders.tests(config), config, config.test_data, *held_out)
     compressed.check(config, recipe.images)
     final = compressed.with_pca(config) if config.pca.dim else config
     for shown, benches in ((config, [] if recipe.own_model else validation), (final, tests)):

@@ -91,7 +91,7 @@ def _run(command: command_line.Command) -> int:
         environment.add_up_in_order(os.environ)
     # JAX is imported once the command is known to make sense: a typing error is answered at once.
     from jaxvpr.parallel import hosts, joining, mesh, program_cache
-    from jaxvpr.runs import agreement, workdir
+    from jaxvpr.runs import agreement, which, workdir
 
     verb = runs()[command.verb]
     joining.start(*command.hosts, command.wait)
@@ -102,7 +102,8 @@ def _run(command: command_line.Command) -> int:
             logging.getLogger(logger).setLevel(logging.WARNING)
     folder = command.workdir or workdir.default(command.config.name)
     log.info("%s %s on %s, workdir %s", command.verb, command.config.name, mesh.devices(), folder)
-    result = verb(command.config, folder, **command.flags)
+    config = command.config if command.verb in ("train", "sweep") else which.with_choices(command.config, folder)
+    result = verb(config, folder, **command.flags)
     hosts.finish()
     return result if isinstance(result, int) else 0
 

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,6 +141,22 @@ def uncompressed(
         f"{folder} holds no checkpoint. Train first, or give --workdir=FOLDER, --checkpoint=FILE, or weights=FILE "
         "behind the recipe (--config=RECIPE,weights=FILE)."
     )
+
+
+def with_choices(config: ConfigDict, folder: Path) -> ConfigDict:
+    """The recipe with what the run of the folder chose from its data (`auto`); as it is where no run began."""
+    file = folder / "config.json"
+    if not config.get("auto", ()) or not file.is_file():
+        return config
+    theirs = recipe_of(json.dumps(read_json(file, workdir.AGAIN)), file)
+    config = config.copy_and_resolve_references().unlock()
+    for key in config.auto:
+        *parents, last = key.split(".")
+        there, here = (reduce(lambda group, name: group.get(name, {}), parents, one) for one in (theirs, config))
+        if last in there:
+            here[last] = there[last]
+    config.auto = ()
+    return config.lock()
 
 
 def _refuse_other_model(config: ConfigDict, folder: Path) -> None:

@@ -15,7 +15,7 @@ from jaxvpr.builders import choices
 from jaxvpr.cli import checks
 from jaxvpr.cli.arguments import parse
 from jaxvpr.errors import UserError
-from jaxvpr.runs import workdir
+from jaxvpr.runs import which, workdir
 
 
 def config_of(recipe, *flags):
@@ -139,6 +139,16 @@ def test_splits_without_one_to_train_on_are_refused(photo_tree, tmp_path):
     shutil.copytree(photo_tree / "images" / "val", tmp_path / "val")
     with pytest.raises(UserError, match=r"has the split val and no train.*train_data\.split=NAME"):
         settled(config_of(f"own.py,data={tmp_path}"))
+
+
+def test_other_verbs_take_what_the_run_chose(photo_tree, tmp_path):
+    given = config_of(f"cosplace.py:own,data={photo_tree},epochs=5")
+    assert which.with_choices(given, tmp_path) == given, "no run has been there"
+    made, _ = settled(given)
+    workdir.claim(tmp_path, made)
+    found = which.with_choices(given, tmp_path)
+    assert found.auto == () and not workdir.differences(found, made)
+    assert found.image.size == made.image.size and found.test_data.to_json() == made.test_data.to_json()
 
 
 def test_a_run_is_that_of_its_recipe_before_the_choices_too(photo_tree, tmp_path):

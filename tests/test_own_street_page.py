@@ -12,6 +12,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.minicity import CityConfig, layout, poses
 from data_pipelines.partitions import cosplace_cells
 from data_pipelines.places import Places
+from jaxvpr import builders
 from jaxvpr.cli import checks, recipes
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -90,30 +91,27 @@ def printed(kind: str, page: str = PAGE) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
-def test_the_check_of_a_partition_prints_what_the_table_says(street, capsys):
-    exec(printed("python")[1], {})
-    lines = capsys.readouterr().out.splitlines()
-    assert lines == [
-        "(10, 90, 1, 1, 3): classes [144], median 4 images, kept 93%",
-        "(20, 90, 1, 1, 3): classes [72], median 8 images, kept 100%",
-        "(20, 90, 2, 1, 3): classes [28  8 28  8], median 8 images, kept 100%",
-    ]
+RECIPES = ("own.py", *(f"{name}.py:own" for name in ("cosplace", "gsv_cities", "netvlad", "eigenplaces")))
 
 
-@pytest.mark.parametrize(("preset", "backbone"), [("", "resnet_small"), (":sf_xl", "resnet18")])
-def test_the_recipe_has_the_settings_of_the_page(street, preset, backbone):
-    Path("my_street.py").write_text(printed("python")[0])
-    config = recipes.load_config(f"my_street.py{preset}")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_recipes_of_the_page_choose_for_the_street(street, recipe):
+    assert f"configs/{recipe}" in PAGE
+    config = recipes.load_config(f"configs/{recipe},data=my_street")
     checks.check(config)
     checks.check_training(config)
-    settings = re.findall(r"^\| M, alpha, N, L, min_images; `groups` \| (.+?); 0", PAGE, re.MULTILINE)[0]
-    keys = config.objective.partition
-    assert [keys.M, keys.alpha, keys.N, keys.L, keys.min_images] == [float(number) for number in settings.split(",")]
-    assert (keys.groups, config.model.backbone, config.name) == (0, backbone, "my-street")
-    assert (config.batch, config.epochs, config.steps_per_epoch) == (32, 12, 25)
-    assert config.epochs * config.steps_per_epoch > config.optimizer.warmup
-    places = readers.read(config.train_data.reader, config.train_data.root, split=config.train_data.split)
-    assert len(places) == 608 and config.val_data.street_val.split == "val" and config.test_data.street.split == "test"
+    found, made = builders.settle(config, builders.training_sets)
+    assert len(builders.places(found, found.train_data)) == 608
+    assert (found.train_data.reader, found.train_data.hold_out) == ("at_names", 0.2), "only train is there"
+    assert {key for key, _, _ in made} <= set(config.auto) and found.epochs * found.steps_per_epoch >= 300
+
+
+def test_the_page_has_a_rule_for_every_key_that_is_chosen():
+    rules = PAGE.partition("| key | rule |")[2].partition("\n\n")[0]
+    for recipe in RECIPES:
+        for key in recipes.load_config(f"configs/{recipe}").auto:
+            last = key.rpartition(".")[2]
+            assert f"`{key}`" in rules or f"`.{last}`" in rules or key.endswith("partition.by") or last in "MN", key
 
 
 def test_photos_become_a_table_that_is_split_by_day(tmp_path, monkeypatch):

@@ -123,6 +123,8 @@ def _kind(images: Places) -> tuple[str, str]:
         return "place", "the images lie in several zones of the map, or nowhere on it"
     if np.isfinite(images.heading).all():
         return "cell", "all images have a heading"
+    if (images.place >= 0).all():
+        return "place", "the data number their places, and not all images have a heading"
     return "square", f"{int(np.isnan(images.heading).sum()):,} images have no heading"
 
 

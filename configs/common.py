@@ -180,8 +180,8 @@ def _running(config: ConfigDict) -> None:
 
     # With `cached` the backbone does not train: what it gives of each image (a map of features, 44 KB with the recipe
     # `own`) is computed once, kept in `folder` for all recipes with the same backbone, and the aggregator trains on it.
-    # Of each map a square of `crop` cells at a random place is shown in training; 0: all of it.
-    config.maps = ConfigDict({"cached": False, "crop": 0, "folder": "runs/features"})
+    # Of each map a random window is shown in training, with `crop` of its height and of its width; 1: all of it.
+    config.maps = ConfigDict({"cached": False, "crop": 1.0, "folder": "runs/features"})
 
     # How a run's state lies on its devices, which changes nothing but rounding. `model` devices share one set of class
     # prototypes, each with a part of the classes; with 0 all of them do. Parameters of the model of `fsdp_mib` or more

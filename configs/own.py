@@ -21,11 +21,11 @@ def own() -> ConfigDict:
     netvlad = {"aggregator": "netvlad", "aggregator_options": {"clusters": 64}}
     config.model.aggregator, config.model.aggregator_options = "project", ConfigDict({"inner": netvlad})
     config.clusters.images = 500
-    config.maps.cached, config.maps.crop = True, 12
+    config.maps.cached, config.maps.crop = True, 0.85
     config.objective = trainings.near_places(P=32, K=2)
     config.batch = 64
     config.optimizer = common.optimizer("adam", 1e-3)
-    config.auto = (*trainings.OF_OWN_PHOTOS, *trainings.OF_NEAR_PLACES, "maps.crop")
+    config.auto = (*trainings.OF_OWN_PHOTOS, *trainings.OF_NEAR_PLACES)
     return config
 
 

@@ -133,7 +133,7 @@ OF_OWN_PHOTOS = (
     "image.size", "epochs", "steps_per_epoch",
 )  # fmt: skip
 OF_NEAR_PLACES = ("objective.partition.by", "objective.partition.radius", "objective.partition.angle",
-                  "objective.P", "batch")  # fmt: skip
+                  "objective.min_distance", "objective.P", "batch")  # fmt: skip
 OF_CELLS = (
     "batch", "optimizer.rate",
     *(f"objective.partition.{key}" for key in ("by", "M", "alpha", "N", "L", "groups", "min_images")),

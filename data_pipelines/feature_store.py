@@ -166,7 +166,7 @@ class Kept:
         """bool [N]: which images have a row."""
         return self._rows_of(paths) >= 0
 
-    def source(self, paths: Paths, crop: int = 0) -> FeatureSource:
+    def source(self, paths: Paths, crop: float = 1.0) -> FeatureSource:
         """What reads the rows of some images; those that have none are unreadable to it. `crop` is as there."""
         return FeatureSource(self, paths, self._rows_of(paths), crop)
 
@@ -194,20 +194,19 @@ class FeatureSource:
       kept: where they are; None: nothing is yet, and all of them are zeros of these shapes.
       paths: the image of every row.
       numbers: int64 [N], the row of each in the store, -1 where it has none.
-      crop: side of the square that is cut out of a map [h, w, C] at random, in cells; 0: none is.
+      crop: share of the height and of the width of the window that is cut out of a map [h, w, C] at random; 1: none is.
       shapes: {name: shape} of the arrays where nothing is kept yet.
     """
 
     kept: Kept | None
     paths: Paths
     numbers: Array
-    crop: int = 0
+    crop: float = 1.0
     shapes: Shapes | None = None
 
     def __post_init__(self):
-        least = min((min(shape[:2]) for shape in self._shapes().values() if len(shape) == 3), default=0)
-        if not 0 <= self.crop <= least:
-            raise DataError(f"a crop of {self.crop} cells does not lie within maps of {least}; 0 is none")
+        if not 0 < self.crop <= 1:
+            raise DataError(f"a crop of {self.crop:g} of a map is none: give a share above 0; 1 is all of it")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -264,14 +263,15 @@ class FeatureSource:
         return arrays, bad
 
     def _is_cut(self, shape: Sequence[int]) -> bool:
-        return bool(self.crop) and len(shape) == 3
+        return self.crop < 1 and len(shape) == 3
 
     def _cropped(self, maps: Array, seed: int, step: int, stream: str, start: int) -> Array:
-        side, free = self.crop, np.array(maps.shape[1:3]) - self.crop
-        cut = np.empty((len(maps), side, side, maps.shape[3]), maps.dtype)
+        height, width = (max(1, round(self.crop * side)) for side in maps.shape[1:3])
+        free = np.array(maps.shape[1:3]) - (height, width)
+        cut = np.empty((len(maps), height, width, maps.shape[3]), maps.dtype)
         for index in range(len(maps)):
             top, left = generator(seed, step, stream, start + index).integers(free + 1)
-            cut[index] = maps[index, top : top + side, left : left + side]
+            cut[index] = maps[index, top : top + height, left : left + width]
         return cut
 
 

@@ -130,6 +130,17 @@ def image_table(sets: Sequence[Places], chosen: Array) -> PlaceTable:
     return place_table(single, K=1, city=city)
 
 
+def check_located(table: PlaceTable, distance: float) -> None:
+    """Raises DataError for places without position, between which no distance can be kept."""
+    unknown = np.flatnonzero(~np.isfinite(table.east + table.north))
+    if len(unknown):
+        name = table.names[table.source[unknown[0]]]
+        raise DataError(
+            f"{len(unknown)} of {len(table)} places have images without position (the first in {name}), so that no "
+            f"distance of {distance:g} m between places can be kept. Take min_distance=0, or leave those places out."
+        )
+
+
 def near_pairs(table: PlaceTable, distance: float) -> tuple[Array, Array]:
     """All pairs of places nearer than `distance` metres (int64 [pairs] twice, each pair once).
 
@@ -138,13 +149,7 @@ def near_pairs(table: PlaceTable, distance: float) -> tuple[Array, Array]:
     """
     from scipy.spatial import KDTree  # half a second to import, which only this needs
 
-    unknown = np.flatnonzero(~np.isfinite(table.east + table.north))
-    if len(unknown):
-        name = table.names[table.source[unknown[0]]]
-        raise DataError(
-            f"{len(unknown)} of {len(table)} places have images without position (the first in {name}), so that no "
-            f"distance of {distance:g} m between places can be kept. Take min_distance=0, or leave those places out."
-        )
+    check_located(table, distance)
     # A tree, not a matrix of places x places: SF-XL has hundreds of thousands of places.
     pairs = [np.zeros((0, 2), np.int64)]
     reach = distance * (1 + 1e-9)  # squares are compared in the tree, distances here: neither's rounding loses a pair

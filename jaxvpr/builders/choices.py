@@ -34,7 +34,7 @@ FULL = 20  # batches of classes that make a group worth having
 DRAWS, ROUNDS = 16, 12  # of each image, and validations
 NEAR = ((12.0, 10.0), (12.0, 20.0), (15.0, 30.0), (20.0, 45.0), (20.0, 90.0), (20.0, 180.0))  # metres, degrees
 LOOKED_AT, HEADERS = 50_000, 64  # images whose partners are counted, and whose headers are read
-AREA, MULTIPLE, STRIDE = 224**2, 32, 16  # pixels, of the sides, of a cell of a map
+AREA, MULTIPLE, ENLARGED = 224**2, 32, 2.0  # pixels, of the sides, and how many times a side at most
 RATES = ((1_000, 1e-3), (10_000, 3e-4), (100_000, 1e-4), (math.inf, 1e-5))  # below so many steps
 
 
@@ -75,16 +75,17 @@ def _take(config: ConfigDict, choices: Iterable[Choice], made: list[Choice]) -> 
 
 
 def _size(config: ConfigDict, images: Places) -> Iterator[Choice]:
-    if not {"image.size", "maps.crop"} & set(config.auto):
+    if "image.size" not in config.auto:
         return
     some = images.path.take(np.unique(np.linspace(0, len(images) - 1, HEADERS).astype(int)))
     sizes = own_sizes(some)
     shapes = sizes[(sizes > 0).all(axis=1)]
     wide = float(np.median(shapes[:, 1] / shapes[:, 0])) if len(shapes) else 1.0
-    height, width = (MULTIPLE * max(1, round(math.sqrt(AREA * by) / MULTIPLE)) for by in (1 / wide, wide))
-    yield "image.size", (height, width), f"photos {wide:.2f} times as wide as high, and as many pixels as 224 x 224 has"
-    shown = min(config.image.size)
-    yield "maps.crop", max(1, round(shown / STRIDE * 6 / 7)), "6/7 of the shorter side of a map"
+    tall = float(np.median(shapes[:, 0])) if len(shapes) else math.inf
+    area = min(AREA, ENLARGED**2 * tall**2 * wide)
+    height, width = (MULTIPLE * max(1, round(math.sqrt(area * by) / MULTIPLE)) for by in (1 / wide, wide))
+    why = "as many pixels as 224 x 224 has" if area == AREA else f"at most {ENLARGED:g} times their own sides"
+    yield "image.size", (height, width), f"photos {wide:.2f} times as wide as high, and {why}"
 
 
 def _batch(config: ConfigDict, images: Places) -> Iterator[Choice]:
@@ -197,6 +198,8 @@ def _places(config: ConfigDict, images: Places) -> Iterator[Choice]:
     yield above + "partition.by", by, f"{images.located.mean():.0%} of the images have a position"
     if keys.partition.by == "near":
         yield from _near(config, images)
+    else:
+        yield above + "min_distance", 0.0, "places by number, of which not all have positions"
     P = _far_apart(images) if keys.partition.by == "near" else len(np.unique(images.place[images.place >= 0]))
     most = keys.P
     P = min(most, max(2, P))

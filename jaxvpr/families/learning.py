@@ -88,7 +88,8 @@ def complete(
     if learning.elements is None:
         builders.refuse_clips(config)
     _check_classes(config, learning.classes, validation)
-    measures = learning.measures or _measures(config, validation, learning.classes)
+    trials = {} if learning.measures else _trials(config, validation, learning.classes)
+    measures = learning.measures or dict.fromkeys(trials, "max")
     if measures:
         early_stop.deciding(measures, config.best.measure)
     frozen = getattr(model, "frozen_paths", tuple)() if learning.frozen is None else learning.frozen
@@ -113,6 +114,7 @@ def complete(
         embed=learning.embed or partial(_embed, describer, shown),
         validate=learning.validate or partial(_validate, describer, validation, config, learning.classes, over),
         measures=measures,
+        trials=trials,
         images=shown,
         frozen=frozen,
         own_model=own,
@@ -138,10 +140,11 @@ def _check_classes(config: ConfigDict, classes: ClassPlaces | None, validation: 
                 raise UserError(f"config.best.measure={config.best.measure!r}: val_data.{bench.name} has none, {why}")
 
 
-def _measures(config: ConfigDict, validation: Sequence[Benchmark], classes: ClassPlaces | None) -> dict[str, str]:
+def _trials(config: ConfigDict, validation: Sequence[Benchmark], classes: ClassPlaces | None) -> dict[str, int]:
+    """The recalls that validation measures, each with the number of its queries."""
     kinds = ("R", "LR") if classes else ("R",)
     return {
-        f"{bench.name}/{kind}@{n}": "max"
+        f"{bench.name}/{kind}@{n}": len(bench.queries)
         for bench in validation
         for kind in kinds
         for n in builders.recall_ns(config, bench)

@@ -13,7 +13,7 @@ import numpy as np
 from data_pipelines.errors import DataError
 from data_pipelines.near_batches import NearTable, check_distance
 from data_pipelines.place_batches import shares_of
-from data_pipelines.place_table import PlaceTable
+from data_pipelines.place_table import PlaceTable, check_located
 from jaxvpr.errors import UserError
 from jaxvpr.objectives.objective import Objective
 from jaxvpr.objectives.place_heads import Choice, compared_head, prototype_head
@@ -63,6 +63,8 @@ def places_objective(
     _check_parts(choice, cliques is not None, memory)
     if isinstance(table, NearTable):
         _check_near(table, choice, memory, min_distance)
+    elif min_distance:
+        check_located(table, min_distance)
     if table.K < 2 and not (by_prototypes and choice.miner == "none"):
         raise UserError("objective.K=1 gives no image a second one of its place; pairs need at least 2")
     if by_prototypes and isinstance(table, PlaceTable):

@@ -26,6 +26,7 @@ from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
 from jaxvpr.objectives.objective import Plan
 from jaxvpr.parallel import compiling, connection, device_memory, hosts
+from jaxvpr.retrieval.recall import wilson
 from jaxvpr.training import early_stop, settings
 from jaxvpr.training.checkpoint import Checkpoints
 from jaxvpr.training.feed import Feed
@@ -181,9 +182,9 @@ class _Run:
         with slow(f"step {host.step}: validating"):
             measures = hosts.numbers_of_first(self.recipe.validate(variables_of(state), state.extra))
         self.log.write(host.step, {"epoch": epoch, **measures})
-        shown = "  ".join(f"{name} {number:.1f}" for name, number in measures.items())
-        log.info("epoch %d/%d  step %d  %s", epoch, self.config.epochs, host.step, shown)
         name = self.deciding.name(measures)
+        shown = "  ".join(f"{one} {number:.1f}{self._interval(one, name, number)}" for one, number in measures.items())
+        log.info("epoch %d/%d  step %d  %s", epoch, self.config.epochs, host.step, shown)
         if name is None:
             self.save(state, host)
             return state
@@ -198,6 +199,15 @@ class _Run:
             log.info("ended at step %d of %d: %s", host.step, self.total, why)
         self.save(state, host, score)
         return state
+
+    def _interval(self, measure: str, deciding: str | None, value: float) -> str:
+        """Wilson's interval of the measure that decides, where it is a share of queries: what lies within it may be
+        chance."""
+        trials = self.recipe.trials.get(measure, 0)
+        if measure != deciding or not trials:
+            return ""
+        low, high = wilson(round(value * trials / 100), trials)
+        return f" ({low:.1f}-{high:.1f})"
 
     def _rate_followed(self, state: TrainState, host: Host, value: float) -> TrainState:
         """The state with the scale of the learning rates that a validation leads to."""

@@ -27,6 +27,7 @@ class Recipe(NamedTuple):
       validate: (variables, trained heads as they lie on the devices) -> {measure: value}; `config.best` names the one
         that decides which checkpoint is best.
       measures: {measure: "max" or "min", what is better}; one that is not there is better the higher it is.
+      trials: {measure: how many queries it is a share of}, of those that are one in per cent; they get an interval.
       images: what PCA is fitted on.
       frozen: patterns of parameter paths that do not train, beside those of the recipe's key `frozen`.
       own_model: whether the model is the family's, not the one that the recipe's keys describe.
@@ -46,6 +47,7 @@ class Recipe(NamedTuple):
     validate: Callable[[Variables, Any], dict[str, float]]
     images: Paths | Clips
     measures: Mapping[str, str] = MappingProxyType({})
+    trials: Mapping[str, int] = MappingProxyType({})
     frozen: tuple[str, ...] = ()
     own_model: bool = False
     classes: ClassPlaces | None = None

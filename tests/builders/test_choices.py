@@ -102,7 +102,7 @@ def test_a_tree_with_splits_is_read_as_such_and_twice_the_same(photo_tree, recip
     assert (config.train_data.reader, config.train_data.split, config.train_data.hold_out) == ("at_names", "train", 0)
     assert list(config.val_data) == ["val"] and list(config.test_data) == ["test"]
     assert all(why and "\n" not in why for _, _, why in made)
-    assert config.image.size == (224, 224), "photos are square"
+    assert config.image.size == (64, 64), "photos are square, of 32 pixels"
 
 
 def test_what_the_user_says_is_not_chosen(photo_tree):

@@ -169,7 +169,7 @@ def test_images_of_buckets_are_known_by_what_the_bucket_tells_of_them():
 
 
 @settings(deadline=None, max_examples=20)
-@given(crop=st.integers(1, 4), seed=st.integers(0, 5), cut=st.integers(0, 5))
+@given(crop=st.sampled_from([0.1, 0.5, 0.75, 0.99]), seed=st.integers(0, 5), cut=st.integers(0, 5))
 def test_a_crop_follows_from_seed_step_and_position_alone(tmp_path_factory, crop, seed, cut):
     folder = tmp_path_factory.mktemp("crop")
     for number, name in enumerate(NAMES):
@@ -181,21 +181,23 @@ def test_a_crop_follows_from_seed_step_and_position_alone(tmp_path_factory, crop
     parts = [source.read(draw, seed, 3, "source", part) for part in (slice(0, cut), slice(cut, 5))]
     for name in ("map", "token", "row", "mask"):
         np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), whole[name])
-    assert whole["map"].shape == (5, crop, crop, 2) and whole["token"].shape == (5, 3)
+    height, width = {0.1: (1, 1), 0.5: (2, 3), 0.75: (3, 4), 0.99: (4, 6)}[crop]
+    assert whole["map"].shape == (5, height, width, 2) and whole["token"].shape == (5, 3)
     full = rows_of([5])[0, :48].reshape(4, 6, 2)
-    windows = [full[t : t + crop, l : l + crop] for t in range(5 - crop) for l in range(7 - crop)]
+    starts = [(top, left) for top in range(5 - height) for left in range(7 - width)]
+    windows = [full[top : top + height, left : left + width] for top, left in starts]
     assert any(np.array_equal(whole["map"][0], window) for window in windows)
     pairs = source.read_images(Draw.of(np.array([[5, 0], [-1, 5]])), seed, 3, "source", slice(1, 4))
     elements = source.read(Draw.of(np.array([[5, 0], [-1, 5]])), seed, 3, "source")
-    np.testing.assert_array_equal(pairs["map"], elements["map"].reshape(4, crop, crop, 2)[1:4])
+    np.testing.assert_array_equal(pairs["map"], elements["map"].reshape(4, height, width, 2)[1:4])
 
 
 def test_crops_lie_anywhere(tmp_path, images):
     kept = filled(tmp_path, images, range(7)).kept(images)
-    found = {read(kept.source(images, 3), [0] * 64)["map"][n].tobytes() for n in range(64)}
-    assert len(found) == 2 * 4, "all windows of 3 x 3 in 4 x 6"
-    with pytest.raises(DataError, match="a crop of 5 cells does not lie within maps of 4"):
-        kept.source(images, 5)
+    found = {read(kept.source(images, 0.75), [0] * 64)["map"][n].tobytes() for n in range(64)}
+    assert len(found) == 2 * 3, "all windows of 3 x 4 in 4 x 6"
+    with pytest.raises(DataError, match=r"a crop of 0 of a map is none: give a share above 0"):
+        kept.source(images, 0.0)
 
 
 def test_a_source_goes_to_another_process_and_takes_rows(tmp_path, images):
@@ -206,9 +208,9 @@ def test_a_source_goes_to_another_process_and_takes_rows(tmp_path, images):
 
 
 def test_before_anything_is_kept_there_are_zeros(images):
-    source = FeatureSource(None, images, np.full(7, -1), 2, SHAPES)
+    source = FeatureSource(None, images, np.full(7, -1), 0.5, SHAPES)
     batch = read(source, [0, -1])
-    assert batch["map"].shape == (2, 2, 2, 2) and not batch["map"].any() and batch["mask"].tolist() == [True, False]
+    assert batch["map"].shape == (2, 2, 3, 2) and not batch["map"].any() and batch["mask"].tolist() == [True, False]
     assert not batch["bad"].any()
 
 

@@ -92,7 +92,7 @@ def kept() -> ConfigDict:
     config.model.aggregator, config.model.aggregator_options = "project", ConfigDict({"inner": ConfigDict(netvlad)})
     config.clusters.update(images=20, per_image=4, iterations=5)
     config.augment, config.frozen_random = common.base().augment, True
-    config.maps.update(cached=True, crop=3)
+    config.maps.update(cached=True, crop=0.75)
     config.val_data = ConfigDict({"val": common.data("at_names", ROOT, "val")})
     return config
 

@@ -95,7 +95,7 @@ def lines(run):
 
 
 def test_what_is_kept_is_computed_once_and_a_resumed_run_ends_as_the_whole_one(door, recipe, cached, tmp_path):
-    whole, part, crop = tmp_path / "whole", tmp_path / "part", "--config.maps.crop=3"
+    whole, part, crop = tmp_path / "whole", tmp_path / "part", "--config.maps.crop=0.75"
     trained(door, recipe, whole, *cached, crop)
     shutil.copytree(whole, part)
     shutil.rmtree(part / "checkpoints" / "12")
@@ -136,7 +136,7 @@ def test_other_weights_or_another_size_share_nothing(recipe, folder):
     ("changes", "words"),
     [
         ("augment.brightness=0.3", "nothing of config.augment would happen"),
-        ("maps.crop=50", "maps.crop: a crop of 50 cells does not lie within maps of"),
+        ("maps.crop=1.5", "maps.crop: a crop of 1.5 of a map is none"),
         ("image.size=(),image.multiple=8", "needs images of one size"),
         ("domain.method=mmd,target_data.root={root}", "domain.method='mmd' looks at the images themselves"),
         ("init=", "frozen parameters start from random numbers"),

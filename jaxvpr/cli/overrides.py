@@ -101,7 +101,13 @@ def override(config: ConfigDict, key: str, text: str) -> None:
             f"config.{key}={text} is not a dict as Python writes it, with its strings in quotes. A shell takes quotes "
             f"away: put the whole argument into single ones, '{{\"NAME\": VALUE}}'"
         )
-    if isinstance(old, ConfigDict) and isinstance(value, dict) and parents[0] in (*DATA_SET, *DATA_SETS) and not whole:
+    if (
+        isinstance(old, ConfigDict)
+        and isinstance(value, dict)
+        and parents[:1]
+        and parents[0] in (*DATA_SET, *DATA_SETS)
+        and not whole
+    ):
         for inner, content in value.items():  # `clips` or `partition` of a data set
             override(config, f"{key}.{inner}", as_text(content))
         return
@@ -123,8 +129,9 @@ def override(config: ConfigDict, key: str, text: str) -> None:
 
 def _leave_auto(config: ConfigDict, key: str) -> None:
     """What the user says himself is not chosen: the key, what is in its group, and a group that it is in."""
-    left = tuple(one for one in config.auto if not f"{one}.".startswith(f"{key}.") and not key.startswith(f"{one}."))
-    if len(left) < len(config.auto):
+    auto = config.get("auto", ())
+    left = tuple(one for one in auto if not f"{one}.".startswith(f"{key}.") and not key.startswith(f"{one}."))
+    if len(left) < len(auto):
         with config.unlocked():
             config.auto = left
 

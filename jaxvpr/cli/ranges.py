@@ -46,7 +46,7 @@ RANGES: tuple[tuple[str, Test, str], ...] = (
         objective.cliques.distance objective.temperatures objective.loss_options.scale
         objective.loss_options.temperature objective.loss_options.gamma objective.loss_options.alpha
         objective.loss_options.beta"""),
-    ("above 0 and at most 1", lambda n: 0 < n <= 1, "augment.scale"),
+    ("above 0 and at most 1", lambda n: 0 < n <= 1, "augment.scale maps.crop"),
     ("above 0 and at most 360", lambda n: 0 < n <= 360, "objective.partition.alpha"),
     ("above 0 and at most 180", lambda n: 0 < n <= 180, "objective.cliques.angle objective.partition.angle"),
     ("from 0 to 1", lambda n: 0 <= n <= 1, """

@@ -193,7 +193,12 @@ def _match(family: str, tensors: Tensors, variables: Variables, pattern: str | N
                     values[key[0], *key[1].split("/")] = np.asarray(value, wanted.dtype, order="C")
             else:
                 shapes.append(f"{name} {tensors[name].shape} for {key[1]} {tuple(wanted.shape)}")
+
+    def has_new(key: tuple[str, str]) -> bool:
+        return bool(table.keeps and re.fullmatch(table.keeps, key[1]))
+
     problems = {
+        "for models that have": [str(table.keeps)] if table.keeps and not any(map(has_new, paths)) else [],
         "no parameter of ours matches": [] if chosen else [pattern or str(table.covers)],
         "ours, without a name there": [key[1] for key, name in names.items() if name is None],
         "missing in the file": [name for name in names.values() if name and name not in tensors],

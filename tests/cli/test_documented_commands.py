@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxvpr.cli import missing
+from jaxvpr.cli import missing, weight_source
 from jaxvpr.cli.arguments import help_text, parse
 from jaxvpr.cli.overrides import data_sets
 from jaxvpr.cli.recipes import load_config, shipped
@@ -32,7 +32,15 @@ FOR_EXAMPLE = {
     "=/data": "=data",
 }
 READ = re.compile(r"(?:root=|data=|--(?:images|database|queries)=)([^, ]+)")
-RUNS = ("cosplace-city", "nordland-squeezenet", "cosplace-by-day", "pretrain-city", "netvlad-city", "netvlad-pitts30k")
+RUNS = (
+    "vit-city",
+    "cosplace-city",
+    "nordland-squeezenet",
+    "cosplace-by-day",
+    "pretrain-city",
+    "netvlad-city",
+    "netvlad-pitts30k",
+)
 
 
 def texts():
@@ -87,6 +95,11 @@ def test_a_printed_command_is_understood_and_names_all_that_it_reads(arguments, 
     for file in re.findall(r"(?:init|weights|teacher)=(?:[\w-]+:)?([^,: ]+)[,: ]", typed):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
+    for package in weight_source.PACKAGES.values():  # as if they were installed
+        (tmp_path / "site" / package / "models").mkdir(parents=True)
+        (tmp_path / "site" / package / "__init__.py").touch()
+        (tmp_path / "site" / package / "models" / "weights.pth").touch()
+    monkeypatch.syspath_prepend(tmp_path / "site")
     command = parse(arguments)
     assert command.config.name
     named = READ.findall(typed) or ["data"]

@@ -18,7 +18,8 @@ class Family(NamedTuple):
         full path of a parameter of ours (`backbone/cls_token`) gives its full name; one that matches the path of a
         module (`backbone/bn1`) gives the original's module, and the last part of the name follows by `LEAVES`.
       covers: prefix, or prefixes, of the paths of ours that such a file holds; the others keep their values.
-      keeps: pattern of paths within it that such a file does not hold either: they keep their values too.
+      keeps: pattern of paths within it that such a file does not hold either: they keep their values too. Only models
+        that have such parameters are read as this family.
       extras: patterns of names that a file may hold and we do not need.
       unused: names and shapes of tensors that the original's model has without using them, so that its strict loading
         wants them: left out in reading, written as zeros unless a row gives one.

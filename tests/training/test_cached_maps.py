@@ -94,6 +94,7 @@ def lines(run):
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_what_is_kept_is_computed_once_and_a_resumed_run_ends_as_the_whole_one(door, recipe, cached, tmp_path):
     whole, part, crop = tmp_path / "whole", tmp_path / "part", "--config.maps.crop=0.75"
     trained(door, recipe, whole, *cached, crop)

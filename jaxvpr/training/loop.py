@@ -194,7 +194,7 @@ class _Run:
         if self.ended(host) and host.step < self.total:
             best = self.deciding.score(name, host.patience.best or 0.0)
             better = "below" if self.deciding.lower_is_better(name) else "above"
-            why = f"no {name} {better} {best} in {host.patience.bad} validations"
+            why = f"no {name} {better} {round(best, 4)} in {host.patience.bad} validations"
             self.log.write(host.step, {"ended": why})
             log.info("ended at step %d of %d: %s", host.step, self.total, why)
         self.save(state, host, score)

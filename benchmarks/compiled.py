@@ -130,7 +130,7 @@ def stand_in(config: ConfigDict, classes: int) -> Places:
     if keys.name == "places":
         return _places(np.repeat(np.arange(keys.P), keys.K))
     if keys.name == "mined_triplets":
-        cut = builders.cutting(config.train_data)
+        cut = builders.cutting(config.train_data, "train_data")
         return _drives(100, (cut.length - 1) * cut.every + 1 if cut else 1)
     raise ValueError(f"no stand-in for the images of objective.name={keys.name!r}")
 

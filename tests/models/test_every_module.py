@@ -213,7 +213,8 @@ def test_gradients_are_finite_for_noise_and_for_constant_images(make, name, dtyp
         return jnp.sum(found * jnp.arange(found.size, dtype=jnp.float32).reshape(found.shape))
 
     gradient = jit(jax.grad(loss, argnums=(0, 1)))
-    precise = {"float32 HIGHEST"} if name in ALWAYS_PRECISE and make is not sequence_model else set()
+    always = ("projected",) if make is sequence_model else ALWAYS_PRECISE
+    precise = {"float32 HIGHEST"} if name in always else set()
     found = set(flops(gradient.trace(variables.get("params", {}), images).jaxpr))
     kinds = set() if (make, dtype) == (backbone_model, "bfloat16") else {"float32 HIGH"}
     if make in (backbone_model, non_local_model) and dtype == "bfloat16":

@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data_pipelines.clips import Clips
-from data_pipelines.errors import DataError
 from data_pipelines.feature_store import FeatureSource, Kept
 from data_pipelines.paths import Paths
 from data_pipelines.places import Places
@@ -64,14 +63,11 @@ def _made(
     kept: Kept | None,
 ) -> Recipe:
     """The recipe with what is kept; with nothing, its sources give zeros."""
-    try:
-        if kept:
-            source = kept.source(images, config.maps.crop)
-        else:
-            none = np.full(len(images), -1)
-            source = FeatureSource(None, images, none, config.maps.crop, builders.map_shapes(config))
-    except DataError as error:
-        raise UserError(f"maps.crop: {error}") from error
+    if kept:
+        source = kept.source(images, config.maps.crop)
+    else:
+        none = np.full(len(images), -1)
+        source = FeatureSource(None, images, none, config.maps.crop, builders.map_shapes(config))
     describer = builders.kept_describer(config, over, kept) if kept else None
     own = learning._replace(sources=dict.fromkeys(learning.objective.streams, source))
     return complete(config, own, sets, over, validation, describer)

@@ -137,7 +137,7 @@ def test_other_weights_or_another_size_share_nothing(recipe, folder):
     ("changes", "words"),
     [
         ("augment.brightness=0.3", "nothing of config.augment would happen"),
-        ("maps.crop=1.5", "maps.crop: a crop of 1.5 of a map is none"),
+        ("maps.crop=1.5", "config.maps.crop=1.5"),
         ("image.size=(),image.multiple=8", "needs images of one size"),
         ("domain.method=mmd,target_data.root={root}", "domain.method='mmd' looks at the images themselves"),
         ("init=", "frozen parameters start from random numbers"),

@@ -14,18 +14,15 @@ of docs/models.md finds more, where its weights can be had. Measured results: do
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 
 def vlad() -> ConfigDict:
     """The map of block 10: 112 channels at a sixteenth of the image's size. Pillow's bicubic filter squashes images."""
     config = common.base()
-    config.init = "pip:efficientnet-lite0"
-    config.model.backbone = "efficientnet_lite0"
-    config.model.backbone_options = ConfigDict({"cut": 10})
+    trainings.small_lite(config)
     config.model.aggregator = "vlad"
     config.model.aggregator_options = ConfigDict({"clusters": 64})
-    config.image = common.image((224, 224), "pil_bicubic", mean=common.LITE_MEAN, std=common.LITE_STD)
     config.clusters.images = 200  # of 100 features each: k-means looks at no more
     return config
 

@@ -13,7 +13,7 @@ tunes it. Any other model goes by its keys, and `DATA` puts the same images into
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, trainings
 
 # Floors of the test: of 25 from the ground up, those that leave 1 or 3 over after division by 5.
 FLOORS = ("basement4", "basement3", "basement2", "basement0", *(f"floor{number}" for number in range(3, 24)))
@@ -66,11 +66,8 @@ DATA = {"nordland": on_nordland, "ie_tower": on_ie_tower, "city": on_city}
 def base() -> ConfigDict:
     """EfficientNet-Lite0 with GeM, its blocks from 5 on fine-tuned on pairs by multi-similarity."""
     config = common.base()
-    config.init = "pip:efficientnet-lite0"
-    config.model.backbone = "efficientnet_lite0"
-    config.model.backbone_options = ConfigDict({"cut": 10, "frozen_until": 4, "frozen_bn": "all"})
+    trainings.small_lite(config, frozen_until=4, frozen_bn="all")
     config.model.aggregator = "gem"
-    config.image = common.image((224, 224), "pil_bicubic", mean=common.LITE_MEAN, std=common.LITE_STD)
     config.augment.update(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, scale=(0.75, 1.0))
     config.objective = common.places(P=16, K=2, by="near", min_distance=25.0)
     config.objective.loss_options.update(alpha=2.0, beta=40.0, base=0.5)

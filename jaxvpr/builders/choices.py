@@ -148,7 +148,7 @@ def _sides(config: ConfigDict, images: Places, by: str, free: dict[str, bool]) -
                 why = f"{len(sizes):,} classes, the median of {np.median(sizes):.0f} images, {kept:.0%} of the images"
                 return M, alpha, least, f"the finest cells that keep nine tenths: {why}"
     least = 2 if free["min_images"] else keys.min_images
-    why = "no cells keep nine tenths of the images in classes of which the median has 4: few images of a place"
+    why = "no cell size keeps 90 % of the images in classes with a median of 4: there are few images of each place"
     return M, alpha, least, why
 
 

@@ -145,10 +145,9 @@ def uncompressed(
 
 def with_choices(config: ConfigDict, folder: Path) -> ConfigDict:
     """The recipe with what the run of the folder chose from its data (`auto`); as it is where no run began."""
-    file = folder / "config.json"
-    if not config.get("auto", ()) or not file.is_file():
+    theirs = _saved_recipe(folder) if config.get("auto", ()) else None
+    if theirs is None:
         return config
-    theirs = recipe_of(json.dumps(read_json(file, workdir.AGAIN)), file)
     config = config.copy_and_resolve_references().unlock()
     for key in config.auto:
         *parents, last = key.split(".")
@@ -159,12 +158,17 @@ def with_choices(config: ConfigDict, folder: Path) -> ConfigDict:
     return config.lock()
 
 
+def _saved_recipe(folder: Path) -> ConfigDict | None:
+    """The recipe that the run of a folder saved; None where no run began."""
+    file = folder / "config.json"
+    return recipe_of(json.dumps(read_json(file, workdir.AGAIN)), file) if file.is_file() else None
+
+
 def _refuse_other_model(config: ConfigDict, folder: Path) -> None:
     """Raises UserError where the run of the folder trained a model of other parameters; names the keys that differ."""
-    file = folder / "config.json"
-    if not file.is_file():
+    theirs = _saved_recipe(folder)
+    if theirs is None:
         return
-    theirs = recipe_of(json.dumps(read_json(file, workdir.AGAIN)), file)
     found = workdir.differences(theirs, config)
     differ = {key: values for key, values in found.items() if key.startswith(("model.", "image."))}
     if differ and _sizes(theirs) != _sizes(config):

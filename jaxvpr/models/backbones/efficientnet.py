@@ -82,7 +82,25 @@ class MBConv(nn.Module):
         return x + nn.Dropout(self.drop, broadcast_dims=(1, 2, 3), deterministic=self.deterministic)(y)
 
 
-class EfficientNet(nn.Module):
+class PartlyFrozen:
+    """What both kinds of EfficientNet do with the parts that are frozen, stages or blocks."""
+
+    frozen_until: int | None
+    frozen_bn: str
+    dtype: Any
+    momentum: float
+    eps: float
+
+    def _norm(self, average: bool) -> Callable[..., nn.Module]:
+        return partial(BatchNorm, average or self.frozen_bn == "all", self.dtype, self.momentum, self.eps)
+
+    def _deterministic(self, number: int, train: bool) -> bool:
+        """Whether a part runs as in evaluation."""
+        frozen = self.frozen_until is not None and number <= self.frozen_until
+        return not train or (frozen and self.frozen_bn != "update")
+
+
+class EfficientNet(PartlyFrozen, nn.Module):
     """A stem, seven stages of inverted bottlenecks and a last 1x1 convolution.
 
     Attributes:
@@ -154,14 +172,6 @@ class EfficientNet(nn.Module):
                 name=f"features_{number}_{i}",
             )(x)
         return x
-
-    def _norm(self, average: bool) -> Callable[..., nn.Module]:
-        return partial(BatchNorm, average or self.frozen_bn == "all", self.dtype, self.momentum, self.eps)
-
-    def _deterministic(self, number: int, train: bool) -> bool:
-        """Whether a stage runs as in evaluation."""
-        frozen = self.frozen_until is not None and number <= self.frozen_until
-        return not train or (frozen and self.frozen_bn != "update")
 
     def _check(self) -> None:
         if self.cut not in range(LAST + 1):

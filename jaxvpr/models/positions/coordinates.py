@@ -50,7 +50,8 @@ class Area(NamedTuple):
         if not self.metres:
             middle = self.west + width / 2
             away = east - middle
-            east = middle + away - 360.0 * xp(east).round(away / 360.0)
+            with np.errstate(invalid="ignore"):  # an infinite one is nowhere, NaN
+                east = middle + away - 360.0 * xp(east).round(away / 360.0)
         return (north - self.south) / height, (east - self.west) / width
 
     def placed(self, u: Array, v: Array) -> tuple[Array, Array]:
@@ -97,7 +98,7 @@ def area(numbers: Sequence[float], metres: bool = False) -> Area:
 def haversine(latitude: Array, longitude: Array, latitude2: Array, longitude2: Array) -> Array:
     """Metres along a great circle of the sphere of radius `EARTH`, between degrees; equation 3.5 of [000].
 
-    With float32 degrees the result is as coarse as they are, 0.4 m at a latitude of 40; `metres_apart` is not.
+    With float32 degrees the result is as coarse as they are, up to 0.8 m off; `metres_apart` is not.
     """
     one, other = _radians(latitude), _radians(latitude2)
     return _on_sphere(one, other, _radians(latitude2 - latitude), _radians(longitude2 - longitude))
@@ -114,8 +115,9 @@ def metres_apart(area: Area, at: Array, other: Array) -> Array:
     """Metres between normalised positions, the first two numbers of `[..., 2 or more]`; `[...]`.
 
     Differences are taken within the box before anything is turned into radians, so that float32 keeps the digits that
-    degrees would lose: two positions of one city (10 km) are right to a millimetre. Of two equal ones the gradient
-    is zero.
+    degrees would lose. Of its positions as they are it computes 0.1 m to 5e-7 m, 25 m to 6e-6 m and 1 km to 0.2 mm.
+    Rounding the positions themselves takes more: 1 mm in a box of 10 km, 2.6 m where the box is the globe. Of two equal
+    ones the gradient is zero.
     """
     height, width = area.sides
     north, east = (other[..., 0] - at[..., 0]) * height, (other[..., 1] - at[..., 1]) * width

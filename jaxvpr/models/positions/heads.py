@@ -51,7 +51,7 @@ class FourierFeatures(nn.Module):
 
 
 class PositionHead(nn.Module):
-    """Hidden layers with an activation between them, and the numbers of a coding ([000 section 3.1]).
+    """Hidden layers with an activation between them, and the numbers of a coding (Gaza, section 3.1).
 
     Attributes:
       coding: what the numbers mean.

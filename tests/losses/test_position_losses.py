@@ -159,6 +159,8 @@ def cases():
                 marks = [pytest.mark.long] * (not bearing)
                 coding = kind(CITY, bearing=bearing, **options)
                 yield pytest.param(name, coding, id=f"{name}-{kind.__name__}-{bearing}", marks=marks)
+    for ending in ("softmax", "none", "tanh"):
+        yield pytest.param("l2", Direct(CITY, ending=ending), id=f"l2-{ending}", marks=pytest.mark.long)
 
 
 @pytest.mark.parametrize(("name", "coding"), list(cases()))

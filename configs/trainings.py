@@ -130,7 +130,7 @@ def places_of_gsv_cities(name: str, P: int, epochs: int) -> ConfigDict:
 # What recipes of a user's own photos leave to the data (`jaxvpr.builders.choices`).
 OF_OWN_PHOTOS = (
     "train_data.reader", "train_data.options", "train_data.split", "train_data.hold_out", "val_data", "test_data",
-    "image.size", "epochs", "steps_per_epoch",
+    "image.size", "image.resize", "model.backbone_options", "epochs", "steps_per_epoch",
 )  # fmt: skip
 OF_NEAR_PLACES = ("objective.partition.by", "objective.partition.radius", "objective.partition.angle",
                   "objective.min_distance", "objective.P", "batch")  # fmt: skip

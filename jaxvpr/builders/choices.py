@@ -16,12 +16,14 @@ from ml_collections import ConfigDict
 
 from data_pipelines.eigen import eigen_classes
 from data_pipelines.errors import DataError
+from data_pipelines.images import RULES
 from data_pipelines.near_batches import near_table
 from data_pipelines.partitions import Cells, cosplace_cells, square_cells
 from data_pipelines.places import Places
 from data_pipelines.shapes import own_sizes
-from jaxvpr.builders import layout
+from jaxvpr.builders import layout, resting
 from jaxvpr.builders.layout import Choice
+from jaxvpr.builders.network import model
 from jaxvpr.cli import checks
 from jaxvpr.cli.overrides import as_text, override
 
@@ -34,6 +36,7 @@ FULL = 20  # batches of classes that make a group worth having
 DRAWS, ROUNDS = 16, 12  # of each image, and validations
 NEAR = ((12.0, 10.0), (12.0, 20.0), (15.0, 30.0), (20.0, 45.0), (20.0, 90.0), (20.0, 180.0))  # metres, degrees
 LOOKED_AT, HEADERS = 50_000, 64  # images whose partners are counted, and whose headers are read
+TRAINED = "pil_bilinear"  # what takes the place of a resize rule that runs on the devices
 AREA, MULTIPLE, ENLARGED = 224**2, 32, 2.0  # pixels, of the sides, and how many times a side at most
 RATES = ((1_000, 1e-3), (10_000, 3e-4), (100_000, 1e-4), (math.inf, 1e-5))  # below so many steps
 
@@ -55,7 +58,7 @@ def settle(config: ConfigDict, training_sets: Callable[[ConfigDict], list[Places
     if any(key.startswith(("train_data", "val_data", "test_data")) for key in config.auto):
         _take(config, layout.splits(config), made)
     images = training_sets(config)[0]
-    for choose in (_size, _batch, _partition, _length, _rate):
+    for choose in (_size, _frozen, _batch, _partition, _length, _rate):
         _take(config, choose(config, images), made)
     with config.unlocked():
         config.auto = ()
@@ -75,6 +78,8 @@ def _take(config: ConfigDict, choices: Iterable[Choice], made: list[Choice]) -> 
 
 
 def _size(config: ConfigDict, images: Places) -> Iterator[Choice]:
+    if config.image.resize not in RULES:
+        yield "image.resize", TRAINED, f"{config.image.resize} is for evaluation: training resizes on the host"
     if "image.size" not in config.auto:
         return
     some = images.path.take(np.unique(np.linspace(0, len(images) - 1, HEADERS).astype(int)))
@@ -83,9 +88,19 @@ def _size(config: ConfigDict, images: Places) -> Iterator[Choice]:
     wide = float(np.median(shapes[:, 1] / shapes[:, 0])) if len(shapes) else 1.0
     tall = float(np.median(shapes[:, 0])) if len(shapes) else math.inf
     area = min(AREA, ENLARGED**2 * tall**2 * wide)
-    height, width = (MULTIPLE * max(1, round(math.sqrt(area * by) / MULTIPLE)) for by in (1 / wide, wide))
+    multiple = MULTIPLE if config.image.multiple == 1 else config.image.multiple
+    height, width = (multiple * max(1, round(math.sqrt(area * by) / multiple)) for by in (1 / wide, wide))
     why = "as many pixels as 224 x 224 has" if area == AREA else f"at most {ENLARGED:g} times their own sides"
     yield "image.size", (height, width), f"photos {wide:.2f} times as wide as high, and {why}"
+
+
+def _frozen(config: ConfigDict, images: Places) -> Iterator[Choice]:
+    """What of a published method's backbone rests, where its options say nothing of it."""
+    options = config.model.backbone_options.to_dict()
+    if config.method and not config.maps.cached and not options.keys() & resting.OPTIONS:
+        rest, why = resting.early(model(config).backbone)
+        if rest:
+            yield "model.backbone_options", {**options, **rest}, why
 
 
 def _batch(config: ConfigDict, images: Places) -> Iterator[Choice]:

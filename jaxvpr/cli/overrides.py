@@ -76,7 +76,7 @@ def override(config: ConfigDict, key: str, text: str) -> None:
       UserError: unknown key (lists those beside it) or a value of another type.
     """
     key = ALIASES.get(key, key)
-    _leave_auto(config, "image" if key == "method" else key)
+    _leave_auto(config, key)
     *parents, last = key.split(".")
     value = parsed(text)
     if isinstance(value, dict) and _is_data(key):
@@ -123,6 +123,8 @@ def override(config: ConfigDict, key: str, text: str) -> None:
             group[OWN_OPTIONS[last]] = ConfigDict({})
     if key == "method":
         fill_method(config)
+        if config.image.size:  # one that takes images of any size leaves it to the data
+            _leave_auto(config, "image.size")
     if key == "data":
         _move_data(config, old)
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines import readers
+from data_pipelines.images import RULES
 from data_pipelines.minicity import CityConfig, layout, poses
 from data_pipelines.partitions import cosplace_cells
 from data_pipelines.places import Paths, Places
@@ -161,3 +162,27 @@ def test_a_run_is_that_of_its_recipe_before_the_choices_too(photo_tree, tmp_path
     assert not workdir.differences(made, given)
     other = config_of(f"own.py,data={photo_tree},objective.K=4")
     assert list(workdir.differences(made, other)) == ["objective.K"]
+
+
+@pytest.mark.parametrize(
+    ("method", "size", "options"),
+    [
+        ("cosplace-resnet18-512", (64, 64), {"frozen_until": "layer2", "frozen_bn": "all"}),  # of any size
+        ("convap-resnet50-4096", (320, 320), {"frozen_until": "layer2", "frozen_bn": "all"}),  # of this size
+        ("salad-dinov2b", (322, 322), {"train_blocks": 4}),
+    ],
+)
+def test_a_published_method_is_tuned_on_the_host_s_pixels_with_its_early_blocks_at_rest(
+    photo_tree, method, size, options
+):
+    config, _ = settled(config_of("gsv_cities.py:own", f"--config.data={photo_tree}", f"--config.method={method}"))
+    assert tuple(config.image.size) == size and config.image.resize in RULES
+    assert config.model.backbone_options.to_dict().items() >= options.items()
+    assert config.image.mean == (0.485, 0.456, 0.406)  # the method's own, not the recipe's
+
+
+def test_what_is_said_of_the_backbone_is_not_chosen(photo_tree):
+    given = "method=cosplace-resnet18-512", "model.backbone_options.frozen_until=layer3"
+    flags = (f"--config.{change}" for change in (f"data={photo_tree}", *given))
+    config, _ = settled(config_of("gsv_cities.py:own", *flags))
+    assert config.model.backbone_options.to_dict() == {"frozen_until": "layer3"}

@@ -165,7 +165,10 @@ VERBS = {
                 "frames", required=True, repeated=True,
             ),
             READER,
-            Flag("database", "FILE.npy", "descriptors from extract, or the classes.npy of a run", Path, required=True),
+            Flag(
+                "database", "FILE", "descriptors from extract (.npy), the classes.npy of a run, or weights with a head "
+                "that answers positions (default: the head of the recipe's model)", Path,
+            ),
             Flag("out", "FOLDER", "where to write table and pictures (default: WORKDIR/localize)", Path),
             Flag(
                 "top", "N", "how many places to name for each photo (default: 5), or to choose from for each frame of "

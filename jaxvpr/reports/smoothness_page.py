@@ -93,7 +93,7 @@ def _chart(measured: Sequence[Mapping[str, Any]], names: Sequence[str], key: str
     lines: list[Series] = []
     for at, (name, colour, one) in enumerate(zip(names, COLOURS, measured, strict=False)):
         x, mean, lower, upper = ([row[c] for row in one[key]["bins"]] for c in ("x", "mean", "lower", "upper"))
-        if not x:
+        if len(x) < 2:  # one point is no curve
             continue
         quartiles = [] if at else [Series("", x, line, colour, faint=True) for line in (lower, upper)]
         floor = one[key]["floor"]

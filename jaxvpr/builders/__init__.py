@@ -41,7 +41,7 @@ from jaxvpr.builders.network import (
     shapes,
     where,
 )
-from jaxvpr.builders.positions import coding, head, located
+from jaxvpr.builders.positions import answering, coding, head
 from jaxvpr.builders.start import filled, initial_variables, without_clusters
 from jaxvpr.builders.training_images import (
     PARTITIONS,

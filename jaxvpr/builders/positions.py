@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxvpr import models
@@ -40,9 +41,13 @@ def head(config: ConfigDict) -> Callable[[Any, Any], Any]:
     return _head_of(model(config))
 
 
-def located(config: ConfigDict) -> Callable[[Any, Any], Any]:
-    """(variables, images) -> (descriptors [B, D], raw outputs [B, numbers])."""
-    return _located_of(model(config))
+def answering(config: ConfigDict) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """(variables, images) -> descriptors float32 [B, D] and answers float32 [B, 4] of the recipe's model.
+
+    An answer is (north, east, bearing, confidence): parts of the area's height and width, in which float32 is fine
+    enough, then degrees clockwise from north, and a share; NaN where the head says nothing.
+    """
+    return _answering_of(model(config))
 
 
 @lru_cache(maxsize=16)
@@ -52,9 +57,14 @@ def _head_of(module: models.PlaceModel) -> Callable[[Any, Any], Any]:
 
 
 @lru_cache(maxsize=16)
-def _located_of(module: models.PlaceModel) -> Callable[[Any, Any], Any]:
+def _answering_of(module: models.PlaceModel) -> Callable[[Any, Any], tuple[Any, Any]]:
+    assert module.position is not None
+
     def apply(variables: Any, images: Any) -> tuple[Any, Any]:
         descriptors = module.apply(variables, images)
-        return descriptors, module.apply(variables, descriptors, method="of_descriptors")
+        raw = module.apply(variables, descriptors, method="of_descriptors")
+        at, confidence = module.position.coding.decode(raw)
+        turned = jnp.stack([at[:, 2] % 1.0 * 360.0 % 360.0, confidence], -1)
+        return descriptors, jnp.concatenate([at[:, :2], turned], -1).astype(jnp.float32)
 
     return apply

@@ -21,10 +21,10 @@ from data_pipelines.progress import Bar
 from jaxvpr import builders
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
-from jaxvpr.models.positions import Area, Coding, Located
+from jaxvpr.models.positions import Area, Coding, Located, metres_between
 from jaxvpr.parallel import hosts
 from jaxvpr.reports import geojson
-from jaxvpr.reports.located import located_picture
+from jaxvpr.reports.located import Marks, located_picture
 from jaxvpr.reports.terminal import Figure, Row, show
 from jaxvpr.retrieval import heads
 from jaxvpr.runs import model_file, which
@@ -97,7 +97,8 @@ def run(model: which.Chosen, images: Sequence[str], paths: Paths, top: int, out:
         _show(rows, coding.area)
         with Bar("drawing pictures", len(answered), "photos") as bar:
             for k, query in enumerate(answered):
-                picture = located_picture(paths[query], coding.area, Located(*(column[k] for column in found)))
+                first, of_photo = rows[k * found.north.shape[1]], Located(*(column[k] for column in found))
+                picture = _picture(paths[query], coding.area, of_photo, first)
                 name = f"{query:04d}_{shortened(Path(paths[query]).stem)}.png"
                 (out / name).write_bytes(picture)
                 bar.advance()
@@ -133,6 +134,17 @@ def _row(area: Area, found: Located, photo: int, rank: int) -> dict[str, Any]:
         return row  # no UTM there
     x, y, zone = geo.to_utm(np.array([north]), np.array([east]))
     return row | {"east": float(x[0]), "north": float(y[0]), "zone": int(zone[0])}
+
+
+def _picture(photo: str, area: Area, one: Located, first: dict[str, Any]) -> bytes:
+    """The photo beside the area's plan, with the first answer in words."""
+    north, east = np.array([area.south, area.north]), np.array([area.west, area.east])
+    up = metres_between(area, north[:1], east.mean(keepdims=True), north[1:], east.mean(keepdims=True))
+    across = metres_between(area, north.mean(keepdims=True), east[:1], north.mean(keepdims=True), east[1:])
+    away = ~area.holds(one.north, one.east)
+    marks = Marks(*area.normalised(one.north, one.east), one.bearing, one.confidence, away)
+    words = in_words(first) + (f"\nconfidence {first['confidence']:.2f}" if "confidence" in first else "")
+    return located_picture(photo, marks, (float(up[0]), float(across[0])), words)
 
 
 def _write(out: Path, rows: Rows, unread: Rows) -> None:

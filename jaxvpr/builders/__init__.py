@@ -25,6 +25,7 @@ from jaxvpr.builders.datasets import (
     validation,
 )
 from jaxvpr.builders.features import check_maps, kept_describer, map_shapes, maps_kept, resting
+from jaxvpr.builders.heads import answering, coding, head
 from jaxvpr.builders.layout import Choice
 from jaxvpr.builders.network import (
     apply,
@@ -41,7 +42,6 @@ from jaxvpr.builders.network import (
     shapes,
     where,
 )
-from jaxvpr.builders.positions import answering, coding, head
 from jaxvpr.builders.start import filled, initial_variables, without_clusters
 from jaxvpr.builders.training_images import (
     PARTITIONS,

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvpr.models.positions import Cells, Coding, Located, Mixture, located
+from jaxvpr.models.positions import Area, Cells, Coding, Located, Mixture, located, metres_between
 
 Array = np.ndarray
 AT_ONCE = 256  # descriptors: a head of many cells gives half a megabyte for each
@@ -74,3 +74,12 @@ def _hypotheses(coding: Mixture, raw: Array, top: int) -> tuple[Array, Array]:
         toward = np.take_along_axis(found.toward, order[..., None], -2)
         turns = np.arctan2(toward[..., 1], toward[..., 0]) / (2 * np.pi) % 1.0
     return np.concatenate([means, turns[..., None]], -1), np.take_along_axis(shares, order, -1)
+
+
+def plan(area: Area, north: Array, east: Array) -> Array:
+    """float64 [N, 2], metres east and north of the area's south-west corner on a plane, true in its middle."""
+    u, v = area.normalised(north, east)
+    middle = np.array([(area.south + area.north) / 2]), np.array([(area.west + area.east) / 2])
+    up = metres_between(area, np.array([area.south]), middle[1], np.array([area.north]), middle[1])
+    across = metres_between(area, middle[0], np.array([area.west]), middle[0], np.array([area.east]))
+    return np.stack([v * across, u * up], -1)

@@ -25,6 +25,7 @@ from jaxvpr.builders.datasets import (
     validation,
 )
 from jaxvpr.builders.features import check_maps, kept_describer, map_shapes, maps_kept, resting
+from jaxvpr.builders.heads import answering, coding, head
 from jaxvpr.builders.layout import Choice
 from jaxvpr.builders.network import (
     apply,

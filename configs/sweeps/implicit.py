@@ -4,8 +4,8 @@ on the embedded city; what was found is in docs/results.md.
     python -m jaxvpr.main sweep --config=configs/sweeps/implicit.py               # 4.3, 4.5: all heads, three seeds
     python -m jaxvpr.main sweep --config=configs/sweeps/implicit.py:sparse        # one survey of four
     python -m jaxvpr.main sweep --config=configs/sweeps/implicit.py:squeezenet,init=squeezenet1_0.pth   # 4.4
-    python -m jaxvpr.main sweep --config=configs/sweeps/implicit.py:headings      # 4.3.1: one heading, and all of them
-    python -m jaxvpr.main sweep --config=configs/sweeps/implicit.py:areas         # Fig 4.6, 4.7: capacity, generalisation
+    python -m jaxvpr.main sweep --config=configs/sweeps/implicit.py:headings      # 4.3.1: one heading, and all
+    python -m jaxvpr.main sweep --config=configs/sweeps/implicit.py:areas         # Fig 4.6, 4.7: growing areas
 
 Every preset begins with the recipe `implicit.py`, and so with the network that `cosplace.py` left in `runs/`. The first
 run describes the images, the others find what is kept. Validation (the curves) has the queries of the set to validate

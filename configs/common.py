@@ -52,6 +52,11 @@ def _model(config: ConfigDict) -> None:
             "sequence": "",
             "sequence_options": ConfigDict({}),
             "non_local": ConfigDict({}),
+            # What answers a position from a descriptor (docs/positions.md): "direct", "hypersphere", "cells" or
+            # "mixture"; "" is none. Its options are those of the kind and of its layers, and `area` = (south, west,
+            # north, east), in degrees or with `metres` in metres: () is taken from the data that trains.
+            "position": "",
+            "position_options": ConfigDict({}),
             # Descriptors of unit length; false leaves them as the aggregator makes them. Aggregators that pool have
             # `l2_before` among their options.
             "l2_after": True,

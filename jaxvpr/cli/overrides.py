@@ -18,8 +18,14 @@ DATA_SETS = {"more_train_data": "at_names", "val_data": "at_names", "test_data":
 DATA_SET = {"train_data": "at_names", "target_data": "folder"}
 ALIASES = {"weights": "init"}
 # A key that names a function, and the key of its arguments beside it.
-OWN_OPTIONS = {"loss": "loss_options", "miner": "miner_options", "name": "options", "sequence": "sequence_options"}
-MODEL_OPTIONS = ("backbone_options", "aggregator_options", "sequence_options", "non_local")
+OWN_OPTIONS = {
+    "loss": "loss_options",
+    "miner": "miner_options",
+    "name": "options",
+    "sequence": "sequence_options",
+    "position": "position_options",
+}
+MODEL_OPTIONS = ("backbone_options", "aggregator_options", "sequence_options", "non_local", "position_options")
 FREE = frozenset((*MODEL_OPTIONS, "loss_options", "miner_options", "options", "city"))
 CLOSES = {"(": ")", "[": "]", "{": "}"}
 

@@ -33,7 +33,8 @@ RANGES: tuple[tuple[str, Test, str], ...] = (
         objective.partition.min_images objective.N objective.min_images
         objective.cliques.similar objective.cliques.refresh objective.negatives objective.refresh
         objective.memory_mib objective.difficult objective.difficult_pool
-        objective.loss_options.bins objective.loss_options.sub_centers"""),
+        objective.loss_options.bins objective.loss_options.sub_centers model.position_options.cells
+        model.position_options.sectors model.position_options.components model.position_options.widths"""),
     ("at least 1 and at most 16384", lambda n: 1 <= n <= 16384, """
         image.size image.multiple panorama.size panorama.view objective.teacher_size"""),
     ("at least 1 and at most 1048576", lambda n: 1 <= n <= 2**20, """
@@ -45,14 +46,16 @@ RANGES: tuple[tuple[str, Test, str], ...] = (
         image.std augment.ratio objective.partition.M objective.partition.radius objective.M objective.scale
         objective.cliques.distance objective.temperatures objective.loss_options.scale
         objective.loss_options.temperature objective.loss_options.gamma objective.loss_options.alpha
-        objective.loss_options.beta"""),
+        objective.loss_options.beta model.position_options.fourier_scale model.position_options.sigmas"""),
     ("above 0 and at most 1", lambda n: 0 < n <= 1, "augment.scale maps.crop"),
     ("above 0 and at most 360", lambda n: 0 < n <= 360, "objective.partition.alpha"),
     ("above 0 and at most 180", lambda n: 0 < n <= 180, "objective.cliques.angle objective.partition.angle"),
     ("from 0 to 1", lambda n: 0 <= n <= 1, """
         augment.flip augment.perspective augment.grey augment.erasing objective.margin_warmup objective.cliques.share
         objective.loss_options.margin_warmup"""),
-    ("from 0 to below 1", lambda n: 0 <= n < 1, "ema.decay plateau.factor objective.smoothing"),
+    ("from 0 to below 1", lambda n: 0 <= n < 1, """
+        ema.decay plateau.factor objective.smoothing model.position_options.dropout"""),
+    ("from -100000000 to 100000000", lambda n: abs(n) <= 1e8, "model.position_options.area"),
     ("from 0 to 0.5", lambda n: 0 <= n <= 0.5, "augment.hue"),
     ("from 0 to 30", lambda n: 0 <= n <= 30, "augment.magnitude augment.blur"),
     ("from 0 to 180", lambda n: 0 <= n <= 180, "augment.rotation objective.turn"),
@@ -104,6 +107,8 @@ def mistakes(config: ConfigDict) -> Iterator[str]:
 
 
 def _range(key: str) -> tuple[str, Test | None]:
+    if key.startswith("model.position_options."):
+        return TESTS.get(key, TESTS["seed"])
     if key.startswith("model."):
         return TESTS["every_epochs"] if key.rpartition(".")[2] in SIZES else TESTS["seed"]
     return TESTS.get(key, ("", None))

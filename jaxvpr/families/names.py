@@ -76,6 +76,7 @@ def _of_model() -> Known:
         "model.backbone": models.BACKBONES,
         "model.aggregator": models.AGGREGATORS,
         "model.sequence": ("", *models.SEQUENCES),
+        "model.position": ("", *models.POSITIONS),
         "model.precision": models.PRECISIONS,
         "model.head_precision": ("", *models.PRECISIONS),
         "train_precision": ("", *models.PRECISIONS),

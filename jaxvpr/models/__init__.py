@@ -1,5 +1,5 @@
-"""Images and clips to descriptors: backbones, aggregators, heads for clips, the model that joins them, and published
-methods by name."""
+"""Images and clips to descriptors: backbones, aggregators, heads for clips and for positions, the model that joins
+them, and published methods by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -39,6 +39,7 @@ from jaxvpr.models.features import Features
 from jaxvpr.models.methods import METHODS
 from jaxvpr.models.non_local import NonLocal
 from jaxvpr.models.place_model import IMAGENET_MEAN, IMAGENET_STD, PRECISIONS, PlaceModel
+from jaxvpr.models.positions import POSITIONS
 from jaxvpr.models.sequences.joint import Joint
 from jaxvpr.models.sequences.ordered import Cat, CatFC, ClipEncoder, TemporalConv
 from jaxvpr.models.sequences.pooling import Delta, Max, Mean, SeqGeM, SeqPoolFrames
@@ -48,6 +49,7 @@ __all__ = [
     "AGGREGATORS",
     "BACKBONES",
     "METHODS",
+    "POSITIONS",
     "PRECISIONS",
     "SEQUENCES",
     "Description",
@@ -212,8 +214,10 @@ def join(
     sequence: str = "",
     sequence_options: Mapping[str, Any] | None = None,
     non_local: Mapping[str, Any] | None = None,
+    position: str = "",
+    position_options: Mapping[str, Any] | None = None,
 ) -> PlaceModel:
-    """Joins a backbone and an aggregator by name, and what clips need.
+    """Joins a backbone and an aggregator by name, and what clips and positions need.
 
     Args:
       backbone, aggregator: keys of `BACKBONES` and `AGGREGATORS`.
@@ -227,6 +231,7 @@ def join(
       sequence, sequence_options: a key of `SEQUENCES` and its attributes; empty for a model of images. The `inner` of
         "projected" is another one, as `{"sequence": …, "sequence_options": …}`.
       non_local: attributes of `NonLocal`; empty for none.
+      position, position_options: a key of `POSITIONS` and its options (`positions.head`); empty for descriptors alone.
 
     Raises:
       ValueError: for a name or an option that does not exist; lists those that do.
@@ -246,6 +251,7 @@ def join(
         non_local=_make("non-local block", {"non_local": NonLocal}, "non_local", {**non_local, "dtype": dtype})
         if non_local
         else None,
+        position=_position(position, dict(position_options or {})) if position else None,
     )
 
 
@@ -268,7 +274,17 @@ def _make(kind: str, builders: Mapping[str, Callable[..., nn.Module]], name: str
         raise ValueError(f"{kind} {name!r} has no option {unknown}; there are {known}")
     if isinstance(options.get("inner"), Mapping):
         options["inner"] = _inner(kind, builders, options["inner"])
-    return builder(**{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()})
+    return builder(**_hashable(options))
+
+
+def _position(name: str, options: dict[str, Any]) -> nn.Module:
+    if name not in POSITIONS:
+        raise ValueError(f"no position {name!r}; there are {sorted(POSITIONS)}")
+    return POSITIONS[name](**_hashable(options))
+
+
+def _hashable(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
 
 
 def _inner(kind: str, builders: Mapping[str, Callable[..., nn.Module]], described: Mapping[str, Any]) -> nn.Module:

@@ -93,6 +93,7 @@ class Linear(nn.Module):
     ones: int = 0
     use_bias: bool = True
     kernel_init: Callable = torch_default
+    bias_init: Callable = nn.initializers.zeros
     precision: Any = None
 
     @nn.compact
@@ -101,7 +102,7 @@ class Linear(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (*(1,) * self.ones, x.shape[-1], self.features))
         y = jnp.matmul(x, kernel.reshape(-1, self.features), precision=self.precision)
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            bias = self.param("bias", self.bias_init, (self.features,))
             y = y + bias.reshape((1,) * (x.ndim - 1) + (-1,))
         return y
 

@@ -38,6 +38,8 @@ class PlaceModel(nn.Module):
       sequence: a head of `models.SEQUENCES`, `(descriptors of frames [B, F, D], train) -> [B, D']`; where it is
         `of_features` it stands before the aggregator and takes and gives `Features`.
       non_local: module between backbone and aggregator, `map [B, F, h, w, C] -> the same shape`.
+      position: a head of `models.POSITIONS`, `(descriptors [B, D], train) -> raw [B, numbers]`, whose `coding` says
+        what the numbers mean. A call describes and does without it; `located` and `of_descriptors` answer.
     """
 
     backbone: nn.Module
@@ -51,6 +53,7 @@ class PlaceModel(nn.Module):
     batch_norm_images: int = 0
     sequence: nn.Module | None = None
     non_local: nn.Module | None = None
+    position: nn.Module | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -70,7 +73,28 @@ class PlaceModel(nn.Module):
         features = self.features(images, train)
         with self._products(self.head_precision, train), normalised_in_groups(self.batch_norm_images):
             describe = self._of_images if images.ndim == 4 else self._of_clips
-            return self._finished(describe(features, train))
+            descriptors = self._finished(describe(features, train))
+        if self.position is not None and self.is_initializing():
+            self.of_descriptors(descriptors, train)
+        return descriptors
+
+    def located(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Where images or clips were taken, as the head `position` says it: raw, float32 [B, numbers].
+
+        Arguments and errors are those of a call, and of `of_descriptors`.
+        """
+        return self.of_descriptors(self(images, train), train)
+
+    def of_descriptors(self, descriptors: jax.Array, train: bool = False) -> jax.Array:
+        """What the head `position` says of descriptors [B, D], raw: float32 [B, numbers]. Nothing else runs.
+
+        Raises:
+          ValueError: for a model without such a head.
+        """
+        if self.position is None:
+            raise ValueError("this model describes images and answers no position: give it a head, model.position")
+        with self._products(self.head_precision, train):
+            return self.position(descriptors, train)
 
     def pooled(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Features of the backbone alone, for classifiers: its token, else the mean of its map; of a clip their mean.
@@ -133,7 +157,7 @@ class PlaceModel(nn.Module):
         They name frozen parameters and those that nothing reads. No gradient is stopped for them: an
         optimiser must leave them out altogether, or its weight decay would shrink them.
         """
-        parts = ("backbone", "aggregator", "sequence", "non_local")
+        parts = ("backbone", "aggregator", "sequence", "non_local", "position")
         return tuple(f"^{path}" for part in parts for path in frozen_in(getattr(self, part), part))
 
     @staticmethod

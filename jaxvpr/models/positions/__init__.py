@@ -1,0 +1,30 @@
+"""Positions from descriptors: areas and distances, codings of positions as numbers, and the heads that say them."""
+
+from jaxvpr.models.positions.cells import Cells, CellTarget, HeadBytes, head_bytes
+from jaxvpr.models.positions.codings import Coding, Direct, Hypersphere, Located, located
+from jaxvpr.models.positions.coordinates import EARTH, Area, area, haversine, metres_apart, metres_between
+from jaxvpr.models.positions.heads import CODINGS, POSITIONS, PositionHead
+from jaxvpr.models.positions.mixture import Hypotheses, Mixture
+
+__all__ = [
+    "CODINGS",
+    "EARTH",
+    "POSITIONS",
+    "Area",
+    "CellTarget",
+    "Cells",
+    "Coding",
+    "Direct",
+    "HeadBytes",
+    "Hypersphere",
+    "Hypotheses",
+    "Located",
+    "Mixture",
+    "PositionHead",
+    "area",
+    "haversine",
+    "head_bytes",
+    "located",
+    "metres_apart",
+    "metres_between",
+]

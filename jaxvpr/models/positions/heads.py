@@ -111,16 +111,18 @@ def head(name: str, coding: Callable[..., Coding], **options: Any) -> PositionHe
     Raises:
       ValueError: for an option that does not exist; lists those that do; or one that makes no sense.
     """
-    of_coding, of_head = (
-        [field.name for field in fields(one) if field.name not in ("area", "coding", "parent", "name")]
-        for one in (coding, PositionHead)
-    )
+    of_coding, of_head = _options(coding), _options(PositionHead)
     known = ["area", "metres", *of_coding, *of_head]
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"position {name!r} has no option {unknown}; there are {known}")
     box = area(options.get("area", ()), options.get("metres", False))
     meaning = coding(area=box, **{key: options[key] for key in of_coding if key in options})
     return PositionHead(meaning, **{key: options[key] for key in of_head if key in options})
+
+
+def _options(kind: Any) -> list[str]:
+    """Names of the fields of a coding or of the head that are options of their own."""
+    return [field.name for field in fields(kind) if field.name not in ("area", "coding", "parent", "name")]
 
 
 CODINGS: dict[str, Callable[..., Coding]] = {

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxvpr.models.positions.codings import sigmoid, softmax, with_bearing
-from jaxvpr.models.positions.coordinates import UNCHOSEN, Area, Array, xp
+from jaxvpr.models.positions.coordinates import UNCHOSEN, Area, Array, arc, xp
 
 
 class Hypotheses(NamedTuple):
@@ -45,7 +45,7 @@ class Mixture:
     area: Area = UNCHOSEN
     bearing: bool = True
     components: int = 5
-    sigmas: tuple[float, float] = (1e-4, 1.0)
+    sigmas: tuple[float, float] = (1e-3, 1.0)
 
     def __post_init__(self) -> None:
         """Raises ValueError for no component, or deviations that are none."""
@@ -61,10 +61,14 @@ class Mixture:
 
     @property
     def start(self) -> np.ndarray:
-        """Biases [numbers] to begin with: means spread over the area, so that hypotheses differ from the start."""
+        """Biases [numbers] to begin with: hypotheses that differ, their means spread over the area, and are wide.
+
+        Narrow ones far from every photo would begin with a loss of millions.
+        """
         at = np.modf((np.arange(self.components)[:, None] + 0.5) * [0.7548776662466927, 0.5698402909980532])[0]
         biases = np.zeros((self.components, self.numbers // self.components))
         biases[:, 1:3] = np.log(at / (1 - at))
+        biases[:, 3:5] = 2.0
         return biases.reshape(-1)
 
     def encode(self, at: Array) -> Array:
@@ -89,5 +93,5 @@ class Mixture:
         if found.toward is None:
             return with_bearing(at), confidence
         toward = lib.take_along_axis(found.toward, best, -2)[..., 0, :]
-        turns = lib.arctan2(toward[..., 1], toward[..., 0]) / (2 * np.pi) % 1.0
+        turns = arc(toward[..., 1], toward[..., 0]) / (2 * np.pi) % 1.0
         return lib.concatenate([at, turns[..., None]], -1), confidence

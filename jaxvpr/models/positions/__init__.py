@@ -3,6 +3,8 @@
 from jaxvpr.models.positions.cells import Cells, CellTarget, HeadBytes, head_bytes
 from jaxvpr.models.positions.codings import Coding, Direct, Hypersphere, Located, located
 from jaxvpr.models.positions.coordinates import EARTH, Area, area, haversine, metres_apart, metres_between
+from jaxvpr.models.positions.gallery import Filled, Gallery, equal_earth
+from jaxvpr.models.positions.geoclip import GeoCLIP, answering, with_gallery
 from jaxvpr.models.positions.heads import CODINGS, POSITIONS, PositionHead
 from jaxvpr.models.positions.mixture import Hypotheses, Mixture
 
@@ -15,16 +17,22 @@ __all__ = [
     "Cells",
     "Coding",
     "Direct",
+    "Filled",
+    "Gallery",
+    "GeoCLIP",
     "HeadBytes",
     "Hypersphere",
     "Hypotheses",
     "Located",
     "Mixture",
     "PositionHead",
+    "answering",
     "area",
+    "equal_earth",
     "haversine",
     "head_bytes",
     "located",
     "metres_apart",
     "metres_between",
+    "with_gallery",
 ]

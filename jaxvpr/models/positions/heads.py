@@ -16,6 +16,8 @@ from jaxvpr.models.layers import Linear
 from jaxvpr.models.positions.cells import Cells
 from jaxvpr.models.positions.codings import Coding, Direct, Hypersphere
 from jaxvpr.models.positions.coordinates import area
+from jaxvpr.models.positions.gallery import Gallery
+from jaxvpr.models.positions.geoclip import GeoCLIP
 from jaxvpr.models.positions.mixture import Mixture
 
 ACTIVATIONS = {"silu": nn.silu, "relu": nn.relu}
@@ -100,24 +102,26 @@ class PositionHead(nn.Module):
         return jnp.asarray(getattr(self.coding, "start", np.zeros(shape)), jnp.float32)
 
 
-def head(name: str, coding: Callable[..., Coding], **options: Any) -> PositionHead:
-    """A head from options as recipes have them, all in one group: those of the coding and those of `PositionHead`.
+def head(
+    name: str, coding: Callable[..., Coding], module: Callable[..., nn.Module] = PositionHead, **options: Any
+) -> nn.Module:
+    """A head from options as recipes have them, all in one group: those of the coding and those of the module.
 
     Args:
       name: of the kind, for the message.
-      coding: its class.
+      coding, module: their classes.
       options: `area` is (south, west, north, east) or (), with `metres` where it has metres and not degrees.
 
     Raises:
       ValueError: for an option that does not exist; lists those that do; or one that makes no sense.
     """
-    of_coding, of_head = _options(coding), _options(PositionHead)
+    of_coding, of_head = _options(coding), _options(module)
     known = ["area", "metres", *of_coding, *of_head]
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"position {name!r} has no option {unknown}; there are {known}")
     box = area(options.get("area", ()), options.get("metres", False))
     meaning = coding(area=box, **{key: options[key] for key in of_coding if key in options})
-    return PositionHead(meaning, **{key: options[key] for key in of_head if key in options})
+    return module(meaning, **{key: options[key] for key in of_head if key in options})
 
 
 def _options(kind: Any) -> list[str]:
@@ -130,5 +134,9 @@ CODINGS: dict[str, Callable[..., Coding]] = {
     "hypersphere": Hypersphere,
     "cells": Cells,
     "mixture": Mixture,
+    "geoclip": Gallery,
 }
-POSITIONS: dict[str, Callable[..., nn.Module]] = {name: partial(head, name, coding) for name, coding in CODINGS.items()}
+POSITIONS: dict[str, Callable[..., nn.Module]] = {
+    **{name: partial(head, name, coding) for name, coding in CODINGS.items()},
+    "geoclip": partial(head, "geoclip", Gallery, GeoCLIP),
+}

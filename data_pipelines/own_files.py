@@ -153,10 +153,16 @@ def _row(columns: Sequence[str], line: list[str], numbers: Sequence[str]) -> dic
 
 
 def _object(content: bytes) -> dict[str, Any]:
-    found = json.loads(content.decode("utf-8-sig"))
+    found = json.loads(content.decode("utf-8-sig"), parse_float=_finite)
     if not isinstance(found, dict):
         raise ValueError(f"it holds {type(found).__name__}, not an object")
     return found
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text:.20} is more than a number can be")
+    return number
 
 
 def _reason(error: BaseException) -> str:

@@ -41,7 +41,7 @@ from jaxvpr.builders.network import (
     shapes,
     where,
 )
-from jaxvpr.builders.start import clusters_of_database, filled, initial_variables, without_clusters
+from jaxvpr.builders.start import filled, initial_variables, without_clusters
 from jaxvpr.builders.training_images import (
     PARTITIONS,
     augmentation,

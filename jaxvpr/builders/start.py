@@ -49,23 +49,19 @@ def initial_variables(
       UserError: for a file that does not fit; where `clusters.images` asks for clusters that the aggregator has not, or
         names no images to make them of; for `frozen` parameters that are random, unless `frozen_random` allows them.
     """
-    given, sources = shapes(config), [source for source in (config.init, then) if source]
-    for source in sources:
-        given = _read(config, given, source)
-    lacking = sorted({"/".join(key[1:3]) for key, leaf in flatten_dict(given).items() if _absent(leaf)})
-    if sources and lacking:
+    blank, sources = shapes(config), [source for source in (config.init, then) if source]
+    given = _read(config, blank, then) if then else blank
+    if config.init and _lacking(given):  # a model that is whole needs nothing of what it was trained from
+        given = blank
+        for source in sources:
+            given = _read(config, given, source)
+    if sources and (lacking := _lacking(given)):
         log.info("%s gives everything but %s", " and ".join(sources), ", ".join(lacking))
     wanted = bool(config.clusters.images) and clusters.needs_clusters(given)
     started = filled(config, given, drawn)
     if frozen and not config.frozen_random:
         _refuse_random(config, given["params"], started["params"], frozen, clustered=wanted)
     return _clustered(config, started, images() if images else _to_cluster(config)) if wanted else started
-
-
-def clusters_of_database(config: ConfigDict) -> bool:
-    """Whether the clusters of a recipe's aggregator are those of whichever database a verb describes: the recipe makes
-    clusters and trains on nothing."""
-    return bool(config.clusters.images) and not config.train_data
 
 
 def without_clusters(config: ConfigDict) -> ConfigDict:
@@ -118,6 +114,11 @@ def _refuse_random(config: ConfigDict, given: Any, started: Any, frozen: Sequenc
             "train (config.frozen, options of config.model that freeze), or set config.frozen_random=true if random "
             "ones are meant"
         )
+
+
+def _lacking(given: Variables) -> list[str]:
+    """The modules of which something has but shapes."""
+    return sorted({"/".join(key[1:3]) for key, leaf in flatten_dict(given).items() if _absent(leaf)})
 
 
 def _absent(leaf: Any) -> bool:

@@ -62,6 +62,12 @@ def check_init(config: ConfigDict) -> None:
         weight_source.check("config.init", config.init, run)
 
 
+def clusters_of_database(config: ConfigDict) -> bool:
+    """Whether the clusters of a recipe's aggregator are those of whichever database a verb describes: the recipe makes
+    clusters and trains on nothing."""
+    return bool(config.clusters.images) and not config.train_data
+
+
 def check_training(config: ConfigDict) -> None:
     """As `check`, for keys that training alone looks at.
 

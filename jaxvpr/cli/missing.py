@@ -32,7 +32,7 @@ def check(command: Command) -> None:
     read = [(config, _sets(verb, config, command.flags)) for verb, config in recipes]
     lines = [*_flags(command.flags)]
     for config, sets in read:
-        lines += [*_weights(config), *_data(sets)]
+        lines += [*([] if _model_beside(config, command) else _weights(config)), *_data(sets)]
     lines = list(dict.fromkeys(lines))  # runs of a sweep read the same
     if not lines:
         return
@@ -63,6 +63,13 @@ def _sets(verb: str, config: ConfigDict, flags: Mapping[str, Any]) -> dict[str, 
     elif verb == "records" and not flags["images"] and not flags["verify"]:
         groups = checks.TRAINED_ON[:1]
     return {key: spec for key, spec in data_sets(config) if key.partition(".")[0] in groups}
+
+
+def _model_beside(config: ConfigDict, command: Command) -> bool:
+    """Whether `localize` takes the model that `extract` left beside the database, whose clusters are the database's."""
+    if command.verb != "localize" or command.flags["checkpoint"] != "best" or not checks.clusters_of_database(config):
+        return False
+    return Path(command.flags["database"]).with_suffix(Path(weight_source.MODEL_FILE).suffix).is_file()
 
 
 def _weights(config: ConfigDict) -> Iterator[str]:

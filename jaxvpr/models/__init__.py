@@ -20,6 +20,7 @@ from jaxvpr.models.aggregators.gem import GeM
 from jaxvpr.models.aggregators.mixvpr import MixVPR
 from jaxvpr.models.aggregators.pooling import MAC, RMAC, SPoC
 from jaxvpr.models.aggregators.projections import FC, Project, Whiten
+from jaxvpr.models.aggregators.regeo import ReGeo
 from jaxvpr.models.aggregators.rrm import RRM
 from jaxvpr.models.aggregators.salad import SALAD, MegaLoc
 from jaxvpr.models.aggregators.seqpool import SeqPool
@@ -119,6 +120,7 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
     "spoc": SPoC,
     "mac": MAC,
     "rmac": RMAC,
+    "regeo": ReGeo,
     "rrm": RRM,
     "netvlad": NetVLAD,
     "crn": CRN,

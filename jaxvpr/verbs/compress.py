@@ -10,6 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jaxvpr import builders
+from jaxvpr.cli import checks
 from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
@@ -43,7 +44,7 @@ def run(
         raise UserError(f"--out={out}: a model that describes itself is a .safetensors file; end the name so")
     outputs.refuse_existing(out, overwrite=overwrite)
     read = cache(partial(builders.photos, tuple(images), reader)) if images else None
-    own = builders.clusters_of_database(config)
+    own = checks.clusters_of_database(config)
     what, variables = which.uncompressed(config, folder, checkpoint, images=read if own else None)
     log.info("compressing %s", what)
     model = compressed.fitted(config, variables, read() if read else None)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from data_pipelines.atomic import shortened
 from data_pipelines.clips import Cutting
 from jaxvpr import builders
+from jaxvpr.cli import checks
 from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
 from jaxvpr.families import names
@@ -93,7 +94,7 @@ def run(
             "set: --config=RECIPE,test_data.NAME.reader=READER,test_data.NAME.root=FOLDER (docs/data_formats.md)"
         )
 
-    own = builders.clusters_of_database(config)
+    own = checks.clusters_of_database(config)
     recipe, fit = (builders.without_clusters(config), which.unfitted) if dry_run else (config, fitted)
     shown = (lambda: read()[0].database.path) if own else None
     model = which.chosen(recipe, folder, checkpoint, fit=fit, images=shown)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from data_pipelines.clips import Cutting
 from data_pipelines.places import Places
 from jaxvpr import builders
+from jaxvpr.cli import checks
 from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
 from jaxvpr.families import names
@@ -48,7 +49,7 @@ def run(
     """
     if out.suffix != ".npy":
         raise UserError(f"--out={out}: descriptors are written as .npy; end the name so")
-    own = builders.clusters_of_database(config)
+    own = checks.clusters_of_database(config)
     parts = (*database_file.PARTS, *[database_file.MODEL] * own)
     outputs.refuse_existing(*(out.with_suffix(part) for part in parts), overwrite=overwrite)
     names.check(config, training=False)

@@ -20,6 +20,7 @@ from data_pipelines.places import Paths
 from data_pipelines.progress import Bar
 from data_pipelines.video import Every, is_video
 from jaxvpr import builders
+from jaxvpr.cli import checks
 from jaxvpr.cli.reader_flag import Reader
 from jaxvpr.errors import UserError
 from jaxvpr.parallel import hosts
@@ -105,7 +106,7 @@ def run(
 
 def _weights(config: ConfigDict, checkpoint: str, database: Path) -> str:
     """Which weights to take: the model beside the database where its clusters are those of the database."""
-    if checkpoint != "best" or not builders.clusters_of_database(config):
+    if checkpoint != "best" or not checks.clusters_of_database(config):
         return checkpoint
     beside = database.with_suffix(database_file.MODEL)
     return str(beside) if beside.is_file() else checkpoint

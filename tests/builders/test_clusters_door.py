@@ -231,7 +231,8 @@ def test_clusters_of_a_database_lie_beside_it_and_localize_finds_them(
         jaxvpr.load(bare)
 
     localize = ["localize", f"--images={queries}", f"--database={out}", f"--workdir={tmp_path / 'run'}"]
-    status, said, err = door(*localize, f"--config={bare}", f"--out={tmp_path / 'found'}")
+    elsewhere = f"{recipe}:bare,init={tmp_path / 'not_on_this_machine.pth'}"  # the model beside the database is whole
+    status, said, err = door(*localize, f"--config={elsewhere}", f"--out={tmp_path / 'found'}")
     assert status == 0 and MADE not in err and "places.safetensors" in err, err
     assert "(4, 16) for aggregator/centroids (5, 16)" in refused(
         *localize, f"--config={bare},model.aggregator_options.clusters=5", f"--out={tmp_path / 'others'}"

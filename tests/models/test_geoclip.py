@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from jaxvpr import weights
 from jaxvpr.models import POSITIONS, join
-from jaxvpr.models.positions import Filled, Gallery, answering, area, equal_earth, located, with_gallery
+from jaxvpr.models.positions import Filled, Gallery, area, coding_with, equal_earth, located, with_gallery
 
 GLOBE = area((-90, -180, 90, 180))
 TOWN = area((0, 0, 2000, 1000), metres=True)
@@ -100,7 +101,7 @@ def test_a_gallery_answers_with_the_embeddings_of_its_weights(model, monkeypatch
     monkeypatch.setattr("jaxvpr.models.positions.geoclip.PART", 2)  # the last part has one
     made, variables = model
     at = np.random.default_rng(0).uniform(size=(5, 2)).astype(np.float32)
-    coding = answering(made.position, with_gallery(variables, at))
+    coding = coding_with(made.position, with_gallery(variables, at))
     own = {collection: variables[collection]["position"] for collection in variables}
     embedded = jit(lambda at: made.position.apply(own, at, method="locations"))(at)
     np.testing.assert_allclose(coding.embeddings, embedded, atol=1e-5)
@@ -110,14 +111,28 @@ def test_a_gallery_answers_with_the_embeddings_of_its_weights(model, monkeypatch
     assert located(coding, raw).north[0] in (2000 * at[:, 0].astype(float)).tolist()
 
 
+def test_a_file_of_weights_holds_the_gallery(model, tmp_path):
+    made, variables = model
+    at = np.random.default_rng(1).uniform(size=(5, 2))
+    full = with_gallery(variables, at)
+    assert weights.family_for(full) == "jaxvpr"
+    weights.write(tmp_path / "model.safetensors", weights.to_torch("jaxvpr", full))
+    back = weights.init_from(variables, tmp_path / "model.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, back, full)
+    np.testing.assert_array_equal(coding_with(made.position, back).at, at.astype(np.float32))
+    heads = weights.to_torch("geoclip_heads", full)
+    assert heads["location_encoder.LocEnc1.capsule.3.weight"].shape == (7, 7) and "gallery" not in "".join(heads)
+    jax.tree.map(np.testing.assert_array_equal, weights.from_torch("geoclip_heads", heads, full), full)
+
+
 def test_what_cannot_answer_says_so(model):
     made, variables = model
     with pytest.raises(ValueError, match=r"gallery of coordinates is empty.*position_options\.source"):
-        answering(made.position, variables)
+        coding_with(made.position, variables)
     with pytest.raises(ValueError, match="answers by its embeddings"):
         located(made.position.coding, np.zeros((1, 6)))
     plain = POSITIONS["direct"](area=(0, 0, 1, 1))
-    assert answering(plain, {}) is plain.coding
+    assert coding_with(plain, {}) is plain.coding
     with pytest.raises(ValueError, match="the area has metres: take 'area'"):
         POSITIONS["geoclip"](area=(0, 0, 5, 5), metres=True)
     with pytest.raises(ValueError, match=r"projection='mercator'.*equal_earth"):

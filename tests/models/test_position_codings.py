@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxvpr.models.positions import Cells, Direct, Hypersphere, Mixture, area, head_bytes, located, metres_apart
+from jaxvpr.models.positions import (
+    Cells,
+    Direct,
+    Hypersphere,
+    Mixture,
+    answers,
+    area,
+    head_bytes,
+    located,
+    metres_apart,
+)
 from jaxvpr.models.positions.cells import NEAREST
 
 SAN_FRANCISCO = area((37.70, -122.50, 37.79, -122.387))
@@ -281,6 +291,20 @@ def test_answers_are_places_on_earth():
 def test_answers_that_are_none(coding, raw, message):
     with pytest.raises(ValueError, match=message):
         located(coding, raw)
+
+
+@pytest.mark.parametrize(
+    "coding", [Direct(NOWHERE), Cells(NOWHERE, cells=2), Mixture(NOWHERE), Hypersphere(SAN_FRANCISCO)]
+)
+def test_answers_decoded_on_the_device_are_those_of_the_host(coding):
+    raw = np.random.default_rng(4).normal(size=(50, coding.numbers)).astype(np.float32)
+    decode = jax.jit(coding.decode)
+    device, host = answers(coding.area, *decode(raw)), located(coding, raw)
+    for one, other in zip(device, host, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+    raw[7, 0] = np.nan
+    with pytest.raises(ValueError, match="1 of 50 answers, row 7"):
+        answers(coding.area, *decode(raw))
 
 
 @pytest.mark.parametrize(

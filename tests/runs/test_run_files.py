@@ -110,3 +110,10 @@ def test_whatever_bytes_are_changed_it_is_read_or_named(folder, name, at, length
         assert f"a/{name}" in str(error) or "holds a run of another configuration" in str(error)
     finally:
         file.write_bytes(before)
+
+
+def test_a_number_that_is_more_than_a_float_is_named(tmp_path):
+    """Of JSON's grammar, but Python reads an infinity, which no report could write again."""
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "loss": 1e999}\n')
+    with pytest.raises(DataError, match=r"log\.jsonl, line 2.*1e999 is more than a number can be"):
+        logs.read(tmp_path)

@@ -18,7 +18,7 @@ from beside_torch import load
 from jaxvpr import weights
 from jaxvpr.cli import weight_source
 from jaxvpr.models import join
-from jaxvpr.models.positions import Gallery, GeoCLIP, answering, area, located, with_gallery
+from jaxvpr.models.positions import Gallery, GeoCLIP, area, coding_with, located, with_gallery
 from jaxvpr.weights.files import read, write
 
 load("transformers", "CLIPModel")
@@ -80,7 +80,7 @@ def test_locations_are_embedded_as_there(head, released, coordinates):
     """The finest scale turns up to 300 times over the globe, so that float32 angles are right to 1e-4 of a turn."""
     with torch.no_grad():
         theirs = unit(package.LocationEncoder()(torch.tensor(coordinates, dtype=torch.float32)).numpy())
-    exact, ours = unit(exactly(coordinates)), answering(head, released).embeddings
+    exact, ours = unit(exactly(coordinates)), coding_with(head, released).embeddings
     assert np.std(exact) > 0.03
     off, of_theirs = (np.abs(found - exact) for found in (ours, theirs))
     assert off.max() < 2e-4 and np.sqrt(np.mean(off**2)) < 1e-5
@@ -101,11 +101,11 @@ def test_images_are_embedded_and_answered_as_there(head, released, coordinates):
     np.testing.assert_allclose(raw, scale * embedded, rtol=2e-5, atol=2e-5)
     logits = torch.from_numpy(scale * embedded @ unit(exactly(coordinates)).T)
     wanted = torch.topk(logits.softmax(-1), 5)
-    at, probability = answering(head, released).best(raw, 5)
+    at, probability = coding_with(head, released).best(raw, 5)
     np.testing.assert_allclose(probability, wanted.values.numpy(), rtol=2e-3)
     north, east = GLOBE.placed(at[..., 0], at[..., 1])
     np.testing.assert_allclose(np.stack([north, east], -1), coordinates[wanted.indices.numpy()], rtol=0, atol=2e-5)
-    answers = located(answering(head, released), raw)
+    answers = located(coding_with(head, released), raw)
     np.testing.assert_array_equal(answers.north, north[:, 0])
     np.testing.assert_allclose(answers.confidence, probability[:, 0])
 

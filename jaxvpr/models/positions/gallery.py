@@ -93,9 +93,9 @@ class Gallery:
         return lib.stack([lib.clip(there[..., 0], low, high), there[..., 1]], -1)
 
     def decode(self, raw: Array) -> tuple[Array, Array]:
-        """Raises ValueError: without the gallery's embeddings an embedding is no position (`answering`)."""
+        """Raises ValueError: without the gallery's embeddings an embedding is no position (`coding_with`)."""
         raise ValueError(
-            "a gallery answers by its embeddings: take the coding of `positions.answering(head, variables)`"
+            "a gallery answers by its embeddings: take the coding of `positions.coding_with(head, variables)`"
         )
 
 

@@ -140,7 +140,7 @@ def with_gallery(variables: Mapping[str, Any], at: np.ndarray) -> dict[str, Any]
     return {**variables, "batch_stats": {**stats, "position": head}}
 
 
-def answering(head: Any, variables: Mapping[str, Any]) -> Coding:
+def coding_with(head: Any, variables: Mapping[str, Any]) -> Coding:
     """What a head's numbers mean under these variables of its model: its coding, which a gallery's weights complete.
 
     Args:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvpr.models.layers import Linear
+from jaxvpr.models.layers import LayerNorm, Linear
 from jaxvpr.models.positions.cells import Cells
 from jaxvpr.models.positions.codings import Coding, Direct, Hypersphere
 from jaxvpr.models.positions.coordinates import area
@@ -53,7 +53,7 @@ class FourierFeatures(nn.Module):
 
 
 class PositionHead(nn.Module):
-    """Hidden layers with an activation between them, and the numbers of a coding ([000 section 3.1]).
+    """Hidden layers with an activation between them, and the numbers of a coding (Gaza, section 3.1).
 
     Attributes:
       coding: what the numbers mean.
@@ -61,7 +61,8 @@ class PositionHead(nn.Module):
       width: of each; 0: as the descriptor.
       widths: of each, in place of `hidden` and `width`.
       activation: "silu" or "relu".
-      dropout: behind each hidden layer, in training, from the generator "dropout".
+      norm: a LayerNorm between each hidden layer and its activation.
+      dropout: in training, behind each activation, or before each norm (ReGeo's order); from the generator "dropout".
       fourier: random Fourier features of the descriptor beside it; 0: none. `fourier_scale` and `fourier_seed` are
         their `scale` and `seed`.
     """
@@ -71,6 +72,7 @@ class PositionHead(nn.Module):
     width: int = 0
     widths: tuple[int, ...] = ()
     activation: str = "silu"
+    norm: bool = False
     dropout: float = 0.0
     fourier: int = 0
     fourier_scale: float = 1.0
@@ -88,9 +90,11 @@ class PositionHead(nn.Module):
         x = descriptors.astype(jnp.float32)
         if self.fourier:
             x = FourierFeatures(self.fourier, self.fourier_scale, self.fourier_seed, name="fourier")(x)
+        activate = ACTIVATIONS[self.activation]
+        drop = nn.Dropout(self.dropout, deterministic=not train) if self.dropout else lambda x: x
         for number, width in enumerate(self.layer_widths(descriptors.shape[-1])):
-            x = ACTIVATIONS[self.activation](Linear(width, name=f"hidden_{number}")(x))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x) if self.dropout else x
+            x = Linear(width, name=f"hidden_{number}")(x)
+            x = activate(LayerNorm(name=f"norm_{number}")(drop(x))) if self.norm else drop(activate(x))
         return Linear(self.coding.numbers, bias_init=self._start, name="output")(x)
 
     def layer_widths(self, length: int) -> tuple[int, ...]:
@@ -136,7 +140,8 @@ CODINGS: dict[str, Callable[..., Coding]] = {
     "mixture": Mixture,
     "geoclip": Gallery,
 }
+# Those that are no perceptron.
+OWN_HEADS: dict[str, Callable[..., nn.Module]] = {"geoclip": GeoCLIP}
 POSITIONS: dict[str, Callable[..., nn.Module]] = {
-    **{name: partial(head, name, coding) for name, coding in CODINGS.items()},
-    "geoclip": partial(head, "geoclip", Gallery, GeoCLIP),
+    name: partial(head, name, coding, OWN_HEADS.get(name, PositionHead)) for name, coding in CODINGS.items()
 }

@@ -151,14 +151,17 @@ def test_the_mixture_against_scipy():
 
 
 def cases():
-    """Every loss with every coding that it goes with; those without a bearing are for the long tests."""
+    """Every loss with every coding that it goes with; but for three they are for the long tests."""
+    brief = [("haversine", Hypersphere), ("cross_entropy", Cells), ("mixture", Mixture)]
     for name, loss in LOSSES.items():
         for kind in loss.codings:
             for bearing in (True, False)[: 1 if loss.learned else 2]:
                 options = {"cells": 3, "soft": True} if kind is Cells else {}
-                marks = [pytest.mark.long] * (not bearing)
+                marks = [pytest.mark.long] * (not bearing or (name, kind) not in brief)
                 coding = kind(CITY, bearing=bearing, **options)
                 yield pytest.param(name, coding, id=f"{name}-{kind.__name__}-{bearing}", marks=marks)
+    for ending in ("softmax", "none", "tanh"):
+        yield pytest.param("l2", Direct(CITY, ending=ending), id=f"l2-{ending}", marks=pytest.mark.long)
 
 
 @pytest.mark.parametrize(("name", "coding"), list(cases()))

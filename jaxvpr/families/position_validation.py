@@ -44,7 +44,7 @@ def validation(
     training: Places,
     benches: Sequence[Benchmark],
     describer: Describer,
-    loss: Callable[..., Any],
+    loss: Callable[..., Any] | None,
     *,
     rests: bool,
 ) -> Validation:
@@ -53,7 +53,7 @@ def validation(
 
     Args:
       training: the images to train on, within the area.
-      loss: as of `objectives.positions.row_loss`.
+      loss: as of `objectives.positions.row_loss`; None: none is told.
       rests: whether the model below the head stands still: images are then described once.
     """
     model, coding = builders.model(config), builders.coding_of(config)
@@ -72,12 +72,11 @@ def validation(
         for one in sets:
             descriptors, missing = described(variables, one)
             found = answers(model, variables, descriptors, one.at, loss, weights)
-            values |= {
-                f"{one.name}/{key}": value for key, value in _measured(config, coding, one, found, missing).items()
-            }
+            measured = _measured(config, coding, one, found, missing)
+            values |= {f"{one.name}/{key}": value for key, value in measured.items() if key in names}
         return values
 
-    names = _names(config, coding)
+    names = _names(config, coding, loss is not None)
     measures = {f"{one.name}/{name}": better for one in sets for name, better in names.items()}
     shares = [name for name, better in names.items() if better == "max"]
     return Validation(validate, measures, {f"{one.name}/{name}": len(one.images) for one in sets for name in shares})
@@ -88,9 +87,14 @@ def _set(name: str, images: Places, coding: Coding) -> _Set:
     return _Set(name, images.path, at.north, at.east, builders.normalised(coding.area, at))
 
 
-def _names(config: ConfigDict, coding: Coding) -> dict[str, str]:
+def _names(config: ConfigDict, coding: Coding, loss: bool) -> dict[str, str]:
     of_cells = {"cells": "max", "behind_m": "min"} if isinstance(coding, Cells) else {}
-    return {**dict.fromkeys(distances(config), "max"), "median_m": "min", "loss": "min", **of_cells}
+    return {
+        **dict.fromkeys(distances(config), "max"),
+        "median_m": "min",
+        **({"loss": "min"} if loss else {}),
+        **of_cells,
+    }
 
 
 def _measured(config: ConfigDict, coding: Coding, one: _Set, found: Answers, missing: Array) -> dict[str, float]:

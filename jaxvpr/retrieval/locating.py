@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvpr.models.place_model import PlaceModel
-from jaxvpr.models.positions import Cells, Located, located
+from jaxvpr.models.positions import Cells, Located, coding_with, located
 
 Array = np.ndarray
 OUTPUTS = 1 << 24  # of the head at a time, 64 MiB
@@ -60,7 +60,7 @@ def answers(
         found, each = jax.device_get(run(variables, *padded, weights))
         said[rows], losses[rows] = found[: size - short], each[: size - short]
     if not isinstance(coding, Cells):
-        return Answers(located(coding, said), losses, np.full(len(said), -1, np.int32))
+        return Answers(located(coding_with(model.position, variables), said), losses, np.full(len(said), -1, np.int32))
     # A class is decoded on the device, where there may be a hundred thousand outputs of each image.
     whole = said.astype(np.float64)
     north, east = coding.area.placed(whole[:, 0], whole[:, 1])

@@ -22,6 +22,7 @@ from flax import linen as nn
 from data_pipelines.shapes import common_size
 from jaxvpr import models
 from jaxvpr.models.costs import flops, model_mib, parameter_count
+from jaxvpr.models.positions import CODINGS, PositionHead
 from jaxvpr.weights import FAMILIES
 
 
@@ -89,6 +90,14 @@ def methods() -> Iterator[str]:
     yield from (method_row(names) for names in grouped())
 
 
+def positions() -> Iterator[str]:
+    """What heads answer positions by, each with the options that it alone has; then the layers of them all."""
+    yield from (_row("name", "what", "options"), _row("---", "---", "---"))
+    for name, kind in CODINGS.items():
+        yield _row(f"`{name}`", _first_line(kind), ", ".join(_options(kind, [{}])))
+    yield _row("all", _first_line(PositionHead), ", ".join(("area=()", "metres=False", *_options(PositionHead, [{}]))))
+
+
 def names() -> Iterator[str]:
     """The families of names."""
     yield ", ".join(f"`{name}`" for name in FAMILIES) + ".\n"
@@ -99,6 +108,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "backbones": lambda: _modules(models.BACKBONES),
     "aggregators": lambda: _modules(models.AGGREGATORS),
     "sequences": lambda: _modules(models.SEQUENCES),
+    "positions": lambda: positions(),
     "names": names,
 }
 
@@ -126,14 +136,18 @@ def _modules(builders: Mapping[str, Any]) -> Iterator[str]:
         module, fixed = (builder.func, builder.keywords) if isinstance(builder, partial) else (builder, {})
         classes.setdefault(module, {})[name] = fixed
     for module, variants in classes.items():
-        what = (module.__doc__ or "").partition("\n")[0].rstrip(".")
-        yield _row(", ".join(f"`{name}`" for name in variants), what, ", ".join(_options(module, variants.values())))
+        named = ", ".join(f"`{name}`" for name in variants)
+        yield _row(named, _first_line(module), ", ".join(_options(module, variants.values())))
+
+
+def _first_line(kind: Any) -> str:
+    return (kind.__doc__ or "").partition("\n")[0].rstrip(".")
 
 
 def _options(module: Any, variants: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for option in fields(module):
         values = [fixed.get(option.name, option.default) for fixed in variants]
-        if option.name not in ("parent", "name", "dtype"):
+        if option.name not in ("parent", "name", "dtype", "area", "coding"):
             same = all(value == values[0] for value in values)
             yield f"{option.name}={_shown(values[0])}" if same and values[0] is not MISSING else option.name
 

@@ -233,6 +233,9 @@ def fill_method(config: ConfigDict) -> None:
             config.model[f"{key}_options"] = ConfigDict(dict(described.model.get(f"{key}_options", {})))
         config.model.l2_after = described.model.get("l2_after", True)
         config.model.sequence = described.model.get("sequence", "")
+        if "position" in described.model:  # else the recipe's own head stays
+            config.model.position = described.model["position"]
+            config.model.position_options = ConfigDict(dict(described.model.get("position_options", {})))
         for key in ("sequence_options", "non_local"):
             config.model[key] = ConfigDict(dict(described.model.get(key, {})))
         config.image.update(

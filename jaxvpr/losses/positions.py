@@ -21,7 +21,7 @@ LEARNED_START = 0.5
 
 
 def l2(raw: jax.Array, at: jax.Array, coding: Direct | Hypersphere, *, wrap: bool = False) -> jax.Array:
-    """The mean of the squared differences of a coding's numbers ([000 section 3.5.1]).
+    """The mean of the squared differences of a coding's numbers (Gaza, section 3.5.1).
 
     Args:
       wrap: the bearing of `Direct` differs by at most half a turn. Without, as the document has it, 359 and 1 degrees
@@ -38,7 +38,7 @@ def l1(raw: jax.Array, at: jax.Array, coding: Direct | Hypersphere, *, wrap: boo
 def weighted(
     raw: jax.Array, at: jax.Array, coding: Direct, learned: jax.Array, *, wrap: bool = True, metres: bool = False
 ) -> jax.Array:
-    """exp(-alpha²) dpos + alpha² + exp(-beta²) dbearing + beta², both weights learned ([000 section 3.5.1]).
+    """exp(-alpha²) dpos + alpha² + exp(-beta²) dbearing + beta², both weights learned (Gaza, section 3.5.1).
 
     A weight cannot exceed 1, and a difference below 1 drives its scalar to 0: in normalised numbers, which differ by
     less, the loss ends as a plain sum. In metres and degrees the weights end as the inverse of the mean difference.
@@ -68,7 +68,8 @@ def haversine(
 ) -> jax.Array:
     """The distance along a great circle (ReGeo's loss), and half of 1 - cos of what the bearing is off.
 
-    Float32 differences of normalised positions keep 1e-7 of the area's sides (`metres_apart`).
+    Float32 computes 0.1 m to 5e-7 m; what rounding takes is what the coding's numbers are coarse by: 1 mm of 10 km for
+    `Direct` and a spread hypersphere, a metre for one in degrees.
 
     Args:
       metres: of one unit of the loss.
@@ -84,7 +85,7 @@ def haversine(
 
 
 def cross_entropy(raw: jax.Array, at: jax.Array, coding: Cells) -> jax.Array:
-    """Cross entropy with the class of a position, or with its soft labels ([000 section 3.5.2]).
+    """Cross entropy with the class of a position, or with its soft labels (Gaza, section 3.5.2).
 
     Where the bearing is not known, a cell's probability is that of all its sectors together.
     """

@@ -1,7 +1,7 @@
 """What holds for every backbone, aggregator and head for clips, at the smallest size at which it still does all of it.
 
 A new entry of `BACKBONES`, `AGGREGATORS` or `SEQUENCES` needs a line in `BACKBONE_CASES`, `AGGREGATOR_CASES` or
-`SEQUENCE_CASES`.
+`SEQUENCE_CASES`; one of `POSITIONS` has its own in tests/models/test_position_heads.py.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ import pytest
 from random_variables import random_variables
 
 from benchmarks.device.program import flops
-from jaxvpr.models import AGGREGATORS, BACKBONES, SEQUENCES, Features, join
+from jaxvpr.models import AGGREGATORS, BACKBONES, POSITIONS, SEQUENCES, Features, join
 from jaxvpr.models.non_local import KINDS
 
 RESNET = {"widths": (4,), "cut": "layer1", "sizes": (1,)}
@@ -100,7 +100,7 @@ ACROSS = ("cricavpr", "supervlad")
 SIDES = {"dinov2": (28, 42), "vit": (32, 48), "timesformer": (2, 32, 48)}
 # Their positions, masks, principal components: small products that are at the highest precision whatever is asked for.
 ALWAYS_PRECISE = ("cct14_224", "crn", "dinov2_vitg14", "fc", "timesformer_b16", "vit_b16", "whiten")
-PARTS = ("backbone", "aggregator", "sequence")
+PARTS = {"backbone": BACKBONES, "aggregator": AGGREGATORS, "sequence": SEQUENCES, "position": POSITIONS}
 # Optimising these programs would take longer than running them.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
@@ -229,7 +229,7 @@ def test_gradients_are_finite_for_noise_and_for_constant_images(make, name, dtyp
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(kind, name) for kind, names in zip(PARTS, (BACKBONES, AGGREGATORS, SEQUENCES), strict=True) for name in names],
+    [(kind, name) for kind, names in PARTS.items() for name in names],
 )
 def test_an_option_that_does_not_exist_is_an_error_that_lists_those_that_do(kind, name):
     names = {"backbone": "resnet18", "aggregator": "gem", kind: name}

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxvpr.models.positions import Cells, Direct, Hypersphere, Mixture, area, head_bytes, located, metres_apart
+from jaxvpr.models.positions import (
+    Cells,
+    Direct,
+    Hypersphere,
+    Mixture,
+    answers,
+    area,
+    head_bytes,
+    located,
+    metres_apart,
+)
 from jaxvpr.models.positions.cells import NEAREST
 
 SAN_FRANCISCO = area((37.70, -122.50, 37.79, -122.387))
@@ -79,7 +89,7 @@ def test_at_a_pole_and_at_90_degrees_only_the_position_comes_back():
         assert np.isnan(back[:, 2]).all()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 5), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1, exclude_max=True), st.booleans())
 def test_any_position_comes_back_from_the_hypersphere(quadrant, u, v, turns, spread):
     box, at = QUADRANTS[quadrant], np.array([u, v, turns])
@@ -162,8 +172,13 @@ def test_multiples_of_a_sector_begin_it_in_every_type():
     """Which is what the bearings of the document's data are."""
     turns = np.arange(12) * 30 / 360
     at = np.stack([np.full(12, 0.5), np.full(12, 0.5), turns], -1)
-    for each in (at, at.astype(np.float32), jnp.asarray(at, jnp.float32)):
-        np.testing.assert_array_equal(Cells(NOWHERE, cells=1).classes(each), range(12))
+    coding = Cells(NOWHERE, cells=1)
+    for found in (
+        coding.classes(at),
+        coding.classes(at.astype(np.float32)),
+        jax.jit(coding.classes)(at.astype(np.float32)),
+    ):
+        np.testing.assert_array_equal(found, range(12))
 
 
 def test_every_class_holds_its_middle():
@@ -211,7 +226,7 @@ def test_soft_labels_by_hand():
     assert weights[15] == pytest.approx(2 / 18**0.5 / inverse.sum())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 6))
 def test_soft_labels_are_shares_of_cells_around(u, v, cells):
     coding = Cells(NOWHERE, cells=cells, soft=True)
@@ -281,6 +296,20 @@ def test_answers_are_places_on_earth():
 def test_answers_that_are_none(coding, raw, message):
     with pytest.raises(ValueError, match=message):
         located(coding, raw)
+
+
+@pytest.mark.parametrize(
+    "coding", [Direct(NOWHERE), Cells(NOWHERE, cells=2), Mixture(NOWHERE), Hypersphere(SAN_FRANCISCO)]
+)
+def test_answers_decoded_on_the_device_are_those_of_the_host(coding):
+    raw = np.random.default_rng(4).normal(size=(50, coding.numbers)).astype(np.float32)
+    decode = jax.jit(coding.decode)
+    device, host = answers(coding.area, *decode(raw)), located(coding, raw)
+    for one, other in zip(device, host, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+    raw[7, 0] = np.nan
+    with pytest.raises(ValueError, match="1 of 50 answers, row 7"):
+        answers(coding.area, *decode(raw))
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_great_circles_are_those_of_scikit_learn():
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.floats(-90, 90), st.floats(-180, 180), st.floats(-90, 90), st.floats(-180, 180), st.floats(-90, 90),
     st.floats(-180, 180),

@@ -1,7 +1,11 @@
-"""Positions from descriptors: areas and distances, codings of positions as numbers, and the heads that say them."""
+"""Positions from descriptors: areas and distances, codings of positions as numbers, and the heads that say them.
+
+Direct regression, hypersphere, cells and soft cells are those of F. Gaza's thesis ("Implicit Neural Representation in
+Visual Place Recognition", Politecnico di Torino, 2025), called Gaza in the modules.
+"""
 
 from jaxvpr.models.positions.cells import Cells, CellTarget, HeadBytes, head_bytes
-from jaxvpr.models.positions.codings import Coding, Direct, Hypersphere, Located, located
+from jaxvpr.models.positions.codings import Coding, Direct, Hypersphere, Located, answers, located
 from jaxvpr.models.positions.coordinates import EARTH, Area, area, haversine, metres_apart, metres_between
 from jaxvpr.models.positions.heads import CODINGS, POSITIONS, PositionHead
 from jaxvpr.models.positions.mixture import Hypotheses, Mixture
@@ -21,6 +25,7 @@ __all__ = [
     "Located",
     "Mixture",
     "PositionHead",
+    "answers",
     "area",
     "haversine",
     "head_bytes",

@@ -1,4 +1,4 @@
-"""Positions as classes: a grid of cells over the area, each cut into sectors of the compass ([000 section 3.4])."""
+"""Positions as classes: a grid of cells over the area, each cut into sectors of the compass (Gaza, section 3.4)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Cells:
     """Classifies: M x M cells of the area, each with a number of sectors.
 
     The class is i_lat * M * sectors + i_lon * sectors + i_bearing with i = min(floor(normalised * M), M - 1), and
-    i_bearing = bearing // (360 / sectors) ([000] equation 3.1, where there are 12). The answer is the middle of the
+    i_bearing = bearing // (360 / sectors) (Gaza, equation 3.1, with 12 sectors). The answer is the middle of the
     likeliest class, its confidence that class's probability.
 
     Attributes:
@@ -108,7 +108,9 @@ class Cells:
     def decode(self, raw: Array) -> tuple[Array, Array]:
         """See `Coding`; the confidence is the probability of the class."""
         lib = xp(raw)
-        return self.middles(lib.argmax(raw, -1)), lib.max(softmax(raw), -1)
+        confidence = lib.max(softmax(raw), -1)
+        at = self.middles(lib.argmax(raw, -1))
+        return lib.where(lib.isfinite(confidence)[..., None], at, np.nan), confidence
 
     def _cell(self, scaled: Array) -> Array:
         """(i_lat, i_lon) of positions in sides of a cell, int32 [..., 2]."""

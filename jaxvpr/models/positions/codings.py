@@ -60,24 +60,44 @@ def located(coding: Coding, raw: Any) -> Located:
       raw: [N, numbers], outputs of the head.
 
     Raises:
-      ValueError: where the area is not chosen yet, for outputs of another length, or that are not finite.
+      ValueError: for outputs of another length, or that are not finite; as `answers`.
     """
     raw = np.asarray(raw, np.float64)
-    if not coding.area.chosen:
-        raise ValueError("position_options.area is not chosen: give (south, west, north, east), or train the head")
     if raw.ndim != 2 or raw.shape[1] != coding.numbers:
         raise ValueError(f"outputs of shape {raw.shape}; this head has {coding.numbers} numbers for each answer")
     wrong = np.flatnonzero(~np.isfinite(raw).all(1))
     if wrong.size:
         raise ValueError(f"outputs that are not finite in {wrong.size:,} of {len(raw):,} answers, row {wrong[0]} first")
-    at, confidence = coding.decode(raw)
-    north, east = coding.area.placed(at[:, 0], at[:, 1])
+    return answers(coding.area, *coding.decode(raw))
+
+
+def answers(area: Area, at: Any, confidence: Any) -> Located:
+    """The answers that a coding has decoded, on the device or here.
+
+    Outputs of many cells are best decoded where they are computed: a photo has 480 KB of them with 100 x 100 x 12.
+
+    Args:
+      at: normalised positions [N, 3]; in float32 they are as coarse as 6e-8 of the area's sides.
+      confidence: [N].
+
+    Raises:
+      ValueError: where the area is not chosen yet, or for positions that are not finite.
+    """
+    if not area.chosen:
+        raise ValueError("position_options.area is not chosen: give (south, west, north, east), or train the head")
+    at, confidence = np.asarray(at, np.float64), np.asarray(confidence, np.float64)
+    wrong = np.flatnonzero(~np.isfinite(at[:, :2]).all(1))
+    if wrong.size:
+        raise ValueError(
+            f"positions that are not finite in {wrong.size:,} of {len(at):,} answers, row {wrong[0]} first"
+        )
+    north, east = area.placed(at[:, 0], at[:, 1])
     return Located(north, east, at[:, 2] % 1.0 * 360.0 % 360.0, confidence)
 
 
 @dataclass(frozen=True)
 class Direct:
-    """Regresses the normalised numbers themselves ([000 section 3.3.1]).
+    """Regresses the normalised numbers themselves (Gaza, section 3.3.1).
 
     Attributes:
       area: the box that [0, 1] is.
@@ -120,7 +140,7 @@ class Direct:
 
 @dataclass(frozen=True)
 class Hypersphere:
-    """Regresses a point of the unit sphere in four dimensions ([000] equations 3.3 and 3.4), of unit length.
+    """Regresses a point of the unit sphere in four dimensions of unit length (Gaza, equations 3.3 and 3.4).
 
         w = sin lat, x = cos lat cos lon cos b, y = cos lat cos lon sin b, z = cos lat sin lon
 

@@ -96,7 +96,7 @@ def area(numbers: Sequence[float], metres: bool = False) -> Area:
 
 
 def haversine(latitude: Array, longitude: Array, latitude2: Array, longitude2: Array) -> Array:
-    """Metres along a great circle of the sphere of radius `EARTH`, between degrees; equation 3.5 of [000].
+    """Metres along a great circle of the sphere of radius `EARTH`, between degrees; Gaza's equation 3.5.
 
     With float32 degrees the result is as coarse as they are, up to 0.8 m off; `metres_apart` is not.
     """

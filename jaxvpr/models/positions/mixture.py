@@ -1,4 +1,4 @@
-"""Positions as several hypotheses: a mixture density (Bishop 1994), beyond [000], whose heads answer one mean."""
+"""Positions as several hypotheses: a mixture density (Bishop, 1994)."""
 
 from __future__ import annotations
 
@@ -88,8 +88,9 @@ class Mixture:
         """See `Coding`; the confidence is the weight of the heaviest hypothesis."""
         lib, found = xp(raw), self.hypotheses(raw)
         best = lib.argmax(found.logits, -1)[..., None, None]
-        at = lib.take_along_axis(found.means, best, -2)[..., 0, :]
         confidence = lib.max(softmax(found.logits), -1)
+        at = lib.take_along_axis(found.means, best, -2)[..., 0, :]
+        at = lib.where(lib.isfinite(confidence)[..., None], at, np.nan)
         if found.toward is None:
             return with_bearing(at), confidence
         toward = lib.take_along_axis(found.toward, best, -2)[..., 0, :]

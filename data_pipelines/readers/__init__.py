@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
+
 from data_pipelines import geo
 from data_pipelines.errors import DataError, short
 from data_pipelines.places import Places
@@ -61,6 +63,7 @@ def read(
     split: str | None = None,
     zone: int | str | None = None,
     within: Sequence[float] | None = None,
+    most: int | None = None,
     **options,
 ) -> Places:
     """Reads the data set at `root` with the reader of that name; its docstring lists its `options`.
@@ -73,6 +76,7 @@ def read(
         lie in. None leaves each image in its own, which only suits data within one.
       within: (west, south, east, north) in metres; only the images in this part of the map, its western and southern
         edges included (`Places.within`).
+      most: so many images at most, drawn at random: the same ones each time, and of a larger number all of a smaller.
 
     Raises:
       DataError: no such reader, an unknown option, or an error in the files.
@@ -85,13 +89,20 @@ def read(
         places = READERS[reader](root, **options)
     places = places.select(split=split) if split and (places.split >= 0).any() else places
     places = places if zone is None else places.in_zone(zone)
-    return places if within is None else places.within(within)
+    places = places if within is None else places.within(within)
+    return places if most is None else _some(places, most)
+
+
+def _some(places: Places, most: int) -> Places:
+    if not isinstance(most, int) or most < 1:
+        raise DataError(f"{places.name}: most={most!r} must be a number of images, 1 or more")
+    return places.take(np.sort(np.random.default_rng(0).permutation(len(places))[:most]))
 
 
 def check_options(reader: str, options: Mapping[str, Any]) -> None:
     """Raises DataError for a reader that does not exist, an unknown option, or a value of another type."""
     kinds = options_of(reader)
-    known = list(dict.fromkeys((*kinds, "split", "zone", "within")))
+    known = list(dict.fromkeys((*kinds, "split", "zone", "within", "most")))
     if unknown := sorted(set(options) - set(known)):
         raise DataError(f"the reader {reader} has no option {unknown}; it has {known}")
     for option, value in options.items():

@@ -224,6 +224,9 @@ def _running(config: ConfigDict) -> None:
             "localize": False,
             "search": "auto",
             "host_mib": 4096,
+            # Within which the answers of a head that answers positions are right, such as ("25m", "1km"); () are those
+            # usual for an area of its size.
+            "distances": (),
             # How clips are compared (`jaxvpr.retrieval.sequence_search.Score`): "" by their descriptors, which takes a
             # model of clips. The others look at the frames, each described once: "average" is the mean distance of
             # aligned frames, "seqslam" the best of `velocities` between the two `velocity` after local contrast over

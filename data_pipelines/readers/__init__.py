@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
-
-from data_pipelines import geo
+from data_pipelines import geo, parts
 from data_pipelines.errors import DataError, short
 from data_pipelines.places import Places
 from data_pipelines.progress import slow
@@ -46,6 +44,8 @@ READERS: dict[str, Callable[..., Places]] = {
     "photos": photos.read,
     "records": records.read,
 }
+# Of every reader: which of the images it reads are kept.
+OF_ALL = ("split", "zone", "within", "box", "heading", "turn", "most")
 KINDS: dict[Any, tuple[Any, str]] = {
     str: (str | os.PathLike, "text"),
     int: (int, "an integer"),
@@ -63,6 +63,9 @@ def read(
     split: str | None = None,
     zone: int | str | None = None,
     within: Sequence[float] | None = None,
+    box: Sequence[float] | None = None,
+    heading: float | None = None,
+    turn: float = parts.TURN,
     most: int | None = None,
     **options,
 ) -> Places:
@@ -76,7 +79,9 @@ def read(
         lie in. None leaves each image in its own, which only suits data within one.
       within: (west, south, east, north) in metres; only the images in this part of the map, its western and southern
         edges included (`Places.within`).
-      most: so many images at most, drawn at random: the same ones each time, and of a larger number all of a smaller.
+      box: (south, west, north, east) in degrees, likewise (`parts.in_box`).
+      heading: in degrees; only the images that look there, up to `turn` degrees to either side (`parts.looking`).
+      most: so many images at most (`parts.some`).
 
     Raises:
       DataError: no such reader, an unknown option, or an error in the files.
@@ -90,19 +95,15 @@ def read(
     places = places.select(split=split) if split and (places.split >= 0).any() else places
     places = places if zone is None else places.in_zone(zone)
     places = places if within is None else places.within(within)
-    return places if most is None else _some(places, most)
-
-
-def _some(places: Places, most: int) -> Places:
-    if not isinstance(most, int) or most < 1:
-        raise DataError(f"{places.name}: most={most!r} must be a number of images, 1 or more")
-    return places.take(np.sort(np.random.default_rng(0).permutation(len(places))[:most]))
+    places = places if box is None else parts.in_box(places, box)
+    places = places if heading is None else parts.looking(places, heading, turn)
+    return places if most is None else parts.some(places, most)
 
 
 def check_options(reader: str, options: Mapping[str, Any]) -> None:
     """Raises DataError for a reader that does not exist, an unknown option, or a value of another type."""
     kinds = options_of(reader)
-    known = list(dict.fromkeys((*kinds, "split", "zone", "within", "most")))
+    known = list(dict.fromkeys((*kinds, *OF_ALL)))
     if unknown := sorted(set(options) - set(known)):
         raise DataError(f"the reader {reader} has no option {unknown}; it has {known}")
     for option, value in options.items():

@@ -55,6 +55,7 @@ def write_report(
         results=results,
         lines=tables.lines,
         curve=tables.curve,
+        answered=tables.answered,
         conditions=tables.conditions,
         threshold_text=tables.threshold_text,
         protocol_line=line,

@@ -150,8 +150,8 @@ class Hypersphere:
     three dimensions, which leaves nothing open.
 
     In float64 that round trip is exact to 1e-8 m. In float32 the numbers are as coarse as 6e-8 of the Earth's radius:
-    positions come back to 0.5 m (median of 100,000 in San Francisco; the worst is 2.4 m off) in "degrees", and to 1 mm
-    (5 mm) in a city of 10 km with "spread"; bearings to 4e-5 degrees in both.
+    positions come back to 0.5 m (median of 100,000 in San Francisco, on a CPU; the worst is 2.4 m) in "degrees", and
+    to 1 mm (5 mm) in a city of 10 km with "spread"; bearings to 4e-5 degrees in both.
 
     Attributes:
       area: the box that [0, 1] is.

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from configs.objectives import cells as cells
 from configs.objectives import mined_triplets as mined_triplets
 from configs.objectives import places as places
+from configs.objectives import positions as positions
 
 T = TypeVar("T")
 
@@ -78,6 +79,7 @@ def _model(config: ConfigDict) -> None:
     # `randaugment` counts the operations of RandAugment, each of `magnitude` 0 to 30. `perspective` is the distortion
     # (0 to 1) of every second image, `rotation` the most degrees. `grey` and `erasing` are probabilities, of an image
     # without colours and of one with an empty box; `blur` is the most pixels, of every second image.
+    # With `one_of` an image has either the colours or the blur, never both.
     config.augment = ConfigDict(
         {
             "brightness": 0.0,
@@ -94,6 +96,7 @@ def _model(config: ConfigDict) -> None:
             "grey": 0.0,
             "blur": 0.0,
             "erasing": 0.0,
+            "one_of": False,
         }
     )
 
@@ -141,6 +144,8 @@ def _training(config: ConfigDict) -> None:
     config.epochs = 50
     config.steps_per_epoch = 10_000
     config.batch = 32
+    # Steps that run in one call of the devices, which models of microseconds a step need; a call ends with a plan.
+    config.steps_per_call = 1
     # Two ways to take a batch in several equal parts, one after the other. The loss sees each part alone with
     # accumulate, which suits classification; it sees the whole batch with grad_cache, as comparing images needs, and
     # every image is embedded twice (Gao et al., 2021).
@@ -219,6 +224,9 @@ def _running(config: ConfigDict) -> None:
             "localize": False,
             "search": "auto",
             "host_mib": 4096,
+            # Within which the answers of a head that answers positions are right, such as ("25m", "1km"); () are those
+            # usual for an area of its size.
+            "distances": (),
             # How clips are compared (`jaxvpr.retrieval.sequence_search.Score`): "" by their descriptors, which takes a
             # model of clips. The others look at the frames, each described once: "average" is the mean distance of
             # aligned frames, "seqslam" the best of `velocities` between the two `velocity` after local contrast over

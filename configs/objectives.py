@@ -123,16 +123,44 @@ def mined_triplets(**changes) -> ConfigDict:
     return ConfigDict({**keys, **changes})
 
 
+def positions(*, loss: str, **loss_options) -> ConfigDict:
+    """The keys of the objective `positions`: the head of `model.position` learns where images were taken.
+
+    `loss` is one of `jaxvpr.losses.positions`, with `loss_options` over its defaults. Normal `noise` of so many metres
+    and degrees is added to what is learned. Validation tells the shares of answers within each of `distances`.
+    """
+    return ConfigDict(
+        {
+            "name": "positions",
+            "loss": loss,
+            "loss_options": ConfigDict(loss_options),
+            "noise": ConfigDict({"metres": 0.0, "degrees": 0.0}),
+            "distances": ("25m", "10m"),
+        }
+    )
+
+
 # The keys of each of these with defaults, for a look at which a recipe lacks.
 DEFAULTS: dict[str, Callable[[ConfigDict], ConfigDict]] = {
     "cells": lambda keys: cells(by=_kind_of(keys)),
     "places": lambda keys: places(P=1, K=2, by="place"),
     "mined_triplets": lambda keys: mined_triplets(),
+    "positions": lambda keys: positions(loss=""),
 }
 
 
 # Names whose validation is the recalls of `val_data`; a recipe's own family may bring another.
-SHIPPED = ("cells", "distillation", "eigenplaces", "jist", "mined_triplets", "places", "pretraining", "sfrs")
+SHIPPED = (
+    "cells",
+    "distillation",
+    "eigenplaces",
+    "jist",
+    "mined_triplets",
+    "places",
+    "positions",
+    "pretraining",
+    "sfrs",
+)
 
 
 def lacking(objective: ConfigDict) -> list[str]:

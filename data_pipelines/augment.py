@@ -169,6 +169,7 @@ class Augment:
       grey: probability of an image without colours.
       blur: the most pixels, of every second image, see `random_blur`.
       erasing: probability of a box without content, see `random_erasing`.
+      one_of: an image has either the colours or the blur, each with half the probability; never both.
 
     Raises:
       ValueError: for a value out of range; names both.
@@ -188,6 +189,7 @@ class Augment:
     grey: float = 0.0
     blur: float = 0.0
     erasing: float = 0.0
+    one_of: bool = False
 
     def __post_init__(self):
         for name in ("brightness", "contrast", "saturation", "hue"):
@@ -195,6 +197,8 @@ class Augment:
         for name, (most, unit) in MOST.items():
             if not 0 <= getattr(self, name) <= most:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 to {most}{unit}")
+        if self.one_of and self.perspective:
+            raise ValueError("one_of=True chooses after the crop, and with perspective the colours come before it")
         _check_pair("scale", (1.0, 1.0) if self.scale is None else self.scale, 1)
         _check_pair("ratio", self.ratio, math.inf)
 
@@ -215,12 +219,14 @@ class Augment:
         """The changes after the crop."""
         if rng.random() < self.flip:
             image = np.ascontiguousarray(image[:, ::-1])
-        if not self.perspective:
+        blurred = self.one_of and rng.random() < 0.5
+        if not self.perspective and not blurred:
             image = self._colours(image, rng)
         image = rand_augment(image, rng, self.randaugment, self.magnitude)
         image = random_rotation(image, rng, self.rotation) if self.rotation else image
         image = adjust_saturation(image, 0) if self.grey and rng.random() < self.grey else image
-        image = random_blur(image, rng, self.blur) if self.blur else image
+        if self.blur and (blurred or not self.one_of):
+            image = random_blur(image, rng, self.blur, 1.0 if blurred else 0.5)
         return random_erasing(image, rng, self.erasing) if self.erasing else image
 
     def _colours(self, image: Array, rng: np.random.Generator) -> Array:

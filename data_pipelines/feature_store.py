@@ -170,6 +170,15 @@ class Kept:
         """What reads the rows of some images; those that have none are unreadable to it. `crop` is as there."""
         return FeatureSource(self, paths, self._rows_of(paths), crop)
 
+    def arrays(self, paths: Paths) -> tuple[Array, Array]:
+        """(the whole rows of some images [N, numbers], zeros where one has none; which have one, bool [N])."""
+        numbers = self._rows_of(paths)
+        there = numbers >= 0
+        found = self.rows(numbers[there])
+        whole = np.zeros((len(paths), sum(map(prod, self.shapes.values()))), found.dtype if len(found) else np.float32)
+        whole[there] = found
+        return whole, there
+
     def rows(self, numbers: Array) -> Array:
         """[n, numbers of a row]: the rows of these numbers, copied."""
         part = np.searchsorted(self.starts, numbers, side="right") - 1

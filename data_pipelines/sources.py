@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from data_pipelines.draws import EVERYTHING, Batch, Draw
-from data_pipelines.image_source import ImageSource
+from data_pipelines.image_source import ImageSource, why_unreadable
 from data_pipelines.images import Array
+from data_pipelines.paths import Paths
 
 BOOKKEEPING = ("label", "row", "mask", "bad")  # of a batch: all but the model's inputs
 
@@ -106,6 +107,40 @@ class ClipSource:
         rows = np.unique(batch["row"][batch["bad"]])
         frames = self.clips[rows[rows >= 0]]
         return self.images.read_errors({"row": frames, "bad": np.ones(len(frames), bool)})
+
+
+@dataclass(frozen=True, eq=False)
+class RowSource:
+    """Rows of which nothing is read, since all that a step needs of them lies on the devices.
+
+    Attributes:
+      paths: the image of each row. absent: bool [N], those of which there is nothing.
+    """
+
+    paths: Paths
+    absent: Array
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, draw: Draw, seed: int, step: int, stream: str, part: slice = EVERYTHING) -> Batch:
+        """label, row, mask and bad of the elements."""
+        rows = draw.rows[part]
+        bad = (self.absent[np.maximum(rows, 0)] & (rows >= 0)).reshape(len(rows), -1).any(1)
+        return {"label": draw.label[part], "row": rows, "mask": draw.mask[part] & ~bad, "bad": bad}
+
+    def take(self, rows: Array) -> RowSource:
+        """The source of some of the rows alone."""
+        return RowSource(self.paths.take(rows), self.absent[rows])
+
+    def names(self, rows: Array) -> list[str]:
+        """The images of some rows."""
+        return [self.paths[row] for row in rows]
+
+    def read_errors(self, batch: Batch) -> list[str]:
+        """Why the images of the bad rows of a batch could not be described, one line a file."""
+        rows = np.unique(batch["row"][batch["bad"]])
+        return [reason for row in rows if row >= 0 and (reason := why_unreadable(self.paths[row]))]
 
 
 @dataclass(frozen=True)

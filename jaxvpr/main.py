@@ -110,7 +110,18 @@ def _run(command: command_line.Command) -> int:
 
 def runs() -> dict[str, Callable[..., Any]]:
     """What each verb runs, with the configuration, the folder of the run and the verb's flags by name."""
-    from jaxvpr.verbs import compress, evaluate, export, extract, import_weights, localize, records, sweep, train
+    from jaxvpr.verbs import (
+        compress,
+        evaluate,
+        export,
+        extract,
+        import_weights,
+        localize,
+        records,
+        smoothness,
+        sweep,
+        train,
+    )
 
     return {
         "train": train.run,
@@ -121,6 +132,7 @@ def runs() -> dict[str, Callable[..., Any]]:
         "records": records.run,
         "import": import_weights.run,
         "export": export.run,
+        "smoothness": smoothness.run,
         "sweep": sweep.run,
     }
 

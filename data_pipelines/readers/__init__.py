@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from data_pipelines import geo
+from data_pipelines import geo, parts
 from data_pipelines.errors import DataError, short
 from data_pipelines.places import Places
 from data_pipelines.progress import slow
@@ -44,6 +44,8 @@ READERS: dict[str, Callable[..., Places]] = {
     "photos": photos.read,
     "records": records.read,
 }
+# Of every reader: which of the images it reads are kept.
+OF_ALL = ("split", "zone", "within", "box", "heading", "turn")
 KINDS: dict[Any, tuple[Any, str]] = {
     str: (str | os.PathLike, "text"),
     int: (int, "an integer"),
@@ -61,6 +63,9 @@ def read(
     split: str | None = None,
     zone: int | str | None = None,
     within: Sequence[float] | None = None,
+    box: Sequence[float] | None = None,
+    heading: float | None = None,
+    turn: float = parts.TURN,
     **options,
 ) -> Places:
     """Reads the data set at `root` with the reader of that name; its docstring lists its `options`.
@@ -73,6 +78,8 @@ def read(
         lie in. None leaves each image in its own, which only suits data within one.
       within: (west, south, east, north) in metres; only the images in this part of the map, its western and southern
         edges included (`Places.within`).
+      box: (south, west, north, east) in degrees, likewise (`parts.in_box`).
+      heading: in degrees; only the images that look there, up to `turn` degrees to either side (`parts.looking`).
 
     Raises:
       DataError: no such reader, an unknown option, or an error in the files.
@@ -85,13 +92,15 @@ def read(
         places = READERS[reader](root, **options)
     places = places.select(split=split) if split and (places.split >= 0).any() else places
     places = places if zone is None else places.in_zone(zone)
-    return places if within is None else places.within(within)
+    places = places if within is None else places.within(within)
+    places = places if box is None else parts.in_box(places, box)
+    return places if heading is None else parts.looking(places, heading, turn)
 
 
 def check_options(reader: str, options: Mapping[str, Any]) -> None:
     """Raises DataError for a reader that does not exist, an unknown option, or a value of another type."""
     kinds = options_of(reader)
-    known = list(dict.fromkeys((*kinds, "split", "zone", "within")))
+    known = list(dict.fromkeys((*kinds, *OF_ALL)))
     if unknown := sorted(set(options) - set(known)):
         raise DataError(f"the reader {reader} has no option {unknown}; it has {known}")
     for option, value in options.items():

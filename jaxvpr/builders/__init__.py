@@ -24,7 +24,16 @@ from jaxvpr.builders.datasets import (
     two_folders,
     validation,
 )
-from jaxvpr.builders.features import check_maps, kept_describer, map_shapes, maps_kept, resting
+from jaxvpr.builders.features import (
+    check_maps,
+    describer_of_kept,
+    descriptors_kept,
+    kept_describer,
+    map_shapes,
+    maps_kept,
+    resting,
+)
+from jaxvpr.builders.heads import answering, coding, head
 from jaxvpr.builders.layout import Choice
 from jaxvpr.builders.network import (
     apply,
@@ -40,6 +49,15 @@ from jaxvpr.builders.network import (
     score,
     shapes,
     where,
+)
+from jaxvpr.builders.positions import (
+    Positions,
+    area_around,
+    area_metres,
+    coding_of,
+    normalised,
+    positions,
+    to_learn,
 )
 from jaxvpr.builders.start import filled, initial_variables, without_clusters
 from jaxvpr.builders.training_images import (

@@ -24,6 +24,7 @@ from data_pipelines.shapes import own_sizes
 from jaxvpr.builders import layout, resting
 from jaxvpr.builders.layout import Choice
 from jaxvpr.builders.network import model
+from jaxvpr.builders.positions import area_around, positions
 from jaxvpr.cli import checks
 from jaxvpr.cli.overrides import as_text, override
 
@@ -58,7 +59,7 @@ def settle(config: ConfigDict, training_sets: Callable[[ConfigDict], list[Places
     if any(key.startswith(("train_data", "val_data", "test_data")) for key in config.auto):
         _take(config, layout.splits(config), made)
     images = training_sets(config)[0]
-    for choose in (_size, _frozen, _batch, _partition, _length, _rate):
+    for choose in (_size, _frozen, _area, _batch, _partition, _length, _rate):
         _take(config, choose(config, images), made)
     with config.unlocked():
         config.auto = ()
@@ -101,6 +102,15 @@ def _frozen(config: ConfigDict, images: Places) -> Iterator[Choice]:
         rest, why = resting.early(model(config).backbone)
         if rest:
             yield "model.backbone_options", {**options, **rest}, why
+
+
+def _area(config: ConfigDict, images: Places) -> Iterator[Choice]:
+    """The area of a head that answers positions."""
+    if not config.model.position or "model.position_options.area" not in config.auto:
+        return
+    at = positions(images)
+    yield "model.position_options.metres", at.metres, "images have " + ("metres" if at.metres else "degrees")
+    yield "model.position_options.area", area_around(at), f"{len(images):,} images lie in it"
 
 
 def _batch(config: ConfigDict, images: Places) -> Iterator[Choice]:
@@ -258,6 +268,9 @@ def _far_apart(images: Places) -> int:
 
 def _length(config: ConfigDict, images: Places) -> Iterator[Choice]:
     keys, of_element = config.objective.get("partition", {}), 1
+    if config.objective.name == "positions":  # an epoch is a pass, in one call
+        yield "steps_per_epoch", math.ceil(len(images) / config.batch), f"a pass over {len(images):,} images"
+        return
     if config.objective.name == "mined_triplets":
         of_element = 2 + config.objective.negatives
     elif config.objective.name == "eigenplaces":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -12,13 +15,14 @@ from configs import common
 from data_pipelines import digests
 from data_pipelines.feature_store import FeatureStore, Kept, Shapes
 from data_pipelines.paths import Paths
-from jaxvpr.builders.network import apply, blank, describer, describing, model, shapes
+from jaxvpr.builders.network import apply, blank, describer, describing, descriptor_size, model, shapes
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables, depends_on_batch
 from jaxvpr.retrieval import kept_features
 from jaxvpr.retrieval.extract import Described
 from jaxvpr.retrieval.kept_features import KeptDescriber
 
+DESCRIPTOR = "descriptor"  # the array of a row of kept descriptors
 VERSION = 1  # of what is computed; another one lets what lies on disk be
 
 
@@ -64,15 +68,8 @@ def maps_kept(config: ConfigDict, variables: Variables, paths: Paths, over: Mesh
     Raises:
       UserError, ImageError: as describing images does.
     """
-    own = {path: leaf for path, leaf in flatten_dict(dict(variables), sep="/").items() if _is_frozen(path)}
     keys = ("backbone", "backbone_options", "non_local", "dtype", "precision")
-    key = {
-        "of": "features",
-        "version": VERSION,
-        "weights": digests.of_arrays(np.asarray(own[path]) for path in sorted(own)),
-        "model": {name: value for name, value in config.model.to_dict().items() if name in keys},
-        "image": config.image.to_dict(),
-    }
+    key = _key(config, variables, "features", lambda part: part in ("backbone", "non_local"), keys)
     store = FeatureStore(config.maps.folder, key, map_shapes(config))
     describes, features = describer(config, over), kept_features.of_images(model(config))
 
@@ -82,11 +79,49 @@ def maps_kept(config: ConfigDict, variables: Variables, paths: Paths, over: Mesh
     return kept_features.keep(store, compute, paths)
 
 
+def descriptors_kept(config: ConfigDict, variables: Variables, paths: Paths, over: Mesh) -> Kept:
+    """The descriptors of some images by the recipe's model, computed where they are not on disk yet; float32, as the
+    model gives them. A head for positions behind it decides none of them.
+
+    Raises:
+      UserError, ImageError: as describing images does.
+    """
+    keys = [name for name in config.model if not name.startswith("position")]
+    key = _key(config, variables, "descriptors", lambda part: part != "position", keys)
+    store = FeatureStore(config.maps.folder, key, {DESCRIPTOR: (descriptor_size(config),)}, "float32")
+    describes = describer(config, over)
+
+    def compute(some: Paths, of_all: int) -> Described:
+        return describes(variables, some, sized_for=of_all)
+
+    return kept_features.keep(store, compute, paths)
+
+
+def describer_of_kept(config: ConfigDict, over: Mesh, kept: Kept) -> KeptDescriber:
+    """As `describer`, for images whose descriptors are kept."""
+    return KeptDescriber(_as_kept, kept, apply(config), over, **describing(config))
+
+
+def _as_kept(variables: Variables, shown: jax.Array) -> jax.Array:
+    return shown
+
+
+def _key(
+    config: ConfigDict, variables: Variables, of: str, decides: Callable[[str], bool], keys: Iterable[str]
+) -> dict[str, Any]:
+    """What decides kept arrays but the image: the weights of the parts that decide them, keys of the model, and how
+    images become its input."""
+    own = {path: leaf for path, leaf in flatten_dict(dict(variables), sep="/").items() if decides(path.split("/")[1])}
+    return {
+        "of": of,
+        "version": VERSION,
+        "weights": digests.of_arrays(np.asarray(own[path]) for path in sorted(own)),
+        "model": {name: value for name, value in config.model.to_dict().items() if name in keys},
+        "image": config.image.to_dict(),
+    }
+
+
 def kept_describer(config: ConfigDict, over: Mesh, kept: Kept) -> KeptDescriber:
     """As `describer`, for images whose features are kept."""
     module = model(config)
     return KeptDescriber(kept_features.of_features(module), kept, apply(config), over, **describing(config))
-
-
-def _is_frozen(path: str) -> bool:
-    return path.split("/")[1] in ("backbone", "non_local")

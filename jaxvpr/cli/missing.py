@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 from configs import objectives
 from data_pipelines.paths import is_url
 from data_pipelines.readers import READERS
-from jaxvpr.cli import checks, weight_source
+from jaxvpr.cli import checks, data_set_flag, weight_source
 from jaxvpr.cli.arguments import Command
 from jaxvpr.cli.overrides import DATA_SET, data_sets, unknown
 from jaxvpr.cli.sweep_file import Sweep
 from jaxvpr.errors import UserError
 
-FLAGS = ("images", "database", "queries")  # that name what is read
+FLAGS = ("images", "database", "queries", "compare")  # that name what is read
 
 
 def check(command: Command) -> None:
@@ -60,6 +60,9 @@ def _sets(verb: str, config: ConfigDict, flags: Mapping[str, Any]) -> dict[str, 
         groups = ("test_data",)
     elif verb == "compress" and not flags["images"]:
         groups = checks.TRAINED_ON
+    elif verb == "smoothness" and not flags["images"]:
+        key = data_set_flag.chosen(config, flags["data_set"])
+        return {key: dict(data_sets(config))[key]}
     elif verb == "records" and not flags["images"] and not flags["verify"]:
         groups = checks.TRAINED_ON[:1]
     return {key: spec for key, spec in data_sets(config) if key.partition(".")[0] in groups}

@@ -165,7 +165,10 @@ VERBS = {
                 "frames", required=True, repeated=True,
             ),
             READER,
-            Flag("database", "FILE.npy", "descriptors from extract, or the classes.npy of a run", Path, required=True),
+            Flag(
+                "database", "FILE", "descriptors from extract (.npy), the classes.npy of a run, or weights with a head "
+                "that answers positions (default: the head of the recipe's model)", Path,
+            ),
             Flag("out", "FOLDER", "where to write table and pictures (default: WORKDIR/localize)", Path),
             Flag(
                 "top", "N", "how many places to name for each photo (default: 5), or to choose from for each frame of "
@@ -236,6 +239,32 @@ VERBS = {
             OVERWRITE,
         ),
         several_hosts=False,
+    ),
+    "smoothness": Verb(
+        "Measures how fast descriptors change along a street and with a turn, and draws it.",
+        f"jaxvpr smoothness {RECIPE} --data-set=test_data.minicity --compare=runs/other/smoothness/smoothness.json",
+        (
+            CHECKPOINT,
+            Flag(
+                "images", "FOLDER", "photos with positions (default: --data-set); may be repeated", default=(),
+                repeated=True,
+            ),
+            READER,
+            Flag(
+                "data-set", "KEY", "a data set of the recipe: train_data or test_data.NAME (default: the first of "
+                "test_data)", default="",
+            ),
+            Flag("span", "METRES", "how long the street of the matrix is; all distances follow it (default: 30)",
+                 positive),
+            Flag("most", "N", "how many images to describe at most, whole neighbourhoods (default: 10000)", integer),
+            Flag(
+                "compare", "FILE", "smoothness.json of another model on the same images, drawn beside this one; may be "
+                "repeated", Path, default=(), repeated=True,
+            ),
+            Flag("out", "FOLDER", "where to write tables and page (default: WORKDIR/smoothness)", Path),
+            OVERWRITE,
+            DRY_RUN,
+        ),
     ),
     "sweep": Verb(
         "Trains the runs of a sweep file one after the other and compares them in one table.",

@@ -13,7 +13,19 @@ from data_pipelines.places import Places
 from data_pipelines.progress import slow
 from jaxvpr import builders
 from jaxvpr.errors import UserError
-from jaxvpr.families import cached, cells, distillation, domain, eigenplaces, jist, places, pretraining, sfrs, triplets
+from jaxvpr.families import (
+    cached,
+    cells,
+    distillation,
+    domain,
+    eigenplaces,
+    jist,
+    places,
+    positions,
+    pretraining,
+    sfrs,
+    triplets,
+)
 from jaxvpr.families.learning import Learning, complete
 from jaxvpr.retrieval.evaluator import Benchmark
 from jaxvpr.training.recipe import Recipe
@@ -27,6 +39,7 @@ FAMILIES: dict[str, Callable[[ConfigDict, Sequence[Places]], Learning]] = {
     "jist": jist.from_config,
     "mined_triplets": triplets.from_config,
     "places": places.from_config,
+    "positions": positions.from_config,
     "pretraining": pretraining.from_config,
     "sfrs": sfrs.from_config,
 }
@@ -58,6 +71,7 @@ def recipe(config: ConfigDict, over: Mesh, validation: list[Benchmark], sets: Se
     if learning.summary:
         log.info(learning.summary)
     if config.maps.cached:
-        return cached.recipe(config, learning, sets, over, validation)
+        kept = positions.kept if learning.validator else cached.recipe
+        return kept(config, learning, sets, over, validation)
     made = complete(config, learning, sets, over, validation)
     return domain.adapt(config, made, target, over) if target is not None else made

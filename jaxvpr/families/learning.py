@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -30,6 +31,7 @@ class Learning(NamedTuple):
     Attributes:
       objective: what is drawn and learned. Its rows number what its sources hold.
       sources: {stream: where its rows are read}; the training images of all sets, one after the other, augmented.
+      tables: as `Recipe.tables`; none.
       model: what is trained; the recipe's `PlaceModel`. A family with another one gives `start` and `validate` too, and
         its run is not measured on `test_data`, whose images that model may not even take.
       example: an input of the model with a batch of one, an array or a tree of them; a blank image.
@@ -37,6 +39,8 @@ class Learning(NamedTuple):
       embed: variables -> what describes training rows by them, for plans that mine; descriptors of training images.
       validate: (variables, trained heads) -> {measure: value}; recalls of the recipe's `val_data`.
       measures: {each measure that `validate` gives: "max" or "min", what is better}; any may be `best.measure`.
+      validator: (validation sets, what describes images) -> `validate`, `measures` and the `trials` of a `Recipe`, in
+        place of the two above.
       frozen: patterns of parameter paths that do not train; those that the model's options freeze.
       classes: where the classes of the heads lie, for `eval.localize`; nowhere.
       summary: what the family made of the images in one line, such as "8 groups of 39 to 50 classes, 7,356 images".
@@ -47,12 +51,14 @@ class Learning(NamedTuple):
 
     objective: Objective
     sources: Mapping[str, Source] | None = None
+    tables: Mapping[str, Mapping[str, np.ndarray]] | None = None
     model: Any = None
     example: Any = None
     start: Callable[[Variables], Variables] | None = None
     embed: Callable[[Variables], Embed] | None = None
     validate: Callable[[Variables, Any], dict[str, float]] | None = None
     measures: Mapping[str, str] | None = None
+    validator: Callable[[list[Benchmark], Describer], Any] | None = None
     frozen: tuple[str, ...] | None = None
     classes: ClassPlaces | None = None
     summary: str = ""
@@ -88,7 +94,12 @@ def complete(
     if learning.elements is None:
         builders.refuse_clips(config)
     _check_classes(config, learning.classes, validation)
-    trials = {} if learning.measures else _trials(config, validation, learning.classes)
+    if learning.validator:
+        own_measures = learning.validator(validation, describer)
+        learning = learning._replace(validate=own_measures.validate, measures=own_measures.measures)
+        trials = dict(own_measures.trials)
+    else:
+        trials = {} if learning.measures else _trials(config, validation, learning.classes)
     measures = learning.measures or dict.fromkeys(trials, "max")
     if measures:
         early_stop.deciding(measures, config.best.measure)
@@ -119,6 +130,7 @@ def complete(
         frozen=frozen,
         own_model=own,
         classes=learning.classes,
+        tables=learning.tables or {},
         summary=learning.summary,
     )
 

@@ -23,6 +23,13 @@ def track(points: Sequence[Mapping[str, Any]], latitude: Sequence[float], longit
     return json.dumps({"type": "FeatureCollection", "features": line + dots}, allow_nan=False, indent=1)
 
 
+def points(answers: Sequence[Mapping[str, Any]], latitude: Sequence[float], longitude: Sequence[float]) -> str:
+    """A FeatureCollection of points alone; arguments as of `track`."""
+    known = [row for row in range(len(answers)) if math.isfinite(latitude[row]) and math.isfinite(longitude[row])]
+    found = [_feature("Point", [round(longitude[row], 7), round(latitude[row], 7)], answers[row]) for row in known]
+    return json.dumps({"type": "FeatureCollection", "features": found}, allow_nan=False, indent=1)
+
+
 def _feature(kind: str, coordinates: Any, properties: Mapping[str, Any]) -> dict[str, Any]:
     shown = {name: _text(value) if isinstance(value, str) else value for name, value in properties.items()}
     return {"type": "Feature", "geometry": {"type": kind, "coordinates": coordinates}, "properties": shown}

@@ -29,6 +29,7 @@ def write_report(
     queries: int | None = None,
     map: MapData | None = None,
     notes: Sequence[str] = (),
+    positions: str = "",
 ) -> Path:
     """Writes the report of a run and returns its path; parts without data are left out.
 
@@ -43,6 +44,7 @@ def write_report(
       queries: how many there are, of which the gallery has a sample; None where it has all.
       map: where database and queries lie.
       notes: sentences for under the title, such as how long the run took.
+      positions: how far the answers of a head are off, as `reports.positions.draw` draws it.
     """
     listed = [] if map is None else map_part.placed(map, (item.number for item in gallery if item.number is not None))
     page = render(
@@ -53,6 +55,7 @@ def write_report(
         results=results,
         lines=tables.lines,
         curve=tables.curve,
+        answered=tables.answered,
         conditions=tables.conditions,
         threshold_text=tables.threshold_text,
         protocol_line=line,
@@ -60,6 +63,7 @@ def write_report(
         training=training.charts(loss_log),
         costs=tables.costs_tiles(costs or {}),
         config_text=config_text,
+        positions=positions,
         map=map_part.draw(map, listed) if map is not None else "",
         gallery=gallery_part.draw(gallery, queries=queries, mapped=listed),
     )

@@ -87,7 +87,7 @@ def predictions_picture(
     texts = ["query"] + [
         f"{i + 1}{mark}" + (f"\n{captions[i]}" if i < len(captions) else "") for i, mark in enumerate(marks)
     ]
-    tiles = [_tile(picture, side) for picture in (query, *predictions)]
+    tiles = [enlarged(picture, side) for picture in (query, *predictions)]
     texts = [_wrapped(text, side) for text in texts]
     step = side + 2 * FRAME + GAP
     height = max(tile.height + LINE * (text.count("\n") + 1) for tile, text in zip(tiles, texts, strict=True))
@@ -103,7 +103,7 @@ def predictions_picture(
     return buffer.getvalue()
 
 
-def _tile(picture: Picture, side: int) -> Image.Image:
+def enlarged(picture: Picture, side: int) -> Image.Image:
     """The picture scaled so that its longer side is `side`: small ones are enlarged."""
     try:
         image = small(picture, side)

@@ -93,6 +93,33 @@ def conditions(entry: Mapping[str, Any], threshold: str) -> list[tuple[str, int,
     return sorted(rows, key=lambda part: -next(iter(part[2].values())))
 
 
+def answered(figures: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, Sequence[float]]], list[str]]]:
+    """Rows of what answers positions: (label, colour, (share, interval) within each distance, further cells): the head,
+    retrieval by the same descriptors, and the head's answers to what it learned."""
+    parts = [("its head", "run", figures)]
+    for key, label, colour in (("retrieval", "retrieval", "untrained"), ("training", "its head, learned", "thumbnail")):
+        if key in figures:
+            parts.append((f"{label} ({figures[key]['images']:,} images)", colour, figures[key]))
+    return [(label, colour, _shares(of), _beside(of)) for label, colour, of in parts]
+
+
+def _shares(of: Mapping[str, Any]) -> list[tuple[str, Sequence[float]]]:
+    return [(f"{share:.1f}", of["interval95"][name]) for name, share in of["within"].items()]
+
+
+def _beside(of: Mapping[str, Any]) -> list[str]:
+    """Median, right cells, metres behind a wrong one, answers outside, bytes and milliseconds; dashes for unknown."""
+    cells = of.get("cells", {})
+    return [
+        f"{of['median_m']:,.1f}" if "median_m" in of else "–",
+        f"{cells['right']:.1f}" if cells else "–",
+        f"{cells['median_m_behind_wrong']:,.1f}" if "median_m_behind_wrong" in cells else "–",
+        f"{of['outside']:,}",
+        in_bytes(of["bytes"]) if "bytes" in of else "–",
+        *(milliseconds(of[key]) if key in of else "–" for key in ("ms_per_query", "ms_alone")),
+    ]
+
+
 def costs_tiles(costs: Mapping[str, Any]) -> list[Tile]:
     """The costs that are known; other keys are shown unchanged."""
     tiles = [(write(costs[key]), label, "") for key, (label, write) in COSTS.items() if key in costs]

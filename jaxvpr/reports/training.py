@@ -12,6 +12,8 @@ from jaxvpr.reports.render import render
 
 RECALL_KEY = re.compile(r"(?:^|/|_)(?:R|recall)@?(\d+)$", re.IGNORECASE)
 LOCALIZED_KEY = re.compile(r"(?:^|/)LR@(\d+)$")
+WITHIN_KEY = re.compile(r"(?:^|/)(\d+(?:\.\d+)?)(k?)m$")  # shares of answers within so many metres, or kilometres
+MEASURED_LOSS = re.compile(r"^(.+)/loss$")  # of images that are looked at, not trained on at that step
 ACCURACY, APART = "domain_accuracy", "domain_loss"
 FOOLED = 50.0  # per cent: the accuracy of guessing between two domains
 MEANING = (
@@ -25,6 +27,7 @@ def charts(log: Log) -> str:
     """Panels with the loss, the recall in validation and the domains, where the log has them; else empty text."""
     drawn = [
         ("Loss", _loss(log), ""),
+        ("Answers within a distance", _within(log), ""),
         ("Validation recall", _validation(log, RECALL_KEY, "R"), ""),
         ("Validation by classification", _validation(log, LOCALIZED_KEY, "LR"), ""),
         ("Domain classifier", _classifier(log), MEANING),
@@ -66,11 +69,16 @@ def _smoothed(log: Log, key: str, name: str, colour: str) -> list[Series]:
 
 
 def _loss(log: Log) -> str:
-    """The loss, and the parts of it that the log has by name (`lateral_loss`); without that of the domains."""
+    """The loss, the parts of it that the log has by name (`lateral_loss`), without that of the domains, and with dots
+    that of images that are looked at (`val/loss`)."""
     parts = sorted({key for row in log for key in row if key.endswith("_loss")} - {APART})
-    lines = _smoothed(log, "loss", "all" if parts else "mean", "run")
+    looked_at = sorted({key for row in log for key in row if MEASURED_LOSS.search(key)})
+    lines = _smoothed(log, "loss", "all" if parts else "batches" if looked_at else "mean", "run")
     for part, colour in zip(parts, ("untrained", "other", "right", "wrong"), strict=False):
         lines += [line for line in _smoothed(log, part, part.removesuffix("_loss"), colour) if not line.faint]
+    for key, colour in zip(looked_at, ("other", "right", "thumbnail"), strict=False):
+        name = key.removesuffix("/loss")
+        lines.append(Series("training set" if name == "train" else name, *column(log, key), colour, markers=True))
     return line_chart(lines, x_label="step", y_label="loss")
 
 
@@ -85,6 +93,19 @@ def _validation(log: Log, wanted: re.Pattern[str], short: str) -> str:
         for i, name in enumerate(names[: len(colours)])
     ]
     return line_chart(series, x_label="step", y_label="recall, %", y_range=(0.0, 100.0))
+
+
+def _within(log: Log) -> str:
+    """Shares of answers within the least distance that the log has: of each set, one line."""
+    keys = {key: match for row in log for key in row if (match := WITHIN_KEY.search(key))}
+    metres = {key: float(match[1]) * (1000 if match[2] else 1) for key, match in keys.items()}
+    wanted = 25.0 if 25.0 in metres.values() else min(metres.values(), default=0.0)
+    names = sorted(key for key in keys if metres[key] == wanted)
+    series = [
+        Series(name.rpartition("/")[0] or "all", *column(log, name), colour, markers=True)
+        for name, colour in zip(names, ("run", "other", "right", "thumbnail", "untrained"), strict=False)
+    ]
+    return line_chart(series, x_label="step", y_label=f"within {wanted:g} m, %", y_range=(0.0, 100.0))
 
 
 def _classifier(log: Log) -> str:

@@ -17,6 +17,8 @@ from data_pipelines.progress import slow
 from jaxvpr.errors import UserError
 from jaxvpr.retrieval.classes import Classes, locate
 from jaxvpr.retrieval.describer import Apply, Describer
+from jaxvpr.retrieval.extract import Described
+from jaxvpr.retrieval.positions import Placed
 from jaxvpr.retrieval.positives import Positives
 from jaxvpr.retrieval.protocol import EXACT
 from jaxvpr.retrieval.recall import Recall, recall
@@ -78,6 +80,7 @@ class Measured:
       located: threshold -> recall of localisation by the model's classes; see `classes.locate`.
       classes: their number.
       index: what found the predictions, for the protocol line.
+      queries: their descriptors, where each has one.
     """
 
     predictions: Array
@@ -90,14 +93,17 @@ class Measured:
     located: Mapping[str, Recall] = field(default_factory=dict)
     classes: int = 0
     index: str = EXACT
+    queries: Described | None = None
 
 
 class Evaluated(NamedTuple):
-    """One benchmark, measured with the method and with the baselines (`thumbnail`, `untrained`) of the recipe."""
+    """One benchmark, measured with the method and with the baselines (`thumbnail`, `untrained`) of the recipe, and what
+    the model's own head answers, where it has one."""
 
     bench: Benchmark
     method: Measured
     baselines: dict[str, Measured]
+    placed: Placed | None = None
 
 
 def benchmark(
@@ -194,6 +200,7 @@ def measure(
         located=located,
         classes=len(classes.places) if classes else 0,
         index=score.said if compared else EXACT,
+        queries=found.queries,
     )
 
 

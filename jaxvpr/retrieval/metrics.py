@@ -41,6 +41,7 @@ def result(
     conditions: Mapping[str, Mapping[str, Recall]] | None = None,
     located: Mapping[str, Recall] | None = None,
     classes: int = 0,
+    positions: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One entry of `results`.
 
@@ -50,6 +51,7 @@ def result(
       baselines: name (`thumbnail`, `untrained`) -> threshold -> recall, of the same queries.
       conditions: name (`night`) -> threshold -> recall of the queries of that condition.
       located: threshold -> recall of the localisation by classification (LR@N), among so many `classes`.
+      positions: figures of a head that answers positions, `positions.Placed`.
     """
     by_condition = {
         name: {"queries": next(iter(of.values())).queries, "recall": {t: percentages(r) for t, r in of.items()}}
@@ -65,6 +67,7 @@ def result(
         "baselines": {name: {t: percentages(r) for t, r in of.items()} for name, of in (baselines or {}).items()},
         **({"conditions": by_condition} if by_condition else {}),
         **({"localization": _localization(located, classes)} if located else {}),
+        **({"positions": dict(positions)} if positions else {}),
     }
 
 
@@ -156,6 +159,27 @@ def _validate_result(entry: Any, at: str) -> None:
         _validate_recall(recall, f"{at}.baselines.{name}")
     if "localization" in entry:
         _validate_localization(entry["localization"], f"{at}.localization")
+    if "positions" in entry:
+        _validate_positions(entry["positions"], f"{at}.positions")
+
+
+def _validate_positions(entry: Any, at: str) -> None:
+    """Shares in per cent with an interval each, of the head, and of `retrieval` and `training` where they are there."""
+    _expect(isinstance(entry, Mapping), at, entry, "an object")
+    within, intervals = entry.get("within"), entry.get("interval95")
+    _expect(
+        isinstance(within, Mapping) and bool(within), f"{at}.within", within, "an object with a key for each distance"
+    )
+    for name, share in within.items():
+        _expect(_is_number(share) and 0 <= share <= 100, f"{at}.within.{name}", share, "per cent, 0 to 100")
+    fits = isinstance(intervals, Mapping) and set(intervals) == set(within)
+    _expect(fits, f"{at}.interval95", intervals, "those of the distances within")
+    for key in ("outside", "bytes", "ms_per_query", "ms_alone", "median_m"):
+        value = entry.get(key, 0)
+        _expect(_is_number(value) and value >= 0, f"{at}.{key}", value, "a number of at least 0")
+    for key in ("retrieval", "training"):
+        if key in entry:
+            _validate_positions(entry[key], f"{at}.{key}")
 
 
 def _validate_localization(entry: Any, at: str) -> None:

@@ -15,7 +15,7 @@ from data_pipelines.draws import Draw
 from data_pipelines.loaders import StepReader, batches
 from data_pipelines.sources import Source
 from jaxvpr.errors import UserError
-from jaxvpr.parallel.mesh import local_rows, to_global
+from jaxvpr.parallel.mesh import local_rows, replicated, to_global
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,10 @@ class Feed:
       seed: of the run.
       loader: `threads`, `workers` and `prefetch` of `loaders.batches`.
       by_image: {stream: images of an element} of the streams whose images, not elements, are split over the devices.
+      tables: {stream: {name: [N, ...]}} of what lies on the devices for each row of a stream, as `Recipe` has it.
 
     Attributes:
+      tables: the same on the mesh, all of it on every device.
       unreadable: how many times an element could not be read.
     """
 
@@ -41,7 +43,9 @@ class Feed:
         seed: int,
         loader: Mapping[str, int],
         by_image: Mapping[str, int] | None = None,
+        tables: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     ):
+        self.tables = jax.device_put(jax.tree.map(np.asarray, dict(tables or {})), replicated(mesh))
         self.sources, self.mesh = dict(sources), mesh
         self.seed, self.loader, self.by_image = seed, dict(loader), dict(by_image or {})
         self.unreadable = 0
@@ -91,10 +95,12 @@ class Feed:
             self.unreadable += int(batch["bad"].sum())
             for complaint in self.sources[stream].read_errors(batch) if batch["bad"].any() else ():
                 log.warning("left out of its batch: %s", complaint)
-        return {
-            stream: to_global(self.mesh, {name: batch[name] for name in batch if name not in ("row", "bad")})
-            for stream, batch in local.items()
-        }
+        return {stream: to_global(self.mesh, self._shown(stream, batch)) for stream, batch in local.items()}
+
+    def _shown(self, stream: str, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the devices see of a batch: rows where there are tables of them, the first one where there is no row."""
+        parts = {name: part for name, part in batch.items() if name not in ("row", "bad")}
+        return {**parts, "row": np.maximum(batch["row"], 0).astype(np.int32)} if stream in self.tables else parts
 
 
 def _draws_of_step(draws: Mapping[str, Draw], first: int, step: int) -> dict[str, Draw]:

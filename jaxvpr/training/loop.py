@@ -68,12 +68,14 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
     if restored:
         state, host = restored.state, Host.of(restored)
         log.info("resumed at step %d of %d", host.step, total)
-    made = make_step(objective, settled.groups, mesh, shardings, **settings.step_options(config, settled))
+    options = settings.step_options(config, settled)
+    made = make_step(objective, settled.groups, mesh, shardings, tables=bool(recipe.tables), **options)
     step, told, profile = _program(made, config, mesh, workdir / "profile")
     written = Log(workdir if hosts.is_first() else None, host.log_offset, host.step)
     feed = Feed(
-        recipe.sources, mesh, seed=config.seed, loader=loading_options(config.loader), by_image=settled.by_image
-    )
+        recipe.sources, mesh, seed=config.seed, loader=loading_options(config.loader), by_image=settled.by_image,
+        tables=recipe.tables,
+    )  # fmt: skip
     run = _Run(
         config, recipe, feed, checkpoints, written, settled.follow, settled.deciding,
         renew=lambda state: next_generation(state, fresh()[0], shardings, initial, objective.inherited),
@@ -118,6 +120,7 @@ class _Run:
         self.config, self.recipe, self.feed = config, recipe, feed
         self.checkpoints, self.log, self.follow, self.renew = checkpoints, written, follow, renew
         self.deciding, self.unread, self.told = deciding, 0, told
+        self.tables = (feed.tables,) if feed.tables else ()
         self.period_steps = recipe.objective.period
         self.total = config.epochs * config.steps_per_epoch
         self.plans = Plans(recipe.objective, feed, seed=config.seed, total=self.total)
@@ -146,7 +149,7 @@ class _Run:
             for number, local in stream:
                 self.progress.waited(time.monotonic() - waiting)
                 turn = Turn(np.int32(number), np.int32(plan.slot), np.bool_(number - first < plan.heads_only))
-                state, metrics = step(state, self.feed.on_mesh(local), turn)
+                state, metrics = step(state, self.feed.on_mesh(local), turn, *self.tables)
                 pending.append((number, metrics))
                 host.step = number + 1
                 if len(pending) > 1:

@@ -26,14 +26,14 @@ class Profile:
         self._made, self._runs = 0, False
 
     def traced(self, step: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
-        """The training step `(state, batches, turn) -> (state, metrics)`, as part of the trace: `train`, with its
+        """The training step `(state, batches, turn, ...) -> (state, metrics)`, as part of the trace: `train`, with its
         number."""
 
-        def call(state: Any, batches: Any, turn: Any) -> tuple[Any, Any]:
+        def call(state: Any, batches: Any, turn: Any, *tables: Any) -> tuple[Any, Any]:
             if self._made == self._first < self._end:
                 self._begin()
             with jax.profiler.StepTraceAnnotation("train", step_num=int(turn.number)):
-                state, metrics = step(state, batches, turn)
+                state, metrics = step(state, batches, turn, *tables)
             self._made += 1
             if self._runs and self._made == self._end:
                 jax.block_until_ready(metrics)  # the devices may be steps behind

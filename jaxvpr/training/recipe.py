@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from data_pipelines.clips import Clips
 from data_pipelines.places import Paths
 from data_pipelines.sources import Source
@@ -21,6 +23,8 @@ class Recipe(NamedTuple):
       model: a `PlaceModel`.
       objective: what it draws and learns.
       sources: {stream: where its rows are read}.
+      tables: {stream: {name: array [N, ...]}} of what lies on the devices for each of a stream's N rows: a batch has
+        those of its rows, beside what its source reads.
       example: an input of the model with a batch of one, an array or a tree of them, to initialise it with.
       start: fills freshly initialised variables with the weights the run starts from.
       embed: variables -> what describes training images by them, for objectives that mine.
@@ -51,6 +55,7 @@ class Recipe(NamedTuple):
     frozen: tuple[str, ...] = ()
     own_model: bool = False
     classes: ClassPlaces | None = None
+    tables: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({})
     summary: str = ""
     ready: Callable[[Variables], Recipe] | None = None
 

@@ -39,7 +39,7 @@ class Turn(NamedTuple):
     heads_only: Any = np.False_
 
 
-Step = Callable[[TrainState, Batches, Turn], tuple[TrainState, Metrics]]
+Step = Callable[..., tuple[TrainState, Metrics]]
 
 
 def make_step(
@@ -56,6 +56,7 @@ def make_step(
     ema: Mapping[str, Any] | None = None,
     by_image: Mapping[str, int] | None = None,
     gradient_dtype: str = "float32",
+    tables: bool = False,
 ) -> Step:
     """Compiles `(state, {stream: batch}, Turn) -> (state, metrics)`; the state's memory is reused.
 
@@ -73,6 +74,8 @@ def make_step(
       by_image: {stream: T} of the streams that come as images `[B * T, ...]`; the objective sees `[B, T, ...]`.
       gradient_dtype: what gradients of the backbone's weights are summed over devices in: "float32", or "bfloat16",
         which is the type that its products are computed in.
+      tables: the step takes a fourth argument, {stream: {name: array [N, ...]}} on the devices, of which a batch gets
+        the rows that it names (`row`); a step has no copy of them.
 
     Raises:
       UserError: by the first step, for a `grad_cache` above 1 of a model that normalises by its batch's statistics.
@@ -81,7 +84,10 @@ def make_step(
     summing = partial(summed_in_float32, mesh) if gradient_dtype == "float32" else nullcontext
     gradients, count = (_cached, grad_cache) if grad_cache > 1 else (_in_parts, accumulate)
 
-    def step(state: TrainState, batches: Batches, turn: Turn) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, batches: Batches, turn: Turn, of_rows: Mapping[str, Batch] | None = None
+    ) -> tuple[TrainState, Metrics]:
+        batches = {name: _with_rows(batch, (of_rows or {}).get(name, {})) for name, batch in batches.items()}
         progress, key = state.step.astype(jnp.float32) / total, jax.random.fold_in(state.key, state.step)
         batches = _elements(batches, by_image or {})
         at = Context(state.step, state.step // (epoch or objective.period), progress, turn.slot, key)
@@ -109,8 +115,9 @@ def make_step(
         counts = jnp.stack([batch["mask"].any() for batch in batches.values()]).all()
         return new, {**metrics, "grad_norm": norm, "learning_rate": rate, "ok": ok, "counts": counts}
 
-    given, returned = (shardings, batch_sharding(mesh), None), (shardings, replicated(mesh))
-    return jax.jit(step, donate_argnums=0, in_shardings=given, out_shardings=returned)
+    given: tuple[Any, ...] = (shardings, batch_sharding(mesh), None)
+    given += (replicated(mesh),) if tables else ()
+    return jax.jit(step, donate_argnums=0, in_shardings=given, out_shardings=(shardings, replicated(mesh)))
 
 
 def _whole(trained: Mapping[str, Any], *, fixed: Mapping[str, Any], shardings: Mapping[str, NamedSharding]) -> Any:
@@ -129,6 +136,12 @@ def _chosen(condition: jax.Array, old: TrainState, new: dict[str, Any], opt: dic
     before = {name: getattr(old, name) for name in new}, {group: old.opt[group] for group in opt}
     parts, groups = jax.tree.map(lambda a, b: jnp.where(condition, a, b), (new, opt), before)
     return old._replace(**parts, opt={**old.opt, **groups})
+
+
+def _with_rows(batch: Batch, tables: Batch) -> Batch:
+    """A batch with the rows of tables that it names; without their numbers."""
+    found = {name: table[batch["row"]] for name, table in tables.items()}
+    return {**{name: part for name, part in batch.items() if name != "row"}, **found}
 
 
 def _elements(batches: Batches, by_image: Mapping[str, int]) -> Batches:

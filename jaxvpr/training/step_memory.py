@@ -52,9 +52,9 @@ class StepMemory:
         )
 
     def _takes(self, batch: int) -> int:
-        state, batches, turn = self._shapes
+        state, batches, *others = self._shapes
         fewer = jax.tree.map(partial(_share, batch, self._batch), batches)
-        return device_memory.taken(self._made.lower(state, fewer, turn).compile())
+        return device_memory.taken(self._made.lower(state, fewer, *others).compile())
 
 
 def _shape(x: Any) -> jax.ShapeDtypeStruct:

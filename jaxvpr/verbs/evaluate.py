@@ -106,7 +106,8 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     baselines = {"uncompressed": model.plain} if model.plain else {}
     classes = database_file.classes_in(folder, model.config, model.variables)
-    found = results.measured(model.config, mesh, model.variables, benches, baselines, classes)
+    learned = model.config.train_data and (lambda: builders.training_sets(model.config))
+    found = results.measured(model.config, mesh, model.variables, benches, baselines, classes, learned or None)
     return results.write(model.config, out, found, model.variables, trained)
 
 

@@ -20,6 +20,8 @@ from jaxvpr.runs import outputs, which
 from jaxvpr.weights import stablehlo
 
 log = logging.getLogger(__name__)
+# Of a program whose model answers positions: parts of the area's height and width, degrees clockwise, a share.
+ANSWER = ("north", "east", "bearing", "confidence")
 WEIGHTS, PROGRAM = (".safetensors", ".pth", ".pt"), ".stablehlo"
 
 
@@ -30,6 +32,10 @@ def run(
 
     By the ending of `out`: `.pth` or `.safetensors` under the names of the original, or `.stablehlo`, a program. A
     report with the preprocessing and what was checked is printed and lies beside it as `out`.json.
+
+    A model with a head that answers positions is written as a whole: its weights under the names of our own tree, and a
+    program that gives descriptors and answers. These are parts of the area, which the report has: latitude = south +
+    north x (north side - south side), in double precision, since float32 degrees are 0.4 m coarse.
 
     Args:
       family: whose names; by default those of the recipe's method, else of the first family that has a name for
@@ -62,7 +68,15 @@ def run(
 def _notes(config: ConfigDict) -> dict[str, Any]:
     """What a file of weights alone does not say: the method, how an image becomes its input, and what is ranked."""
     preprocess = json.loads(json.dumps(config.image.to_dict()))
-    return {"method": config.method or config.name, "preprocess": preprocess, "l2_after": config.model.l2_after}
+    notes = {"method": config.method or config.name, "preprocess": preprocess, "l2_after": config.model.l2_after}
+    return notes | ({"position": _position(config)} if config.model.get("position", "") else {})
+
+
+def _position(config: ConfigDict) -> dict[str, Any]:
+    """The head that answers positions: its kind, and the area that the numbers 0 to 1 stand for."""
+    area = builders.coding(config).area
+    sides = {name: getattr(area, name) for name in ("south", "west", "north", "east")}
+    return {"kind": config.model.position, "area": sides, "unit": "metres" if area.metres else "degrees"}
 
 
 def _weights(config: ConfigDict, variables: Variables, out: Path, family: str) -> dict[str, Any]:
@@ -82,11 +96,14 @@ def _weights(config: ConfigDict, variables: Variables, out: Path, family: str) -
 
 
 def _family(config: ConfigDict, variables: Variables) -> str:
+    if config.model.get("position", ""):
+        return "jaxvpr"  # no original has names for a head
     return models.description(config.method).family if config.method else weights.family_for(variables)
 
 
 def _program(config: ConfigDict, variables: Variables, out: Path, _: str) -> dict[str, Any]:
-    apply, frames = builders.apply(config), builders.clip_length(config)
+    head = bool(config.model.get("position", ""))
+    apply, frames = builders.answering(config) if head else builders.apply(config), builders.clip_length(config)
     size = (*(frames,) * bool(frames), *builders.image_size(config))
     serialised = stablehlo.program(apply, variables, *size)
     write_bytes(out, serialised)
@@ -96,5 +113,6 @@ def _program(config: ConfigDict, variables: Variables, out: Path, _: str) -> dic
         "computed in": models.computed_in(builders.model(config)),
         "platforms": list(stablehlo.PLATFORMS),
         "input": ["batch", *size, 3],
+        **({"output": [["batch", builders.descriptor_size(config)], ["batch", list(ANSWER)]]} if head else {}),
         "parity": found,
     }

@@ -30,7 +30,7 @@ from jaxvpr.retrieval.extract import Described
 from jaxvpr.retrieval.where import nearest
 from jaxvpr.runs import database_file, outputs, which
 from jaxvpr.runs.database_file import AGAIN, COLUMNS, Database, in_words
-from jaxvpr.verbs import tracking
+from jaxvpr.verbs import locating, tracking
 
 log = logging.getLogger(__name__)
 TABLE = "predictions.csv"
@@ -42,7 +42,7 @@ def run(
     checkpoint: str,
     images: Sequence[str],
     reader: Reader,
-    database: Path,
+    database: Path | None = None,
     out: Path | None = None,
     top: int | None = None,
     track: bool = False,
@@ -53,8 +53,10 @@ def run(
     """Ranks the places of a database for every photo; prints them, and writes a table and pictures to `out`,
     by default `localize` in the run's folder. With `track`, or of a video, as `tracking.run` does.
 
-    The database is of photos (`extract`) or of the classes that a training left (`runs/NAME/classes.npy`). A photo that
-    cannot be read does not stop the others: its row of the table has why in the column `error`, and nothing else.
+    Without a database, or with a file of weights in its place, the position head of the model answers, as
+    `locating.run` does. A database is of photos (`extract`) or of the classes that a training left
+    (`runs/NAME/classes.npy`). A photo that cannot be read does not stop the others: its row of the table has why in the
+    column `error`, and nothing else.
 
     Args:
       top: places for each photo; None: 5, or the `tracking.CANDIDATES` of a frame.
@@ -75,6 +77,12 @@ def run(
         raise UserError(f"--top={top} must be at least 1")
     out = out or folder / "localize"
     outputs.refuse_existing(out / (tracking.TABLE if track else TABLE), overwrite=overwrite)
+    if database is None or database.suffix.lower() in locating.WEIGHTS:
+        if track:
+            raise UserError("a track is chosen among the places of a database: give --database=FILE.npy with --track")
+        model = locating.chosen(config, folder, checkpoint, database)
+        log.info("weights: %s", model.what)
+        return locating.run(model, images, builders.photos(images, reader), top, out)
     what, config, variables, _ = which.chosen(config, folder, _weights(config, checkpoint, database))
     log.info("weights: %s", what)
     known = database_file.read(database, config, variables)

@@ -235,6 +235,17 @@ def extracting(model: Chosen, rows: Places | Clips, mesh: Mesh, out: Path) -> Fa
     }
 
 
+def describing(model: Chosen, places: Places, mesh: Mesh, out: Path, files: str) -> Facts:
+    """What describing images for results in a folder would do, and the picture of the first of them there."""
+    return {
+        "weights": model.what,
+        "images": audit.line(places),
+        **_described(model, len(places)),
+        "results": f"{out}: {files}",
+        "first batch": _picture(out / PICTURE, _first_images(model.config, mesh, places.path)),
+    }
+
+
 def _described(model: Chosen, images: int) -> Facts:
     """What describing so many images takes."""
     config, dim = model.config, builders.descriptor_size(model.config)

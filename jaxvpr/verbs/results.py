@@ -24,6 +24,7 @@ from jaxvpr.retrieval import costs, metrics, protocol
 from jaxvpr.retrieval.baselines import thumbnail
 from jaxvpr.retrieval.classes import Classes
 from jaxvpr.retrieval.evaluator import Benchmark, Evaluated, measure
+from jaxvpr.verbs import position_results
 
 Model = tuple[ConfigDict, Variables]
 
@@ -44,10 +45,12 @@ def searched(config: ConfigDict, mesh: Mesh, bench: Benchmark) -> str:
 
 def measured(
     config: ConfigDict, mesh: Mesh, variables: Variables, benches: list[Benchmark], others: Mapping[str, Model],
-    classes: Classes | None,
+    classes: Classes | None, training: position_results.Training | None = None,
 ) -> list[Evaluated]:  # fmt: skip
     """Measures the method on every benchmark, beside thumbnails and other models: the network it started as, and
-    itself without its PCA."""
+    itself without its PCA. A head that answers positions is measured beside retrieval among the images of `training`,
+    which it learned."""
+    head = position_results.head_of(config, mesh, variables, training)
     describer = builders.describer(config, mesh)
     how: dict[str, Any] = {"where": builders.where(config), "score": builders.score(config)}
     found = []
@@ -65,7 +68,8 @@ def measured(
             for name, (recipe, weights) in others.items():
                 describes = describer if recipe is config else builders.describer(recipe, mesh)
                 baselines[name] = measure(describes, weights, bench, ns, **how)
-        found.append(Evaluated(bench, method, baselines))
+        placed = position_results.measured(head, bench, method.queries) if head else None
+        found.append(Evaluated(bench, method, baselines, placed))
         _print(config, found[-1])
     return found
 
@@ -106,6 +110,9 @@ def _print(config: ConfigDict, one: Evaluated) -> None:
     for threshold, located in one.method.located.items():
         title = protocol.line_of_classes(facts, one.method.classes, located.without_positive, threshold)
         terminal.recalls(title, {f"{config.name} by classification": located}, of="LR")
+    if one.placed:
+        about = f"{facts['dataset']} {facts['split']} | {facts['queries']:,} queries | share of answers within, %"
+        position_results.show(config.name, about, one.placed)
 
 
 def write(
@@ -130,6 +137,7 @@ def write(
             _by_condition(one),
             one.method.located,
             one.method.classes,
+            one.placed.figures if one.placed else None,
         )
         for one in found
     ]
@@ -152,7 +160,8 @@ def write(
         metrics.write_metrics(folder, results, spent, extra)
         with slow("writing the report"):
             report = _report(folder / "report.html", config, found, results, spent, log)
-        print(f"wrote {folder / metrics.FILE} and {report}")
+        table = position_results.write(folder, found)
+        print(f"wrote {folder / metrics.FILE}{f', {table}' if table else ''} and {report}")
     return {"results": results, "costs": spent, **extra}
 
 
@@ -213,4 +222,5 @@ def _report(
         queries=len(bench.queries),
         map=map_data(bench.database, bench.queries, first.method.predictions, positives),
         notes=notes,
+        positions=position_results.picture(first),
     )

@@ -67,12 +67,14 @@ def _once(memo: dict[Any, Any], make: Callable[[], Any], config: ConfigDict, *sp
 
 def _trained(config: ConfigDict, folder: Path, memo: dict[Any, Any]) -> dict[str, Any] | int | None:
     workdir.claim(folder, config)
-    recipe, mesh, _, _, tests = prepared(config, memo)
+    recipe, mesh, sets, _, tests = prepared(config, memo)
     outcome = loop.train(config, folder, recipe, mesh)
     if not outcome.finished:
         log.warning("stopped before the end; the same command resumes")
         return AGAIN
     baselines, best = {"untrained": (config, outcome.initial)}, outcome.best
+    if config.model.get("position", "") and config.maps.cached:
+        baselines = {}  # what rests describes as before
     if config.pca.dim:
         baselines["uncompressed"] = config, best
         config, best = compressed.fitted(config, best, recipe.images)
@@ -88,7 +90,7 @@ def _trained(config: ConfigDict, folder: Path, memo: dict[Any, Any]) -> dict[str
         log.warning("%s: nothing is measured, and neither metrics nor a report are written", why)
         return None
     log.info("measuring step %d, the best in validation", outcome.best_step)
-    found = results.measured(config, mesh, best, tests, baselines, classes)
+    found = results.measured(config, mesh, best, tests, baselines, classes, lambda: sets)
     log_lines = logs.read(folder)
     return results.write(config, folder, found, best, log_lines, outcome.seconds, outcome.planning_seconds)
 

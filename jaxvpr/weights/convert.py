@@ -26,6 +26,10 @@ Key = tuple[str, ...]
 NEAREST = 3
 
 
+# What a model may have learned after a file was written: none of it need be there, or all.
+LATER = "position/"
+
+
 class _Match(NamedTuple):
     """Which tensor fills which of our parameters, and what does not fit, one line a kind."""
 
@@ -183,6 +187,9 @@ def _match(family: str, tensors: Tensors, variables: Variables, pattern: str | N
     ours = [key for key in paths if covered(table, key[1])]
     chosen = [key for key in ours if pattern is None or re.search(pattern, key[1])]
     names = {key: name_of(table, key[1]) for key in chosen}
+    heads = [key for key in names if key[1].startswith(LATER)]
+    if pattern is None and not any(names[key] in tensors for key in heads):
+        names = {key: name for key, name in names.items() if key not in heads}
     tensors = packed.join(tensors, names.values())
     values, shapes = {}, []
     for key, name in names.items():

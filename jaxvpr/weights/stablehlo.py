@@ -3,6 +3,7 @@
 images = np.zeros((7, 512, 512, 3), np.uint8)                      # any number of images
 describe = jax.export.deserialize(bytearray(Path("model.stablehlo").read_bytes())).call
 descriptors = describe(images)                                     # float32 [7, D]
+descriptors, answers = describe(images)                            # of a model that answers positions: float32 [7, 4]
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ MOST_BYTES = 2**31 - 2**26
 
 def program(apply: Callable[[Any, Any], Any], variables: Any, *sides: int) -> bytes:
     """The serialised program of `apply(variables, images)`, the batch size free, for `PLATFORMS`.
+
+    Of a model that answers positions it gives two arrays, descriptors and answers float32 [B, 4].
 
     Args:
       apply: `(variables, images uint8 [B, *sides, 3]) -> float32 [B, D]`, normalisation inside.
@@ -51,17 +54,26 @@ def parity(serialised: bytes, apply: Callable[[Any, Any], Any], variables: Any, 
     Arguments are those of `program`, and what it gave.
 
     Returns:
-      platform, and for each batch size the largest absolute difference and the smallest cosine.
+      platform, and for each batch size the largest absolute difference and the smallest cosine; of answers the largest
+      difference of their numbers, where both say something.
     """
     exported, ours = jax.export.deserialize(bytearray(serialised)).call, jax.jit(apply)
     differences: dict[str, Any] = {"platform": jax.default_backend()}
     for batch in (1, 3):
         images = np.random.default_rng(batch).integers(0, 256, (batch, *sides, 3), np.uint8)
         images[batch // 2, ..., : sides[-2] // 2, :, :] = 128
-        theirs, wanted = np.asarray(exported(images)), np.asarray(ours(variables, images))
+        given, expected = (_arrays(found) for found in (exported(images), ours(variables, images)))
+        theirs, wanted = given[0], expected[0]
         lengths = np.linalg.norm(theirs, axis=1) * np.linalg.norm(wanted, axis=1)
         differences[f"batch of {batch}"] = {
             "largest difference": float(np.abs(theirs - wanted).max()),
             "smallest cosine": float(((theirs * wanted).sum(1) / np.maximum(lengths, 1e-24)).min()),
         }
+        for answers, right in zip(given[1:], expected[1:], strict=True):
+            apart = np.nan_to_num(np.abs(answers - right))
+            differences[f"batch of {batch}"]["largest difference of answers"] = float(apart.max())
     return differences
+
+
+def _arrays(found: Any) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]

@@ -38,7 +38,7 @@ RANGES: tuple[tuple[str, Test, str], ...] = (
     ("at least 1 and at most 16384", lambda n: 1 <= n <= 16384, """
         image.size image.multiple panorama.size panorama.view objective.teacher_size"""),
     ("at least 1 and at most 1048576", lambda n: 1 <= n <= 2**20, """
-        batch accumulate grad_cache eval.batch domain.source domain.target objective.P objective.K"""),
+        batch accumulate grad_cache steps_per_call eval.batch domain.source domain.target objective.P objective.K"""),
     ("at least 0 and at most 1024", lambda n: 0 <= n <= 1024, "loader.threads loader.workers"),
     ("at least 1 and at most 1024", lambda n: 1 <= n <= 1024, "loader.prefetch"),
     ("at least 1 and at most 1000000", lambda n: 1 <= n <= 1_000_000, "hosts.wait"),

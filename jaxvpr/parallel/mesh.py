@@ -60,9 +60,9 @@ def whole(tree: Any) -> Any:
     return jax.tree.unflatten(structure, [gathered.get(i, leaf) for i, leaf in enumerate(leaves)])
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over all devices."""
-    return NamedSharding(mesh, BATCH)
+def batch_sharding(mesh: Mesh, stacked: bool = False) -> NamedSharding:
+    """The leading axis split over all devices; of `stacked` batches the second one."""
+    return NamedSharding(mesh, P(None, *BATCH) if stacked else BATCH)
 
 
 def class_shardings(mesh: Mesh, tree: Any, by_class: Sequence[str]) -> Any:
@@ -106,9 +106,10 @@ def local_rows(mesh: Mesh, batch: int) -> slice:
     return slice(min(starts), max(stops))
 
 
-def to_global(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """A dict of this host's rows, `[local, ...]` each, as arrays of the global batch on the mesh."""
-    sharding = batch_sharding(mesh)
+def to_global(mesh: Mesh, batch: dict[str, np.ndarray], stacked: bool = False) -> dict[str, jax.Array]:
+    """A dict of this host's rows, `[local, ...]` each, or of several batches of them, `[steps, local, ...]`, as arrays
+    of the global batch on the mesh."""
+    sharding = batch_sharding(mesh, stacked)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 

@@ -18,6 +18,7 @@ from jaxvpr.errors import UserError
 from jaxvpr.parallel.mesh import local_rows, replicated, to_global
 
 log = logging.getLogger(__name__)
+Rows = dict[str, np.ndarray]  # of one stream
 
 
 class Feed:
@@ -89,16 +90,27 @@ class Feed:
         reader = StepReader(self.sources, step, self.seed, parts, frozenset(self.by_image))
         return batches(reader, start, stop, **self.loader)
 
-    def on_mesh(self, local: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, jax.Array]]:
+    def on_mesh(self, local: Mapping[str, Rows]) -> dict[str, dict[str, jax.Array]]:
         """The global batch that the hosts' rows make; warns of what could not be read."""
-        for stream, batch in local.items():
-            self.unreadable += int(batch["bad"].sum())
-            for complaint in self.sources[stream].read_errors(batch) if batch["bad"].any() else ():
-                log.warning("left out of its batch: %s", complaint)
         return {stream: to_global(self.mesh, self._shown(stream, batch)) for stream, batch in local.items()}
 
-    def _shown(self, stream: str, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the devices see of a batch: rows where there are tables of them, the first one where there is no row."""
+    def stacked(self, batches: Sequence[Mapping[str, Rows]]) -> dict[str, dict[str, jax.Array]]:
+        """Several of them for steps that run in one call, `[steps, batch, ...]`."""
+        made = {}
+        for stream in batches[0]:
+            shown = [self._shown(stream, local[stream]) for local in batches]
+            made[stream] = to_global(
+                self.mesh, {name: np.stack([one[name] for one in shown]) for name in shown[0]}, True
+            )
+        return made
+
+    def _shown(self, stream: str, batch: Rows) -> Rows:
+        """What the devices see of a batch: rows where there are tables of them, the first one where there is no row.
+        Warns of what could not be read."""
+        if batch["bad"].any():
+            self.unreadable += int(batch["bad"].sum())
+            for complaint in self.sources[stream].read_errors(batch):
+                log.warning("left out of its batch: %s", complaint)
         parts = {name: part for name, part in batch.items() if name not in ("row", "bad")}
         return {**parts, "row": np.maximum(batch["row"], 0).astype(np.int32)} if stream in self.tables else parts
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,8 @@ from jaxvpr.training.step import Turn, make_step
 from jaxvpr.training.step_memory import SHARED, StepMemory
 
 log = logging.getLogger(__name__)
+# Calls of the devices whose metrics are not read yet: the steps of each, and what came of them.
+Pending = deque[tuple[list[int], dict[str, jax.Array]]]
 UNREAD = 10  # batches in a row without an image that could be read, which end a run
 
 
@@ -69,7 +71,8 @@ def train(config: ConfigDict, workdir: Path, recipe: Recipe, mesh: Mesh) -> Outc
         state, host = restored.state, Host.of(restored)
         log.info("resumed at step %d of %d", host.step, total)
     options = settings.step_options(config, settled)
-    made = make_step(objective, settled.groups, mesh, shardings, tables=bool(recipe.tables), **options)
+    many = config.steps_per_call > 1
+    made = make_step(objective, settled.groups, mesh, shardings, tables=bool(recipe.tables), many=many, **options)
     step, told, profile = _program(made, config, mesh, workdir / "profile")
     written = Log(workdir if hosts.is_first() else None, host.log_offset, host.step)
     feed = Feed(
@@ -104,9 +107,14 @@ def _program(
         made, batch=config.batch, accumulate=config.accumulate, grad_cache=config.grad_cache, devices=mesh.size
     )
     profile = Profile(folder, config.profile.first, config.profile.steps if hosts.is_first() else 0)
-    first = first_slow(made, compiling.message(what), before=memory.noting(compiling.together(made, what)))
+    first = first_slow(made, compiling.message(what), _steps_of, before=memory.noting(compiling.together(made, what)))
     told = partial(device_memory.told, f"{what} with batch={config.batch}", memory.advice)
     return profile.traced(first), told, profile
+
+
+def _steps_of(state: Any, batches: Any, turn: Turn, *tables: Any) -> tuple[int, ...]:
+    """What programs differ in: how many steps a call has."""
+    return np.shape(turn.number)
 
 
 class _Run:
@@ -120,7 +128,7 @@ class _Run:
         self.config, self.recipe, self.feed = config, recipe, feed
         self.checkpoints, self.log, self.follow, self.renew = checkpoints, written, follow, renew
         self.deciding, self.unread, self.told = deciding, 0, told
-        self.tables = (feed.tables,) if feed.tables else ()
+        self.tables, self.many = (feed.tables,) if feed.tables else (), config.steps_per_call > 1
         self.period_steps = recipe.objective.period
         self.total = config.epochs * config.steps_per_epoch
         self.plans = Plans(recipe.objective, feed, seed=config.seed, total=self.total)
@@ -143,15 +151,19 @@ class _Run:
             self.log.clock(host.step, self.plans.make(index, host, self.recipe.embed(variables_of(state))))
         plan, first = cast(Plan, host.plan), index * self.period_steps
         self.progress.images = sum(draw.rows[within].size for draw in plan.draws.values())
-        pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
+        pending: Pending = deque()
         with self.told(), closing(self.plans.batches(host)) as stream:
             waiting = time.monotonic()
-            for number, local in stream:
+            for numbers, batches in self._calls(stream):
                 self.progress.waited(time.monotonic() - waiting)
-                turn = Turn(np.int32(number), np.int32(plan.slot), np.bool_(number - first < plan.heads_only))
-                state, metrics = step(state, self.feed.on_mesh(local), turn, *self.tables)
-                pending.append((number, metrics))
-                host.step = number + 1
+                turns = [Turn(np.int32(n), np.int32(plan.slot), np.bool_(n - first < plan.heads_only)) for n in numbers]
+                if self.many:
+                    given = self.feed.stacked(batches), Turn(*map(np.stack, zip(*turns, strict=True)))
+                else:
+                    given = self.feed.on_mesh(batches[0]), turns[0]
+                state, metrics = step(state, *given, *self.tables)
+                pending.append((numbers, metrics))
+                host.step = numbers[-1] + 1
                 if len(pending) > 1:
                     self._settle(pending, 1, state, host)
                 if host.step < first + self.period_steps:
@@ -165,6 +177,18 @@ class _Run:
             self._settle(pending, 0, state, host)
         host.plan = None
         return self._finish_plan(state, host)
+
+    def _calls(self, stream: Iterable[tuple[int, Any]]) -> Iterator[tuple[list[int], list[Any]]]:
+        """The numbers and batches of the steps that run in one call of the devices; a call ends where a save is due."""
+        numbers, batches = list[int](), []
+        for number, local in stream:
+            numbers.append(number)
+            batches.append(local)
+            if len(numbers) >= self.config.steps_per_call or self._save_is_due(number + 1):
+                yield numbers, batches
+                numbers, batches = [], []
+        if numbers:
+            yield numbers, batches
 
     def _of_generation(self, index: int, state: TrainState, host: Host) -> TrainState:
         """The state that the plan of this number is made with: a new one where a generation begins."""
@@ -224,17 +248,19 @@ class _Run:
         every = self.config.checkpoint.every_steps
         return bool(every) and step % every == 0
 
-    def _settle(self, pending: deque, leave: int, state: TrainState, host: Host) -> None:
-        """Reads back the metrics of all but the newest `leave` steps, logs them, and stops at a step that went
+    def _settle(self, pending: Pending, leave: int, state: TrainState, host: Host) -> None:
+        """Reads back the metrics of all but the newest `leave` calls, logs them, and stops at a step that went
         wrong."""
         while len(pending) > leave:
-            step, metrics = pending.popleft()
-            values = {name: value.item() for name, value in jax.device_get(metrics).items()}
-            if not values.pop("ok"):
-                self._stop(step, values, state, host)
-            self._check_read(step, values.pop("counts"), host)
-            self.log.write(step, values)
-            rates = self.progress.step(step + 1, values["loss"])
+            numbers, metrics = pending.popleft()
+            read = {name: np.reshape(value, -1).tolist() for name, value in jax.device_get(metrics).items()}
+            for index, step in enumerate(numbers):
+                values = {name: value[index] for name, value in read.items()}
+                if not values.pop("ok"):
+                    self._stop(step, values, state, host)
+                self._check_read(step, values.pop("counts"), host)
+                self.log.write(step, values)
+                rates = self.progress.step(step + 1, values["loss"])
             self.log.clock(step, rates)
 
     def _check_read(self, step: int, counts: bool, host: Host) -> None:

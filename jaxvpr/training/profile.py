@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Profile:
         def call(state: Any, batches: Any, turn: Any, *tables: Any) -> tuple[Any, Any]:
             if self._made == self._first < self._end:
                 self._begin()
-            with jax.profiler.StepTraceAnnotation("train", step_num=int(turn.number)):
+            with jax.profiler.StepTraceAnnotation("train", step_num=int(np.min(turn.number))):
                 state, metrics = step(state, batches, turn, *tables)
             self._made += 1
             if self._runs and self._made == self._end:

@@ -57,6 +57,7 @@ def make_step(
     by_image: Mapping[str, int] | None = None,
     gradient_dtype: str = "float32",
     tables: bool = False,
+    many: bool = False,
 ) -> Step:
     """Compiles `(state, {stream: batch}, Turn) -> (state, metrics)`; the state's memory is reused.
 
@@ -76,6 +77,8 @@ def make_step(
         which is the type that its products are computed in.
       tables: the step takes a fourth argument, {stream: {name: array [N, ...]}} on the devices, of which a batch gets
         the rows that it names (`row`); a step has no copy of them.
+      many: several steps run in one call. Batches, turns and metrics have them along a leading axis. After a step that
+        is not finite those behind it in the call change nothing: their turns are not the state's own.
 
     Raises:
       UserError: by the first step, for a `grad_cache` above 1 of a model that normalises by its batch's statistics.
@@ -115,9 +118,15 @@ def make_step(
         counts = jnp.stack([batch["mask"].any() for batch in batches.values()]).all()
         return new, {**metrics, "grad_norm": norm, "learning_rate": rate, "ok": ok, "counts": counts}
 
-    given: tuple[Any, ...] = (shardings, batch_sharding(mesh), None)
+    def steps(
+        state: TrainState, batches: Batches, turns: Turn, of_rows: Mapping[str, Batch] | None = None
+    ) -> tuple[TrainState, Metrics]:
+        return jax.lax.scan(lambda state, one: step(state, *one, of_rows), state, (batches, turns))
+
+    given: tuple[Any, ...] = (shardings, batch_sharding(mesh, stacked=many), None)
     given += (replicated(mesh),) if tables else ()
-    return jax.jit(step, donate_argnums=0, in_shardings=given, out_shardings=(shardings, replicated(mesh)))
+    returned = (shardings, replicated(mesh))
+    return jax.jit(steps if many else step, donate_argnums=0, in_shardings=given, out_shardings=returned)
 
 
 def _whole(trained: Mapping[str, Any], *, fixed: Mapping[str, Any], shardings: Mapping[str, NamedSharding]) -> Any:

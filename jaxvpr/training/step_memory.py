@@ -52,14 +52,17 @@ class StepMemory:
         )
 
     def _takes(self, batch: int) -> int:
-        state, batches, *others = self._shapes
-        fewer = jax.tree.map(partial(_share, batch, self._batch), batches)
-        return device_memory.taken(self._made.lower(state, fewer, *others).compile())
+        state, batches, turn, *others = self._shapes
+        axis = len(turn.number.shape)  # behind that of the steps of a call
+        fewer = jax.tree.map(partial(_share, axis, batch, self._batch), batches)
+        return device_memory.taken(self._made.lower(state, fewer, turn, *others).compile())
 
 
 def _shape(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
 
 
-def _share(batch: int, whole: int, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    return x.update(shape=(x.shape[0] * batch // whole, *x.shape[1:]))
+def _share(axis: int, batch: int, whole: int, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    shape = list(x.shape)
+    shape[axis] = shape[axis] * batch // whole
+    return x.update(shape=tuple(shape))

@@ -97,9 +97,12 @@ def answered(figures: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str,
     """Rows of what answers positions: (label, colour, (share, interval) within each distance, further cells): the head,
     retrieval by the same descriptors, and the head's answers to what it learned."""
     parts = [("its head", "run", figures)]
-    for key, label, colour in (("retrieval", "retrieval", "untrained"), ("training", "its head, learned", "thumbnail")):
+    for key, label, colour in (
+        ("retrieval", "retrieval", "untrained"),
+        ("training", "on what it learned", "thumbnail"),
+    ):
         if key in figures:
-            parts.append((f"{label} ({figures[key]['images']:,} images)", colour, figures[key]))
+            parts.append((f"{label} ({figures[key]['images']:,})", colour, figures[key]))
     return [(label, colour, _shares(of), _beside(of)) for label, colour, of in parts]
 
 

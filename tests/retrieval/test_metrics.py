@@ -121,6 +121,25 @@ def test_mistakes_are_named_by_their_key(keys, value, message):
         validate(changed)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("within", {}, r"positions\.within.*a key for each distance"),
+        ("within", {"25m": 101.0}, r"positions\.within\.25m.*per cent"),
+        ("interval95", {"1m": [0.0, 1.0]}, r"positions\.interval95.*those of the distances"),
+        ("median_m", float("inf"), r"positions\.median_m.*at least 0"),
+        ("retrieval", {"within": {"25m": -1.0}, "interval95": {}}, r"positions\.retrieval\.within\.25m.*per cent"),
+    ],
+)
+def test_mistakes_in_the_figures_of_a_position_head_are_named(key, value, message):
+    figures = {"within": {"25m": 60.0}, "interval95": {"25m": [55.0, 65.0]}, "outside": 1, "median_m": 3.0}
+    entry = {**document()[0], "positions": figures | {"retrieval": figures}}
+    validate({"results": [entry], "costs": COSTS})
+    entry["positions"] = figures | {key: value}
+    with pytest.raises(UserError, match=message):
+        validate({"results": [entry], "costs": COSTS})
+
+
 def test_unreadable_metrics(tmp_path):
     (tmp_path / "cut.json").write_text('{"results": [')
     for name in ("cut.json", "absent.json"):

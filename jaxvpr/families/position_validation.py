@@ -12,7 +12,7 @@ from data_pipelines.places import Paths, Places
 from jaxvpr import builders
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
-from jaxvpr.models.positions import Cells, Coding, metres_between
+from jaxvpr.models.positions import Cells, Coding, coding_with, metres_between
 from jaxvpr.retrieval.describer import Describer
 from jaxvpr.retrieval.evaluator import Benchmark
 from jaxvpr.retrieval.locating import Answers, answers
@@ -69,9 +69,10 @@ def validation(
 
     def validate(variables: Variables, extra: Any) -> dict[str, float]:
         weights, values = tuple(leaf[0] for leaf in extra.values()), dict[str, float]()
+        meaning = coding_with(model.position, variables)
         for one in sets:
             descriptors, missing = described(variables, one)
-            found = answers(model, variables, descriptors, one.at, loss, weights)
+            found = answers(model, variables, descriptors, one.at, loss, weights, meaning)
             measured = _measured(config, coding, one, found, missing)
             values |= {f"{one.name}/{key}": value for key, value in measured.items() if key in names}
         return values

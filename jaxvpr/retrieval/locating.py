@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvpr.models.place_model import PlaceModel
-from jaxvpr.models.positions import Cells, Located, coding_with, located
+from jaxvpr.models.positions import Cells, Coding, Located, coding_with, located
 
 Array = np.ndarray
 OUTPUTS = 1 << 24  # of the head at a time, 64 MiB
@@ -38,6 +38,7 @@ def answers(
     at: Array | None = None,
     loss: Callable[..., jax.Array] | None = None,
     weights: tuple[Any, ...] = (),
+    meaning: Coding | None = None,
 ) -> Answers:
     """The answers to descriptors, a few thousand at a time.
 
@@ -46,6 +47,7 @@ def answers(
       descriptors: [N, D].
       at: float32 [N, 3], the normalised positions that `loss` compares with.
       loss: (raw, at, *weights) -> [n]; the same object for every call that is to be compiled once.
+      meaning: `positions.coding_with` of these variables, where several calls share it.
     """
     coding = model.position.coding
     size = int(np.clip(OUTPUTS // coding.numbers, 1, min(ROWS, max(len(descriptors), 1))))
@@ -60,7 +62,9 @@ def answers(
         found, each = jax.device_get(run(variables, *padded, weights))
         said[rows], losses[rows] = found[: size - short], each[: size - short]
     if not isinstance(coding, Cells):
-        return Answers(located(coding_with(model.position, variables), said), losses, np.full(len(said), -1, np.int32))
+        return Answers(
+            located(meaning or coding_with(model.position, variables), said), losses, np.full(len(said), -1, np.int32)
+        )
     # A class is decoded on the device, where there may be a hundred thousand outputs of each image.
     whole = said.astype(np.float64)
     north, east = coding.area.placed(whole[:, 0], whole[:, 1])

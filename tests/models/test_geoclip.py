@@ -74,6 +74,10 @@ def test_the_best_are_those_of_a_full_search(count, monkeypatch):
     np.testing.assert_allclose(answers.north, 2000 * at[:, 0, 0])
     np.testing.assert_allclose(answers.confidence, probability[:, 0])
     assert np.isnan(answers.bearing).all()
+    on_device, shares = jit(coding.decode)(raw)
+    np.testing.assert_allclose(on_device[:, :2], at[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(shares, probability[:, 0], rtol=1e-5)
+    assert np.isnan(on_device[:, 2]).all()
 
 
 def test_of_equal_ones_the_first_and_large_numbers_overflow_nothing():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxvpr.models.positions.codings import with_bearing
+from jaxvpr.models.positions.codings import softmax, with_bearing
 from jaxvpr.models.positions.coordinates import EARTH, UNCHOSEN, Area, Array, xp
 
 PROJECTIONS = ("equal_earth", "area")
@@ -154,8 +154,12 @@ class Filled:
         found = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else []
         return (self.at[found[0]], found[1]) if parts else (np.zeros((0, count, 2)), np.zeros((0, count)))
 
-    def decode(self, raw: Array) -> tuple[np.ndarray, np.ndarray]:
-        """The best coordinates, [N, 3] with an unknown bearing, and their probability; on the host."""
+    def decode(self, raw: Array) -> tuple[Array, Array]:
+        """The best coordinates, [N, 3] with an unknown bearing, and their probability."""
+        if (lib := xp(raw)) is not np:
+            logits = lib.einsum("nd,gd->ng", raw, self.embeddings)
+            at = lib.asarray(self.at, logits.dtype)[lib.argmax(logits, -1)]
+            return with_bearing(at), lib.max(softmax(logits), -1)
         at, probability = self.best(raw, 1)
         return with_bearing(at[:, 0]), probability[:, 0]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
@@ -156,7 +157,7 @@ def coding_with(head: Any, variables: Mapping[str, Any]) -> Coding:
     at = np.asarray(own["batch_stats"]["gallery"], np.float64)
     if not len(at) or not at.any():
         raise ValueError("the gallery of coordinates is empty: train the head, or name one (position_options.source)")
-    encode = jax.jit(lambda own, projected: head.apply(own, projected, method="encoded"))
+    encode = _encoding(head)
     projected = head.coding.encode(at).astype(np.float32)
     # Each part is of one size, so that it is one program; the last is filled up with the first coordinates.
     part = min(PART, len(at))
@@ -164,3 +165,9 @@ def coding_with(head: Any, variables: Mapping[str, Any]) -> Coding:
     rows = np.resize(np.arange(len(at)), (len(starts), part))
     embeddings = np.concatenate([np.asarray(encode(own, projected[some])) for some in rows])[: len(at)]
     return Filled(head.coding, at, embeddings)
+
+
+@lru_cache(maxsize=16)
+def _encoding(head: GeoCLIP) -> Callable[..., jax.Array]:
+    # The same object for equal heads, so that it is compiled once.
+    return jax.jit(partial(head.apply, method="encoded"))

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from data_pipelines.places import Paths, Places
 from jaxvpr import builders
 from jaxvpr.models import Variables
-from jaxvpr.models.positions import Cells
+from jaxvpr.models.positions import Cells, coding_with
 from jaxvpr.retrieval.describer import Describer
 from jaxvpr.retrieval.evaluator import Benchmark
 from jaxvpr.retrieval.locating import answers
@@ -43,7 +43,7 @@ def validation(
     training: Places,
     benches: Sequence[Benchmark],
     describer: Describer,
-    loss: Callable[..., Any],
+    loss: Callable[..., Any] | None,
     *,
     rests: bool,
 ) -> Validation:
@@ -52,7 +52,7 @@ def validation(
 
     Args:
       training: the images to train on, within the area.
-      loss: as of `objectives.positions.row_loss`.
+      loss: as of `objectives.positions.row_loss`; None: none is told.
       rests: whether the model below the head stands still: images are then described once.
     """
     model, coding = builders.model(config), builders.coding_of(config)
@@ -69,19 +69,21 @@ def validation(
 
     def validate(variables: Variables, extra: Any) -> dict[str, float]:
         weights, values = tuple(leaf[0] for leaf in extra.values()), dict[str, float]()
+        meaning = coding_with(model.position, variables)
         for one in sets:
             descriptors, missing = described(variables, one)
-            found = answers(model, variables, descriptors, one.at, loss, weights)
+            found = answers(model, variables, descriptors, one.at, loss, weights, meaning)
             figures = summary(errors(coding, one.taken, found.located, missing), limits)
             told = {**figures["within"], "median_m": figures.get("median_m", float("nan"))}
-            told["loss"] = float(np.delete(found.losses, missing).mean())
+            if loss:
+                told["loss"] = float(np.delete(found.losses, missing).mean())
             if cells := figures.get("cells"):
                 told |= {"cells": cells["right"], "behind_m": cells.get("median_m_behind_wrong", 0.0)}
             values |= {f"{one.name}/{name}": value for name, value in told.items()}
         return values
 
     of_cells = {"cells": "max", "behind_m": "min"} if isinstance(coding, Cells) else {}
-    better = {**dict.fromkeys(limits, "max"), "median_m": "min", "loss": "min", **of_cells}
+    better = {**dict.fromkeys(limits, "max"), "median_m": "min", **({"loss": "min"} if loss else {}), **of_cells}
     measures = {f"{one.name}/{name}": kind for one in sets for name, kind in better.items()}
     shares = {f"{one.name}/{name}": len(one.images) for one in sets for name, kind in better.items() if kind == "max"}
     return Validation(validate, measures, shares)

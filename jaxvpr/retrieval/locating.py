@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvpr.models.place_model import PlaceModel
-from jaxvpr.models.positions import Cells, Located, PositionHead, located
+from jaxvpr.models.positions import Cells, Coding, Located, coding_with, located
 from jaxvpr.models.positions import answers as decoded
 
 Array = np.ndarray
@@ -37,6 +37,7 @@ def answers(
     at: Array | None = None,
     loss: Callable[..., jax.Array] | None = None,
     weights: tuple[Any, ...] = (),
+    meaning: Coding | None = None,
 ) -> Answers:
     """The answers to descriptors, a few thousand at a time.
 
@@ -45,6 +46,7 @@ def answers(
       descriptors: [N, D].
       at: float32 [N, 3], the normalised positions that `loss` compares with.
       loss: (raw, at, *weights) -> [n]; the same object for every call that is to be compiled once.
+      meaning: `positions.coding_with` of these variables, where several calls share it.
     """
     coding = head_of(model).coding
     size = int(np.clip(OUTPUTS // coding.numbers, 1, min(ROWS, max(len(descriptors), 1))))
@@ -60,12 +62,12 @@ def answers(
         said[rows], losses[rows] = found[: size - short], each[: size - short]
     if isinstance(coding, Cells):  # decoded on the device, where there may be a hundred thousand outputs of each image
         return Answers(decoded(coding.area, said[:, :3], said[:, 3]), losses)
-    return Answers(located(coding, said), losses)
+    return Answers(located(meaning or coding_with(model.position, variables), said), losses)
 
 
-def head_of(model: PlaceModel) -> PositionHead:
+def head_of(model: PlaceModel) -> Any:
     """The head of a model that has one."""
-    assert isinstance(model.position, PositionHead)
+    assert model.position is not None
     return model.position
 
 

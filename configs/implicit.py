@@ -34,7 +34,7 @@ def _city(name: str, position: str, loss: str, *, loss_options: dict[str, Any] |
     config.maps.cached = True
     config.model.position, config.model.position_options = position, ConfigDict(options)
     config.objective = common.positions(loss=loss, **loss_options or {})
-    config.batch, config.epochs, config.every_epochs, config.steps_per_epoch = 256, 100, 5, 30
+    config.batch, config.epochs, config.every_epochs, config.steps_per_epoch = 256, 60, 2, 30
     config.steps_per_call = WHOLE
     config.optimizer = common.optimizer("adam", 1e-3, weight_decay=1e-5)
     config.plateau.factor, config.plateau.patience = 0.1, 5

@@ -16,6 +16,7 @@ from jaxvpr.models.intermediates import AT
 from jaxvpr.objectives import cells, distillation, pretraining, triplet_plans
 from jaxvpr.objectives.place_heads import LOSSES, MARGIN_LOSSES, MINERS, Choice
 from jaxvpr.objectives.triplets import LOSSES as TRIPLET_LOSSES
+from jaxvpr.retrieval.positions import metres_of
 from jaxvpr.retrieval.sequence_search import SCORES
 from jaxvpr.retrieval.thresholds import parse_threshold
 from jaxvpr.retrieval.where import SEARCHES
@@ -108,6 +109,7 @@ def _looks(config: ConfigDict, training: bool) -> Iterator[tuple[str, Callable[[
     held_out = {key: spec for key, spec in builders.specs(config).items() if training and spec.get("hold_out", 0.0)}
     for key, spec in (sets | held_out).items():
         yield f"{key}.", partial(_thresholds, f"config.{key}.thresholds", spec.thresholds)
+    yield "eval.", partial(_distances, config)
     if not training or config.objective.name in SHIPPED:  # else the model may be the family's own
         sets |= builders.specs(config) if training else {}
         for key, spec in sets.items():
@@ -128,6 +130,11 @@ def _thresholds(key: str, thresholds: Iterable[str]) -> None:
             parse_threshold(text)
         except UserError as error:
             raise UserError(f"{key}: {error}") from error
+
+
+def _distances(config: ConfigDict) -> None:
+    for text in config.eval.get("distances", ()):
+        metres_of(text, "eval.distances")
 
 
 def _choice(keys: ConfigDict) -> None:

@@ -112,14 +112,15 @@ def curve(pairs: Pairs, similarity: Array, edges: Sequence[float], floor: float)
     bin_of = np.searchsorted(edges, pairs.value, "right") - 1
     bins = np.unique(bin_of)
     parts = [similarity[bin_of == k].astype(np.float64) for k in bins]
-    quartiles = np.array([np.quantile(part, (0.25, 0.5, 0.75)) for part in parts]).reshape(-1, 3)
+    lower, median, upper = np.array([np.quantile(part, (0.25, 0.5, 0.75)) for part in parts]).reshape(-1, 3).T
     x = np.array([pairs.value[bin_of == k].mean() for k in bins])
     mean = np.array([part.mean() for part in parts])
     compared = np.array([len(part) for part in parts], np.int64)
     ends = np.array(edges, np.float64)
     return Curve(
-        ends[bins], ends[bins + 1], x, mean, *quartiles.T, compared, pairs.found[bins], floor, length(x, mean, floor)
-    )
+        ends[bins], ends[bins + 1], x, mean, lower, median, upper, compared, pairs.found[bins], floor,
+        length(x, mean, floor),
+    )  # fmt: skip
 
 
 def length(x: Array, mean: Array, floor: float) -> float:

@@ -194,12 +194,12 @@ def _drawn(count: int, wanted: Wanted, edges: Sequence[float], most: int, seed: 
     for rows in _blocks(count):
         value, keep = wanted(rows)
         keep &= np.arange(count)[None] > rows[:, None]
-        one, other = np.nonzero(keep)
-        value = value[one, other]
+        first, second = np.nonzero(keep)
+        value = value[first, second]
         bin_of = np.searchsorted(edges, value, "right") - 1
         inside = (bin_of >= 0) & (bin_of < bins)
         found += np.bincount(bin_of[inside], minlength=bins)
-        fresh = np.stack([rng.random(len(value)), value, rows[one], other])[:, inside]
+        fresh = np.stack([rng.random(len(value)), value, rows[first], second])[:, inside]
         kept = _lowest(np.concatenate([kept, fresh], 1), edges, most)
     _, value, one, other = kept
     return Pairs(one.astype(np.int64), other.astype(np.int64), value, found)

@@ -83,10 +83,11 @@ def measure(descriptors: Array, spots: Spots, span: float = SPAN, seed: int = 0)
     """
     scale = span / SPAN
     edges = tuple(step * scale for step in STEPS)
-    by_metres = streets.along_street(spots, span, edges, PAIRS, seed)
+    lines = streets.directions(spots, span)
+    by_metres = streets.along_street(spots, lines, span, edges, PAIRS, seed)
     by_degrees = streets.turned_at_spot(spots, SPOT * scale, DEGREES, PAIRS, seed)
     floors = [streets.apart(spots, edges[-1], same, PAIRS, seed) for same in (True, False)]
-    row, along = streets.straight_row(spots, span, ROW)
+    row, along = streets.straight_row(spots, lines, span, ROW)
     unit = _unit(descriptors[row])
     return Smoothness(
         curve(by_metres, similarities(descriptors, by_metres), edges, _mean(descriptors, floors[0])),

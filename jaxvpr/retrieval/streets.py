@@ -101,10 +101,9 @@ def directions(spots: Spots, span: float) -> Array:
     return np.concatenate(found)
 
 
-def along_street(spots: Spots, span: float, edges: Sequence[float], most: int, seed: int) -> Pairs:
+def along_street(spots: Spots, lines: Array, span: float, edges: Sequence[float], most: int, seed: int) -> Pairs:
     """Pairs on one street that look the same way, by the metres between them: each lies on the line of the other's
-    street."""
-    lines = directions(spots, span)
+    street, `lines` of `directions`."""
 
     def wanted(rows: Array) -> tuple[Array, Array]:
         steps, turned = spots.block(rows)
@@ -137,17 +136,19 @@ def apart(spots: Spots, beyond: float, same_heading: bool, most: int, seed: int)
     return _drawn(len(spots.at), wanted, (0.0, np.inf), most, seed)
 
 
-def straight_row(spots: Spots, span: float, most: int) -> tuple[Array, Array]:
+def straight_row(spots: Spots, lines: Array, span: float, most: int) -> tuple[Array, Array]:
     """The images of one straight street within `span` metres that look the same way, in the order of the street.
 
     Of all such rows it is the one that covers most of the span, in thirtieths of it that have an image; of equal ones
     that with the most images, then the one that begins with the earliest image. Of more than `most` images some evenly
     spaced ones are taken.
 
+    Args:
+      lines: of `directions`.
+
     Returns:
       rows int64 [M] and their metres along the street, float64 [M], from 0; both empty where no street is found.
     """
-    lines = directions(spots, span)
     best, first = (1, 0), -1
     for rows in _blocks(len(spots.at)):
         along, member = _row_from(spots, lines, rows, span)

@@ -22,7 +22,7 @@ from flax import linen as nn
 from data_pipelines.shapes import common_size
 from jaxvpr import models
 from jaxvpr.models.costs import flops, model_mib, parameter_count
-from jaxvpr.models.positions import CODINGS, PositionHead
+from jaxvpr.models.positions import CODINGS, OWN_HEADS, PositionHead
 from jaxvpr.weights import FAMILIES
 
 
@@ -93,9 +93,12 @@ def methods() -> Iterator[str]:
 def positions() -> Iterator[str]:
     """What heads answer positions by, each with the options that it alone has; then the layers of them all."""
     yield from (_row("name", "what", "options"), _row("---", "---", "---"))
+    shared = ("area=()", "metres=False")
     for name, kind in CODINGS.items():
-        yield _row(f"`{name}`", _first_line(kind), ", ".join(_options(kind, [{}])))
-    yield _row("all", _first_line(PositionHead), ", ".join(("area=()", "metres=False", *_options(PositionHead, [{}]))))
+        own = (*shared, *_options(OWN_HEADS[name], [{}])) if name in OWN_HEADS else ()
+        yield _row(f"`{name}`", _first_line(kind), ", ".join((*_options(kind, [{}]), *own)))
+    every = f"all but {', '.join(f'`{name}`' for name in OWN_HEADS)}"
+    yield _row(every, _first_line(PositionHead), ", ".join((*shared, *_options(PositionHead, [{}]))))
 
 
 def names() -> Iterator[str]:

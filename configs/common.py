@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 # Recipes take these as `common.cells(...)` and so on.
 from configs.objectives import cells as cells
+from configs.objectives import geoclip as geoclip
 from configs.objectives import mined_triplets as mined_triplets
 from configs.objectives import places as places
 from configs.objectives import positions as positions
@@ -243,6 +244,8 @@ def _running(config: ConfigDict) -> None:
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Of EfficientNet-Lite: (x - 127) / 128 of colours in [0, 255].
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
+# Of CLIP.
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 def image(

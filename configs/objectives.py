@@ -127,7 +127,7 @@ def positions(*, loss: str, **loss_options) -> ConfigDict:
     """The keys of the objective `positions`: the head of `model.position` learns where images were taken.
 
     `loss` is one of `jaxvpr.losses.positions`, with `loss_options` over its defaults. Normal `noise` of so many metres
-    and degrees is added to what is learned. Validation tells the shares of answers within each of `distances`.
+    and degrees is added to what is learned. Validation tells the shares of answers within each of `eval.distances`.
     """
     return ConfigDict(
         {
@@ -135,9 +135,26 @@ def positions(*, loss: str, **loss_options) -> ConfigDict:
             "loss": loss,
             "loss_options": ConfigDict(loss_options),
             "noise": ConfigDict({"metres": 0.0, "degrees": 0.0}),
-            "distances": ("25m", "10m"),
         }
     )
+
+
+def geoclip(**changes) -> ConfigDict:
+    """The keys of the objective `geoclip`: its head learns which coordinates belong to an image, among those of the
+    batch and a `queue` of past ones.
+
+    `noise` are metres that are added to the batch's coordinates and to the queue's. Candidates within `near` metres of
+    an image's own are left out (0: none). `views` of each image, augmented anew, stand in a batch.
+    """
+    keys = {
+        "name": "geoclip",
+        "queue": 4096,
+        "noise": ConfigDict({"metres": 150.0, "queue": 1000.0}),
+        "near": 0.0,
+        "views": 1,
+        "distances": ("1km", "25km", "200km", "750km", "2500km"),
+    }
+    return ConfigDict({**keys, **changes})
 
 
 # The keys of each of these with defaults, for a look at which a recipe lacks.
@@ -145,6 +162,7 @@ DEFAULTS: dict[str, Callable[[ConfigDict], ConfigDict]] = {
     "cells": lambda keys: cells(by=_kind_of(keys)),
     "places": lambda keys: places(P=1, K=2, by="place"),
     "mined_triplets": lambda keys: mined_triplets(),
+    "geoclip": lambda keys: geoclip(),
     "positions": lambda keys: positions(loss=""),
 }
 
@@ -154,6 +172,7 @@ SHIPPED = (
     "cells",
     "distillation",
     "eigenplaces",
+    "geoclip",
     "jist",
     "mined_triplets",
     "places",

@@ -1,4 +1,4 @@
-"""Parts of a data set by what its images show: a box of latitude and longitude, a direction of view."""
+"""Parts of a data set: a box of latitude and longitude, a direction of view, a number of images."""
 
 from __future__ import annotations
 
@@ -77,6 +77,17 @@ def looking(places: Places, heading: float, turn: float = TURN) -> Places:
             f"side; {_where(places.heading[known])}"
         )
     return places.take(inside)
+
+
+def some(places: Places, most: int) -> Places:
+    """`most` images at most, drawn at random: the same ones each time, and of a larger number all of a smaller.
+
+    Raises:
+      DataError: for something else than a number of images.
+    """
+    if not isinstance(most, int) or most < 1:
+        raise DataError(f"{places.name}: most={short(most)} must be a number of images, 1 or more")
+    return places.take(np.sort(np.random.default_rng(0).permutation(len(places))[:most]))
 
 
 def _is_number(value: object) -> bool:

@@ -45,7 +45,7 @@ READERS: dict[str, Callable[..., Places]] = {
     "records": records.read,
 }
 # Of every reader: which of the images it reads are kept.
-OF_ALL = ("split", "zone", "within", "box", "heading", "turn")
+OF_ALL = ("split", "zone", "within", "box", "heading", "turn", "most")
 KINDS: dict[Any, tuple[Any, str]] = {
     str: (str | os.PathLike, "text"),
     int: (int, "an integer"),
@@ -66,6 +66,7 @@ def read(
     box: Sequence[float] | None = None,
     heading: float | None = None,
     turn: float = parts.TURN,
+    most: int | None = None,
     **options,
 ) -> Places:
     """Reads the data set at `root` with the reader of that name; its docstring lists its `options`.
@@ -80,6 +81,7 @@ def read(
         edges included (`Places.within`).
       box: (south, west, north, east) in degrees, likewise (`parts.in_box`).
       heading: in degrees; only the images that look there, up to `turn` degrees to either side (`parts.looking`).
+      most: so many images at most (`parts.some`).
 
     Raises:
       DataError: no such reader, an unknown option, or an error in the files.
@@ -94,7 +96,8 @@ def read(
     places = places if zone is None else places.in_zone(zone)
     places = places if within is None else places.within(within)
     places = places if box is None else parts.in_box(places, box)
-    return places if heading is None else parts.looking(places, heading, turn)
+    places = places if heading is None else parts.looking(places, heading, turn)
+    return places if most is None else parts.some(places, most)
 
 
 def check_options(reader: str, options: Mapping[str, Any]) -> None:

@@ -33,6 +33,7 @@ from jaxvpr.builders.features import (
     maps_kept,
     resting,
 )
+from jaxvpr.builders.gallery import OF_TRAINING, filled_gallery, table_gallery, training_gallery, with_table
 from jaxvpr.builders.heads import answering, coding, head
 from jaxvpr.builders.layout import Choice
 from jaxvpr.builders.network import (

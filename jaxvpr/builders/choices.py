@@ -21,10 +21,10 @@ from data_pipelines.near_batches import near_table
 from data_pipelines.partitions import Cells, cosplace_cells, square_cells
 from data_pipelines.places import Places
 from data_pipelines.shapes import own_sizes
-from jaxvpr.builders import layout, resting
+from jaxvpr.builders import gallery, layout, resting
 from jaxvpr.builders.layout import Choice
 from jaxvpr.builders.network import model
-from jaxvpr.builders.positions import area_around, positions
+from jaxvpr.builders.positions import area_around, positions, to_learn
 from jaxvpr.cli import checks
 from jaxvpr.cli.overrides import as_text, override
 
@@ -59,7 +59,7 @@ def settle(config: ConfigDict, training_sets: Callable[[ConfigDict], list[Places
     if any(key.startswith(("train_data", "val_data", "test_data")) for key in config.auto):
         _take(config, layout.splits(config), made)
     images = training_sets(config)[0]
-    for choose in (_size, _frozen, _area, _batch, _partition, _length, _rate):
+    for choose in (_size, _frozen, _area, _gallery, _batch, _partition, _length, _rate):
         _take(config, choose(config, images), made)
     with config.unlocked():
         config.auto = ()
@@ -111,6 +111,18 @@ def _area(config: ConfigDict, images: Places) -> Iterator[Choice]:
     at = positions(images)
     yield "model.position_options.metres", at.metres, "images have " + ("metres" if at.metres else "degrees")
     yield "model.position_options.area", area_around(at), f"{len(images):,} images lie in it"
+
+
+def _gallery(config: ConfigDict, images: Places) -> Iterator[Choice]:
+    """How many coordinates the gallery of a head `geoclip` has."""
+    if config.model.position != "geoclip" or "model.position_options.size" not in config.auto:
+        return
+    source = config.model.position_options.get("source", "")
+    if source in ("", gallery.OF_TRAINING):
+        found, where = gallery.training_gallery(to_learn(config, images)[1]), "different places of the training images"
+    else:
+        found, where = gallery.table_gallery(config), f"coordinates of {source} in the area"
+    yield "model.position_options.size", len(found), where
 
 
 def _batch(config: ConfigDict, images: Places) -> Iterator[Choice]:
@@ -268,7 +280,7 @@ def _far_apart(images: Places) -> int:
 
 def _length(config: ConfigDict, images: Places) -> Iterator[Choice]:
     keys, of_element = config.objective.get("partition", {}), 1
-    if config.objective.name == "positions":  # an epoch is a pass, in one call
+    if config.objective.name in ("positions", "geoclip"):  # an epoch is a pass, in one call
         yield "steps_per_epoch", math.ceil(len(images) / config.batch), f"a pass over {len(images):,} images"
         return
     if config.objective.name == "mined_triplets":

@@ -18,6 +18,7 @@ from data_pipelines.sources import Source
 from jaxvpr import models, weights
 from jaxvpr.builders.datasets import benchmarks, places
 from jaxvpr.builders.features import maps_kept
+from jaxvpr.builders.gallery import with_table
 from jaxvpr.builders.network import describer, fresh_variables, mesh, model, shapes
 from jaxvpr.cli import weight_source
 from jaxvpr.errors import UserError
@@ -61,6 +62,7 @@ def initial_variables(
     started = filled(config, given, drawn)
     if frozen and not config.frozen_random:
         _refuse_random(config, given["params"], started["params"], frozen, clustered=wanted)
+    started = with_table(config, started)
     return _clustered(config, started, images() if images else _to_cluster(config)) if wanted else started
 
 

@@ -69,10 +69,15 @@ def _sets(verb: str, config: ConfigDict, flags: Mapping[str, Any]) -> dict[str, 
 
 
 def _model_beside(config: ConfigDict, command: Command) -> bool:
-    """Whether `localize` takes the model that `extract` left beside the database, whose clusters are the database's."""
-    if command.verb != "localize" or command.flags["checkpoint"] != "best" or not checks.clusters_of_database(config):
+    """Whether `localize` takes a whole model from a file: one in the database's place, or that which `extract` left
+    beside the database, whose clusters are the database's."""
+    database = command.flags["database"] if command.verb == "localize" else None
+    whole = Path(weight_source.MODEL_FILE).suffix
+    if database is None or database.suffix == whole:
+        return database is not None
+    if command.flags["checkpoint"] != "best" or not checks.clusters_of_database(config):
         return False
-    return Path(command.flags["database"]).with_suffix(Path(weight_source.MODEL_FILE).suffix).is_file()
+    return database.with_suffix(whole).is_file()
 
 
 def _weights(config: ConfigDict) -> Iterator[str]:

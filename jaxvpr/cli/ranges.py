@@ -25,6 +25,7 @@ RANGES: tuple[tuple[str, Test, str], ...] = (
         objective.min_distance objective.weights objective.cliques.sets objective.memory objective.pool
         objective.reciprocal objective.soft_weight objective.generations objective.distance
         objective.loss_options.margin objective.loss_options.positive_margin objective.loss_options.negative_margin
+        objective.queue objective.noise.queue objective.near
         objective.loss_options.eps objective.miner_options.epsilon"""),
     ("at least 1", lambda n: n >= 1, """
         eval.sequence.top eval.sequence.velocities
@@ -32,8 +33,9 @@ RANGES: tuple[tuple[str, Test, str], ...] = (
         pca.images pca.memory_mib eval.host_mib domain.hidden objective.partition.N objective.partition.L
         objective.partition.min_images objective.N objective.min_images
         objective.cliques.similar objective.cliques.refresh objective.negatives objective.refresh
-        objective.memory_mib objective.difficult objective.difficult_pool
+        objective.memory_mib objective.difficult objective.difficult_pool objective.views
         objective.loss_options.bins objective.loss_options.sub_centers model.position_options.cells
+        model.position_options.dim model.position_options.features
         model.position_options.sectors model.position_options.components model.position_options.widths"""),
     ("at least 1 and at most 16384", lambda n: 1 <= n <= 16384, """
         image.size image.multiple panorama.size panorama.view objective.teacher_size"""),
@@ -46,7 +48,8 @@ RANGES: tuple[tuple[str, Test, str], ...] = (
         image.std augment.ratio objective.partition.M objective.partition.radius objective.M objective.scale
         objective.cliques.distance objective.temperatures objective.loss_options.scale
         objective.loss_options.temperature objective.loss_options.gamma objective.loss_options.alpha
-        objective.loss_options.beta model.position_options.fourier_scale model.position_options.sigmas"""),
+        objective.loss_options.beta model.position_options.temperature
+        model.position_options.fourier_scale model.position_options.sigmas"""),
     ("above 0 and at most 1", lambda n: 0 < n <= 1, "augment.scale maps.crop"),
     ("above 0 and at most 360", lambda n: 0 < n <= 360, "objective.partition.alpha"),
     ("above 0 and at most 180", lambda n: 0 < n <= 180, "objective.cliques.angle objective.partition.angle"),

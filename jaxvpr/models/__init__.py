@@ -20,12 +20,14 @@ from jaxvpr.models.aggregators.gem import GeM
 from jaxvpr.models.aggregators.mixvpr import MixVPR
 from jaxvpr.models.aggregators.pooling import MAC, RMAC, SPoC
 from jaxvpr.models.aggregators.projections import FC, Project, Whiten
+from jaxvpr.models.aggregators.regeo import ReGeo
 from jaxvpr.models.aggregators.rrm import RRM
 from jaxvpr.models.aggregators.salad import SALAD, MegaLoc
 from jaxvpr.models.aggregators.seqpool import SeqPool
 from jaxvpr.models.aggregators.tokens import TokenEncoder
 from jaxvpr.models.aggregators.vlad import VLAD, NetVLAD, SuperVLAD
 from jaxvpr.models.backbones.cct import CCT
+from jaxvpr.models.backbones.clip import CLIP
 from jaxvpr.models.backbones.dinov2 import DINOv2
 from jaxvpr.models.backbones.efficientnet import EfficientNet
 from jaxvpr.models.backbones.efficientnet_lite import EfficientNetLite
@@ -86,6 +88,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "dinov2_vitb14": DINOv2,
     "dinov2_vitl14": partial(DINOv2, width=1024, depth=24, heads=16),
     "dinov2_vitg14": partial(DINOv2, width=1536, depth=40, heads=24, swiglu=True),
+    "clip_vitl14": CLIP,
     "vgg16": VGG,
     "efficientnet_b0": EfficientNet,
     "efficientnet_b1": partial(EfficientNet, depth=1.1),
@@ -117,6 +120,7 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
     "spoc": SPoC,
     "mac": MAC,
     "rmac": RMAC,
+    "regeo": ReGeo,
     "rrm": RRM,
     "netvlad": NetVLAD,
     "crn": CRN,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.atomic import write_bytes, write_json
+from jaxvpr.reports import position_sweep
 from jaxvpr.reports.charts import COLOURS, Series, many_lines
 from jaxvpr.reports.render import encoded, render
 from jaxvpr.reports.sweep_tables import (
@@ -56,6 +57,7 @@ def html(sweep: Mapping[str, Any]) -> str:
         states=Counter(run["state"] for run in sweep["runs"]),
         spent=math.fsum(run["seconds"] or 0 for run in sweep["runs"]),
         recall=many_lines(lines, x_label="epoch", y_label="R@1, %"),
+        positions=position_sweep.section(sweep),
         domains=_domains(ranked, colours),
         meaning=MEANING,
         tests=[_test(sweep, ranked, test) for test in tests(variations)],

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvpr.models.positions import Area, Cells, Coding, Located, Mixture, located, metres_between
+from jaxvpr.models.positions import Area, Cells, Coding, Filled, Located, Mixture, located, metres_between
+from jaxvpr.models.positions.codings import with_bearing
 
 Array = np.ndarray
 AT_ONCE = 256  # descriptors: a head of many cells gives half a megabyte for each
@@ -36,8 +37,8 @@ def answers(head: Callable[[Any, Any], Any], coding: Coding, variables: Any, des
 def candidates(coding: Coding, raw: Array, top: int) -> Located:
     """Of raw outputs [N, numbers] the `top` answers at most, best first, float64 [N, k].
 
-    Cells give their likeliest classes with the probabilities, a mixture the means of its heaviest hypotheses with their
-    weights; any other head has one answer.
+    Cells and galleries give their likeliest classes and coordinates with the probabilities, a mixture the means of its
+    heaviest hypotheses with their weights; any other head has one answer.
 
     Raises:
       ValueError: as `positions.located`.
@@ -45,6 +46,9 @@ def candidates(coding: Coding, raw: Array, top: int) -> Located:
     best = located(coding, raw)
     if isinstance(coding, Cells):
         at, confidence = _cells(coding, np.asarray(raw, np.float64), top)
+    elif isinstance(coding, Filled):
+        places, confidence = coding.best(raw, min(top, len(coding.at)))
+        at = with_bearing(places)
     elif isinstance(coding, Mixture):
         at, confidence = _hypotheses(coding, np.asarray(raw, np.float64), top)
     else:

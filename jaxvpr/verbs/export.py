@@ -103,7 +103,10 @@ def _family(config: ConfigDict, variables: Variables) -> str:
 
 def _program(config: ConfigDict, variables: Variables, out: Path, _: str) -> dict[str, Any]:
     head = bool(config.model.get("position", ""))
-    apply, frames = builders.answering(config) if head else builders.apply(config), builders.clip_length(config)
+    apply, frames = (
+        builders.answering(config, variables) if head else builders.apply(config),
+        builders.clip_length(config),
+    )
     size = (*(frames,) * bool(frames), *builders.image_size(config))
     serialised = stablehlo.program(apply, variables, *size)
     write_bytes(out, serialised)

@@ -80,7 +80,7 @@ def run(model: which.Chosen, images: Sequence[str], paths: Paths, top: int, out:
     Raises:
       UserError: for a model without a head or an area, or where no photo can be read.
     """
-    coding = builders.coding(model.config)
+    coding = builders.coding(model.config, model.variables)
     found, missing = _found(model.config, model.variables, coding, paths, top)
     unread: Rows = [{"query": paths[q], "error": why_unreadable(paths[q])} for q in missing]
     if len(unread) == len(paths):

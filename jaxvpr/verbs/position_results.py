@@ -21,7 +21,7 @@ from data_pipelines.places import Paths, Places
 from jaxvpr import builders
 from jaxvpr.errors import UserError
 from jaxvpr.models import Variables
-from jaxvpr.models.positions import Coding, Located
+from jaxvpr.models.positions import Coding, Located, coding_with
 from jaxvpr.parallel import hosts
 from jaxvpr.reports import positions as pictures
 from jaxvpr.reports import terminal
@@ -63,11 +63,14 @@ class Head:
         self.own = jax.device_put(jax.device_get(own))
         self.bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(own))
         self._map: list[Map | None] = []
+        self._meaning: Coding | None = None
 
     def answers(self, descriptors: Array) -> Located:
         """The answers to descriptors [N, D]; UserError for weights that give numbers that are not finite."""
         try:
-            return locating.answers(self.model, self.own, descriptors).located
+            if self._meaning is None:
+                self._meaning = coding_with(self.model.position, self.own)
+            return locating.answers(self.model, self.own, descriptors, meaning=self._meaning).located
         except ValueError as error:
             raise UserError(f"the head of {self.config.name} cannot answer: {error}") from error
 

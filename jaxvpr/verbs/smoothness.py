@@ -75,6 +75,10 @@ def run(
     out, span, most = out or folder / "smoothness", span or smoothness.SPAN, MOST if most is None else most
     if most < 2:
         raise UserError(f"--most={most} must be at least 2: pairs of images are compared")
+    if len(compare) >= len(smoothness_page.COLOURS):
+        raise UserError(
+            f"--compare was given {len(compare)} times; {len(smoothness_page.COLOURS) - 1} fit into a chart"
+        )
     outputs.refuse_existing(out / FILE, overwrite=overwrite)
     others = [_other(file) for file in compare]
     names.check(config, training=False)

@@ -12,6 +12,13 @@ import numpy as np
 from jaxvpr.errors import UserError
 
 INDEX = ".index.json"
+# Files that make one model together by their own names, and the names under which their tensors stand in it: those of
+# the package geoclip. A lone tensor's name is the whole one.
+PARTS = {
+    "image_encoder_mlp_weights.pth": "image_encoder.mlp.",
+    "location_encoder_weights.pth": "location_encoder.",
+    "logit_scale_weights.pth": "logit_scale",
+}
 SHARD = re.compile(r"(?P<stem>.+-)(?P<number>\d{5})(?P<of>-of-(?P<count>\d{5})\..+)")
 
 
@@ -24,12 +31,16 @@ def joined(path: Path, read: Callable[[Path], Mapping[str, np.ndarray]]) -> dict
     """The tensors of all shards.
 
     Args:
-      path: as `stands_for_several` takes. A folder holds one index, or one file of weights called `model.safetensors`.
+      path: as `stands_for_several` takes. A folder holds one index, one file of weights called `model.safetensors`, or
+        the files of `PARTS`.
       read: gives the tensors of one file.
 
     Raises:
       UserError: where the index cannot be read or a file, or a tensor that the index names, is missing.
     """
+    if path.is_dir() and all((path / part).is_file() for part in PARTS):
+        parts = ((name, prefix, read(path / name)) for name, prefix in PARTS.items())
+        return {_within(prefix, own, name): value for name, prefix, found in parts for own, value in found.items()}
     if path.is_dir():
         path = _of_folder(path)
     index = _by_index(path) if path.name.endswith(INDEX) else {}
@@ -45,6 +56,10 @@ def joined(path: Path, read: Callable[[Path], Mapping[str, np.ndarray]]) -> dict
     if lacking := index.keys() - tensors.keys():
         raise UserError(f"{path.parent / index[min(lacking)]}: has no {min(lacking)}, which {path.name} says it has")
     return tensors
+
+
+def _within(prefix: str, own: str, file: str) -> str:
+    return prefix if own == Path(file).stem else prefix + own
 
 
 def _of_folder(folder: Path) -> Path:

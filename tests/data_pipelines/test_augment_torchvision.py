@@ -4,9 +4,9 @@ Torchvision changes Pillow's images and tensors, not quite alike: Pillow cuts fr
 Deep VG benchmark trains on Pillow's, which all operations are compared with; colours also with the tensors'.
 """
 
+# ruff: noqa: E402
+
 import importlib.util
-import re
-import sys
 
 import numpy as np
 import pytest
@@ -20,27 +20,10 @@ if importlib.util.find_spec("torchvision") is None:
     pytest.skip("torchvision is not installed", allow_module_level=True)
 torch = pytest.importorskip("torch")
 
+from beside_torch import load
+
 pytestmark = pytest.mark.torch
-DECLARED = torch.library.Library("torchvision", "FRAGMENT")
-
-
-def load():
-    """`torchvision.transforms.functional`; beside a torch that its compiled part was not built for it asks for the
-    names of operators that no transform uses, which are declared here."""
-    for _ in range(20):
-        try:
-            return importlib.import_module("torchvision.transforms.functional")
-        except RuntimeError as error:
-            missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
-            if missing is None:
-                raise
-            DECLARED.define(f"{missing[1]}(Tensor x) -> Tensor")
-            for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-                del sys.modules[name]
-    raise RuntimeError("torchvision asks for ever more operators")
-
-
-functional = load()
+functional = load("torchvision.transforms.functional")
 MOST = 2.0  # of 255, the mean over an image
 COLOURS = {
     "brightness": [0.0, 0.3, 0.85, 1.4, 1.7],

@@ -39,6 +39,18 @@ def test_area_is_the_mean_of_blocks():
     assert resize(image, (128, 30), "area").shape == (128, 30, 3)
 
 
+@pytest.mark.parametrize(("shape", "size", "full", "corner"), [
+    ((90, 130), (40, 40), (40, 57), (0, 8)),
+    ((131, 90), (40, 40), (58, 40), (9, 0)),
+    ((90, 130), (45, 32), (45, 65), (0, 16)),
+    ((80, 80), (40, 40), (40, 40), (0, 0)),
+])  # fmt: skip
+def test_the_middle_keeps_the_proportions(shape, size, full, corner):
+    whole = resize(photo(*shape), full, "pil_bicubic")
+    part = whole[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
+    np.testing.assert_array_equal(resize(photo(*shape), size, "pil_bicubic_middle"), part)
+
+
 def test_the_rules_are_listed_where_one_is_unknown():
     with pytest.raises(DataError) as caught:
         resize(photo(), (8, 8), "nearest")

@@ -62,6 +62,12 @@ def test_a_part_of_the_map(tmp_path):
     keep = {"without_position": "keep"}
     assert read("csv", tmp_path, within=(0, 0, 20, 5), **keep).path.relative(1) == "c.jpg"
     assert len(read("csv", tmp_path, within=(0, 0, 20, 5), **keep)) == 2
+    whole, drawn = read("csv", tmp_path, **keep), [read("csv", tmp_path, most=n, **keep).path for n in (1, 2, 4, 99)]
+    names = [[paths.relative(row) for row in range(len(paths))] for paths in drawn]
+    assert [len(some) for some in names] == [1, 2, 4, 5] and names[3] == [whole.path.relative(row) for row in range(5)]
+    assert set(names[0]) < set(names[1]) < set(names[2])
+    with pytest.raises(DataError, match="most=0 must be a number of images, 1 or more"):
+        read("csv", tmp_path, most=0, **keep)
     with pytest.raises(DataError, match=r"none of 5 images lies within=\(30, 0, 40, 5\).*0 to 20 and 0 to 5"):
         read("csv", tmp_path, within=(30, 0, 40, 5), **keep)
     for wrong in ((0, 0, 5), (5, 0, 0, 5), (0, 0, float("nan"), 5), ("a", 0, 5, 5)):

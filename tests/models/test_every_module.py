@@ -53,6 +53,7 @@ BACKBONE_CASES: dict[str, dict | str] = {
     "dinov2_vits14": "dinov2_vitg14",
     "dinov2_vitb14": "dinov2_vitg14",
     "dinov2_vitl14": "dinov2_vitg14",
+    "clip_vitl14": {**VIT, "projection": 5},
 }
 CLUSTERS = {"clusters": 3}
 SALAD = {**CLUSTERS, "cluster_dim": 4, "token_dim": 5, "hidden": 6}
@@ -73,6 +74,7 @@ AGGREGATOR_CASES: dict[str, dict] = {
     "spoc": {},
     "mac": {},
     "rmac": {},
+    "regeo": {**ENCODER, "dim": 5},
     "rrm": {},
     "netvlad": CLUSTERS,
     "crn": CLUSTERS,
@@ -97,9 +99,9 @@ SEQUENCE_CASES: dict[str, dict] = {
 }
 # These say of themselves that a descriptor depends on the other images, unless told otherwise as above.
 ACROSS = ("cricavpr", "supervlad")
-SIDES = {"dinov2": (28, 42), "vit": (32, 48), "timesformer": (2, 32, 48)}
+SIDES = {"dinov2": (28, 42), "clip": (28, 42), "vit": (32, 48), "timesformer": (2, 32, 48)}
 # Their positions, masks, principal components: small products that are at the highest precision whatever is asked for.
-ALWAYS_PRECISE = ("cct14_224", "crn", "dinov2_vitg14", "fc", "timesformer_b16", "vit_b16", "whiten")
+ALWAYS_PRECISE = ("cct14_224", "clip_vitl14", "crn", "dinov2_vitg14", "fc", "timesformer_b16", "vit_b16", "whiten")
 PARTS = {"backbone": BACKBONES, "aggregator": AGGREGATORS, "sequence": SEQUENCES, "position": POSITIONS}
 # Optimising these programs would take longer than running them.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

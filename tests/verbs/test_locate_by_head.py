@@ -54,7 +54,8 @@ def test_cells_give_their_likeliest(door, tiny_recipe, photos, tmp_path):
     text = recipe(tiny_recipe, "cells", cells=4)
     config, variables, file = saved(text, tmp_path / "head.safetensors")
     out = tmp_path / "found"
-    ask = ["localize", f"--config={tiny_recipe}", f"--workdir={tmp_path}", f"--images={photos}", f"--out={out}"]
+    start = f"--config={tiny_recipe},init=gone.safetensors"  # the file has all that is needed
+    ask = ["localize", start, f"--workdir={tmp_path}", f"--images={photos}", f"--out={out}"]
     status, said, err = door(*ask, f"--database={file}", "--top=3")
     assert status == 0 and "1 of 4 photos could not be read" in said and "confidence" in said, err
     rows = table(out / "predictions.csv")

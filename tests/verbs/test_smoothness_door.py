@@ -55,6 +55,7 @@ def test_a_folder_of_drives(door, refused, model, drive_tree, tmp_path):
     for flags, why in (
         (["--span=40"], "was measured with --span=30, this with --span=40"),
         (["--most=20"], "was measured on other images than these 20"),
+        ([f"--compare={out / 'smoothness.json'}"] * 3, "--compare was given 4 times; 3 fit into a chart"),
         (["--most=1"], "--most=1 must be at least 2"),
         ([f"--compare={tmp_path / 'db.json'}"], r"db\.json is no smoothness\.json: it lacks name, digest"),
         ([f"--compare={tmp_path / 'none.json'}"], r"--compare=.*none\.json: no such file"),

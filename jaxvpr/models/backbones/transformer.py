@@ -3,6 +3,7 @@
 Tokens are `[B, N, C]` in the compute type; LayerNorm and softmax run in float32.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -30,11 +31,12 @@ class PatchEmbed(nn.Module):
     width: int
     patch: int
     dtype: Any = jnp.float32
+    bias: bool = True
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """`[B, H, W, 3]` to `[B, H W / patch², width]`, row by row."""
-        conv = Conv(self.width, self.patch, self.patch, 0, True, self.dtype, torch_default, name="proj")
+        conv = Conv(self.width, self.patch, self.patch, 0, self.bias, self.dtype, torch_default, name="proj")
         return conv(images).reshape(images.shape[0], -1, self.width)
 
 
@@ -71,16 +73,23 @@ class Attention(nn.Module):
         return nn.Dropout(self.dropout, deterministic=not self.train)(y)
 
 
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """CLIP's approximation of GELU, `x sigmoid(1.702 x)`."""
+    return x * nn.sigmoid(jnp.asarray(1.702, x.dtype) * x)
+
+
 class Mlp(nn.Module):
-    """Two linear layers with an exact GELU between them."""
+    """Two linear layers with an exact GELU between them, or CLIP's (`quick`)."""
 
     hidden: int
     dtype: Any = jnp.float32
+    quick: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, N, C]` to `[B, N, C]`."""
-        y = nn.gelu(linear(self.hidden, self.dtype, "fc1")(x), approximate=False)
+        y = linear(self.hidden, self.dtype, "fc1")(x)
+        y = quick_gelu(y) if self.quick else nn.gelu(y, approximate=False)
         return linear(x.shape[-1], self.dtype, "fc2")(y)
 
 
@@ -111,7 +120,7 @@ class Block(nn.Module):
     """LayerNorm and attention, LayerNorm and MLP, each added to its input.
 
     Attributes:
-      hidden: width inside the MLP.
+      hidden: width inside the MLP, which is a gated one with `swiglu`, and has CLIP's GELU with `quick`.
       facet: of the attention, instead of the block's output; see `Attention`.
       adapter_grid: (rows, columns) of the patches where an adapter works beside the MLP.
       average: run the adapter's batch normalisation on its running averages.
@@ -125,6 +134,7 @@ class Block(nn.Module):
     facet: str | None = None
     adapter_grid: tuple[int, int] | None = None
     average: bool = True
+    quick: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -136,7 +146,8 @@ class Block(nn.Module):
             return y
         x = x + (LayerScale(name="ls1")(y) if self.layer_scale else y)
         z = LayerNorm(self.eps, self.dtype, name="norm2")(x)
-        y = (SwiGLU if self.swiglu else Mlp)(self.hidden, self.dtype, name="mlp")(z)
+        mlp = SwiGLU if self.swiglu else partial(Mlp, quick=self.quick)
+        y = mlp(self.hidden, self.dtype, name="mlp")(z)
         if self.adapter_grid:
             side = ConvAdapter(self.adapter_grid, self.average, self.dtype, name="adapter")(z)
             y = y + jnp.asarray(ADAPTER_SHARE, y.dtype) * side

@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvpr.models.layers import Linear
+from jaxvpr.models.layers import LayerNorm, Linear
 from jaxvpr.models.positions.cells import Cells
 from jaxvpr.models.positions.codings import Coding, Direct, Hypersphere
 from jaxvpr.models.positions.coordinates import area
+from jaxvpr.models.positions.gallery import Gallery
+from jaxvpr.models.positions.geoclip import GeoCLIP
 from jaxvpr.models.positions.mixture import Mixture
 
 ACTIVATIONS = {"silu": nn.silu, "relu": nn.relu}
@@ -60,7 +62,8 @@ class PositionHead(nn.Module):
       width: of each; 0: as the descriptor.
       widths: of each, in place of `hidden` and `width`.
       activation: "silu" or "relu".
-      dropout: behind each hidden layer, in training, from the generator "dropout".
+      norm: a LayerNorm between each hidden layer and its activation.
+      dropout: in training, behind each activation, or before each norm (ReGeo's order); from the generator "dropout".
       fourier: random Fourier features of the descriptor beside it; 0: none. `fourier_scale` and `fourier_seed` are
         their `scale` and `seed`.
     """
@@ -70,6 +73,7 @@ class PositionHead(nn.Module):
     width: int = 0
     widths: tuple[int, ...] = ()
     activation: str = "silu"
+    norm: bool = False
     dropout: float = 0.0
     fourier: int = 0
     fourier_scale: float = 0.1
@@ -87,9 +91,11 @@ class PositionHead(nn.Module):
         x = descriptors.astype(jnp.float32)
         if self.fourier:
             x = FourierFeatures(self.fourier, self.fourier_scale, self.fourier_seed, name="fourier")(x)
+        activate = ACTIVATIONS[self.activation]
+        drop = nn.Dropout(self.dropout, deterministic=not train) if self.dropout else lambda x: x
         for number, width in enumerate(self.layer_widths(descriptors.shape[-1])):
-            x = ACTIVATIONS[self.activation](Linear(width, name=f"hidden_{number}")(x))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x) if self.dropout else x
+            x = Linear(width, name=f"hidden_{number}")(x)
+            x = activate(LayerNorm(name=f"norm_{number}")(drop(x))) if self.norm else drop(activate(x))
         return Linear(self.coding.numbers, bias_init=self._start, name="output")(x)
 
     def layer_widths(self, length: int) -> tuple[int, ...]:
@@ -102,24 +108,26 @@ class PositionHead(nn.Module):
         return jnp.zeros(shape, jnp.float32) if own is None else jnp.asarray(own, jnp.float32)
 
 
-def head(name: str, coding: Callable[..., Coding], **options: Any) -> PositionHead:
-    """A head from options as recipes have them, all in one group: those of the coding and those of `PositionHead`.
+def head(
+    name: str, coding: Callable[..., Coding], module: Callable[..., nn.Module] = PositionHead, **options: Any
+) -> nn.Module:
+    """A head from options as recipes have them, all in one group: those of the coding and those of the module.
 
     Args:
       name: of the kind, for the message.
-      coding: its class.
+      coding, module: their classes.
       options: `area` is (south, west, north, east) or (), with `metres` where it has metres and not degrees.
 
     Raises:
       ValueError: for an option that does not exist; lists those that do; or one that makes no sense.
     """
-    of_coding, of_head = _options(coding), _options(PositionHead)
+    of_coding, of_head = _options(coding), _options(module)
     known = ["area", "metres", *of_coding, *of_head]
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"position {name!r} has no option {unknown}; there are {known}")
     box = area(options.get("area", ()), options.get("metres", False))
     meaning = coding(area=box, **{key: options[key] for key in of_coding if key in options})
-    return PositionHead(meaning, **{key: options[key] for key in of_head if key in options})
+    return module(meaning, **{key: options[key] for key in of_head if key in options})
 
 
 def _options(kind: Any) -> list[str]:
@@ -132,5 +140,10 @@ CODINGS: dict[str, Callable[..., Coding]] = {
     "hypersphere": Hypersphere,
     "cells": Cells,
     "mixture": Mixture,
+    "geoclip": Gallery,
 }
-POSITIONS: dict[str, Callable[..., nn.Module]] = {name: partial(head, name, coding) for name, coding in CODINGS.items()}
+# Those that are no perceptron.
+OWN_HEADS: dict[str, Callable[..., nn.Module]] = {"geoclip": GeoCLIP}
+POSITIONS: dict[str, Callable[..., nn.Module]] = {
+    name: partial(head, name, coding, OWN_HEADS.get(name, PositionHead)) for name, coding in CODINGS.items()
+}

@@ -33,6 +33,26 @@ VIT_HF: Rows = (
     (r"backbone/norm", "layernorm"),
     (r"backbone/pooler_dense", "pooler.dense"),
 )
+# The vision part of Hugging Face's CLIPModel.
+CLIP: Rows = (
+    (r"backbone/class_embedding", "vision_model.embeddings.class_embedding"),
+    (r"backbone/position_embedding", "vision_model.embeddings.position_embedding.weight"),
+    (r"backbone/patch_embed/proj", "vision_model.embeddings.patch_embedding"),
+    (r"backbone/norm_pre", "vision_model.pre_layrnorm"),
+    (r"backbone/blocks_(\d+)/norm([12])", r"vision_model.encoder.layers.\1.layer_norm\2"),
+    (r"backbone/blocks_(\d+)/attn/qkv", r"vision_model.encoder.layers.\1.self_attn.{q_proj,k_proj,v_proj}"),
+    (r"backbone/blocks_(\d+)/attn/proj", r"vision_model.encoder.layers.\1.self_attn.out_proj"),
+    (r"backbone/blocks_(\d+)/mlp/(fc[12])", r"vision_model.encoder.layers.\1.mlp.\2"),
+    (r"backbone/norm", "vision_model.post_layernorm"),
+    (r"backbone/projection", "visual_projection"),
+)
+# What that model has beside them: texts, the temperature, and the numbers of positions, which older files hold.
+CLIP_TEXT = (
+    r"text_model\..+",
+    r"(text|visual)_projection\.weight",
+    r"logit_scale",
+    r"vision_model\.embeddings\.position_ids",
+)
 # SHI-Labs' CCT, whose pooling and last normalisation are parts of its classifier.
 CCT: Rows = (
     (r"backbone/tokenizer_(\d)", r"tokenizer.conv_layers.\1.0"),
@@ -68,6 +88,9 @@ FAMILIES = {
         covers="backbone/",
         extras=(rf"vit\.{POOLER}", r"classifier\.(weight|bias)"),
         stages=r"vit\.encoder\.layer\.\d+\.",
+    ),
+    "huggingface_clip": Family(
+        rows=CLIP, covers="backbone/", extras=CLIP_TEXT, stages=r"vision_model\.encoder\.layers\.\d+\."
     ),
     "cct": Family(
         rows=CCT,

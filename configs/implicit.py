@@ -11,6 +11,7 @@ The model that describes images rests, and what it gives of each is kept in `run
 training looks at images. docs/positions.md has the heads, the losses and what was measured.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ from configs import common, trainings
 AREA = ("model.position_options.area", "model.position_options.metres")
 
 
-def _city(name: str, position: str, loss: str, *, loss_options: dict[str, Any] | None = None, **options) -> ConfigDict:
+def _city(name: str, position: str, loss: str, **options: Any) -> ConfigDict:
     """A head on the descriptors of CosPlace's network in the embedded city of 2 x 2 blocks.
 
     Adam with the thesis' weight decay and its rate's reduction by the loss of evaluation, but ten times its rate: the
@@ -33,8 +34,8 @@ def _city(name: str, position: str, loss: str, *, loss_options: dict[str, Any] |
     config.augment = common.base().augment
     config.maps.cached = True
     config.model.position, config.model.position_options = position, ConfigDict(options)
-    config.objective = common.positions(loss=loss, **loss_options or {})
-    config.batch, config.epochs, config.every_epochs, config.steps_per_epoch = 256, 100, 5, 30
+    config.objective = common.positions(loss=loss)
+    config.batch, config.epochs, config.every_epochs, config.steps_per_epoch = 256, 60, 2, 30
     config.steps_per_call = WHOLE
     config.optimizer = common.optimizer("adam", 1e-3, weight_decay=1e-5)
     config.plateau.factor, config.plateau.patience = 0.1, 5
@@ -46,7 +47,7 @@ def _city(name: str, position: str, loss: str, *, loss_options: dict[str, Any] |
 # Steps in one call: as many as an epoch has.
 WHOLE = 1_000_000
 # The city's area is about 160 m wide: 16 cells have 10 m.
-CELLS = {"position": "cells", "loss": "cross_entropy", "cells": 16}
+CELLS: dict[str, Any] = {"position": "cells", "loss": "cross_entropy", "cells": 16}
 CITY: dict[str, dict[str, Any]] = {
     "cells": CELLS,
     "soft_cells": {**CELLS, "soft": True},
@@ -96,7 +97,11 @@ def sf_xl() -> ConfigDict:
     return config
 
 
-PRESETS = {**{name: partial(_city, name, **keys) for name, keys in CITY.items()}, "live": live, "sf_xl": sf_xl}
+PRESETS: dict[str, Callable[[], ConfigDict]] = {
+    **{name: partial(_city, name, **keys) for name, keys in CITY.items()},
+    "live": live,
+    "sf_xl": sf_xl,
+}
 
 
 def get_config(preset: str = "") -> ConfigDict:

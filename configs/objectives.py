@@ -127,7 +127,7 @@ def positions(*, loss: str, **loss_options) -> ConfigDict:
     """The keys of the objective `positions`: the head of `model.position` learns where images were taken.
 
     `loss` is one of `jaxvpr.losses.positions`, with `loss_options` over its defaults. Normal `noise` of so many metres
-    and degrees is added to what is learned. Validation tells the shares of answers within each of `distances`.
+    and degrees is added to what is learned. Validation tells the shares of answers within each of `eval.distances`.
     """
     return ConfigDict(
         {
@@ -135,7 +135,6 @@ def positions(*, loss: str, **loss_options) -> ConfigDict:
             "loss": loss,
             "loss_options": ConfigDict(loss_options),
             "noise": ConfigDict({"metres": 0.0, "degrees": 0.0}),
-            "distances": ("25m", "10m"),
         }
     )
 
@@ -153,7 +152,6 @@ def geoclip(**changes) -> ConfigDict:
         "noise": ConfigDict({"metres": 150.0, "queue": 1000.0}),
         "near": 0.0,
         "views": 1,
-        "distances": ("1km", "25km", "200km", "750km", "2500km"),
     }
     return ConfigDict({**keys, **changes})
 

@@ -15,6 +15,7 @@ tunes it. Any other model goes by its keys, and `put` gives the same images to a
 headings.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from ml_collections import ConfigDict
@@ -126,7 +127,7 @@ def city() -> ConfigDict:
     return config
 
 
-PRESETS = {
+PRESETS: dict[str, Callable[[], ConfigDict]] = {
     "nordland": nordland,
     "ie_tower": ie_tower,
     "city": city,

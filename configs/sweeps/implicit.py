@@ -4,6 +4,9 @@ has its figures of capacity and generalisation (2025, figure 4.6 and section 4.5
     python -m jaxvpr.main --config=configs/cosplace.py                              # the network that all share
     python -m jaxvpr.main sweep --config=configs/sweeps/implicit.py                 # heads by numbers of images
     python -m jaxvpr.main sweep --config=configs/sweeps/implicit.py:heads           # all presets of implicit.py
+    python -m jaxvpr.main sweep --config=configs/sweeps/implicit.py:sparse          # one survey of four
+    python -m jaxvpr.main sweep --config=configs/sweeps/implicit.py:squeezenet,init=squeezenet1_0.pth   # section 4.4
+    python -m jaxvpr.main sweep --config=configs/sweeps/implicit.py:headings        # section 4.3.1
     python -m jaxvpr.main sweep --config=configs/sweeps/implicit.py:areas           # against the size of the area
 
 The page of the sweep draws the share of training images that are answered within 25 m (capacity) and that of images of
@@ -78,7 +81,50 @@ def heads() -> dict[str, Any]:
     }
 
 
-PRESETS = {"capacity": capacity, "areas": areas, "heads": heads}
+FEW = ("cells", "soft_cells", "direct", "direct_sigmoid", "hypersphere_spread", "mixture", "mixture_fourier")
+SETS = ("train_data", "val_data.minicity_val", "test_data.minicity")
+EQUAL = {"steps_per_epoch": 30}  # as many steps as on all images
+
+
+def sparse() -> dict[str, Any]:
+    """The same area with one survey instead of four, as many steps."""
+    data = {**{f"{key}.root": "data/minicity-sparse" for key in SETS}, "city.train_years": (2014,), **EQUAL}
+    return _few("implicit-sparse", data)
+
+
+def squeezenet() -> dict[str, Any]:
+    """Descriptors that know pictures, and no place: SqueezeNet with GeM. Wants `init=` with torchvision's weights."""
+    model = {"backbone": "squeezenet", "aggregator": "gem", "aggregator_options": {}}
+    changes = {"init": "", "image.resize": "linear", **{f"model.{key}": value for key, value in model.items()}}
+    return _few("implicit-squeezenet", changes)
+
+
+def headings() -> dict[str, Any]:
+    """Regression of photos that look in one direction, and of all, as many steps."""
+    east = {f"{key}.options.{name}": value for key in SETS for name, value in (("heading", 90.0), ("turn", 15.0))}
+    kinds: Runs = {"one_heading": east, "all": {}}
+    runs: Runs = {
+        f"{head}+{kind}": {"recipe": _recipe(head), "eval.baselines": False, **EQUAL, **changes}
+        for kind, changes in kinds.items()
+        for head in ("direct", "direct_sigmoid")
+    }
+    return {**_few("implicit-headings", {}), "rows": "head", "columns": "photos", "runs": runs}
+
+
+def _few(name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """The heads of `FEW` with the same changes, three seeds each."""
+    runs: Runs = {head: {"recipe": _recipe(head), "eval.baselines": False, **changes} for head in FEW}
+    return {"name": name, "recipe": f"{_recipe('cells')},eval.baselines=false", "runs": runs, "seeds": 3}
+
+
+PRESETS = {
+    "capacity": capacity,
+    "areas": areas,
+    "heads": heads,
+    "sparse": sparse,
+    "squeezenet": squeezenet,
+    "headings": headings,
+}
 
 
 def get_sweep(preset: str = "") -> dict[str, Any]:

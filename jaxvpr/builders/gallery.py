@@ -76,5 +76,5 @@ def with_table(config: ConfigDict, variables: dict[str, Any]) -> dict[str, Any]:
 
 def _head(config: ConfigDict) -> GeoCLIP:
     head = model(config).position
-    assert isinstance(head, GeoCLIP), config.model.position
+    assert isinstance(head, GeoCLIP)
     return head

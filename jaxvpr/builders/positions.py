@@ -13,7 +13,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.places import Places
 from jaxvpr.builders.network import model
 from jaxvpr.errors import UserError
-from jaxvpr.models.positions import Area, Coding
+from jaxvpr.models.positions import EARTH, Area, Coding
 
 log = logging.getLogger(__name__)
 Array = np.ndarray
@@ -43,8 +43,8 @@ def positions(images: Places) -> Positions:
     if len(unknown):
         raise DataError(
             f"{images.name}: {len(unknown):,} of {len(images):,} images have no position (first: "
-            f"{images.path[unknown[0]]}), and a head that answers positions learns and is measured by them. Leave these "
-            "images out"
+            f"{images.path[unknown[0]]}), and a head that answers positions learns and is measured by them. Leave "
+            "these images out"
         )
     local = images.zone < 1
     if local.any() and not local.all():
@@ -60,7 +60,7 @@ def positions(images: Places) -> Positions:
 
 
 def area_around(at: Positions) -> tuple[float, float, float, float]:
-    """(south, west, north, east) of positions, with a hundredth of its sides around them; the short way round the globe.
+    """(south, west, north, east) of positions, with a hundredth of its sides around them; the short way round.
 
     Raises:
       DataError: for positions that are one point.
@@ -86,8 +86,8 @@ def coding_of(config: ConfigDict) -> Coding:
     head = model(config).position
     if head is None:
         raise UserError(
-            "config.model.position='' is a model of descriptors alone: set model.position to direct, hypersphere, cells "
-            "or mixture"
+            "config.model.position='' is a model of descriptors alone: set model.position to direct, hypersphere, "
+            "cells or mixture"
         )
     return head.coding
 
@@ -101,8 +101,8 @@ def normalised(area: Area, at: Positions) -> Array:
     if area.metres != at.metres:
         kinds = ("degrees", "metres")
         raise DataError(
-            f"images have positions in {kinds[at.metres]}, and the area that the head answers in has {kinds[area.metres]} "
-            "(model.position_options.metres): a head serves the frame that it was trained in"
+            f"images have positions in {kinds[at.metres]}, and the area that the head answers in has "
+            f"{kinds[area.metres]} (model.position_options.metres): a head serves the frame that it was trained in"
         )
     return np.stack([*area.normalised(at.north, at.east), at.bearing / 360.0], 1).astype(np.float32)
 
@@ -118,15 +118,15 @@ def to_learn(config: ConfigDict, images: Places) -> tuple[Array, Array]:
     if not coding.area.chosen:
         south, west, north, east = area_around(at)
         raise UserError(
-            f"config.model.position_options.area is not chosen. These images lie in ({south}, {west}, {north}, {east}), "
-            "south, west, north, east: give that, or name the key in config.auto"
+            "config.model.position_options.area is not chosen. South, west, north, east of these images are "
+            f"({south}, {west}, {north}, {east}): give that, or name the key in config.auto"
         )
     targets = normalised(coding.area, at)
     inside = coding.area.holds(at.north, at.east)
     if not inside.any():
         raise DataError(
-            f"{images.name}: none of {len(images):,} images lies in model.position_options.area={coding.area[:4]}; they "
-            f"lie in {area_around(at)}"
+            f"{images.name}: none of {len(images):,} images lies in model.position_options.area={coding.area[:4]}; "
+            f"they lie in {area_around(at)}"
         )
     if not inside.all():
         log.warning(
@@ -143,8 +143,8 @@ def _check_bearings(coding: Coding, images: Places, bearing: Array) -> None:
         return
     if blind.all():
         raise DataError(
-            f"{images.name}: no image has a heading, and model.position={type(coding).__name__.lower()} answers a bearing "
-            "too: set model.position_options.bearing=false, or read images with headings"
+            f"{images.name}: no image has a heading, and model.position={type(coding).__name__.lower()} answers a "
+            "bearing too: set model.position_options.bearing=false, or read images with headings"
         )
     log.warning("%s: %d images have no heading: of them the position alone is learned", images.name, blind.sum())
 
@@ -154,5 +154,5 @@ def area_metres(area: Area) -> tuple[float, float]:
     height, width = area.sides
     if area.metres:
         return height, width
-    degree = 6_371_008.8 * np.pi / 180
+    degree = EARTH * np.pi / 180
     return height * degree, width * degree * float(np.cos(np.radians((area.south + area.north) / 2)))

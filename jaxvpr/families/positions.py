@@ -28,6 +28,7 @@ from jaxvpr.objectives.positions import (
 )
 from jaxvpr.parallel import device_memory
 from jaxvpr.retrieval.evaluator import Benchmark
+from jaxvpr.retrieval.locating import head_of
 from jaxvpr.training.recipe import Recipe
 
 RESTS = ("^(?!position/)",)  # all parameters but the head's
@@ -44,7 +45,7 @@ def from_config(config: ConfigDict, sets: Sequence[Places]) -> Learning:
     coding, model = builders.coding_of(config), builders.model(config)
     rows, at = builders.to_learn(config, images)
     learned = images.take(rows)
-    _check_size(config, coding, model.position)
+    _check_size(config, coding, head_of(model))
     metres = builders.area_metres(coding.area)
     noise = Noise(keys.noise.metres / metres[0], keys.noise.metres / metres[1], keys.noise.degrees / 360.0)
     objective = positions_objective(
@@ -81,6 +82,7 @@ def kept(
     """
     builders.check_maps(config)
     shown = builders.shown(learning.elements or sets)
+    assert isinstance(shown, Paths)
     images = Paths.concat([shown, *(bench.queries.path for bench in benches)])
 
     def made(found: Kept | None) -> Recipe:
@@ -90,7 +92,8 @@ def kept(
             sources=dict.fromkeys(learning.objective.streams, RowSource(shown, ~there)),
             tables={"source": {**(learning.tables or {})["source"], DESCRIPTOR: table}},
         )
-        return complete(config, own, sets, over, benches, found and builders.describer_of_kept(config, over, found))
+        describer = builders.describer_of_kept(config, over, found) if found else None
+        return complete(config, own, sets, over, benches, describer)
 
     return made(None)._replace(ready=lambda variables: made(builders.descriptors_kept(config, variables, images, over)))
 
@@ -110,9 +113,9 @@ def _check_size(config: ConfigDict, coding: Coding, head: PositionHead) -> None:
     room = device_memory.limit()
     if needed.training > room:
         raise UserError(
-            f"model.position_options.cells={coding.cells} makes {coding.numbers:,} classes: with Adam their layer takes "
-            f"{4 * needed.layer:,} bytes, and outputs of batch={config.batch} {3 * needed.outputs:,}, of {room:,} that a "
-            "device has. Take fewer cells, or a smaller area"
+            f"model.position_options.cells={coding.cells} makes {coding.numbers:,} classes: with Adam their layer "
+            f"takes {4 * needed.layer:,} bytes, and outputs of batch={config.batch} {3 * needed.outputs:,}, of the "
+            f"{room:,} that a device has. Take fewer cells, or a smaller area"
         )
 
 

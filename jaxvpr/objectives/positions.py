@@ -85,7 +85,7 @@ def noisy(key: jax.Array, at: jax.Array, noise: Noise) -> jax.Array:
     """Normalised positions [B, 3] with normal noise; bearings stay turns, in [0, 1)."""
     if not any(noise):
         return at
-    moved = at + jax.random.normal(key, at.shape, at.dtype) * jnp.asarray(noise, at.dtype)
+    moved = at + jax.random.normal(key, at.shape, at.dtype) * jnp.asarray([noise], at.dtype)
     return moved.at[:, 2].set(moved[:, 2] % 1.0) if noise.bearing else moved
 
 

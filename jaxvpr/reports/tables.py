@@ -46,6 +46,10 @@ COSTS = {
     "database_bytes": ("database in memory", lambda v: in_bytes(v)),
     "extraction_ms_per_image": ("extraction per image", lambda v: milliseconds(v)),
     "matching_ms_per_query": ("matching per query", lambda v: milliseconds(v)),
+    "head_ms_per_query": ("its head per query", lambda v: milliseconds(v)),
+    "head_ms_alone": ("its head, one query", lambda v: milliseconds(v)),
+    "retrieval_ms_per_query": ("retrieval beside it", lambda v: milliseconds(v)),
+    "retrieval_ms_alone": ("retrieval, one query", lambda v: milliseconds(v)),
     "training_seconds": ("training", lambda v: duration(v)),
     "planning_seconds": ("of it mining and planning", lambda v: duration(v)),
 }
@@ -111,7 +115,7 @@ def _shares(of: Mapping[str, Any]) -> list[tuple[str, Sequence[float]]]:
 
 
 def _beside(of: Mapping[str, Any]) -> list[str]:
-    """Median, right cells, metres behind a wrong one, answers outside, bytes and milliseconds; dashes for unknown."""
+    """Median, right cells, metres behind a wrong one, answers outside, and bytes; dashes for what is not known."""
     cells = of.get("cells", {})
     return [
         f"{of['median_m']:,.1f}" if "median_m" in of else "–",
@@ -119,7 +123,6 @@ def _beside(of: Mapping[str, Any]) -> list[str]:
         f"{cells['median_m_behind_wrong']:,.1f}" if "median_m_behind_wrong" in cells else "–",
         f"{of['outside']:,}",
         in_bytes(of["bytes"]) if "bytes" in of else "–",
-        *(milliseconds(of[key]) if key in of else "–" for key in ("ms_per_query", "ms_alone")),
     ]
 
 

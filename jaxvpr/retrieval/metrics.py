@@ -174,7 +174,7 @@ def _validate_positions(entry: Any, at: str) -> None:
         _expect(_is_number(share) and 0 <= share <= 100, f"{at}.within.{name}", share, "per cent, 0 to 100")
     fits = isinstance(intervals, Mapping) and set(intervals) == set(within)
     _expect(fits, f"{at}.interval95", intervals, "those of the distances within")
-    for key in ("outside", "bytes", "ms_per_query", "ms_alone", "median_m"):
+    for key in ("outside", "bytes", "median_m"):
         value = entry.get(key, 0)
         _expect(_is_number(value) and value >= 0, f"{at}.{key}", value, "a number of at least 0")
     for key in ("retrieval", "training"):

@@ -62,12 +62,14 @@ class Placed(NamedTuple):
     of a map by the same descriptors.
 
     figures: the entry of `metrics.json`.
+    spent: what answering takes, by "head" and "retrieval".
     head: its answers. retrieval: those of the map; None without one.
     area: that the head answers in.
     map: float64 [N, 2], north and east of the map's images, which the head learned; none without one.
     """
 
     figures: Mapping[str, Any]
+    spent: Mapping[str, Spent]
     head: Errors
     retrieval: Errors | None
     area: Area

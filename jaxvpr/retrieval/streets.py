@@ -201,8 +201,7 @@ def _drawn(count: int, wanted: Wanted, edges: Sequence[float], most: int, seed: 
         found += np.bincount(bin_of[inside], minlength=bins)
         fresh = np.stack([rng.random(len(value)), value, rows[one], other])[:, inside]
         kept = _lowest(np.concatenate([kept, fresh], 1), edges, most)
-    _, value, one, other = kept
-    return Pairs(one.astype(np.int64), other.astype(np.int64), value, found)
+    return Pairs(kept[2].astype(np.int64), kept[3].astype(np.int64), kept[1], found)
 
 
 def _lowest(pairs: Array, edges: Sequence[float], most: int) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from math import prod
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -92,6 +93,7 @@ def memory(
     frozen: Sequence[str],
     accumulate: int = 1,
     grad_cache: int = 1,
+    tables: Mapping[str, Mapping[str, Array]] = MappingProxyType({}),
 ) -> Memory:
     """What a training step takes on each device; nothing is computed.
 
@@ -101,8 +103,9 @@ def memory(
     Args:
       state: shapes, types and shardings, of `state.planned`.
       frozen, accumulate, grad_cache: as of `step.make_step`.
+      tables: as of the `Recipe`; all of them lie on each device.
     """
-    batches = {name: _global(batch.draws[name], arrays) for name, arrays in batch.read.items()}
+    batches = {name: _global(batch.draws[name], arrays, tables.get(name, {})) for name, arrays in batch.read.items()}
     parts = max(accumulate, grad_cache)
     part = jax.tree.map(lambda x: jax.ShapeDtypeStruct((max(x.shape[0] // parts, 1), *x.shape[1:]), x.dtype), batches)
     trained, fixed = split_frozen(state.params, frozen)
@@ -125,14 +128,14 @@ def memory(
     of_a_slot = _on_a_device(state.extra) // objective.slots
     return Memory(
         state=_on_a_device(state),
-        batch=_total(batches) // mesh.size,
+        batch=_total(batches) // mesh.size + _total(tables),
         gradients=_on_a_device((trained, state.shared)) + of_a_slot,
         kept=_total(kept) // mesh.size + _total(gathered),
     )
 
 
-def _global(draw: Draw, local: Mapping[str, Array]) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of the global batch as the objective sees it, elements of several images folded."""
+def _global(draw: Draw, local: Mapping[str, Array], tables: Mapping[str, Array]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of the global batch as the objective sees it, elements of several images folded, rows of tables joined."""
     elements = len(draw.rows)
     each = local["row"].size // len(local["mask"]) if local["row"].ndim > 1 else 1
     folded = draw.each // each  # above 1 where the devices share the images of an element
@@ -141,7 +144,9 @@ def _global(draw: Draw, local: Mapping[str, Array]) -> dict[str, jax.ShapeDtypeS
         inner = (folded,) if folded > 1 and name not in ("label", "mask") else ()
         return jax.ShapeDtypeStruct((elements, *inner, *x.shape[1:]), x.dtype)
 
-    return {name: shape(name, x) for name, x in local.items() if name not in ("row", "bad")}
+    found = {name: shape(name, x) for name, x in local.items() if name not in ("row", "bad")}
+    rows = draw.rows.shape
+    return found | {name: jax.ShapeDtypeStruct((*rows, *x.shape[1:]), x.dtype) for name, x in tables.items()}
 
 
 def _on_a_device(tree: Any) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,20 +140,21 @@ def measured(head: Head, bench: Benchmark, queries: Described | None) -> Placed 
     limits = distances(tuple(head.config.eval.get("distances", ())), head.coding.area)
     found = errors(head.coding, taken, head.answers(queries.descriptors), queries.missing)
     figures = _facts(head.config, head.coding, len(at.north)) | summary(found, limits)
-    figures |= {"bytes": head.bytes, **_times(timed(head.answers, queries.descriptors))}
+    figures["bytes"] = head.bytes
+    spent = {"head": timed(head.answers, queries.descriptors)}
     if beside is None:
-        return Placed(figures, found, None, head.coding.area, np.zeros((0, 2)))
+        return Placed(figures, spent, found, None, head.coding.area, np.zeros((0, 2)))
     retrieved = _retrieved(head.coding, beside, taken, queries)
     learned = errors(head.coding, beside.taken, head.answers(beside.described.descriptors), beside.described.missing)
-    nearest = partial(search.at_once(beside.described.descriptors), k=1)
+    search_in = search.at_once(beside.described.descriptors)
     figures["training"] = {"images": len(beside.taken.north), **summary(learned, limits)}
     figures["retrieval"] = {
         "images": len(beside.taken.north),
         **summary(retrieved, limits),
         "bytes": int(beside.described.descriptors.nbytes),
-        **_times(timed(nearest, np.ascontiguousarray(queries.descriptors))),
     }
-    return Placed(figures, found, retrieved, head.coding.area, np.stack(beside.taken[:2], 1))
+    spent["retrieval"] = timed(lambda rows: search_in(rows, 1), np.ascontiguousarray(queries.descriptors))
+    return Placed(figures, spent, found, retrieved, head.coding.area, np.stack(beside.taken[:2], 1))
 
 
 def _facts(config: ConfigDict, coding: Coding, queries: int) -> dict[str, Any]:
@@ -161,10 +162,6 @@ def _facts(config: ConfigDict, coding: Coding, queries: int) -> dict[str, Any]:
     frame = "metres" if area.metres else "degrees"
     box = [round(side, 7) for side in area[:4]]
     return {"head": config.model.position, "outputs": coding.numbers, "queries": queries, "area": box, "frame": frame}
-
-
-def _times(spent: Spent) -> dict[str, float]:
-    return {"ms_per_query": round(spent.together, 6), "ms_alone": round(spent.alone, 6)}
 
 
 def _retrieved(coding: Coding, beside: Map, taken: Taken, queries: Described) -> Any:
@@ -178,19 +175,30 @@ def show(name: str, title: str, placed: Placed) -> None:
     """Prints the shares of right answers, the head's below those of retrieval."""
     if not hosts.is_first():
         return
-    figures = placed.figures
-    others = {"retrieval": figures["retrieval"]} if "retrieval" in figures else {}
-    rows = {f"{key}, {of['images']:,} images": of for key, of in others.items()} | {f"{name}, its head": figures}
+    figures, beside = placed.figures, placed.figures.get("retrieval")
     columns = ["", *figures["within"], "median m", "bytes", "a query", "alone"]
-    cells = [(label, _cells(of)) for label, of in rows.items()]
+    cells = [(f"{name}, its head", _cells(figures, placed.spent["head"]))]
+    if beside:
+        label = f"retrieval, {beside['images']:,} images"
+        cells.insert(0, (label, _cells(beside, placed.spent["retrieval"])))
     terminal.show(f"{title} | {figures['head']}, {figures['outputs']:,} outputs", columns, cells, _notes(figures))
 
 
-def _cells(of: dict[str, Any]) -> list[str | Figure]:
+def _cells(of: Mapping[str, Any], spent: Spent) -> list[str | Figure]:
     shares = [Figure(f"{share:5.1f}", tuple(of["interval95"][limit])) for limit, share in of["within"].items()]
     median = Figure(f"{of['median_m']:,.1f}" if "median_m" in of else "-")
-    times = [Figure(milliseconds(of[key])) for key in ("ms_per_query", "ms_alone")]
+    times = [Figure(milliseconds(value)) for value in spent]
     return [*shares, median, Figure(in_bytes(of["bytes"])), *times]
+
+
+def costs(found: Evaluated) -> dict[str, float]:
+    """What answering takes, as `costs` of `metrics.json`; nothing without a head."""
+    spent = found.placed.spent if found.placed else {}
+    return {
+        f"{of}_ms_{key}": round(value, 6)
+        for of, one in spent.items()
+        for key, value in (("per_query", one.together), ("alone", one.alone))
+    }
 
 
 def _notes(figures: Any) -> list[str]:

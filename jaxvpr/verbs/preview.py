@@ -72,7 +72,7 @@ def training(
     batch = rehearsal.first_batch(recipe.objective, feed, mesh, config.seed)
     takes = rehearsal.memory(
         recipe.objective, mesh, state, batch,
-        frozen=settled.frozen, accumulate=config.accumulate, grad_cache=config.grad_cache,
+        frozen=settled.frozen, accumulate=config.accumulate, grad_cache=config.grad_cache, tables=recipe.tables,
     )  # fmt: skip
     steps = config.epochs * config.steps_per_epoch
     images = sum(len(draw.rows) * _each(draw, batch.read[stream]) for stream, draw in batch.draws.items())

@@ -154,7 +154,7 @@ def write(
         flops_per_image=operations,
         training_seconds=seconds,
         planning_seconds=planning,
-    )
+    ) | position_results.costs(first)
     extra = builders.identity(config)
     if hosts.is_first():
         metrics.write_metrics(folder, results, spent, extra)

@@ -36,7 +36,8 @@ def get_config(preset=""):
     config.model.position_options = ConfigDict(
         {{"projection": "area", "source": "train", "dim": 8, "sigmas": (1.0, 4.0), "features": 8, "width": 16}}
     )
-    config.objective = common.geoclip(queue=12, near=5.0, distances=("25m", "100m"))
+    config.objective = common.geoclip(queue=12, near=5.0)
+    config.eval.distances = ("25m", "100m")
     config.objective.noise = ConfigDict({{"metres": 2.0, "queue": 5.0}})
     config.optimizer = common.optimizer("adam", 1e-2)
     config.maps.cached, config.maps.folder = preset != "live", {folder!r}

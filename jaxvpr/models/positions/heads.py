@@ -104,7 +104,8 @@ class PositionHead(nn.Module):
 
     def _start(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """The last layer's biases: those that the coding begins with, else zeros."""
-        return jnp.asarray(getattr(self.coding, "start", np.zeros(shape)), jnp.float32)
+        own = getattr(self.coding, "start", None)
+        return jnp.zeros(shape, jnp.float32) if own is None else jnp.asarray(own, jnp.float32)
 
 
 def head(

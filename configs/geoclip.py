@@ -80,7 +80,6 @@ def regeo() -> ConfigDict:
     )
     config.objective = common.positions(loss="haversine", metres=1e6)
     config.objective.noise.metres = 150.0
-    config.objective.distances = common.geoclip().distances
     config.batch, config.epochs, config.steps_per_epoch = 256, 20, 10_000
     config.optimizer = common.optimizer("adam", 1e-4, weight_decay=1e-5)
     return config
@@ -102,7 +101,7 @@ def city() -> ConfigDict:
     config.model.position_options = ConfigDict(
         {"projection": "area", "source": "train", "dim": 256, "sigmas": (1.0, 4.0, 16.0), "features": 128, "width": 256}
     )
-    config.objective = common.geoclip(queue=512, near=10.0, distances=("25m", "10m"))
+    config.objective = common.geoclip(queue=512, near=10.0)
     config.objective.noise = ConfigDict({"metres": 1.0, "queue": 3.0})
     config.batch, config.epochs, config.every_epochs, config.steps_per_epoch = 256, 100, 5, 30
     config.optimizer = common.optimizer("adam", 1e-3, weight_decay=1e-5)

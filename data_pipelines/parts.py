@@ -70,7 +70,7 @@ def looking(places: Places, heading: float, turn: float = TURN) -> Places:
         )
     known = np.isfinite(places.heading)
     # Headings are float32: at 359.99 their steps are 3e-5 degrees, and one on the edge is within it.
-    inside = known & (geo.turn(places.heading.astype(np.float64), heading % 360) <= turn + 1e-4)
+    inside = known & (geo.turn(places.heading.astype(np.float64), np.array(heading % 360.0)) <= turn + 1e-4)
     if not inside.any():
         raise DataError(
             f"{places.name}: none of {len(places):,} images looks at heading={heading:g}, {turn:g} degrees to either "

@@ -75,5 +75,6 @@ def with_table(config: ConfigDict, variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def _head(config: ConfigDict) -> GeoCLIP:
-    head: GeoCLIP = model(config).position
+    head = model(config).position
+    assert isinstance(head, GeoCLIP)
     return head

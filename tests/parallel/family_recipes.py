@@ -97,6 +97,18 @@ def kept() -> ConfigDict:
     return config
 
 
+def positions() -> ConfigDict:
+    """A head that answers positions, in calls of three steps on descriptors that lie on every device."""
+    config = _small("positions", common.positions(loss="cross_entropy"), 0.5)
+    config.model.position, config.model.position_options = "cells", ConfigDict({"cells": 3, "hidden": 1})
+    config.augment, config.frozen_random, config.maps.cached = common.base().augment, True, True
+    config.objective.noise.metres, config.objective.noise.degrees = 2.0, 5.0
+    config.val_data = ConfigDict({"val": common.data("at_names", ROOT, "val")})
+    config.steps_per_call, config.best.measure = 3, "25m"
+    config.auto = ("model.position_options.area", "model.position_options.metres")
+    return config
+
+
 def looks() -> ConfigDict:
     """EigenPlaces: two heads of each group."""
     config = _small("looks", eigenplaces.get_config("tiny").objective, 3e-4)
@@ -167,8 +179,8 @@ def _cluster(config: ConfigDict) -> None:
 PRESETS = {
     one.__name__: one
     for one in (
-        cells, triplets, triplets_in_turn, teacher_of_regions, reversal, cliques, memory, prototypes, kept, looks,
-        classes, clips, images_and_clips,
+        cells, triplets, triplets_in_turn, teacher_of_regions, reversal, cliques, memory, prototypes, kept, positions,
+        looks, classes, clips, images_and_clips,
     )
 }  # fmt: skip
 

@@ -7,10 +7,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
-from jaxvpr import builders, weights
+from jaxvpr import builders, families, weights
 from jaxvpr.cli.recipes import load_config
 from jaxvpr.main import main
+from jaxvpr.parallel.mesh import make_mesh
+from jaxvpr.training import logs, loop
 from tests.conftest import console
 
 RECIPE = """
@@ -125,7 +128,7 @@ def test_a_head_is_trained_and_measured(door, recipe, run, trained_run):
         ("model.position_options.cells=20000", "makes 4,800,000,000 classes"),
         ("model.position_options.area=(1.0,2.0,3.0,4.0)", "none of 75 images lies in model.position_options.area"),
         ("model.position_options.area=(0.0,0.0,9.0,9.0),model.position_options.metres=true", "positions in degrees"),
-        ("objective.distances=('25',)", "expected a distance such as 25m"),
+        ("eval.distances=('25',)", "config.eval.distances: '25' is no distance"),
         ("augment.brightness=0.3", "nothing of config.augment would happen"),
     ],
 )
@@ -157,6 +160,29 @@ def test_a_resumed_run_ends_as_the_whole_one(door, recipe, tmp_path, preset):
     for name in ("model.safetensors", "log.jsonl", "positions.csv"):
         assert (part / name).read_bytes() == (whole / name).read_bytes(), name
     assert figures(part) == figures(whole)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("preset", ["", ":direct"])
+def test_eight_devices_learn_what_one_does(recipe, tmp_path, preset):
+    """By SGD, which does not blow rounding up; descriptors, labels and noise are the same on any mesh."""
+    config = load_config(f"{recipe}{preset},optimizer.name=sgd,optimizer.rate=0.1,eval.batch=5")
+    runs = {}
+    for devices in (1, 8):
+        config.maps.folder = str(tmp_path / f"features{devices}")
+        own, _ = builders.settle(config.copy_and_resolve_references(), builders.training_sets)
+        over = make_mesh(devices=jax.devices()[:devices])
+        with jax.numpy_dtype_promotion("standard"):
+            validation, sets = builders.validation(own), builders.training_sets(own)
+            made = families.recipe(own, over, validation, sets)
+            (tmp_path / str(devices)).mkdir()
+            runs[devices] = loop.train(own, tmp_path / str(devices), made, over)
+    one, eight = (flatten_dict(runs[devices].best["params"], sep="/") for devices in runs)
+    for name in one:
+        np.testing.assert_allclose(one[name], eight[name], atol=2e-5, err_msg=name)
+    losses = [[line["loss"] for line in logs.read(tmp_path / str(devices)) if "loss" in line] for devices in runs]
+    np.testing.assert_allclose(*losses, rtol=1e-4, atol=1e-6)
+    assert losses[0][-1] < losses[0][0]
 
 
 @pytest.mark.long

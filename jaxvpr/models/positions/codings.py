@@ -34,6 +34,9 @@ class Located(NamedTuple):
 class Coding(Protocol):
     """The meaning of a head's outputs: a frozen dataclass, so that equal ones are one program."""
 
+    def __hash__(self) -> int:
+        """Equal codings have equal ones."""
+
     @property
     def area(self) -> Area:
         """The box that [0, 1] is."""

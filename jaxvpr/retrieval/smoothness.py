@@ -83,10 +83,11 @@ def measure(descriptors: Array, spots: Spots, span: float = SPAN, seed: int = 0)
     """
     scale = span / SPAN
     edges = tuple(step * scale for step in STEPS)
-    by_metres = streets.along_street(spots, span, edges, PAIRS, seed)
+    lines = streets.directions(spots, span)
+    by_metres = streets.along_street(spots, lines, span, edges, PAIRS, seed)
     by_degrees = streets.turned_at_spot(spots, SPOT * scale, DEGREES, PAIRS, seed)
     floors = [streets.apart(spots, edges[-1], same, PAIRS, seed) for same in (True, False)]
-    row, along = streets.straight_row(spots, span, ROW)
+    row, along = streets.straight_row(spots, lines, span, ROW)
     unit = _unit(descriptors[row])
     return Smoothness(
         curve(by_metres, similarities(descriptors, by_metres), edges, _mean(descriptors, floors[0])),
@@ -112,12 +113,11 @@ def curve(pairs: Pairs, similarity: Array, edges: Sequence[float], floor: float)
     bin_of = np.searchsorted(edges, pairs.value, "right") - 1
     bins = np.unique(bin_of)
     parts = [similarity[bin_of == k].astype(np.float64) for k in bins]
-    quartiles = np.array([np.quantile(part, (0.25, 0.5, 0.75)) for part in parts]).reshape(-1, 3)
+    lower, median, upper = np.array([np.quantile(part, (0.25, 0.5, 0.75)) for part in parts]).reshape(-1, 3).T
     x = np.array([pairs.value[bin_of == k].mean() for k in bins])
     mean = np.array([part.mean() for part in parts])
     compared = np.array([len(part) for part in parts], np.int64)
     ends = np.array(edges, np.float64)
-    lower, median, upper = quartiles.T
     return Curve(
         ends[bins], ends[bins + 1], x, mean, lower, median, upper, compared, pairs.found[bins], floor,
         length(x, mean, floor),

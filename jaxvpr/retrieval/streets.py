@@ -101,10 +101,9 @@ def directions(spots: Spots, span: float) -> Array:
     return np.concatenate(found)
 
 
-def along_street(spots: Spots, span: float, edges: Sequence[float], most: int, seed: int) -> Pairs:
+def along_street(spots: Spots, lines: Array, span: float, edges: Sequence[float], most: int, seed: int) -> Pairs:
     """Pairs on one street that look the same way, by the metres between them: each lies on the line of the other's
-    street."""
-    lines = directions(spots, span)
+    street, `lines` of `directions`."""
 
     def wanted(rows: Array) -> tuple[Array, Array]:
         steps, turned = spots.block(rows)
@@ -137,17 +136,19 @@ def apart(spots: Spots, beyond: float, same_heading: bool, most: int, seed: int)
     return _drawn(len(spots.at), wanted, (0.0, np.inf), most, seed)
 
 
-def straight_row(spots: Spots, span: float, most: int) -> tuple[Array, Array]:
+def straight_row(spots: Spots, lines: Array, span: float, most: int) -> tuple[Array, Array]:
     """The images of one straight street within `span` metres that look the same way, in the order of the street.
 
     Of all such rows it is the one that covers most of the span, in thirtieths of it that have an image; of equal ones
     that with the most images, then the one that begins with the earliest image. Of more than `most` images some evenly
     spaced ones are taken.
 
+    Args:
+      lines: of `directions`.
+
     Returns:
       rows int64 [M] and their metres along the street, float64 [M], from 0; both empty where no street is found.
     """
-    lines = directions(spots, span)
     best, first = (1, 0), -1
     for rows in _blocks(len(spots.at)):
         along, member = _row_from(spots, lines, rows, span)
@@ -194,12 +195,12 @@ def _drawn(count: int, wanted: Wanted, edges: Sequence[float], most: int, seed: 
     for rows in _blocks(count):
         value, keep = wanted(rows)
         keep &= np.arange(count)[None] > rows[:, None]
-        one, other = np.nonzero(keep)
-        value = value[one, other]
+        first, second = np.nonzero(keep)
+        value = value[first, second]
         bin_of = np.searchsorted(edges, value, "right") - 1
         inside = (bin_of >= 0) & (bin_of < bins)
         found += np.bincount(bin_of[inside], minlength=bins)
-        fresh = np.stack([rng.random(len(value)), value, rows[one], other])[:, inside]
+        fresh = np.stack([rng.random(len(value)), value, rows[first], second])[:, inside]
         kept = _lowest(np.concatenate([kept, fresh], 1), edges, most)
     return Pairs(kept[2].astype(np.int64), kept[3].astype(np.int64), kept[1], found)
 

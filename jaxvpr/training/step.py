@@ -90,7 +90,7 @@ def make_step(
     def step(
         state: TrainState, batches: Batches, turn: Turn, of_rows: Mapping[str, Batch] | None = None
     ) -> tuple[TrainState, Metrics]:
-        batches = {name: _with_rows(batch, (of_rows or {}).get(name, {})) for name, batch in batches.items()}
+        batches = {name: with_rows(batch, (of_rows or {}).get(name, {})) for name, batch in batches.items()}
         progress, key = state.step.astype(jnp.float32) / total, jax.random.fold_in(state.key, state.step)
         batches = _elements(batches, by_image or {})
         at = Context(state.step, state.step // (epoch or objective.period), progress, turn.slot, key)
@@ -147,7 +147,7 @@ def _chosen(condition: jax.Array, old: TrainState, new: dict[str, Any], opt: dic
     return old._replace(**parts, opt={**old.opt, **groups})
 
 
-def _with_rows(batch: Batch, tables: Batch) -> Batch:
+def with_rows(batch: Batch, tables: Batch) -> Batch:
     """A batch with the rows of tables that it names; without their numbers."""
     found = {name: table[batch["row"]] for name, table in tables.items()}
     return {**{name: part for name, part in batch.items() if name != "row"}, **found}

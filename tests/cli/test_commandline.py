@@ -91,7 +91,7 @@ def test_help_lists_the_verbs_and_needs_nothing(door, arguments):
     status, out, err = door(*arguments)
     assert status == 0 and not err
     for verb, described in VERBS.items():
-        assert re.search(rf"^ +{verb} +{described.summary.split()[0]}", out, re.M), verb
+        assert re.search(rf"^ +{verb}\s+{described.summary.split()[0]}", out, re.M), verb
     assert "configs/cosplace.py" in out and "configs/sweeps/losses.py" in out
 
 
@@ -131,7 +131,7 @@ MISTAKES = {
     "verb behind flags": (["--config=R", "extract"], "'extract' is not expected.*verb comes first"),
     "flag": (["--confg=R"], r"--confg: did you mean --config\? There are --config, --workdir"),
     "flag of one verb": (["evaluate", "--config=R", "--top=3"], "evaluate has no flag --top; localize has it"),
-    "flag of others": (["--config=R", "--out=x"], "train has no flag --out; evaluate, extract, .*export have it"),
+    "flag of others": (["--config=R", "--out=x"], "train has no flag --out; evaluate, extract, .*smoothness have it"),
     "shortened flag": (["--config=R", "--work=x"], "--work: did you mean --workdir"),
     "flag without value": (["--config"], "--config: needs a value"),
     "change without a value": (["--config=R", "--config.seed"], "--config.seed=VALUE"),

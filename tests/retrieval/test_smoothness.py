@@ -18,6 +18,14 @@ def town(seed=0, years=2, corner=(415_000.0, 5_815_000.0)):
     return Spots(found[:, :2] + corner + rng.uniform(-0.4, 0.4, (len(found), 2)), np.mod(found[:, 2] + 355, 360))
 
 
+def on_streets(spots, edges, most, seed):
+    return streets.along_street(spots, streets.directions(spots, 30), 30, edges, most, seed)
+
+
+def row_of(spots, most):
+    return streets.straight_row(spots, streets.directions(spots, 30), 30, most)
+
+
 def test_the_length_of_a_curve_worked_by_hand():
     # Excess 0.8, 0.4, 0.2 over the floor 0.1; 0.8 / e = 0.2943 lies between 12 and 22 m, counted from 2 m.
     x, mean = np.array([2.0, 12.0, 22.0]), np.array([0.9, 0.5, 0.3])
@@ -100,7 +108,7 @@ def test_pairs_are_those_of_a_slow_loop(monkeypatch, block):
 
     edges = smoothness.STEPS
     cases = [
-        (streets.along_street(spots, 30, edges, 10**6, 0), on_street, edges),
+        (on_streets(spots, edges, 10**6, 0), on_street, edges),
         (
             streets.turned_at_spot(spots, 2, smoothness.DEGREES, 10**6, 0),
             lambda i, j: turned(heading[i], heading[j]) if math.dist(at[i], at[j]) <= 2 else None,
@@ -130,40 +138,43 @@ def test_pairs_are_those_of_a_slow_loop(monkeypatch, block):
 def test_a_sample_is_as_likely_to_have_any_pair(monkeypatch):
     """And does not depend on how many pairs are looked at together, but through the order of the random numbers."""
     spots = town()
-    whole = streets.along_street(spots, 30, smoothness.STEPS, 10**6, 0)
-    some = streets.along_street(spots, 30, smoothness.STEPS, 20, 0)
+    whole = on_streets(spots, smoothness.STEPS, 10**6, 0)
+    some = on_streets(spots, smoothness.STEPS, 20, 0)
     assert np.array_equal(some.found, whole.found) and len(some.one) == np.minimum(whole.found, 20).sum()
     bin_of = np.searchsorted(smoothness.STEPS, some.value, "right") - 1
     assert np.bincount(bin_of).max() == 20
     keys = set(zip(whole.one.tolist(), whole.other.tolist(), strict=True))
     assert {*zip(some.one.tolist(), some.other.tolist(), strict=True)} < keys
-    means = [streets.along_street(spots, 30, (0, 102), 100, seed).value.mean() for seed in range(8)]
+    means = [on_streets(spots, (0, 102), 100, seed).value.mean() for seed in range(8)]
     deviation = whole.value.std() / math.sqrt(800)
     assert abs(np.mean(means) - whole.value.mean()) < 4 * deviation
-    again = streets.along_street(spots, 30, smoothness.STEPS, 20, 0)
+    again = on_streets(spots, smoothness.STEPS, 20, 0)
     np.testing.assert_array_equal(again.one, some.one)
 
 
 def test_the_row_of_a_street_is_ordered_and_looks_one_way():
     spots = town(years=3)
-    rows, along = streets.straight_row(spots, 30, 100)
+    rows, along = row_of(spots, 100)
     local = spots.at[rows] - (415_000, 5_815_000)
     assert len(rows) >= 18 and (np.diff(along) >= 0).all() and along[0] == 0 and along[-1] <= 30
     assert len(np.unique(spots.heading[rows])) == 1
     assert min(np.ptp(local, axis=0)) < 1.5 and max(np.ptp(local, axis=0)) == pytest.approx(along[-1], abs=0.3)
-    few, metres = streets.straight_row(spots, 30, 5)
+    few, metres = row_of(spots, 5)
     assert len(few) == 5 and set(few) < set(rows) and (few[0], few[-1]) == (rows[0], rows[-1])
     assert metres[-1] == along[-1]
     alone = Spots(np.array([[0.0, 0.0], [500.0, 0.0]]), np.zeros(2))
-    assert not len(streets.straight_row(alone, 30, 100)[0])
+    assert not len(row_of(alone, 100)[0])
+    nothing = smoothness.measure(np.eye(2, dtype=np.float32), alone)
+    assert nothing.metres.floor == 0 and not len(nothing.metres.x) and nothing.matrix.shape == (0, 0)
+    assert smoothness.as_json(nothing.metres)["bins"] == []
 
 
 def test_without_headings_all_look_the_same_way():
     spots = Spots(np.stack([np.arange(0.0, 200, 10), np.zeros(20)], 1), np.full(20, np.nan))
-    assert len(streets.along_street(spots, 30, smoothness.STEPS, 100, 0).one) == sum(20 - k for k in range(1, 11))
+    assert len(on_streets(spots, smoothness.STEPS, 100, 0).one) == sum(20 - k for k in range(1, 11))
     assert not len(streets.turned_at_spot(spots, 2, smoothness.DEGREES, 100, 0).one)
     spots.heading[:10] = 0.0  # those that alone lack one are left out
-    assert streets.along_street(spots, 30, smoothness.STEPS, 100, 0).other.max() == 9
+    assert on_streets(spots, smoothness.STEPS, 100, 0).other.max() == 9
 
 
 def test_neighbourhoods_of_a_large_set():

@@ -92,6 +92,10 @@ def city() -> ConfigDict:
     The scales are 80, 20 and 5 m of a city of 160 m, smaller networks and a queue of two batches; the candidates within
     10 m of an image's own place, where others were taken too, are no wrong answers. The gallery is where the training
     images were taken.
+
+    Cost: one CPU minute, once the descriptors are kept. Measured on 2026-11-28, seeds 0, 1 and 2: within 25 m of 600
+    queries 71.3, 73.5 and 70.8 %, and 69.0 with near=0 (seed 0); retrieval by the same descriptors among the 7,488
+    training images 76.8.
     """
     config = trainings.in_city("geoclip-city")
     config.init = "runs/cosplace-city/model.safetensors"
@@ -104,7 +108,7 @@ def city() -> ConfigDict:
     )
     config.objective = common.geoclip(queue=512, near=10.0)
     config.objective.noise = ConfigDict({"metres": 1.0, "queue": 3.0})
-    config.batch, config.epochs, config.every_epochs, config.steps_per_epoch = 256, 100, 5, 30
+    config.batch, config.epochs, config.every_epochs, config.steps_per_epoch = 256, 20, 2, 30
     config.optimizer = common.optimizer("adam", 1e-3, weight_decay=1e-5)
     config.plateau.factor, config.plateau.patience = 0.1, 5
     config.best.measure, config.best.patience = "25m", 8

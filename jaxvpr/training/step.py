@@ -79,7 +79,7 @@ def make_step(
         the rows that it names (`row`); a step has no copy of them.
       many: several steps run in one call. Batches, turns and metrics have them along a leading axis. After a step that
         is not finite those behind it in the call change nothing: their turns are not the state's own. XLA's CPU rounds
-        convolutions otherwise in a loop (losses of twelve steps of a small ResNet differed by 5e-7 of their size from
+        convolutions otherwise in a loop (losses of twelve steps of a small ResNet differed by 1e-6 of their size from
         those of single calls); products of matrices came out the same to the bit.
 
     Raises:

@@ -145,7 +145,10 @@ def _training(config: ConfigDict) -> None:
     config.epochs = 50
     config.steps_per_epoch = 10_000
     config.batch = 32
-    # Steps that run in one call of the devices, which models of microseconds a step need; a call ends with a plan.
+    # Steps that run in one call of the devices, for heads of a few milliseconds a step: the host waits once a call. A
+    # call ends with a plan, and where checkpoint.every_steps saves; a request to stop waits for its end, and all its
+    # batches are in memory. Weights are those of single steps: to the bit for heads of matrix products on a CPU, to
+    # rounding where XLA computes otherwise in a loop, as it does convolutions.
     config.steps_per_call = 1
     # Two ways to take a batch in several equal parts, one after the other. The loss sees each part alone with
     # accumulate, which suits classification; it sees the whole batch with grad_cache, as comparing images needs, and

@@ -3,13 +3,14 @@
     python -m jaxvpr.main import --config=configs/geoclip.py,init=pip:geoclip --checkpoint=CLIP.safetensors \
 --workdir=runs/geoclip
     python -m jaxvpr.main localize --config=configs/geoclip.py --workdir=runs/geoclip --images=FOLDER
-    python -m jaxvpr.main --config=configs/geoclip.py,init=CLIP.safetensors,train_data.root=FOLDER
-    python -m jaxvpr.main --config=configs/geoclip.py:regeo,init=CLIP.safetensors,train_data.root=FOLDER
+    python -m jaxvpr.main --config=configs/geoclip.py,init=CLIP.safetensors,data=FOLDER
+    python -m jaxvpr.main --config=configs/geoclip.py:regeo,init=CLIP.safetensors,data=FOLDER
     python -m jaxvpr.main --config=configs/geoclip.py:city                   # any descriptor, any city
 
 CLIP.safetensors is `model.safetensors` of openai/clip-vit-large-patch14. The package `geoclip` (pip install --no-deps
 geoclip) holds the released heads, which `init=pip:geoclip` reads, and the gallery of 100,000 coordinates that answers
-are chosen from. FOLDER holds photos and a table of their paths, latitudes and longitudes (docs/data_formats.md).
+are chosen from. `worldwide` in FOLDER holds photos and a table of their paths, latitudes and longitudes
+(docs/data_formats.md).
 Neither CLIP nor the sets that the two were trained on fit here: of the worldwide presets the heads are measured
 (tests/weights/test_parity_geoclip.py), not a training.
 """
@@ -33,9 +34,9 @@ def _worldwide(name: str, **projection) -> ConfigDict:
     config.image = common.image((224, 224), "pil_bicubic_middle", mean=common.CLIP_MEAN, std=common.CLIP_STD)
     config.augment.update(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, scale=(0.08, 1.0), flip=0.5, grey=0.2)
     config.frozen = ("^backbone/",)
-    config.train_data = common.data("csv", "data/photos", "train")
-    config.val_data = ConfigDict({"photos_val": common.data("csv", "data/photos", "val")})
-    config.test_data = ConfigDict({"photos": common.data("csv", "data/photos", "test")})
+    config.train_data = common.data("csv", "data/worldwide", "train")
+    config.val_data = ConfigDict({"photos_val": common.data("csv", "data/worldwide", "val")})
+    config.test_data = ConfigDict({"photos": common.data("csv", "data/worldwide", "test")})
     config.best.measure = "25km"
     config.eval.batch = 16
     return config
@@ -80,7 +81,6 @@ def regeo() -> ConfigDict:
     )
     config.objective = common.positions(loss="haversine", metres=1e6)
     config.objective.noise.metres = 150.0
-    config.objective.distances = common.geoclip().distances
     config.batch, config.epochs, config.steps_per_epoch = 256, 20, 10_000
     config.optimizer = common.optimizer("adam", 1e-4, weight_decay=1e-5)
     return config
@@ -102,7 +102,7 @@ def city() -> ConfigDict:
     config.model.position_options = ConfigDict(
         {"projection": "area", "source": "train", "dim": 256, "sigmas": (1.0, 4.0, 16.0), "features": 128, "width": 256}
     )
-    config.objective = common.geoclip(queue=512, near=10.0, distances=("25m", "10m"))
+    config.objective = common.geoclip(queue=512, near=10.0)
     config.objective.noise = ConfigDict({"metres": 1.0, "queue": 3.0})
     config.batch, config.epochs, config.every_epochs, config.steps_per_epoch = 256, 100, 5, 30
     config.optimizer = common.optimizer("adam", 1e-3, weight_decay=1e-5)

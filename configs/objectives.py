@@ -152,7 +152,6 @@ def geoclip(**changes) -> ConfigDict:
         "noise": ConfigDict({"metres": 150.0, "queue": 1000.0}),
         "near": 0.0,
         "views": 1,
-        "distances": ("1km", "25km", "200km", "750km", "2500km"),
     }
     return ConfigDict({**keys, **changes})
 

@@ -129,6 +129,10 @@ class RowSource:
         bad = (self.absent[np.maximum(rows, 0)] & (rows >= 0)).reshape(len(rows), -1).any(1)
         return {"label": draw.label[part], "row": rows, "mask": draw.mask[part] & ~bad, "bad": bad}
 
+    def read_images(self, draw: Draw, seed: int, step: int, stream: str, part: slice = EVERYTHING) -> Batch:
+        """As `ImageSource.read_images`, of rows."""
+        return self.read(draw.by_row(), seed, step, stream, part)
+
     def take(self, rows: Array) -> RowSource:
         """The source of some of the rows alone."""
         return RowSource(self.paths.take(rows), self.absent[rows])

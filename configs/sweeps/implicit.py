@@ -19,6 +19,7 @@ from typing import Any
 from configs import common, implicit
 
 Runs = dict[str, dict[str, Any]]
+STEPS = 30  # of an epoch: a pass over all images of the city
 HEADS = ("cells", "direct_linear", "mixture")
 # The city's south-west corner, in metres of its zone; all of its images lie within 150 m of it.
 EAST, NORTH = 415_055.0, 5_815_051.0
@@ -29,7 +30,10 @@ def _recipe(head: str) -> str:
 
 
 def capacity() -> dict[str, Any]:
-    """Three heads on 500 to 7,488 images of the same area, drawn at random; a smaller draw is part of a larger one."""
+    """Three heads on 500 to 7,488 images of the same area, drawn at random; a smaller draw is part of a larger one.
+
+    All take the same number of steps, so that small sets are seen more often, not less.
+    """
     counts = (500, 1000, 2000, 4000, 7488)
     return {
         "name": "implicit-capacity",
@@ -37,7 +41,12 @@ def capacity() -> dict[str, Any]:
         "rows": "head",
         "columns": "images",
         "runs": {
-            f"{head}+{count}": {"recipe": _recipe(head), "train_data.options.most": count, "eval.baselines": False}
+            f"{head}+{count}": {
+                "recipe": _recipe(head),
+                "train_data.options.most": count,
+                "steps_per_epoch": STEPS,
+                "eval.baselines": False,
+            }
             for head in HEADS
             for count in counts
         },
@@ -58,6 +67,7 @@ def areas() -> dict[str, Any]:
                 "train_data.options.within": box,
                 "val_data.minicity_val.options.within": box,
                 "test_data.minicity.options.within": box,
+                "steps_per_epoch": STEPS,
                 "eval.baselines": False,
                 **cells,
             }

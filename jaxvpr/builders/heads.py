@@ -66,7 +66,6 @@ def _head_of(module: models.PlaceModel) -> Callable[[Any, Any], Any]:
     return partial(module.apply, method="of_descriptors")
 
 
-@lru_cache(maxsize=16)
 def _answering_of(module: models.PlaceModel, meaning: Coding) -> Callable[[Any, Any], tuple[Any, Any]]:
     def apply(variables: Any, images: Any) -> tuple[Any, Any]:
         descriptors = module.apply(variables, images)

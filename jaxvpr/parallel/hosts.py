@@ -161,14 +161,17 @@ def numbers_of_first(values: Mapping[str, float]) -> dict[str, float]:
 
 
 class StopRequest:
-    """Whether the run has been requested to stop; called once a step, with the same result on every host."""
+    """Whether the run has been requested to stop; called between steps, as often on every host,
+    with the same result on each."""
 
     def __init__(self) -> None:
-        self._requested = threading.Event()
+        self._requested, self._asked = threading.Event(), 0
 
     def __call__(self, step: int) -> bool:
         if jax.process_count() > 1:
-            return bool(multihost_utils.reached_preemption_sync_point(step))
+            # JAX names a number above those that hosts have asked with and waits for it: steps may leave some out.
+            self._asked += 1
+            return bool(multihost_utils.reached_preemption_sync_point(self._asked))
         return self._requested.is_set()
 
     def set(self, number: int = signal.SIGTERM, _: object = None) -> None:

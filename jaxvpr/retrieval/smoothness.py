@@ -118,7 +118,6 @@ def curve(pairs: Pairs, similarity: Array, edges: Sequence[float], floor: float)
     mean = np.array([part.mean() for part in parts])
     compared = np.array([len(part) for part in parts], np.int64)
     ends = np.array(edges, np.float64)
-    lower, median, upper = quartiles.T
     return Curve(
         ends[bins], ends[bins + 1], x, mean, lower, median, upper, compared, pairs.found[bins], floor,
         length(x, mean, floor),

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.draws import Draw
 from data_pipelines.loaders import StepReader, batches
-from data_pipelines.sources import Source
+from data_pipelines.sources import RowSource, Source
 from jaxvpr.errors import UserError
 from jaxvpr.parallel.mesh import local_rows, replicated, to_global
 
@@ -34,6 +34,9 @@ class Feed:
     Attributes:
       tables: the same on the mesh, all of it on every device.
       unreadable: how many times an element could not be read.
+
+    Raises:
+      ValueError: for a table that has not as many rows as its stream.
     """
 
     def __init__(
@@ -46,10 +49,17 @@ class Feed:
         by_image: Mapping[str, int] | None = None,
         tables: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     ):
-        self.tables = jax.device_put(jax.tree.map(np.asarray, dict(tables or {})), replicated(mesh))
         self.sources, self.mesh = dict(sources), mesh
+        self.tables = {stream: self._laid(stream, named) for stream, named in (tables or {}).items()}
         self.seed, self.loader, self.by_image = seed, dict(loader), dict(by_image or {})
         self.unreadable = 0
+
+    def _laid(self, stream: str, named: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        rows, everywhere = len(self.sources[stream]), replicated(self.mesh)
+        for name, table in named.items():
+            if len(table) != rows:  # a device would read the last row for those behind it
+                raise ValueError(f"the table {name!r} has {len(table)} rows, and the stream {stream!r} {rows}")
+        return {name: jax.make_array_from_process_local_data(everywhere, table) for name, table in named.items()}
 
     def check(self, draws: Mapping[str, Draw], streams: Sequence[str], period: int) -> None:
         """Looks at the draws of a plan, before threads and processes read them.
@@ -88,6 +98,9 @@ class Feed:
         parts = {stream: slice(0, size) if whole else local_rows(self.mesh, size) for stream, size in sizes.items()}
         step = partial(_draws_of_step, dict(draws), first)
         reader = StepReader(self.sources, step, self.seed, parts, frozenset(self.by_image))
+        if all(isinstance(source, RowSource) for source in self.sources.values()):
+            # Handing rows from thread to thread takes far longer than looking them up.
+            return ((number, reader(number)) for number in range(start, stop))
         return batches(reader, start, stop, **self.loader)
 
     def on_mesh(self, local: Mapping[str, Rows]) -> dict[str, dict[str, jax.Array]]:

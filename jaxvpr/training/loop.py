@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from jaxvpr.training.checkpoint import Checkpoints
 from jaxvpr.training.feed import Feed
 from jaxvpr.training.host import Host
 from jaxvpr.training.logs import Log, Progress
-from jaxvpr.training.plans import Plans
+from jaxvpr.training.plans import Plans, calls
 from jaxvpr.training.plateau import Watch
 from jaxvpr.training.profile import Profile
 from jaxvpr.training.recipe import Outcome, Recipe
@@ -154,14 +154,10 @@ class _Run:
         pending: Pending = deque()
         with self.told(), closing(self.plans.batches(host)) as stream:
             waiting = time.monotonic()
-            for numbers, batches in self._calls(stream):
+            for numbers, batches in calls(stream, self.config.steps_per_call, self._save_is_due):
                 self.progress.waited(time.monotonic() - waiting)
                 turns = [Turn(np.int32(n), np.int32(plan.slot), np.bool_(n - first < plan.heads_only)) for n in numbers]
-                if self.many:
-                    given = self.feed.stacked(batches), Turn(*map(np.stack, zip(*turns, strict=True)))
-                else:
-                    given = self.feed.on_mesh(batches[0]), turns[0]
-                state, metrics = step(state, *given, *self.tables)
+                state, metrics = step(state, *self._given(batches, turns), *self.tables)
                 pending.append((numbers, metrics))
                 host.step = numbers[-1] + 1
                 if len(pending) > 1:
@@ -178,17 +174,11 @@ class _Run:
         host.plan = None
         return self._finish_plan(state, host)
 
-    def _calls(self, stream: Iterable[tuple[int, Any]]) -> Iterator[tuple[list[int], list[Any]]]:
-        """The numbers and batches of the steps that run in one call of the devices; a call ends where a save is due."""
-        numbers, batches = list[int](), []
-        for number, local in stream:
-            numbers.append(number)
-            batches.append(local)
-            if len(numbers) >= self.config.steps_per_call or self._save_is_due(number + 1):
-                yield numbers, batches
-                numbers, batches = [], []
-        if numbers:
-            yield numbers, batches
+    def _given(self, batches: list[Any], turns: list[Turn]) -> tuple[Any, Turn]:
+        """What a call takes beside the state, stacked where it may have several steps."""
+        if not self.many:
+            return self.feed.on_mesh(batches[0]), turns[0]
+        return self.feed.stacked(batches), Turn(*map(np.stack, zip(*turns, strict=True)))
 
     def _of_generation(self, index: int, state: TrainState, host: Host) -> TrainState:
         """The state that the plan of this number is made with: a new one where a generation begins."""
@@ -260,8 +250,7 @@ class _Run:
                     self._stop(step, values, state, host)
                 self._check_read(step, values.pop("counts"), host)
                 self.log.write(step, values)
-                rates = self.progress.step(step + 1, values["loss"])
-            self.log.clock(step, rates)
+                self.log.clock(step, self.progress.step(step + 1, values["loss"]))
 
     def _check_read(self, step: int, counts: bool, host: Host) -> None:
         """Stops where `UNREAD` batches in a row, or all of a plan, had a stream of which nothing could be read."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from typing import Any, NamedTuple, cast
 
@@ -92,6 +92,22 @@ class Plans:
     def _read(self, index: int, plan: Plan, start: int) -> Any:
         period = self._objective.period
         return self._feed.read(plan.draws, index * period, start, (index + 1) * period)
+
+
+def calls(
+    stream: Iterable[tuple[int, Any]], most: int, ends: Callable[[int], bool]
+) -> Iterator[tuple[list[int], list[Any]]]:
+    """(numbers, batches) of the steps that run in one call of the devices: `most` of them, fewer before a step that a
+    call `ends` before, and at the end of the stream."""
+    numbers, batches = list[int](), []
+    for number, local in stream:
+        numbers.append(number)
+        batches.append(local)
+        if len(numbers) == most or ends(number + 1):
+            yield numbers, batches
+            numbers, batches = [], []
+    if numbers:
+        yield numbers, batches
 
 
 def _refused(rows: np.ndarray) -> Any:

@@ -31,12 +31,12 @@ class Profile:
         number."""
 
         def call(state: Any, batches: Any, turn: Any, *tables: Any) -> tuple[Any, Any]:
-            if self._made == self._first < self._end:
+            if not self._runs and self._first <= self._made < self._end:
                 self._begin()
             with jax.profiler.StepTraceAnnotation("train", step_num=int(np.min(turn.number))):
                 state, metrics = step(state, batches, turn, *tables)
-            self._made += 1
-            if self._runs and self._made == self._end:
+            self._made += np.size(turn.number)
+            if self._runs and self._made >= self._end:
                 jax.block_until_ready(metrics)  # the devices may be steps behind
                 self._stop()
             return state, metrics
@@ -45,7 +45,7 @@ class Profile:
 
     def _begin(self) -> None:
         jax.profiler.start_trace(self._folder)
-        self._runs = True
+        self._runs, self._first = True, self._made
 
     def _stop(self) -> None:
         self._runs = False

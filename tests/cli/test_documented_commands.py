@@ -95,10 +95,11 @@ def test_a_printed_command_is_understood_and_names_all_that_it_reads(arguments, 
     for file in re.findall(r"(?:init|weights|teacher)=(?:[\w-]+:)?([^,: ]+)[,: ]", typed):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
-    for package in weight_source.PACKAGES.values():  # as if they were installed
-        (tmp_path / "site" / package / "models").mkdir(parents=True)
+    for name, package in weight_source.PACKAGES.items():  # as if they were installed
+        folder = tmp_path / "site" / package / weight_source.FOLDERS.get(name, "models")
+        folder.mkdir(parents=True)
         (tmp_path / "site" / package / "__init__.py").touch()
-        (tmp_path / "site" / package / "models" / "weights.pth").touch()
+        (folder / "weights.pth").touch()
     monkeypatch.syspath_prepend(tmp_path / "site")
     command = parse(arguments)
     assert command.config.name

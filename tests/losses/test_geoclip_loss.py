@@ -151,6 +151,7 @@ def test_noise_has_its_metres_and_views_are_compared_each_with_its_own(model):
     np.testing.assert_allclose(value, np.mean(wanted), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_gradients_are_finite_where_descriptors_are_zero_and_all_spots_are_one(model):
     made, params, stats = model
     objective = geoclip_objective(made, images=9, batch=3, steps=1, queue=4, near=5.0)

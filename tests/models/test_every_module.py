@@ -100,6 +100,8 @@ SEQUENCE_CASES: dict[str, dict] = {
 # These say of themselves that a descriptor depends on the other images, unless told otherwise as above.
 ACROSS = ("cricavpr", "supervlad")
 SIDES = {"dinov2": (28, 42), "clip": (28, 42), "vit": (32, 48), "timesformer": (2, 32, 48)}
+# Made of the blocks of others here.
+SIMILAR = ("clip_vitl14", "regeo", "timesformer_b16")
 # Their positions, masks, principal components: small products that are at the highest precision whatever is asked for.
 ALWAYS_PRECISE = ("cct14_224", "clip_vitl14", "crn", "dinov2_vitg14", "fc", "timesformer_b16", "vit_b16", "whiten")
 PARTS = {"backbone": BACKBONES, "aggregator": AGGREGATORS, "sequence": SEQUENCES, "position": POSITIONS}
@@ -159,10 +161,10 @@ TRAINED = [(backbone_model, name, "float32") for name in OWN] + [(*model, "bfloa
 
 
 def named(models):
-    """Cases with names; gradients of what clips have of their own are for the long tests."""
+    """Cases with names; gradients of what clips have of their own, and of `SIMILAR`, are for the long tests."""
 
     def case(make, *names):
-        long = len(names) > 1 and (make in (sequence_model, non_local_model) or names[0] == "timesformer_b16")
+        long = len(names) > 1 and (make in (sequence_model, non_local_model) or names[0] in SIMILAR)
         kind = make.__name__.removesuffix("_model")
         return pytest.param(make, *names, id="-".join((kind, *names)), marks=[pytest.mark.long] * long)
 

@@ -1,5 +1,6 @@
 """GeoCLIP from a recipe: runs on kept descriptors and on augmented views, its gallery, and what is refused."""
 
+import csv
 import json
 import re
 from functools import partial
@@ -35,7 +36,8 @@ def get_config(preset=""):
     config.model.position_options = ConfigDict(
         {{"projection": "area", "source": "train", "dim": 8, "sigmas": (1.0, 4.0), "features": 8, "width": 16}}
     )
-    config.objective = common.geoclip(queue=12, near=5.0, distances=("25m", "100m"))
+    config.objective = common.geoclip(queue=12, near=5.0)
+    config.eval.distances = ("25m", "100m")
     config.objective.noise = ConfigDict({{"metres": 2.0, "queue": 5.0}})
     config.optimizer = common.optimizer("adam", 1e-2)
     config.maps.cached, config.maps.folder = preset != "live", {folder!r}
@@ -70,7 +72,7 @@ def chosen(recipe, *changes):
 
 @pytest.mark.long
 @pytest.mark.parametrize("preset", ["kept", "live"])
-def test_a_run_learns_and_leaves_a_model_with_its_gallery(recipe, door, tmp_path, preset):
+def test_a_run_learns_and_leaves_a_model_with_its_gallery(recipe, door, tmp_path, photo_tree, preset):
     folder = tmp_path / "run"
     status, _, err = door(f"--config={recipe}:{preset}", f"--workdir={folder}", "--config.epochs=6")
     assert status == 0, err
@@ -84,6 +86,28 @@ def test_a_run_learns_and_leaves_a_model_with_its_gallery(recipe, door, tmp_path
     gallery = tensors["position.gallery"]
     assert len(np.unique(gallery, axis=0)) == len(gallery) and 0 <= gallery.min() < gallery.max() <= 1
     assert json.loads((folder / "config.json").read_text())["model"]["position_options"]["size"] == len(gallery)
+    if preset == "kept":
+        check_answers(recipe, door, folder, photo_tree, gallery)
+
+
+def check_answers(recipe, door, folder, photo_tree, gallery):
+    """localize answers with coordinates of the gallery, the likeliest first; the exported program with the first."""
+    photos, out = photo_tree / "images" / "test" / "queries", folder / "answers"
+    status, said, err = door(
+        "localize", f"--config={recipe}", f"--workdir={folder}", f"--images={photos}", "--top=3", f"--out={out}"
+    )
+    assert status == 0, err
+    rows = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
+    confidence = np.array([float(row["confidence"]) for row in rows]).reshape(-1, 3)
+    assert len(confidence) == 25 and (np.diff(confidence, axis=1) <= 0).all() and (confidence.sum(1) < 1).all()
+    south, west, north, east = json.loads((folder / "config.json").read_text())["model"]["position_options"]["area"]
+    places = gallery.astype(float) * (north - south, east - west) + (south, west)
+    at = np.array([[float(row["lat"]), float(row["lon"])] for row in rows])
+    assert np.abs(at[:, None] - places[None]).max(-1).min(1).max() < 1e-6
+    file = folder / "model.stablehlo"
+    status, said, err = door("export", f"--config={recipe}", f"--workdir={folder}", f"--out={file}")
+    assert status == 0, err
+    assert json.loads(said)["parity"]["batch of 3"]["largest difference of answers"] < 1e-4
 
 
 @pytest.mark.long
@@ -157,3 +181,38 @@ def test_different_places_of_the_training_images_in_order():
 )
 def test_what_is_refused(recipe, refused, tmp_path, changes, message):
     assert re.search(message, refused(f"--config={recipe}", f"--workdir={tmp_path / 'run'}", *changes))
+
+
+@pytest.mark.long
+def test_regeos_two_heads_train_on_live_images(recipe, door, tmp_path):
+    """The location head in the aggregator's place and the regression behind it, on the distance over the globe."""
+    options = {"bearing": False, "ending": "tanh", "widths": (8, 4), "norm": True, "activation": "relu", "dropout": 0.1}
+    keys = {
+        "model.aggregator": "regeo", "model.aggregator_options": {"dim": 12, "layers": 1, "heads": 2, "hidden": 8},
+        "model.position": "direct", "model.position_options": {**options, "area": (45.1, 12.4, 45.2, 12.5)},
+        "model.l2_after": False, "epochs": 6,
+    }  # fmt: skip
+    file, folder = tmp_path / "regeo.py", tmp_path / "run"
+    file.write_text(REGEO.format(base=str(recipe), keys=keys))
+    status, _, err = door(f"--config={file}", f"--workdir={folder}")
+    assert status == 0, err
+    losses = [record["loss"] for record in logs.read(folder) if "loss" in record]
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+
+
+REGEO = """
+import runpy
+
+from ml_collections import ConfigDict
+from configs import common
+
+
+def get_config(preset=""):
+    config = runpy.run_path({base!r})["get_config"]("live").unlock()
+    config.objective = common.positions(loss="haversine", metres=1e3)
+    for key, value in {keys!r}.items():
+        group, _, name = key.rpartition(".")
+        (config[group] if group else config)[name] = ConfigDict(value) if isinstance(value, dict) else value
+    config.auto = ()
+    return config.lock()
+"""

@@ -10,12 +10,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# The command line of one host. "told", it sends itself SIGTERM before step 3 and then takes its time; "late", it reads
+# The command line of one host. "told", it sends itself SIGTERM before step 4 and then takes its time; "late", it reads
 # its data and compiles its step for longer than gloo waits; "alone", it finds no data; "killed HOST STEP", that host
 # kills itself before the step; "slow to write", the first takes a while to write what was measured; "plans
 # otherwise", the second does; "measures otherwise", recalls grow on the first with each epoch and fall on the second.
 HOST = """
 import itertools, os, signal, sys, time
+import numpy as np
 from data_pipelines import readers
 from data_pipelines.errors import DataError
 from jaxvpr.families import learning
@@ -28,18 +29,18 @@ make_step, read, how = loop.make_step, readers.read, sys.argv.pop(1)
 
 
 def before_each(step, act):
-    def run(state, batches, turn):
-        act(int(turn.number))
-        return step(state, batches, turn)
+    def run(state, batches, turn, *tables):
+        act(int(np.min(turn.number)))
+        return step(state, batches, turn, *tables)
 
     run.lower = step.lower
     return run
 
 
 def told(number):
-    if number == 3 and "--process=1" in sys.argv:
+    if number == 4 and "--process=1" in sys.argv:
         os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(0.5 if number > 3 else 0)
+    time.sleep(0.5 if number > 4 else 0)
 
 
 def killed(number):

@@ -10,7 +10,7 @@ import numpy as np
 from configs import common
 from data_pipelines.draws import Draw
 from data_pipelines.places import Paths
-from data_pipelines.sources import ArraySource
+from data_pipelines.sources import ArraySource, RowSource
 from jaxvpr.objectives.objective import Embed, Objective, Plan
 from jaxvpr.parallel import hosts
 from jaxvpr.parallel.mesh import make_mesh
@@ -24,13 +24,16 @@ MODEL = nn.Dense(3)
 class Run:
     """A run in parts. It notes what happened: plans made, variables validated, states before each step.
 
-    Its plans ask for what the model makes of the rows (`mines`), or go by their number and memory alone.
+    Its plans ask for what the model makes of the rows (`mines`), or go by their number and memory alone. Rows are read
+    from a file, or lie on the devices as a `table` of that type.
     """
 
-    def __init__(self, folder, monkeypatch, values=None, generations=(), mesh=None, mines=True, period=PLAN, **keys):
+    def __init__(self, folder, monkeypatch, values=None, generations=(), mesh=None, mines=True, period=PLAN,
+                 table=None, **keys):  # fmt: skip
         self.folder, self.monkeypatch, self.values = folder, monkeypatch, values
         self.plans, self.seen, self.validated, self.inherited, self.before = [], [], [], [], {}
         self.generations, self.clock, self.mines, self.period = generations, 0.0, mines, period
+        self.table, self.calls = table, []
         self.mesh = mesh or make_mesh(devices=jax.devices()[:2])
         folder.mkdir()
         np.save(folder / "rows.npy", np.random.default_rng(0).normal(size=(ROWS, 5)).astype(np.float32))
@@ -91,9 +94,10 @@ class Run:
         def watched(*args, **kwargs):
             step = make_step(*args, **kwargs)
 
-            def run(state, batches, turn):
-                self.before[int(turn.number)] = copied(state._replace(key=jax.random.key_data(state.key)))
-                return step(state, batches, turn)
+            def run(state, batches, turn, *tables):
+                self.calls.append(np.size(turn.number))
+                self.before[int(np.min(turn.number))] = copied(state._replace(key=jax.random.key_data(state.key)))
+                return step(state, batches, turn, *tables)
 
             run.lower = step.lower
             return run
@@ -105,9 +109,13 @@ class Run:
             )
 
         source = ArraySource(str(self.folder / "rows.npy"))
+        rows, tables = source, {}
+        if self.table:
+            rows = RowSource(Paths.of(f"{row}.jpg" for row in range(ROWS)), np.zeros(ROWS, bool))
+            tables = {"source": {"descriptor": np.load(source.file).astype(self.table)}}
         recipe = Recipe(
-            MODEL, self.objective(), {"source": source}, np.zeros((1, 5), np.float32), lambda v: v, embed,
-            self.validate, Paths.of([]),
+            MODEL, self.objective(), {"source": rows}, np.zeros((1, 5), np.float32), lambda v: v, embed,
+            self.validate, Paths.of([]), tables=tables,
         )  # fmt: skip
         with self.monkeypatch.context() as patched, jax.numpy_rank_promotion("allow"):
             patched.setattr(loop.hosts, "StopRequest", Told)

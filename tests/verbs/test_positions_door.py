@@ -146,6 +146,21 @@ def test_no_map_where_the_images_are_gone_or_nobody_asks(door, recipe, run, tmp_
     assert status == 0 and "retrieval" not in figures(tmp_path / "out"), err
 
 
+def test_descriptors_of_another_length_are_named(refused, recipe, run, tmp_path):
+    ask = ("evaluate", f"--config={recipe},model.aggregator_options.dim=16", f"--workdir={tmp_path / 'none'}")
+    said = refused(*ask, f"--checkpoint={run / 'model.safetensors'}")
+    assert "position.hidden_0.kernel (32, 32) for position/hidden_0/kernel (16, 32)" in said
+
+
+@pytest.mark.long
+def test_a_file_that_has_a_head_starts_with_it(door, recipe, run, tmp_path):
+    """A rate of almost nothing leaves it as it was."""
+    start = (f"--config.init={run / 'model.safetensors'}", "--config.optimizer.rate=1e-9", "--config.epochs=1")
+    trained(door, recipe, tmp_path / "more", *start)
+    assert figures(tmp_path / "more")["within"] == figures(run)["within"]
+    close(tmp_path / "more", run)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("preset", ["", ":direct"])
 def test_a_resumed_run_ends_as_the_whole_one(door, recipe, tmp_path, preset):

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-if importlib.util.find_spec("geoclip") is None:
-    pytest.skip("geoclip is not installed", allow_module_level=True)
+for needed in ("geoclip", "transformers", "pandas", "geopy"):  # it asks for the others where it is imported
+    if importlib.util.find_spec(needed) is None:
+        pytest.skip(f"{needed} is not installed", allow_module_level=True)
 torch = pytest.importorskip("torch")
 
 from beside_torch import load

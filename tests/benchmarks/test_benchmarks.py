@@ -78,6 +78,7 @@ def test_batches_of_places_by_nearness_keep_their_promises_on_both_sides(tmp_pat
     assert results["times_faster"]["plan_seconds"] > 0 and len(results["loop"]["table_seconds"]) == 1
 
 
+@pytest.mark.long
 def test_the_partition_finds_the_same_classes_and_reads_the_same_numbers(tmp_path):
     report = run("partition", tmp_path, "--rows", 24000)
     assert set(report["results"]) == {"cells", "looks", "names"} and report["rows"] == 24000
@@ -135,6 +136,7 @@ def test_mining_that_finds_others_does_not_agree():
     assert mining.agreement(swapped, found)["equal_rows"] == pytest.approx(1 / 3, abs=1e-6)
 
 
+@pytest.mark.long
 def test_the_loaders_read_every_image(tmp_path):
     arguments = "--cases", "tiny", "--rounds", 1, "--processes", 1
     report = run("loader", tmp_path, *arguments)

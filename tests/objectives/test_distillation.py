@@ -115,6 +115,7 @@ def test_a_smaller_student_learns_and_the_teacher_rests(config, teacher_run, tmp
     assert same(aux["teacher"], teacher_run[1])
 
 
+@pytest.mark.long
 def test_devices_do_not_matter(config, tmp_path, monkeypatch):
     config = config.copy_and_resolve_references().unlock()
     config.epochs, config.steps_per_epoch, config.objective.loss = 1, 3, "similarity"

@@ -59,7 +59,7 @@ def test_devices_do_not_matter(loss, config, tmp_path):
     np.testing.assert_allclose(losses(tmp_path / "1"), losses(tmp_path / "8"), rtol=1e-3)
 
 
-@pytest.mark.parametrize("mining", ["partial", "random"])
+@pytest.mark.parametrize("mining", ["partial", pytest.param("random", marks=pytest.mark.long)])
 def test_it_learns(mining, config, tmp_path):
     """The same triplets again and again: what was mined is told apart in the end."""
     config.objective.mining, config.epochs = mining, 10

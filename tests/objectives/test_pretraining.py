@@ -139,6 +139,7 @@ def test_images_or_classes_weigh_the_same(balanced):
         assert set(images[place >= 0]) == {6, 7}
 
 
+@pytest.mark.long
 def test_devices_do_not_matter(config, tmp_path):
     """ArcFace over 25 classes, padded to 32 and split over two devices."""
     config = config.copy_and_resolve_references().unlock()

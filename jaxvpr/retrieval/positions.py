@@ -11,7 +11,7 @@ import numpy as np
 
 from data_pipelines.geo import turn
 from jaxvpr.errors import UserError
-from jaxvpr.models.positions import Area, Cells, Coding, Located, metres_between
+from jaxvpr.models.positions import Area, Cells, Coding, Hypersphere, Located, metres_between
 from jaxvpr.retrieval.recall import wilson
 
 Array = np.ndarray
@@ -96,6 +96,19 @@ def errors(coding: Coding, true: Taken, said: Located, missing: Sequence[int] | 
 
 def _normalised(area: Area, north: Array, east: Array, bearing: Array) -> Array:
     return np.stack([*area.normalised(north, east), bearing / 360.0], -1).astype(np.float32)  # as heads learn them
+
+
+def lost(coding: Coding, true: Taken) -> Array | None:
+    """Metres [Q] between positions and what a head that is never wrong would answer: half a cell, or the rounding of
+    the hypersphere's numbers in float32. None for codings that say any position of the area as it is."""
+    at = _normalised(coding.area, *true)
+    if isinstance(coding, Cells):
+        said = coding.middles(np.maximum(coding.classes(np.nan_to_num(at)), 0))
+    elif isinstance(coding, Hypersphere):
+        said, _ = coding.decode(coding.encode(np.nan_to_num(at)).astype(np.float32).astype(np.float64))
+    else:
+        return None
+    return metres_between(coding.area, true.north, true.east, *coding.area.placed(said[:, 0], said[:, 1]))
 
 
 def summary(found: Errors, distances: Mapping[str, float]) -> dict[str, Any]:

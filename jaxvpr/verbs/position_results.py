@@ -30,7 +30,7 @@ from jaxvpr.reports.terminal import Figure
 from jaxvpr.retrieval import heads, locating, search
 from jaxvpr.retrieval.evaluator import Benchmark, Evaluated
 from jaxvpr.retrieval.extract import Described
-from jaxvpr.retrieval.positions import Placed, Spent, Taken, distances, errors, summary, timed
+from jaxvpr.retrieval.positions import Placed, Spent, Taken, distances, errors, lost, summary, timed
 
 log = logging.getLogger(__name__)
 Array = np.ndarray
@@ -141,6 +141,8 @@ def measured(head: Head, bench: Benchmark, queries: Described | None) -> Placed 
     found = errors(head.coding, taken, head.answers(queries.descriptors), queries.missing)
     figures = _facts(head.config, head.coding, len(at.north)) | summary(found, limits)
     figures["bytes"] = head.bytes
+    if (of_coding := lost(head.coding, taken)) is not None:
+        figures["coding_m"] = {"median": round(float(np.median(of_coding)), 4), "max": round(float(of_coding.max()), 4)}
     spent = {"head": timed(head.answers, queries.descriptors)}
     if beside is None:
         return Placed(figures, spent, found, None, head.coding.area, np.zeros((0, 2)))
@@ -208,6 +210,8 @@ def _notes(figures: Any) -> list[str]:
     if cells := figures.get("cells"):
         behind = cells.get("median_m_behind_wrong")
         notes.append(f"{cells['right']:.1f} % in the right cell" + f", the others {behind:,.1f} m off" * bool(behind))
+    if loses := figures.get("coding_m"):
+        notes.append(f"never wrong it would be {loses['median']:,.1f} m off, {loses['max']:,.1f} at most")
     if training := figures.get("training"):
         shares = "  ".join(f"{limit} {share:.1f}" for limit, share in training["within"].items())
         notes.append(f"of the {training['images']:,} images it learned: {shares}")

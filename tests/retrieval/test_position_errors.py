@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxvpr.errors import UserError
-from jaxvpr.models.positions import Area, Cells, Direct, Located
+from jaxvpr.models.positions import Area, Cells, Direct, Hypersphere, Located
 from jaxvpr.retrieval import positions, search
 
 FIELD = Area(0.0, 0.0, 100.0, 100.0, metres=True)
@@ -87,3 +87,15 @@ def test_a_search_that_is_timed_finds_what_the_exact_one_finds():
     found, expected = search.at_once(database)(queries, 3), search.exact(database, queries, 3)
     np.testing.assert_array_equal(found[1], expected[1])
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+
+
+def test_what_a_coding_itself_loses():
+    """A photo at (12, 30) of cells of 10 m lies 5.8 m from the middle of its own, (15, 35)."""
+    taken = positions.Taken(np.array([12.0, 45.0]), np.array([30.0, 65.0]), np.array([10.0, np.nan]))
+    lost = positions.lost(Cells(FIELD, cells=10), taken)
+    np.testing.assert_allclose(lost, [np.hypot(3, 5), 0], atol=1e-4)
+    assert positions.lost(Direct(FIELD), taken) is None
+    city = Area(37.7, -122.5, 37.8, -122.4)
+    there = positions.Taken(np.array([37.75, 37.71]), np.array([-122.45, -122.41]), np.array([30.0, 300.0]))
+    assert positions.lost(Hypersphere(city), there).max() < 5.0  # float32's 6e-8 of the Earth
+    assert positions.lost(Hypersphere(city, projection="spread"), there).max() < 0.05

@@ -46,8 +46,8 @@ def geoclip() -> ConfigDict:
     """GeoCLIP: the image's head on CLIP's projected feature against the summed encoders of coordinates at three scales.
 
     The package's queue and temperature; batch, rate, decay of the rate and the noise in metres are our choice, since
-    the package says nothing of them. Colours are normalised as CLIP's own processor does it, which the package's training
-    code does not.
+    the package says nothing of them. Colours are normalised as CLIP's own processor does it, which the package's own
+    training does not.
     """
     config = _worldwide("geoclip")
     config.model.position = "geoclip"

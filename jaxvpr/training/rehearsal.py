@@ -128,7 +128,7 @@ def memory(
     of_a_slot = _on_a_device(state.extra) // objective.slots
     return Memory(
         state=_on_a_device(state),
-        batch=_total(batches) // mesh.size + _total(tables),
+        batch=_total(batches) // mesh.size + _total([dict(named) for named in tables.values()]),
         gradients=_on_a_device((trained, state.shared)) + of_a_slot,
         kept=_total(kept) // mesh.size + _total(gathered),
     )

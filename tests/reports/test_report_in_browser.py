@@ -138,7 +138,7 @@ def test_texts_of_many_lines_can_be_read_on_a_phone(tmp_path):
     chart = many_lines([Series(f"loss {i}", [1, 2, 3], [0, i, 3 * i], "") for i in range(24)], x_label="x", y_label="y")
     empty = {"name": "s", "recipe": "r", "rows": "", "columns": "", "runs": []}
     values = {key: {} for key in ("domains", "tests", "failures", "waiting", "spent", "states")}
-    page = render("sweep.html", title="s", sweep=empty, recall=chart, duration=str, **values)
+    page = render("sweep.html", title="s", sweep=empty, recall=chart, duration=str, positions="", **values)
     (tmp_path / "sweep.html").write_text(page, encoding="utf-8")
     found = look(tmp_path / "sweep.html", TEXTS)
     assert len(found) > 30 and min(one["pixels"] for one in found) >= 11 and max(one["cut"] for one in found) < 1

@@ -136,7 +136,6 @@ def test_mining_that_finds_others_does_not_agree():
     assert mining.agreement(swapped, found)["equal_rows"] == pytest.approx(1 / 3, abs=1e-6)
 
 
-@pytest.mark.long
 def test_the_loaders_read_every_image(tmp_path):
     arguments = "--cases", "tiny", "--rounds", 1, "--processes", 1
     report = run("loader", tmp_path, *arguments)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxvpr.models.positions import Area, Cells, Coding, Filled, Located, Mixture, located, metres_between
-from jaxvpr.models.positions.codings import with_bearing
+from jaxvpr.models.positions.codings import softmax, with_bearing
 
 Array = np.ndarray
 AT_ONCE = 256  # descriptors: a head of many cells gives half a megabyte for each
@@ -59,17 +59,13 @@ def candidates(coding: Coding, raw: Array, top: int) -> Located:
 
 def _cells(coding: Cells, raw: Array, top: int) -> tuple[Array, Array]:
     """Normalised positions [N, k, 3] and probabilities [N, k] of the likeliest classes; of equal ones the lowest."""
-    shares = np.exp(raw - raw.max(-1, keepdims=True))
-    shares /= shares.sum(-1, keepdims=True)
     order = np.argsort(-raw, -1, kind="stable")[:, :top]
-    return coding.middles(order), np.take_along_axis(shares, order, -1)
+    return coding.middles(order), np.take_along_axis(softmax(raw), order, -1)
 
 
 def _hypotheses(coding: Mixture, raw: Array, top: int) -> tuple[Array, Array]:
     """Normalised positions [N, k, 3] and weights [N, k] of the heaviest hypotheses."""
     found = coding.hypotheses(raw)
-    shares = np.exp(found.logits - found.logits.max(-1, keepdims=True))
-    shares /= shares.sum(-1, keepdims=True)
     order = np.argsort(-found.logits, -1, kind="stable")[:, :top]
     means = np.take_along_axis(found.means, order[..., None], -2)
     if found.toward is None:
@@ -77,7 +73,7 @@ def _hypotheses(coding: Mixture, raw: Array, top: int) -> tuple[Array, Array]:
     else:
         toward = np.take_along_axis(found.toward, order[..., None], -2)
         turns = np.arctan2(toward[..., 1], toward[..., 0]) / (2 * np.pi) % 1.0
-    return np.concatenate([means, turns[..., None]], -1), np.take_along_axis(shares, order, -1)
+    return np.concatenate([means, turns[..., None]], -1), np.take_along_axis(softmax(found.logits), order, -1)
 
 
 def plan(area: Area, north: Array, east: Array) -> Array:

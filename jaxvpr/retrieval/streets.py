@@ -52,7 +52,7 @@ class Pairs(NamedTuple):
     Attributes:
       one, other: int64 [P], the two images.
       value: float64 [P], what they are ordered by: metres or degrees between them.
-      found: int64 [bins], how many pairs there are in each bin, of which the sample has some.
+      found: int64 [bins], how many pairs there are in each bin; the sample has some of them.
     """
 
     one: Array

@@ -14,6 +14,7 @@ from data_pipelines.places import Places
 from jaxvpr.builders.network import model
 from jaxvpr.errors import UserError
 from jaxvpr.models.positions import EARTH, Area, Coding
+from jaxvpr.retrieval.positions import as_learned
 
 log = logging.getLogger(__name__)
 Array = np.ndarray
@@ -104,7 +105,7 @@ def normalised(area: Area, at: Positions) -> Array:
             f"images have positions in {kinds[at.metres]}, and the area that the head answers in has "
             f"{kinds[area.metres]} (model.position_options.metres): a head serves the frame that it was trained in"
         )
-    return np.stack([*area.normalised(at.north, at.east), at.bearing / 360.0], 1).astype(np.float32)
+    return as_learned(area, at.north, at.east, at.bearing)
 
 
 def to_learn(config: ConfigDict, images: Places) -> tuple[Array, Array]:

@@ -88,20 +88,21 @@ def errors(coding: Coding, true: Taken, said: Located, missing: Sequence[int] | 
     metres = np.where(unread, np.inf, metres_between(area, true.north, true.east, said.north, said.east))
     right = None
     if isinstance(coding, Cells):
-        classes = [coding.classes(_normalised(area, *at)) for at in (true, said[:3])]
+        classes = [coding.classes(as_learned(area, *at)) for at in (true, said[:3])]
         right = (classes[0] == classes[1]) & (classes[0] >= 0) & ~unread
     degrees = np.where(unread, np.nan, turn(true.bearing, said.bearing))
     return Errors(true, said, metres, degrees, ~area.holds(said.north, said.east) & ~unread, right)
 
 
-def _normalised(area: Area, north: Array, east: Array, bearing: Array) -> Array:
-    return np.stack([*area.normalised(north, east), bearing / 360.0], -1).astype(np.float32)  # as heads learn them
+def as_learned(area: Area, north: Array, east: Array, bearing: Array) -> Array:
+    """float32 [N, 3]: north and east in [0, 1] within the area, the bearing in turns."""
+    return np.stack([*area.normalised(north, east), bearing / 360.0], -1).astype(np.float32)
 
 
 def lost(coding: Coding, true: Taken) -> Array | None:
     """Metres [Q] between positions and what a head that is never wrong would answer: half a cell, or the rounding of
     the hypersphere's numbers in float32. None for codings that say any position of the area as it is."""
-    at = _normalised(coding.area, *true)
+    at = as_learned(coding.area, *true)
     if isinstance(coding, Cells):
         said = coding.middles(np.maximum(coding.classes(np.nan_to_num(at)), 0))
     elif isinstance(coding, Hypersphere):
